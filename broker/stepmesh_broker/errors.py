@@ -1,0 +1,52 @@
+"""The catalogue of errors that any Stepmesh part may raise, sorted by what the reader must do.
+
+Every error carries a stable code `SM-…`, says what happened and where, and names the fix. Parts add
+subclasses in their own folder; this file must not know any of them. Codes: SM-0xxx set-up and command
+line, SM-10xx durable functions, SM-2xxx flows, SM-3xxx broker, SM-4xxx journal and store, SM-5xxx runs,
+SM-6xxx workers.
+"""
+
+from __future__ import annotations
+
+
+class StepmeshError(Exception):
+    """An error that a person reads: a code, what happened, and what to do about it.
+
+    `code` is `SM-` and four digits; `message` says what happened and where; `hint` says what to do.
+    """
+
+    default_code = "SM-0000"
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str = "") -> None:
+        self.code = code or self.default_code
+        self.message = message
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """One line: code, message, then the hint."""
+        return f"{self.code} {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class BrokerError(StepmeshError):
+    """The broker refused or did not answer."""
+
+    default_code = "SM-3000"
+
+
+class BrokerUnavailable(BrokerError):
+    """Retryable: the connection is down or the answer did not come in time."""
+
+    default_code = "SM-3001"
+
+
+class MessageTooLarge(BrokerError):
+    """Not retryable: the message is above the broker's limit. Names size and limit, both in bytes."""
+
+    default_code = "SM-3002"
+
+
+class MalformedMessage(BrokerError):
+    """Not retryable: bytes that are not a message of the documented contract."""
+
+    default_code = "SM-3003"

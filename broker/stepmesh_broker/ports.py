@@ -1,0 +1,178 @@
+"""The Broker port: what every backend must do. The docstrings are the contract; `tests/contract/test_broker.py` is its proof.
+
+A broker delivers; the journal owns. So a backend may lose tasks in a disaster (and then shows another
+`incarnation`), but never an inbox message that it acknowledged, short of losing its disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.subjects import Subject
+
+
+class PoolDepth(NamedTuple):
+    """What waits in a pool, in frames. `floor`: every frame at or below this position was acknowledged by a worker."""
+
+    ready: int
+    in_flight: int
+    floor: Position
+
+
+class InboxEntry(NamedTuple):
+    """One message of a partition's inbox. Positions grow by message; a redelivered message keeps its position."""
+
+    position: Position
+    data: bytes
+
+
+class Parked(NamedTuple):
+    """One message of the dead-letter topic."""
+
+    position: Position
+    pool: Pool
+    data: bytes
+    reason: str
+
+
+class Delivery(Protocol):
+    """One task frame as one worker got it. Unless acknowledged or extended within the ack wait, it is delivered again."""
+
+    @property
+    def data(self) -> bytes:
+        """The frame."""
+        ...
+
+    @property
+    def deliveries(self) -> int:
+        """How often this frame was handed out, this time included; ≥ 1."""
+        ...
+
+    async def ack(self) -> None:
+        """Done: never deliver again. Idempotent. Raises nothing when the broker is away (the frame then comes again)."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Restart the ack wait."""
+        ...
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        """Hand back: deliver again (to anyone) after `delay_s`."""
+        ...
+
+
+class TaskSource(Protocol):
+    """One consumer of a pool's group. Several sources of one pool share its frames; each frame goes to one of them."""
+
+    async def fetch(self, max_frames: int, timeout_s: float) -> Sequence[Delivery]:
+        """Up to `max_frames` frames as soon as there is one; empty after `timeout_s`. Survives reconnects."""
+        ...
+
+    async def close(self) -> None:
+        """Take no more. Frames fetched but not acknowledged are delivered again after the ack wait."""
+        ...
+
+
+class Inbox(Protocol):
+    """The single reader of one partition's inbox, in order of position."""
+
+    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
+        """Up to `max_messages`, as soon as there is one; empty after `timeout_s`. Unacknowledged ones come again
+        after a reconnect or in a new `Inbox`, with the same positions."""
+        ...
+
+    async def ack(self, position: Position) -> None:
+        """Everything up to and with `position` is journaled and may be removed."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading; unacknowledged messages stay for the next reader."""
+        ...
+
+
+class Subscription(Protocol):
+    """A listener that can be ended."""
+
+    async def close(self) -> None:
+        """Hear no more. Idempotent."""
+        ...
+
+
+Handler = Callable[[bytes], Awaitable[None]]
+Responder = Callable[[bytes], Awaitable[bytes]]
+
+
+class Broker(Protocol):
+    """A connection to one namespace of a broker.
+
+    Raises `BrokerUnavailable` (retryable) when it cannot be reached, `MessageTooLarge` above `max_message_bytes`.
+    Topics and streams are made on first use with the settings of the backend.
+    """
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest `data` of any call, in bytes."""
+        ...
+
+    async def connect(self) -> None:
+        """Open the connection, once. The backend reconnects by itself afterwards."""
+        ...
+
+    async def close(self) -> None:
+        """Flush what was published, then disconnect. Idempotent."""
+        ...
+
+    async def incarnation(self) -> str:
+        """Names the present life of the task streams: another value means that undelivered tasks were lost."""
+        ...
+
+    async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
+        """Add a frame to a pool; returns when the broker has it. The same `message_id` within the dedupe window adds nothing
+        and returns the first position."""
+        ...
+
+    async def tasks(self, pool: Pool) -> TaskSource:
+        """Join the pool's consumer group."""
+        ...
+
+    async def depth(self, pool: Pool) -> PoolDepth:
+        """How much waits. Zeroes for a pool that nobody used yet."""
+        ...
+
+    async def post(self, partition: Partition, data: bytes, message_id: str = "") -> Position:
+        """Add to a partition's inbox; returns when it is durable as the backend declares. Deduplicated by a non-empty `message_id`."""
+        ...
+
+    async def inbox(self, partition: Partition, after: Position) -> Inbox:
+        """Read a partition's inbox. Messages at or below `after` are dropped (and acknowledged) by the backend."""
+        ...
+
+    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+        """Put a message into the namespace's dead-letter topic."""
+        ...
+
+    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
+        """What lies in the dead-letter topic, oldest first."""
+        ...
+
+    async def drop_parked(self, position: Position) -> bool:
+        """Remove one; False when it is not there."""
+        ...
+
+    async def send(self, subject: Subject, data: bytes) -> None:
+        """Tell whoever listens now; at most once, nothing is kept."""
+        ...
+
+    async def listen(self, subject: Subject, handler: Handler) -> Subscription:
+        """Hear all that is sent to `subject` (an ending `>` matches any rest), each message to every listener, in order per sender."""
+        ...
+
+    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        """Ask whoever serves `subject`. Raises `BrokerUnavailable` at once when nobody does, or after `timeout_s`."""
+        ...
+
+    async def serve(self, subject: Subject, responder: Responder, group: str = "") -> Subscription:
+        """Answer requests; servers with one non-empty `group` share them. Requests are handled concurrently."""
+        ...

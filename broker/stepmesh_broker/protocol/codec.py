@@ -1,0 +1,64 @@
+"""Bytes ⇄ messages. The one place that knows the encoding (MessagePack), the format version and what malformed means."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from stepmesh_broker.errors import MalformedMessage
+from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
+
+_M = TypeVar("_M")
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""Any message of messages.py → bytes."""
+
+_task_frame = msgspec.msgpack.Decoder(TaskFrame)
+_inbox = msgspec.msgpack.Decoder(InboxMessage)
+_control = msgspec.msgpack.Decoder(ControlMessage)
+_answer = msgspec.msgpack.Decoder(Answer)
+_presence = msgspec.msgpack.Decoder(Hello | Stop)
+
+
+def decode_task_frame(data: bytes) -> TaskFrame:
+    """Raises `MalformedMessage` for anything but a task frame of a known format."""
+    frame: TaskFrame = _decode(_task_frame, data, "task frame")
+    return _known(frame, frame.format)
+
+
+def decode_inbox(data: bytes) -> InboxMessage:
+    """Raises `MalformedMessage` for anything but an inbox message of a known format."""
+    message: InboxMessage = _decode(_inbox, data, "inbox message")
+    return _known(message, message.format)
+
+
+def decode_control(data: bytes) -> ControlMessage:
+    """Raises `MalformedMessage`."""
+    message: ControlMessage = _decode(_control, data, "control message")
+    return message
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises `MalformedMessage`."""
+    message: Answer = _decode(_answer, data, "answer")
+    return message
+
+
+def decode_presence(data: bytes) -> Hello | Stop:
+    """Raises `MalformedMessage`."""
+    message: Hello | Stop = _decode(_presence, data, "presence message")
+    return message
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes, what: str) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        raise MalformedMessage(f"not a {what} of format {FORMAT}: {problem} ({len(data)} bytes, begins {bytes(data[:16])!r})") from problem
+
+
+def _known(message: _M, version: int) -> _M:
+    if not 1 <= version <= FORMAT:
+        raise MalformedMessage(f"format {version} is not known here (up to {FORMAT})", hint="upgrade this side of the connection first")
+    return message

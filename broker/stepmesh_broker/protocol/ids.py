@@ -1,0 +1,33 @@
+"""Names for the strings and numbers that travel: a NewType each, so that a checker tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NewType
+
+RunId = NewType("RunId", str)  # UUIDv7, canonical text
+FlowId = NewType("FlowId", str)  # SHA-256, lower-case hex
+BlobId = NewType("BlobId", str)  # SHA-256, lower-case hex
+StepId = NewType("StepId", str)
+WorkerId = NewType("WorkerId", str)
+Pool = NewType("Pool", str)  # a named queue of tasks with its consumer group
+Namespace = NewType("Namespace", str)  # tenant
+Partition = NewType("Partition", int)
+Position = NewType("Position", int)  # of a message in a stream; grows, starts at 1; 0 is "before the first"
+
+
+def partition_of(key: str, partitions: int) -> Partition:
+    """The partition that owns a root run id or a run key: stable over processes, versions and machines."""
+    return Partition(int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % partitions)
+
+
+def content_id(content: bytes) -> str:
+    """Lower-case hex SHA-256: the id of a flow document or a blob."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def child_run_id(parent: RunId, discriminator: str) -> RunId:
+    """The id of a sub-run, the same whenever it is derived again: the parent's time, then a hash (UUIDv7 layout, RFC 9562)."""
+    digest = hashlib.sha256(f"{parent}/{discriminator}".encode()).hexdigest()
+    variant = "89ab"[int(digest[3], 16) & 3]
+    return RunId(f"{parent[:13]}-7{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}")

@@ -1,0 +1,240 @@
+"""The messages that cross a process boundary, as frozen values.
+
+Encoding: MessagePack arrays in field order (see codec.py); fields are only ever added at the end, with a
+default. Payloads (`input`, `output`, `data`, …) are JSON text as bytes and are never re-encoded on the way.
+Durations and times are integers and say their unit.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, RunId, WorkerId
+
+FORMAT = 1
+"""Version of this contract; sent in every frame. A reader refuses a higher one."""
+
+
+class ErrorCode(IntEnum):
+    """Why a step, an item or a run failed. JSON shows the name, the protocol the number."""
+
+    TIMEOUT = 1
+    INVALID_INPUT = 2
+    COMPONENT_FAILED = 3
+    CANCELLED = 4
+    UNREACHABLE = 5
+    COMPONENT_NOT_FOUND = 6
+    RESOURCE_UNAVAILABLE = 7
+    EXPRESSION_FAILURE = 8
+    ORCHESTRATOR_ERROR = 9
+    WORKER_ERROR = 10
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What went wrong, as a value. `data` is JSON (exception type, traceback, cause); `retry_after_ms` is a worker's wish."""
+
+    code: int
+    message: str
+    data: bytes | None = None
+    retry_after_ms: int | None = None
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt of one step. `dispatch` counts the publications of this attempt, from 1."""
+
+    run: RunId
+    item: int
+    step: int
+    attempt: int
+    dispatch: int
+    step_id: str
+    component: str
+    input: bytes
+    root: str = ""  # root run id; "" when it is `run`
+    timeout_ms: int = 0  # limit for this attempt; 0 = none
+    claim_first: bool = False  # ask the shard before the work starts
+    traceparent: str = ""
+    path_params: dict[str, str] | None = None
+
+
+class TaskFrame(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Ready tasks of one pool, packed by one shard. `journal` names the journal that knows them."""
+
+    format: int
+    namespace: Namespace
+    pool: Pool
+    partition: Partition
+    epoch: int
+    journal: str
+    tasks: list[Task]
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one attempt ended: `output` (JSON) or `failure`. `started_us`: wall clock, µs since 1970; `duration_us`: execution only."""
+
+    run: RunId
+    item: int
+    step: int
+    attempt: int
+    output: bytes | None
+    failure: Failure | None = None
+    started_us: int = 0
+    duration_us: int = 0
+
+
+class Results(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="results"):
+    """Results of one worker for one partition."""
+
+    worker: WorkerId
+    journal: str
+    results: list[Result]
+    format: int = FORMAT
+
+
+class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The step attempt that started a sub-run from inside a worker."""
+
+    root: RunId
+    run: RunId
+    item: int
+    step: int
+    key: str  # deduplicates the submission over retries of the step
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit"):
+    """Start a run of a stored flow on N inputs.
+
+    `run` must live on the receiving partition. `variables` and `overrides` are JSON objects. `max_concurrency`: tasks
+    in flight in the run tree; None = the default, 0 = no limit. `reply_to`: control subject that hears the answer.
+    """
+
+    run: RunId
+    namespace: Namespace
+    flow: FlowId
+    inputs: list[bytes]
+    variables: bytes | None = None
+    overrides: bytes | None = None
+    max_concurrency: int | None = None
+    run_key: str | None = None
+    parent: ParentRef | None = None
+    traceparent: str = ""
+    reply_to: str = ""
+    tags: dict[str, str] | None = None
+    format: int = FORMAT
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):
+    """Stop a run and all its sub-runs."""
+
+    run: RunId
+    reason: str = ""
+    reply_to: str = ""
+    format: int = FORMAT
+
+
+InboxMessage = Results | Submit | Cancel
+"""What an orchestrator shard accepts on its inbox; one per broker message."""
+
+
+class TaskRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Names one attempt of one step."""
+
+    run: RunId
+    item: int
+    step: int
+    attempt: int
+
+
+# --- control plane: small, fast, not durable -------------------------------------------------------------
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claim"):
+    """A worker asks before (or while) it works on tasks of one partition. Answer: `Claimed`."""
+
+    worker: WorkerId
+    tasks: list[TaskRef]
+
+
+class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claimed"):
+    """One verdict per task of the `Claim`, in its order. `lease_ms`: renew by heartbeat well before it is over."""
+
+    verdicts: list[int]
+    lease_ms: int
+
+
+class Verdict(IntEnum):
+    """What a shard says of a claim or heartbeat."""
+
+    GRANTED = 1
+    GONE = 2  # done, cancelled, superseded or unknown: drop the task, tell nobody
+    HELD = 3  # another worker holds the lease: drop the copy
+    CANCELLED = 4  # stop the work; no result is wanted
+    NOT_READY = 5  # the partition is recovering: ask again shortly
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A running task's sign of life. `fraction` in 0..1 or None; `details` is JSON."""
+
+    task: TaskRef
+    fraction: float | None = None
+    details: bytes | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="heartbeat"):
+    """All tasks that a worker runs for one partition, in one message. Answer: `Claimed`, a verdict per task."""
+
+    worker: WorkerId
+    tasks: list[Progress]
+
+
+ControlMessage = Claim | Heartbeat
+
+
+class ComponentInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A component that a worker offers. Schemas are JSON Schema, as JSON text."""
+
+    path: str
+    description: str = ""
+    input_schema: bytes | None = None
+    output_schema: bytes | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hello"):
+    """A worker's presence, published when it starts and every few seconds; `stopping` when it leaves."""
+
+    worker: WorkerId
+    pool: Pool
+    capacity: int
+    version: str
+    components: list[ComponentInfo]
+    running: int = 0
+    stopping: bool = False
+    exclusive: bool = False  # every task of the pool is claimed before it starts
+    format: int = FORMAT
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stop"):
+    """Broadcast to workers: these tasks are cancelled."""
+
+    tasks: list[TaskRef]
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="accepted"):
+    """Answer to a `Submit` or `Cancel` once its effect is journaled. `existing`: the run key was known already."""
+
+    run: RunId
+    existing: bool = False
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refused"):
+    """Answer to anything that cannot be done. `code` is `SM-…`; `data` is JSON (e.g. the violations)."""
+
+    code: str
+    message: str
+    hint: str = ""
+    data: bytes | None = None
+
+
+Answer = Accepted | Refused | Claimed

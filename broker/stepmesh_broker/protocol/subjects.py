@@ -1,0 +1,44 @@
+"""Message → subject. Namespace first, always. A name may hold letters, digits, `-` and `_`; anything else is refused here."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from stepmesh_broker.errors import BrokerError
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+
+Subject = NewType("Subject", str)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def checked_name(kind: str, name: str) -> str:
+    """`name` itself, or `BrokerError` SM-3004 that says what a name may hold."""
+    if not _NAME.fullmatch(name):
+        raise BrokerError(f"{kind} {name!r} is not a name", code="SM-3004", hint="use 1 to 64 letters, digits, '-' or '_'")
+    return name
+
+
+def control(namespace: Namespace, partition: Partition) -> Subject:
+    """Requests to the shard that owns a partition: claims and heartbeats."""
+    return Subject(f"stepmesh.{namespace}.control.{partition}")
+
+
+def api(namespace: Namespace) -> Subject:
+    """Requests that any orchestrator of the namespace answers."""
+    return Subject(f"stepmesh.{namespace}.api")
+
+
+def presence(namespace: Namespace) -> Subject:
+    """Workers say hello here; every orchestrator listens."""
+    return Subject(f"stepmesh.{namespace}.presence")
+
+
+def workers(namespace: Namespace, pool: Pool) -> Subject:
+    """Cancel signals to all workers of a pool."""
+    return Subject(f"stepmesh.{namespace}.workers.{pool}")
+
+
+def feed(namespace: Namespace, run: str) -> Subject:
+    """Live status events of one root run, for followers."""
+    return Subject(f"stepmesh.{namespace}.feed.{run}")

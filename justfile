@@ -1,0 +1,32 @@
+# Recipes that people, hooks and CI share. `./dev RECIPE` makes the environment first.
+
+set positional-arguments
+
+packages := "broker/stepmesh_broker sdk/stepmesh components/stepmesh_components orchestrator/stepmesh_orchestrator orchestrator/stepmesh_cli"
+
+# list the recipes
+default:
+    @just --list
+
+# format the code
+fmt:
+    ruff format .
+    ruff check --fix .
+
+# format check, lint, types, import contracts
+check: lint types imports
+
+lint:
+    ruff format --check .
+    ruff check .
+
+types:
+    mypy
+    pyright
+
+imports:
+    lint-imports
+
+# all tests, in parallel; arguments go to pytest
+test *args:
+    pytest -n 2 --dist worksteal "$@"
