@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from stepmesh_broker.errors import MalformedMessage
+from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
 from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
 
 _M = TypeVar("_M")
@@ -18,6 +19,8 @@ _task_frame = msgspec.msgpack.Decoder(TaskFrame)
 _inbox = msgspec.msgpack.Decoder(InboxMessage)
 _control = msgspec.msgpack.Decoder(ControlMessage)
 _answer = msgspec.msgpack.Decoder(Answer)
+_api_request = msgspec.msgpack.Decoder(ApiRequest)
+_api_answer = msgspec.msgpack.Decoder(ApiAnswer)
 _presence = msgspec.msgpack.Decoder(Hello | Stop)
 
 
@@ -48,6 +51,18 @@ def decode_answer(data: bytes) -> Answer:
 def decode_presence(data: bytes) -> Hello | Stop:
     """Raises `MalformedMessage`."""
     message: Hello | Stop = _decode(_presence, data, "presence message")
+    return message
+
+
+def decode_api_request(data: bytes) -> ApiRequest:
+    """Raises `MalformedMessage`."""
+    message: ApiRequest = _decode(_api_request, data, "api request")
+    return message
+
+
+def decode_api_answer(data: bytes) -> ApiAnswer:
+    """Raises `MalformedMessage`."""
+    message: ApiAnswer = _decode(_api_answer, data, "api answer")
     return message
 
 

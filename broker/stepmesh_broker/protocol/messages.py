@@ -107,7 +107,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     """Start a run of a stored flow on N inputs.
 
     `run` must live on the receiving partition. `variables` and `overrides` are JSON objects. `max_concurrency`: tasks
-    in flight in the run tree; None = the default, 0 = no limit. `reply_to`: control subject that hears the answer.
+    in flight in the run tree; None = the default, 0 = no limit. `reply_to`: subject that hears the answer when it came through the inbox.
     """
 
     run: RunId
@@ -189,7 +189,8 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hea
     tasks: list[Progress]
 
 
-ControlMessage = Claim | Heartbeat
+ControlMessage = Claim | Heartbeat | Submit | Cancel
+"""What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 
 class ComponentInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):

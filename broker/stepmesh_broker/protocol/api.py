@@ -1,0 +1,317 @@
+"""Requests that any orchestrator answers on the api subject, and their answers.
+
+Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. This is what the SDK's
+client, the command line and (later) the gateway speak; it carries no rules. Times are ms since 1970, waits are ms.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
+from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=str.lower):
+    pass
+
+
+class GetInfo(_Message):
+    """What is this deployment? Answer: `Info`."""
+
+
+class Info(_Message):
+    """`limits`: name → value in the unit that the name says (payload_bytes, message_bytes, …)."""
+
+    version: str
+    namespace: Namespace
+    partitions: int
+    durability: str
+    journal: str
+    limits: dict[str, int]
+
+
+class StoreFlow(_Message):
+    """`document`: the flow as JSON. Answer: `FlowStored`. `dry_run`: only check."""
+
+    document: bytes
+    dry_run: bool = False
+
+
+class FlowStored(_Message):
+    """`diagnostics`: JSON list of `{code, level, message, path, line?, column?, hint?}`. `stored` is False for an invalid flow."""
+
+    flow: FlowId
+    stored: bool
+    diagnostics: bytes
+
+
+class GetFlow(_Message):
+    """Answer: `FlowData`, or `Refused` SM-5004."""
+
+    flow: FlowId
+
+
+class FlowData(_Message):
+    """The stored document, compact JSON."""
+
+    flow: FlowId
+    document: bytes
+
+
+class PutBlob(_Message):
+    """Answer: `BlobStored`. `kind`: data (JSON), flow (JSON) or binary."""
+
+    data: bytes
+    kind: str = "data"
+    filename: str | None = None
+    content_type: str | None = None
+
+
+class BlobStored(_Message):
+    """Lower-case hex SHA-256 of the compact JSON (or of the bytes, for binary)."""
+
+    blob: BlobId
+
+
+class GetBlob(_Message):
+    """Answer: `BlobData`, or `Refused` SM-5005."""
+
+    blob: BlobId
+
+
+class BlobData(_Message):
+    """A blob as stored."""
+
+    blob: BlobId
+    kind: str
+    data: bytes
+    filename: str | None = None
+    content_type: str | None = None
+
+
+class RunSummary(_Message):
+    """A run. `status`: running, completed, failed, cancelled. Counts are items."""
+
+    run: RunId
+    namespace: Namespace
+    partition: Partition
+    flow: FlowId
+    flow_name: str
+    status: str
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    created_ms: int
+    finished_ms: int | None
+    root: RunId
+    parent: RunId | None
+    parent_step: str | None
+    run_key: str | None = None
+    tags: dict[str, str] | None = None
+
+
+class GetRun(_Message):
+    """Answer: `RunInfo`, or `Refused` SM-5003. With `wait_ms` the answer comes when the run ended, at the latest after that time."""
+
+    run: RunId
+    wait_ms: int = 0
+    results: bool = False
+
+
+class ItemResult(_Message):
+    """An ended item: `result` is a FlowResult as JSON."""
+
+    item: int
+    status: str
+    result: bytes
+    finished_ms: int
+
+
+class RunInfo(_Message):
+    """`results` are of ended items only, by index, at most 1,000: page on with `GetItems`."""
+
+    summary: RunSummary
+    results: list[ItemResult]
+
+
+class GetItems(_Message):
+    """Answer: `Items`."""
+
+    run: RunId
+    first: int = 0
+    limit: int = 1000
+
+
+class Items(_Message):
+    """Ended items from index `first` on."""
+
+    results: list[ItemResult]
+
+
+class GetSteps(_Message):
+    """Answer: `Steps`, live and ended ones, of one item or (None) of all."""
+
+    run: RunId
+    item: int | None = None
+
+
+class StepStatus(_Message):
+    """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed."""
+
+    item: int
+    step: int
+    step_id: str
+    component: str
+    status: str
+    attempt: int
+    output: bytes | None = None
+    failure: bytes | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+
+
+class Steps(_Message):
+    """In order of item and step."""
+
+    steps: list[StepStatus]
+
+
+class ListRuns(_Message):
+    """Answer: `Runs`, newest first."""
+
+    status: str | None = None
+    flow_name: str | None = None
+    root: RunId | None = None
+    parent: RunId | None = None
+    roots_only: bool = False
+    limit: int = 100
+    offset: int = 0
+
+
+class Runs(_Message):
+    """A page of runs."""
+
+    runs: list[RunSummary]
+
+
+class GetEvents(_Message):
+    """Answer: `Events`: those of the run (and its sub-runs) with a position above `after`; waits up to `wait_ms` for the first one."""
+
+    run: RunId
+    after: int = 0
+    limit: int = 1000
+    wait_ms: int = 0
+
+
+class RunEvent(_Message):
+    """One status event. `position` grows within a run; `kind` is e.g. run_created, step_started, step_completed, item_completed, run_completed."""
+
+    position: int
+    at_ms: int
+    kind: str
+    run: RunId
+    item: int | None
+    step_id: str | None
+    data: bytes  # JSON object: attempt, status, result, error, …
+
+
+class Events(_Message):
+    """`ended`: the run is over and nothing comes after the last event of this page."""
+
+    events: list[RunEvent]
+    ended: bool
+
+
+class Explain(_Message):
+    """Why does the run not go on? Answer: `Explained`."""
+
+    run: RunId
+
+
+class Explained(_Message):
+    """One line per live step or wait: what it waits for and since when."""
+
+    lines: list[str]
+
+
+class ListComponents(_Message):
+    """Answer: `Components`, from what workers said last; never waits for one."""
+
+
+class ComponentEntry(_Message):
+    """`component` as the worker named it; `path` as a flow writes it; `pool` whose workers offer it."""
+
+    path: str
+    pool: Pool
+    component: ComponentInfo
+    workers: int
+
+
+class Components(_Message):
+    """All known components by path."""
+
+    components: list[ComponentEntry]
+
+
+class ListPools(_Message):
+    """Answer: `Pools`."""
+
+
+class WorkerEntry(_Message):
+    """A live worker."""
+
+    worker: WorkerId
+    capacity: int
+    running: int
+    version: str
+    seen_ms: int
+
+
+class PoolEntry(_Message):
+    """Depth is in tasks as the shards of this process know them."""
+
+    pool: Pool
+    queued: int
+    in_flight: int
+    workers: list[WorkerEntry]
+
+
+class Pools(_Message):
+    """All pools in use."""
+
+    pools: list[PoolEntry]
+
+
+ApiRequest = (
+    GetInfo
+    | StoreFlow
+    | GetFlow
+    | PutBlob
+    | GetBlob
+    | GetRun
+    | GetItems
+    | GetSteps
+    | ListRuns
+    | GetEvents
+    | Explain
+    | ListComponents
+    | ListPools
+)
+ApiAnswer = (
+    Info
+    | FlowStored
+    | FlowData
+    | BlobStored
+    | BlobData
+    | RunInfo
+    | Items
+    | Steps
+    | Runs
+    | Events
+    | Explained
+    | Components
+    | Pools
+    | Refused
+)
