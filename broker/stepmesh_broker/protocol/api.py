@@ -12,15 +12,11 @@ from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, P
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
 
 
-class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=str.lower):
-    pass
-
-
-class GetInfo(_Message):
+class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_info"):
     """What is this deployment? Answer: `Info`."""
 
 
-class Info(_Message):
+class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
     """`limits`: name → value in the unit that the name says (payload_bytes, message_bytes, …)."""
 
     version: str
@@ -31,14 +27,14 @@ class Info(_Message):
     limits: dict[str, int]
 
 
-class StoreFlow(_Message):
+class StoreFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="store_flow"):
     """`document`: the flow as JSON. Answer: `FlowStored`. `dry_run`: only check."""
 
     document: bytes
     dry_run: bool = False
 
 
-class FlowStored(_Message):
+class FlowStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="flow_stored"):
     """`diagnostics`: JSON list of `{code, level, message, path, line?, column?, hint?}`. `stored` is False for an invalid flow."""
 
     flow: FlowId
@@ -46,20 +42,20 @@ class FlowStored(_Message):
     diagnostics: bytes
 
 
-class GetFlow(_Message):
+class GetFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_flow"):
     """Answer: `FlowData`, or `Refused` SM-5004."""
 
     flow: FlowId
 
 
-class FlowData(_Message):
+class FlowData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="flow_data"):
     """The stored document, compact JSON."""
 
     flow: FlowId
     document: bytes
 
 
-class PutBlob(_Message):
+class PutBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="put_blob"):
     """Answer: `BlobStored`. `kind`: data (JSON), flow (JSON) or binary."""
 
     data: bytes
@@ -68,19 +64,19 @@ class PutBlob(_Message):
     content_type: str | None = None
 
 
-class BlobStored(_Message):
+class BlobStored(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob_stored"):
     """Lower-case hex SHA-256 of the compact JSON (or of the bytes, for binary)."""
 
     blob: BlobId
 
 
-class GetBlob(_Message):
+class GetBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_blob"):
     """Answer: `BlobData`, or `Refused` SM-5005."""
 
     blob: BlobId
 
 
-class BlobData(_Message):
+class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob_data"):
     """A blob as stored."""
 
     blob: BlobId
@@ -90,7 +86,7 @@ class BlobData(_Message):
     content_type: str | None = None
 
 
-class RunSummary(_Message):
+class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
     """A run. `status`: running, completed, failed, cancelled. Counts are items."""
 
     run: RunId
@@ -112,7 +108,7 @@ class RunSummary(_Message):
     tags: dict[str, str] | None = None
 
 
-class GetRun(_Message):
+class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
     """Answer: `RunInfo`, or `Refused` SM-5003. With `wait_ms` the answer comes when the run ended, at the latest after that time."""
 
     run: RunId
@@ -120,7 +116,7 @@ class GetRun(_Message):
     results: bool = False
 
 
-class ItemResult(_Message):
+class ItemResult(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="item_result"):
     """An ended item: `result` is a FlowResult as JSON."""
 
     item: int
@@ -129,14 +125,14 @@ class ItemResult(_Message):
     finished_ms: int
 
 
-class RunInfo(_Message):
+class RunInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_info"):
     """`results` are of ended items only, by index, at most 1,000: page on with `GetItems`."""
 
     summary: RunSummary
     results: list[ItemResult]
 
 
-class GetItems(_Message):
+class GetItems(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_items"):
     """Answer: `Items`."""
 
     run: RunId
@@ -144,20 +140,20 @@ class GetItems(_Message):
     limit: int = 1000
 
 
-class Items(_Message):
+class Items(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="items"):
     """Ended items from index `first` on."""
 
     results: list[ItemResult]
 
 
-class GetSteps(_Message):
+class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_steps"):
     """Answer: `Steps`, live and ended ones, of one item or (None) of all."""
 
     run: RunId
     item: int | None = None
 
 
-class StepStatus(_Message):
+class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
     """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed."""
 
     item: int
@@ -172,13 +168,13 @@ class StepStatus(_Message):
     finished_ms: int | None = None
 
 
-class Steps(_Message):
+class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
     """In order of item and step."""
 
     steps: list[StepStatus]
 
 
-class ListRuns(_Message):
+class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_runs"):
     """Answer: `Runs`, newest first."""
 
     status: str | None = None
@@ -190,13 +186,13 @@ class ListRuns(_Message):
     offset: int = 0
 
 
-class Runs(_Message):
+class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):
     """A page of runs."""
 
     runs: list[RunSummary]
 
 
-class GetEvents(_Message):
+class GetEvents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_events"):
     """Answer: `Events`: those of the run (and its sub-runs) with a position above `after`; waits up to `wait_ms` for the first one."""
 
     run: RunId
@@ -205,8 +201,9 @@ class GetEvents(_Message):
     wait_ms: int = 0
 
 
-class RunEvent(_Message):
-    """One status event. `position` grows within a run; `kind` is e.g. run_created, step_started, step_completed, item_completed, run_completed."""
+class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_event"):
+    """One status event. `position` grows within a run; `kind`: run_created, step_started, step_completed,
+    step_retrying, step_skipped, item_completed, run_completed, …"""
 
     position: int
     at_ms: int
@@ -217,30 +214,30 @@ class RunEvent(_Message):
     data: bytes  # JSON object: attempt, status, result, error, …
 
 
-class Events(_Message):
+class Events(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="events"):
     """`ended`: the run is over and nothing comes after the last event of this page."""
 
     events: list[RunEvent]
     ended: bool
 
 
-class Explain(_Message):
+class Explain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="explain"):
     """Why does the run not go on? Answer: `Explained`."""
 
     run: RunId
 
 
-class Explained(_Message):
+class Explained(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="explained"):
     """One line per live step or wait: what it waits for and since when."""
 
     lines: list[str]
 
 
-class ListComponents(_Message):
+class ListComponents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_components"):
     """Answer: `Components`, from what workers said last; never waits for one."""
 
 
-class ComponentEntry(_Message):
+class ComponentEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="component_entry"):
     """`component` as the worker named it; `path` as a flow writes it; `pool` whose workers offer it."""
 
     path: str
@@ -249,17 +246,17 @@ class ComponentEntry(_Message):
     workers: int
 
 
-class Components(_Message):
+class Components(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="components"):
     """All known components by path."""
 
     components: list[ComponentEntry]
 
 
-class ListPools(_Message):
+class ListPools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_pools"):
     """Answer: `Pools`."""
 
 
-class WorkerEntry(_Message):
+class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="worker_entry"):
     """A live worker."""
 
     worker: WorkerId
@@ -269,7 +266,7 @@ class WorkerEntry(_Message):
     seen_ms: int
 
 
-class PoolEntry(_Message):
+class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
     """Depth is in tasks as the shards of this process know them."""
 
     pool: Pool
@@ -278,7 +275,7 @@ class PoolEntry(_Message):
     workers: list[WorkerEntry]
 
 
-class Pools(_Message):
+class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools"):
     """All pools in use."""
 
     pools: list[PoolEntry]

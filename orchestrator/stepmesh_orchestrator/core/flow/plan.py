@@ -81,5 +81,6 @@ class Plan(Protocol):
         ...
 
     def render(self, scope: Scope) -> bytes:
-        """The value. Only when nothing blocks. Raises `PlanFailed` (the first failure in reading order, before any skip) or `PlanSkipped`."""
+        """The value. Only when nothing blocks. Raises `PlanFailed` (the first failure in reading order; a failure goes before any skip)
+        or `PlanSkipped`."""
         ...
