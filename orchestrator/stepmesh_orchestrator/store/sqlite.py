@@ -45,6 +45,10 @@ _ERRORS: dict[Fault, type[StoreError]] = {
     Fault.CLOSED: StoreUnavailable,
 }
 
+# an update, not a replacement: indexes whose columns stay are left alone
+_UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(run) DO UPDATE SET namespace=excluded.namespace, status=excluded.status,
+    flow_name=excluded.flow_name, root=excluded.root, parent=excluded.parent, created_ms=excluded.created_ms, row=excluded.row"""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder(RunRow).decode
 _decode_item = msgspec.msgpack.Decoder(ItemRow).decode
@@ -145,7 +149,7 @@ def _project(connection: Connection, partition: Partition, sequence: int, runs: 
     connection.execute("INSERT OR REPLACE INTO projected VALUES(?,?)", (partition, sequence))
     if runs:
         rows = [(row.run, row.namespace, row.status, row.flow_name, row.root, row.parent, row.created_ms, _encode(row)) for row in runs]
-        connection.executemany("INSERT OR REPLACE INTO runs VALUES(?,?,?,?,?,?,?,?)", rows)
+        connection.executemany(_UPSERT_RUN, rows)
     if items:
         connection.executemany("INSERT OR REPLACE INTO items VALUES(?,?,?)", [(row.run, row.item, _encode(row)) for row in items])
 
