@@ -1,0 +1,5 @@
+"""Backends of the Store port."""
+
+from stepmesh_orchestrator.store.memory import MemoryStore
+
+__all__ = ["MemoryStore"]
