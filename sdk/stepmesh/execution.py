@@ -101,6 +101,10 @@ class Execution:
         self.ready.extend(attempts)
         self.go()
 
+    def busy(self) -> bool:
+        """Whether tasks are about to start."""
+        return bool(self.ready) and self.slots.free > 0
+
     def go(self) -> None:
         """Have a carrier start what can start."""
         if self.ready and self.slots.free > 0 and not self._carrying and not self.closed:
@@ -214,9 +218,9 @@ class Execution:
         variables = copy_context()
         context = Context(attempt, self._services)
         if not component.is_async:
-            work = partial(variables.run, self._in_thread, attempt, component, context)
-            self._hold(attempt, None)
-            self._loop.run_in_executor(self._threads, work).add_done_callback(partial(self._thread_ended, attempt))
+                        self._hold(attempt, None)
+            future = self._loop.run_in_executor(self._threads, lambda: variables.run(self._in_thread, attempt, component, context))
+            future.add_done_callback(partial(self._thread_ended, attempt))
             return None
         try:
             step = variables.run(self._first_step, attempt, component, context)

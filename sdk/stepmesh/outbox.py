@@ -25,6 +25,8 @@ BATCH_RESULTS = 1024
 """Results in one post at most."""
 OVERHEAD = 512
 """Bytes allowed for a result beside its payload: ids, counters, MessagePack heads."""
+LINGER_S = 0.002
+"""How long results gather while more tasks are ready to run, in seconds; with none ready they leave at once."""
 RETRY_S = (0.05, 2.0)
 """Delay before a post is tried again: first, and largest (seconds); it doubles between."""
 
@@ -41,13 +43,20 @@ class _Lane:
 
 
 class Outbox:
-    """`on_settled` is told of each frame that was acknowledged or handed back; `on_broken` of what no retry can mend."""
+    """`busy` says whether more results are about to come. `on_settled` is told of each frame that was acknowledged or handed
+    back; `on_broken` of what no retry can mend."""
 
     def __init__(
-        self, broker: Broker, worker: WorkerId, on_settled: Callable[[Frame], None], on_broken: Callable[[BaseException], None]
+        self,
+        broker: Broker,
+        worker: WorkerId,
+        busy: Callable[[], bool],
+        on_settled: Callable[[Frame], None],
+        on_broken: Callable[[BaseException], None],
     ) -> None:
         self._broker = broker
         self._worker = worker
+        self._busy = busy
         self._on_settled = on_settled
         self._on_broken = on_broken
         self._lanes: dict[tuple[Partition, str], _Lane] = {}
@@ -85,6 +94,8 @@ class Outbox:
     async def _send(self, lane: _Lane) -> None:
         try:
             while lane.entries:
+                if self._busy() and len(lane.entries) < BATCH_RESULTS:
+                    await asyncio.sleep(LINGER_S)
                 batch = self._take(lane)
                 results = [result for _, result in batch if result is not None]
                 if results:

@@ -172,7 +172,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((_field(str(key)), part) for key, part in value.items())
     elif isinstance(value, msgspec.Struct):
         yield from ((_field(name), getattr(value, name)) for name in value.__struct_fields__)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif hasattr(type(value), "__dataclass_fields__"):
         yield from ((_field(field.name), getattr(value, field.name)) for field in dataclasses.fields(value))
     elif hasattr(value, "model_dump"):
         yield from _parts(value.model_dump())

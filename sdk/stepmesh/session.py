@@ -67,7 +67,7 @@ class Session:
         self._hurried = asyncio.Event()
         self._change = asyncio.Event()
         self.execution = Execution(components, limits, Requests(broker, identity.namespace), self, instrument)
-        self.outbox = Outbox(broker, identity.worker, self._frame_settled, self.broken)
+        self.outbox = Outbox(broker, identity.worker, self.execution.busy, self._frame_settled, self.broken)
         self.leases = Leases(broker, identity.namespace, identity.worker, self.execution, timing, self.broken)
 
     async def run(self, grace_s: float) -> None:

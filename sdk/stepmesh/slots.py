@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from stepmesh.attempt import Attempt
@@ -44,7 +44,7 @@ class Slots:
             self._give()
 
     @asynccontextmanager
-    async def parked(self, attempt: Attempt) -> AsyncIterator[None]:
+    async def parked(self, attempt: Attempt) -> AsyncGenerator[None]:
         """Wait for others inside this: the slot is free meanwhile, and taken again at the end."""
         attempt.parked += 1
         self.release(attempt)
