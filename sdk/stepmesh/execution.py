@@ -218,7 +218,7 @@ class Execution:
         variables = copy_context()
         context = Context(attempt, self._services)
         if not component.is_async:
-                        self._hold(attempt, None)
+            self._hold(attempt, None)
             future = self._loop.run_in_executor(self._threads, lambda: variables.run(self._in_thread, attempt, component, context))
             future.add_done_callback(partial(self._thread_ended, attempt))
             return None
