@@ -45,6 +45,25 @@ class MessageTooLarge(BrokerError):
 
     default_code = "SM-3002"
 
+    @classmethod
+    def of(cls, size: int, limit: int) -> MessageTooLarge:
+        """The error for `size` bytes where `limit` are allowed."""
+        return cls(
+            f"message of {size} bytes is above the broker's limit of {limit} bytes",
+            hint="store large payloads as blobs, or raise the limit",
+        )
+
+
+class InboxTaken(BrokerError):
+    """Not retryable: another reader opened this partition's inbox; this one must stop."""
+
+    default_code = "SM-3005"
+
+    @classmethod
+    def of(cls, partition: int) -> InboxTaken:
+        """The error for the reader that lost `partition`."""
+        return cls(f"another reader took over the inbox of partition {partition}", hint="stop this shard; the new owner goes on")
+
 
 class MalformedMessage(BrokerError):
     """Not retryable: bytes that are not a message of the documented contract."""
