@@ -139,7 +139,7 @@ class SqliteStore:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        fault = classify(error) if isinstance(error, sqlite3.Error) else Fault.DENIED
+        fault = classify(error)
         message, hint = describe(error, f"the store {self._path}")
         return _ERRORS.get(fault, StoreError)(message, hint=hint)
 
