@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 
 from stepmesh_broker.nats.wire import Wire, published
 
@@ -59,12 +60,12 @@ class StandingPull:
     def _ask(self, batch: int) -> None:
         if not self._sid:
             self._reply = self._wire.new_inbox()
-            self._sid = self._wire.hear(self._reply, self._heard)
+            self._sid = self._wire.hear(self._reply, partial(self._heard, self._reply))
         self.outstanding += batch
         self._wire.put(published(self._next, b'{"batch":%d,"expires":%d}' % (batch, EXPIRES_S * 1e9), self._reply))
 
-    def _heard(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        current = subject == self._reply.encode()
+    def _heard(self, asked: str, _subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        current = asked == self._reply and self._sid != 0
         if headers is not None and headers[8:9] == b" ":
             if current:
                 self._status(headers)
