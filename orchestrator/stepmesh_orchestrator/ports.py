@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-import msgspec
-
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
+
+__all__ = [
+    "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Ownership",
+    "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
+]  # fmt: skip
 
 
 class JournalError(StepmeshError):
@@ -135,55 +139,6 @@ class BlobRecord(NamedTuple):
     content_type: str | None = None
 
 
-class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A run in the read model. Times are ms since 1970; `status` is a name of `RunStatus`; counts are items."""
-
-    run: RunId
-    namespace: Namespace
-    partition: Partition
-    flow: FlowId
-    flow_name: str
-    status: str
-    total: int
-    completed: int
-    failed: int
-    cancelled: int
-    created_ms: int
-    finished_ms: int | None
-    root: RunId
-    parent: RunId | None
-    parent_step: str | None
-    created_sequence: int
-    finished_sequence: int | None
-    run_key: str | None = None
-    tags: dict[str, str] | None = None
-
-
-class StepRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A step of an ended item. `status`: success, failed, skipped or cancelled. `output` and `failure` are JSON."""
-
-    step: int
-    step_id: str
-    component: str
-    status: str
-    attempt: int
-    output: bytes | None = None
-    failure: bytes | None = None
-    started_ms: int | None = None
-    finished_ms: int | None = None
-
-
-class ItemRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An ended item. `result` is a FlowResult as JSON: `{"outcome": …}`."""
-
-    run: RunId
-    item: int
-    status: str
-    result: bytes
-    finished_ms: int
-    steps: list[StepRow]
-
-
 class RunQuery(NamedTuple):
     """Filters of a listing; None = any. Newest first."""
 
@@ -229,7 +184,8 @@ class Store(Protocol):
         ...
 
     async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
-        """Upsert rows, in one transaction with the position that they bring the partition's projection to."""
+        """Upsert rows, in one transaction with the position that they bring the partition's projection to. A sequence below the
+        position already held changes nothing (its rows are there, or newer ones); the same sequence may come in several calls."""
         ...
 
     async def projected(self, partition: Partition) -> int:

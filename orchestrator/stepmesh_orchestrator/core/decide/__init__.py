@@ -1,0 +1,29 @@
+"""Commands → events and effects. One table; one file per kind of decision; nothing here does I/O or knows the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stepmesh_orchestrator.core import commands
+from stepmesh_orchestrator.core.decide import cancel, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide.progress import settle
+from stepmesh_orchestrator.core.session import Session
+
+_DECIDERS: dict[type, Callable[[Session, Any], None]] = {
+    commands.EndTask: results.end_task,
+    commands.FailAttempt: results.fail_attempt,
+    commands.StartRun: submit.start_run,
+    commands.FireTimer: timers.fire,
+    commands.CancelRun: cancel.cancel_run,
+    commands.ResolveFlow: flows.resolve_flow,
+}
+
+
+def decide(session: Session, command: commands.Command) -> None:
+    """Decide on one command and on all that follows from it; the events are in `session.events`, applied."""
+    _DECIDERS[type(command)](session, command)
+    settle(session)
+
+
+__all__ = ["decide", "settle"]

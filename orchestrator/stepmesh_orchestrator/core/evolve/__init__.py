@@ -1,0 +1,36 @@
+"""Appliers: (state, event, time) → state, the only writers. One table; an applier of a released event never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.evolve import runs, steps
+from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
+from stepmesh_orchestrator.core.state import State
+
+_APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
+    events.ItemStarted: runs.item_started,
+    events.ItemEnded: runs.item_ended,
+    events.RunEnded: runs.run_ended,
+    events.RunCancelled: runs.run_cancelled,
+    events.StepDispatched: steps.dispatched,
+    events.StepSucceeded: steps.succeeded,
+    events.StepFailed: steps.failed,
+    events.StepDefaulted: steps.defaulted,
+    events.StepSkipped: steps.skipped,
+    events.StepRetrying: steps.retrying,
+    events.StepSleeping: steps.sleeping,
+}
+
+
+def evolve(state: State, event: events.Event, at_ms: int, flows: FlowLookup) -> None:
+    """Apply one event of a turn at `at_ms`. `flows` is asked for the compiled flow of a created run, which must be loaded."""
+    if type(event) is events.RunCreated:
+        runs.run_created(state, event, at_ms, flows)
+    else:
+        _APPLIERS[type(event)](state, event, at_ms)
+
+
+__all__ = ["FlowLookup", "evolve"]

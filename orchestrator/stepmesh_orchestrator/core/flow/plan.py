@@ -62,6 +62,11 @@ class PlanSkipped(Exception):
     """The expression refers to a skipped step and nothing says otherwise."""
 
 
+def is_truthy(value: bytes) -> bool:
+    """Only `null` and `false` are not."""
+    return value != b"null" and value != b"false"
+
+
 class Plan(Protocol):
     """A compiled expression."""
 

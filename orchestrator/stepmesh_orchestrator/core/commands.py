@@ -1,0 +1,58 @@
+"""What may be asked of the core. Values only; the runtime makes them from messages, timers and answers of stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Create a run of `flow` (overrides applied). Answer: an `Answered` effect."""
+
+    submit: Submit
+    flow: CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class EndTask:
+    """A worker's result. Counts only when its attempt is the one that is in flight."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class FailAttempt:
+    """The runtime gives an attempt up: its worker vanished (UNREACHABLE) or it took too long (TIMEOUT)."""
+
+    task: TaskRef
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class FireTimer:
+    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands."""
+
+    task: TaskRef
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """Stop a run and its sub-runs. Answer: an `Answered` effect."""
+
+    run: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveFlow:
+    """The flow that a `NeedFlow` named by `key` is there now (look it up), or never will be (`failure`)."""
+
+    key: bytes
+    failure: Failure | None = None
+
+
+Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow

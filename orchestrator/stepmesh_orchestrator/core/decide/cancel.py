@@ -1,0 +1,41 @@
+"""Cancelling: a run, its sub-runs first. Nothing of it starts any more, no result of it counts, workers are told."""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
+from stepmesh_orchestrator.core.commands import CancelRun
+from stepmesh_orchestrator.core.decide import finish
+from stepmesh_orchestrator.core.effects import Answered, StopTask
+from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import RUNNING, Item, Run
+
+
+def cancel_run(session: Session, command: CancelRun) -> None:
+    """A run that is over already stays as it is, and the answer says so."""
+    run = session.state.runs.get(command.run)
+    if run is not None:
+        stop(session, run, command.reason or "cancelled")
+        session.cause(Answered(Accepted(command.run)))
+    elif command.run in session.state.finished or any(command.run in tree.ended for tree in session.state.trees.values()):
+        session.cause(Answered(Accepted(command.run, existing=True)))
+    else:
+        session.cause(Answered(Refused("SM-5003", f"no live run {command.run} here", "`stepmesh list` shows the runs")))
+
+
+def stop(session: Session, run: Run, reason: str) -> None:
+    """End the run and all below it as cancelled."""
+    for child in list(run.children or ()):
+        stop(session, session.state.runs[child], reason)
+    session.emit(RunCancelled(run.id, reason))
+    failure = Failure(ErrorCode.CANCELLED, reason)
+    for item in list(run.items.values()):
+        _stop_tasks(session, item)
+        session.emit(ItemEnded(run.id, item.index, None, failure))
+    finish.try_end_run(session, run)
+
+
+def _stop_tasks(session: Session, item: Item) -> None:
+    for step, phase in enumerate(item.phases):
+        if phase == RUNNING:
+            session.cause(StopTask(TaskRef(item.run.id, item.index, step, item.attempt(step))))

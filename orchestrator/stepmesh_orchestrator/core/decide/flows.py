@@ -1,0 +1,20 @@
+"""Steps that waited for the flow of their sub-run."""
+
+from __future__ import annotations
+
+from stepmesh_orchestrator.core.commands import ResolveFlow
+from stepmesh_orchestrator.core.decide import failure
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import FETCHING, QUEUED
+
+
+def resolve_flow(session: Session, command: ResolveFlow) -> None:
+    """Begin them again, or fail them with the reason why there is no such flow."""
+    for item, index in session.awaiting_flow.pop(command.key, ()):
+        if not item.open or item.phases[index] != FETCHING:
+            continue
+        if command.failure is not None:
+            failure.attempt_failed(session, item, item.run.flow.steps[index], command.failure)
+        else:
+            item.phases[index] = QUEUED
+            session.work.append((item, index))

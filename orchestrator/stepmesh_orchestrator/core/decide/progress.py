@@ -1,0 +1,150 @@
+"""How an item moves: demand, readiness, outcomes. Nothing else decides what runs.
+
+Rules kept here. A step runs only when something needs it. It begins when nothing it needs now is without an outcome, and is
+asked again, lazily, each time one of those ends; so its value does not depend on the order in which steps end. All is a
+worklist, never recursion: a chain of ten thousand built-in steps is a loop.
+"""
+
+from __future__ import annotations
+
+from stepmesh_orchestrator.core.decide import finish, start, subruns
+from stepmesh_orchestrator.core.events import ItemStarted
+from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import IDLE, QUEUED, WAITING, Item, Run, Tree
+
+
+def settle(session: Session) -> None:
+    """Carry out everything that has become possible; ends when only the outside can move anything."""
+    resolved, work, over = session.resolved, session.work, session.over
+    while True:
+        if resolved:
+            item, step = resolved.popleft()
+            if item.open:
+                propagate(session, item, step)
+                if item.run.flow.must_execute:
+                    finish.try_end_item(session, item)
+        elif work:
+            item, target = work.popleft()
+            if item.open and item.phases[target] == QUEUED:
+                start.begin(session, item, target)
+        elif over:
+            subruns.child_ended(session, over.popleft())
+        elif not session.touched or not _refill(session):
+            return
+
+
+def open_item(session: Session, run: Run) -> None:
+    """Start the run's next item: demand its output and what must execute."""
+    index = run.next_item
+    session.emit(ItemStarted(run.id, index))
+    item = run.items[index]
+    flow = run.flow
+    if flow.input_schema is not None and run.parent is not None:
+        violations = flow.input_schema.violations(item.input)
+        if violations:
+            finish.end_item(session, item, finish.invalid_input(violations))
+            return
+    demand(session, item, [len(flow.steps), *flow.must_execute])
+
+
+def demand(session: Session, item: Item, targets: list[int]) -> None:
+    """These are needed now, and with them what they need."""
+    phases = item.phases
+    while targets:
+        target = targets.pop()
+        if phases[target] != IDLE:
+            continue
+        blocked = blockers(item, target)
+        if not blocked:
+            phases[target] = QUEUED
+            session.work.append((item, target))
+            continue
+        phases[target] = WAITING
+        if len(blocked) > 1 and _is_static(item, target):
+            if item.remaining is None:
+                item.remaining = {}
+            item.remaining[target] = len(blocked)
+        targets.extend(reversed(blocked))
+
+
+def propagate(session: Session, item: Item, step: int) -> None:
+    """`step` has an outcome: whoever waited for it may go on."""
+    phases = item.phases
+    for target in item.run.flow.dependents[step]:
+        if phases[target] != WAITING:
+            continue
+        if _is_static(item, target):
+            remaining = item.remaining
+            left = remaining.get(target, 1) if remaining else 1
+            if left > 1:
+                item.remaining[target] = left - 1  # type: ignore[index]  # `left` came from it
+                continue
+        else:
+            blocked = blockers(item, target)
+            if blocked:
+                demand(session, item, blocked[::-1])
+                continue
+        phases[target] = QUEUED
+        session.work.append((item, target))
+
+
+def blockers(item: Item, target: int) -> list[int]:
+    """Steps without an outcome that the target needs now. For a step with `skip`: first what that needs."""
+    flow = item.run.flow
+    if target == len(flow.steps):
+        return _blockers(item, flow.output)
+    step = flow.steps[target]
+    if step.skip is not None:
+        blocked = step.skip.blockers(item)
+        if blocked:
+            return blocked
+        try:
+            if is_truthy(step.skip.render(item)):
+                return []
+        except (PlanFailed, PlanSkipped):
+            return []  # `begin` renders it again and gives the step its outcome
+    return _blockers(item, step.input)
+
+
+def _blockers(item: Item, plan: Plan) -> list[int]:
+    if plan.static:
+        outcomes = item.outcomes
+        return [index for index in plan.mentions if outcomes[index] is None]
+    return plan.blockers(item)
+
+
+def _is_static(item: Item, target: int) -> bool:
+    flow = item.run.flow
+    if target == len(flow.steps):
+        return flow.output.static
+    step = flow.steps[target]
+    return step.input.static and step.skip is None
+
+
+def _refill(session: Session) -> bool:
+    """Give free slots away: to queued steps first, then to new items. True when there is new work."""
+    for tree in list(session.touched.values()):
+        while tree.queue and has_slot(tree):
+            item, target = tree.queue.popleft()
+            if item.open and item.phases[target] == QUEUED:
+                session.work.append((item, target))
+                return True
+        if tree.pending and has_slot(tree) and _open_next(session, tree):
+            return True
+    session.touched.clear()
+    return False
+
+
+def has_slot(tree: Tree) -> bool:
+    """Whether one more task may be in flight."""
+    return not tree.limit or tree.in_flight < tree.limit
+
+
+def _open_next(session: Session, tree: Tree) -> bool:
+    window = session.settings.item_window
+    for run in tree.pending:
+        if len(run.items) < (run.item_limit or window):
+            open_item(session, run)
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""Results of attempts: the first one of the attempt that is in flight counts; all others are dropped and counted."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import ErrorCode, Failure
+from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
+from stepmesh_orchestrator.core.decide import failure as failing
+from stepmesh_orchestrator.core.events import StepSucceeded
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import RUNNING, Item
+
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_CODES = frozenset(ErrorCode)
+
+
+def end_task(session: Session, command: EndTask) -> None:
+    """A worker is done with an attempt."""
+    result = command.result
+    item = in_flight(session, result.run, result.item, result.step, result.attempt)
+    if item is None:
+        session.stale_results += 1
+        return
+    step = item.run.flow.steps[result.step]
+    failure = result.failure
+    if failure is None and result.output is not None:
+        output = checked_json(result.output)
+        if output is None:
+            failure = Failure(ErrorCode.WORKER_ERROR, f"the worker's output for step '{step.id}' is not valid JSON")
+        elif step.output_schema is not None and (violations := step.output_schema.violations(output)):
+            failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
+        else:
+            complete(session, item, step.index, output)
+            return
+    failing.attempt_failed(session, item, step, _checked(failure, step.id))
+
+
+def fail_attempt(session: Session, command: FailAttempt) -> None:
+    """The runtime gave an attempt up."""
+    task = command.task
+    item = in_flight(session, task.run, task.item, task.step, task.attempt)
+    if item is None:
+        session.stale_results += 1
+        return
+    failing.attempt_failed(session, item, item.run.flow.steps[task.step], command.failure)
+
+
+def complete(session: Session, item: Item, step: int, output: bytes) -> None:
+    """The step has its output."""
+    session.emit(StepSucceeded(item.run.id, item.index, step, output))
+    session.resolve(item, step)
+
+
+def in_flight(session: Session, run_id: RunId, index: int, step: int, attempt: int) -> Item | None:
+    """The item whose step has exactly this attempt in flight; None for anything else, however odd the numbers."""
+    run = session.state.runs.get(run_id)
+    item = run.items.get(index) if run is not None else None
+    if item is None or not 0 <= step < len(item.outcomes) or item.phases[step] != RUNNING or item.attempt(step) != attempt:
+        return None
+    return item
+
+
+def checked_json(output: bytes) -> bytes | None:
+    """The one JSON value in `output`, without space around it; None when it is none, or not UTF-8."""
+    try:
+        value = bytes(_raw.decode(output))
+        if not value.isascii():
+            value.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return value
+
+
+def _checked(failure: Failure | None, step_id: str) -> Failure:
+    if failure is None:
+        return Failure(ErrorCode.WORKER_ERROR, f"the worker's result for step '{step_id}' has neither output nor failure")
+    if failure.code not in _CODES:
+        return Failure(ErrorCode.WORKER_ERROR, f"the worker failed with code {failure.code}, which does not exist: {failure.message}")
+    if failure.data is not None and checked_json(failure.data) is None:
+        return Failure(failure.code, failure.message, None, failure.retry_after_ms)
+    return failure

@@ -1,0 +1,70 @@
+"""Beginning a step: skip it, find its input, and send it where it runs: a pool, a sub-run, a timer, or nowhere."""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task
+from stepmesh_orchestrator.core.decide import builtins, failure, finish
+from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
+from stepmesh_orchestrator.core.flow.compiled import CompiledStep
+from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped, is_truthy
+from stepmesh_orchestrator.core.flow.routing import Route
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import Item
+
+
+def begin(session: Session, item: Item, target: int) -> None:
+    """Nothing blocks the target: give it an outcome, or set it going when its tree has a slot."""
+    flow = item.run.flow
+    if target == len(flow.steps):
+        finish.end_output(session, item)
+        return
+    tree = item.run.tree
+    if tree.limit and tree.in_flight >= tree.limit:
+        tree.queue.append((item, target))
+        return
+    step = flow.steps[target]
+    try:
+        if step.skip is not None and is_truthy(step.skip.render(item)):
+            raise PlanSkipped
+        value = step.input.render(item)
+    except PlanSkipped:
+        session.emit(StepSkipped(item.run.id, item.index, target))
+        session.resolve(item, target)
+        return
+    except PlanFailed as problem:
+        _input_failed(session, item, step, problem.failure)
+        return
+    route = session.router.route(step.component, value, step.pool)
+    if isinstance(route, Failure):
+        failure.attempt_failed(session, item, step, route)
+    elif route.plugin == "builtin" and route.component in builtins.CORE:
+        builtins.CORE[route.component](session, item, step, value)
+    else:
+        dispatch(session, item, step, value, route)
+
+
+def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, route: Route) -> None:
+    """One attempt goes to its pool."""
+    run = item.run
+    attempt = item.attempt(step.index)
+    session.emit(StepDispatched(run.id, item.index, step.index, attempt))
+    root = run.tree.root
+    task = Task(
+        run.id, item.index, step.index, attempt, 1, step.id, route.component, value,
+        "" if root == run.id else root, step.timeout_ms, False, run.traceparent, route.path_params,
+    )  # fmt: skip
+    waiting = session.tasks.get(route.pool)
+    if waiting is None:
+        session.tasks[route.pool] = [task]
+    else:
+        waiting.append(task)
+
+
+def _input_failed(session: Session, item: Item, step: CompiledStep, problem: Failure) -> None:
+    """A failed need passes its error on, whatever `onError` says; a bad expression of its own is the step's own failure."""
+    inherited = any(outcome is problem for outcome in item.outcomes)
+    if inherited or problem.code != ErrorCode.EXPRESSION_FAILURE:
+        session.emit(StepFailed(item.run.id, item.index, step.index, problem, True))
+        session.resolve(item, step.index)
+    else:
+        failure.attempt_failed(session, item, step, problem)

@@ -1,0 +1,110 @@
+"""Submissions: once per run id and run key; what is wrong with them is said before anything exists."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.messages import Accepted, ParentRef, Refused, Submit
+from stepmesh_orchestrator.core.commands import StartRun
+from stepmesh_orchestrator.core.decide import finish, results
+from stepmesh_orchestrator.core.effects import Answered
+from stepmesh_orchestrator.core.events import Parent, RunCreated
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import RUNNING, Run
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def start_run(session: Session, command: StartRun) -> None:
+    """Create the run, or answer why not; a run that exists already is accepted again."""
+    submit = command.submit
+    known = _known(session, submit)
+    if known is not None:
+        session.cause(Answered(known))
+        return
+    refusal = _refusal(session, submit, command.flow) or _parent_refusal(session, submit)
+    if refusal is not None:
+        session.cause(Answered(refusal))
+        return
+    parent, owner = submit.parent, session.state.runs.get(submit.parent.run) if submit.parent else None
+    limit = session.settings.default_max_concurrency if submit.max_concurrency is None else submit.max_concurrency
+    inherited = owner.given if owner is not None and submit.variables is None else submit.variables
+    event = RunCreated(
+        submit.run, submit.run if owner is None else owner.tree.root, submit.namespace, submit.flow, submit.inputs, limit,
+        limit if owner is not None else 0, submit.overrides, inherited, submit.run_key,
+        None if parent is None else Parent(parent.run, parent.item, parent.step, "worker"), submit.traceparent, submit.tags,
+    )  # fmt: skip
+    session.emit(event)
+    run = session.state.runs[submit.run]
+    session.touched[run.tree.root] = run.tree
+    session.cause(Answered(Accepted(submit.run)))
+    finish.try_end_run(session, run)
+
+
+def _known(session: Session, submit: Submit) -> Accepted | None:
+    state = session.state
+    if submit.run in state.runs or submit.run in state.finished:
+        return Accepted(submit.run, existing=True)
+    if submit.parent is not None and (tree := state.trees.get(submit.parent.root)) is not None and submit.run in tree.ended:
+        return Accepted(submit.run, existing=True)
+    if submit.run_key is not None and (first := state.keys.get(f"{submit.namespace}/{submit.run_key}")) is not None:
+        return Accepted(first, existing=True)
+    return None
+
+
+def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | None:
+    if len(submit.inputs) > session.settings.max_items:
+        return Refused(
+            "SM-5002",
+            f"{len(submit.inputs)} inputs; a run takes {session.settings.max_items} at most",
+            "split the batch, or raise limits.items",
+        )
+    if submit.max_concurrency is not None and submit.max_concurrency < 0:
+        return Refused("SM-5002", f"max_concurrency is {submit.max_concurrency}", "give 0 for no limit, or a positive number")
+    for index, value in enumerate(submit.inputs):
+        if results.checked_json(value) is None:
+            return Refused("SM-5001", f"input {index} is not valid JSON", "send one JSON text per item")
+        if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
+            return _invalid(f"input {index} does not match the flow's input schema", violations)
+    return _variables_refusal(submit, flow)
+
+
+def _variables_refusal(submit: Submit, flow: CompiledFlow) -> Refused | None:
+    given: dict[str, msgspec.Raw] = {}
+    if submit.variables is not None:
+        if results.checked_json(submit.variables) is None:
+            return Refused("SM-5001", "variables are not valid JSON", "send a JSON object")
+        try:
+            given = _members.decode(submit.variables)
+        except msgspec.MsgspecError:
+            return Refused("SM-5001", "variables are not a JSON object", 'send {"name": value, …}')
+    missing = [name for name, variable in flow.variables.items() if variable.required and variable.default is None and name not in given]
+    if missing and submit.parent is None:
+        return _invalid("variables are missing", [f"$.{name}: required" for name in missing])
+    if (
+        flow.variables_schema is not None
+        and submit.variables is not None
+        and (violations := flow.variables_schema.violations(submit.variables))
+    ):
+        return _invalid("variables do not match the flow's schema", violations)
+    return None
+
+
+def _parent_refusal(session: Session, submit: Submit) -> Refused | None:
+    parent = submit.parent
+    if parent is None:
+        return None
+    run = session.state.runs.get(parent.run)
+    if run is None or run.tree.root != parent.root or not _is_running(run, parent):
+        return Refused("SM-5007", f"step {parent.step} of run {parent.run} is not running", "a sub-run is started by a running component")
+    return None
+
+
+def _is_running(run: Run, parent: ParentRef) -> bool:
+    item = run.items.get(parent.item)
+    return item is not None and not run.stopping and 0 <= parent.step < len(item.outcomes) and item.phases[parent.step] == RUNNING
+
+
+def _invalid(what: str, violations: list[str]) -> Refused:
+    return Refused("SM-5001", f"INVALID_INPUT: {what}: " + "; ".join(violations), data=msgspec.json.encode({"violations": violations}))

@@ -1,0 +1,61 @@
+"""What the core wants done, as values. The runtime does it after the turn's frame is durable.
+
+An effect may get lost in a crash; then it is derived again from the state (see rebuild.py). So each is idempotent
+for its receiver. Tasks, the hot kind, are not here: the session collects them by pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Send `FireTimer(task)` at `due_ms` (wall clock, ms since 1970), early never."""
+
+    due_ms: int
+    task: TaskRef
+
+
+@dataclass(frozen=True, slots=True)
+class NeedFlow:
+    """Fetch the flow with this id, or store and compile this document, then send `ResolveFlow(key)`."""
+
+    key: bytes
+    document: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopTask:
+    """Tell the worker that may hold it."""
+
+    task: TaskRef
+
+
+@dataclass(frozen=True, slots=True)
+class ParkTask:
+    """Put the task into the dead-letter topic: it took down its workers until the budget was spent."""
+
+    task: TaskRef
+    step_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to the command that is being decided."""
+
+    answer: Accepted | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class RunOver:
+    """A run ended: wake those who wait for it."""
+
+    run: RunId
+
+
+Effect = SetTimer | NeedFlow | StopTask | ParkTask | Answered | RunOver

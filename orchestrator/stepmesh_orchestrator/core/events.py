@@ -1,0 +1,188 @@
+"""What happened: frozen, versioned, append-only. A released event never changes its meaning; a new meaning is a new class with a new tag.
+
+Events of one turn share the turn's time, so they carry none. Steps go by index into the run's compiled flow, whose
+document is content addressed and stored before the run exists.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.messages import Failure
+
+
+class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it) or worker (a component started it)."""
+
+    run: RunId
+    item: int
+    step: int
+    kind: str
+    ordinal: int = 0  # of an iteration, from 0
+
+
+class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """`inputs`: one JSON text per item. `limit`: tasks in flight in the tree; `item_limit`: items in flight in this run; 0 = none.
+
+    `variables`: those given or inherited, a JSON object. `overrides`: as submitted.
+    """
+
+    run: RunId
+    root: RunId
+    namespace: Namespace
+    flow: FlowId
+    inputs: list[bytes]
+    limit: int
+    item_limit: int
+    overrides: bytes | None = None
+    variables: bytes | None = None
+    run_key: str | None = None
+    parent: Parent | None = None
+    traceparent: str = ""
+    tags: dict[str, str] | None = None
+
+
+class ItemStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """The next item of the run (they start in order)."""
+
+    run: RunId
+    item: int
+
+
+class StepDispatched(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """An attempt was handed to its pool and holds a slot."""
+
+    run: RunId
+    item: int
+    step: int
+    attempt: int
+
+
+class StepSucceeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """The step has its output (JSON)."""
+
+    run: RunId
+    item: int
+    step: int
+    output: bytes
+
+
+class StepFailed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """The step failed for good. `inherited`: with the error of a step that it needs; it never ran."""
+
+    run: RunId
+    item: int
+    step: int
+    failure: Failure
+    inherited: bool = False
+
+
+class StepDefaulted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """The step failed and `onError` gave `output` instead."""
+
+    run: RunId
+    item: int
+    step: int
+    output: bytes
+    failure: Failure
+
+
+class StepSkipped(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """By its own `skip`, or because it refers to a skipped step."""
+
+    run: RunId
+    item: int
+    step: int
+
+
+class StepRetrying(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """`attempt` failed; the next one starts at `due_ms`. `transport`: counted against the transport budget, else the component's."""
+
+    run: RunId
+    item: int
+    step: int
+    attempt: int
+    failure: Failure
+    due_ms: int
+    transport: bool
+
+
+class StepSleeping(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """A durable timer: the step succeeds with `output` at `due_ms`."""
+
+    run: RunId
+    item: int
+    step: int
+    due_ms: int
+    output: bytes
+
+
+class ItemEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """An item has its result: `output`, or `failure`."""
+
+    run: RunId
+    item: int
+    output: bytes | None
+    failure: Failure | None = None
+
+
+class RunEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11):
+    """All items ended. `status`: completed, failed or cancelled."""
+
+    run: RunId
+    status: str
+
+
+class RunCancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12):
+    """From here on nothing of this run starts and no result of it counts; its items end as cancelled."""
+
+    run: RunId
+    reason: str
+
+
+Event = (
+    RunCreated
+    | ItemStarted
+    | StepDispatched
+    | StepSucceeded
+    | StepFailed
+    | StepDefaulted
+    | StepSkipped
+    | StepRetrying
+    | StepSleeping
+    | ItemEnded
+    | RunEnded
+    | RunCancelled
+)
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One journal frame: every event of a turn and the inbox position that it consumed up to.
+
+    `confirmed`: the effects of all frames up to this sequence are known to be published.
+    """
+
+    format: int
+    at_ms: int
+    inbox: int
+    confirmed: int
+    events: list[Event]
+
+
+TURN_FORMAT = 1
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Turn)
+
+
+def encode_turn(turn: Turn) -> bytes:
+    """The payload of a journal frame."""
+    return _encoder.encode(turn)
+
+
+def decode_turn(payload: bytes) -> Turn:
+    """Raises `ValueError` for a payload that is no turn, or of a newer format."""
+    turn = _decoder.decode(payload)
+    if turn.format > TURN_FORMAT:
+        raise ValueError(f"journal frame of format {turn.format}; this version reads up to {TURN_FORMAT}")
+    return turn

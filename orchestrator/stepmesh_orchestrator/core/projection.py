@@ -1,0 +1,76 @@
+"""Events → rows of the read model, the same in a live turn and in a replay.
+
+`apply` is `evolve` with a look at the state at the right moment: an item's row is made just before the item leaves memory.
+"""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunEnded
+from stepmesh_orchestrator.core.evolve import FlowLookup, evolve
+from stepmesh_orchestrator.core.failures import error_json, flow_result
+from stepmesh_orchestrator.core.flow.plan import Skipped
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
+from stepmesh_orchestrator.core.state import IDLE, WAITING, Item, Run, State
+
+
+def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[RunRow | ItemRow]) -> None:
+    """Evolve, and append the rows that the event changes."""
+    kind = type(event)
+    if kind is ItemEnded:
+        row = _item_row(state, event, at_ms)  # type: ignore[arg-type]  # narrowed by identity, for speed
+        if row is not None:
+            rows.append(row)
+        evolve(state, event, at_ms, flows)
+    elif kind is RunEnded:
+        rows.append(run_row(state, state.runs[event.run], event.status, at_ms))  # type: ignore[union-attr]  # as above
+        evolve(state, event, at_ms, flows)
+    else:
+        evolve(state, event, at_ms, flows)
+        if kind is RunCreated or kind is RunCancelled:
+            rows.append(run_row(state, state.runs[event.run]))
+
+
+def run_row(state: State, run: Run, status: str = "running", finished_ms: int | None = None) -> RunRow:
+    """The run as it stands."""
+    parent = run.parent
+    step_id: str | None = None
+    if parent is not None and (owner := state.runs.get(parent.run)) is not None:
+        step_id = owner.flow.steps[parent.step].id
+    return RunRow(
+        run=run.id, namespace=run.namespace, partition=state.partition, flow=run.flow_id, flow_name=run.flow.name, status=status,
+        total=run.total, completed=run.completed, failed=run.failed, cancelled=run.cancelled, created_ms=run.created_ms,
+        finished_ms=finished_ms, root=run.tree.root, parent=None if parent is None else parent.run, parent_step=step_id,
+        created_sequence=run.created_sequence, finished_sequence=None if finished_ms is None else state.sequence + 1,
+        run_key=run.run_key, tags=run.tags,
+    )  # fmt: skip
+
+
+def _item_row(state: State, event: ItemEnded, at_ms: int) -> ItemRow | None:
+    run = state.runs[event.run]
+    item = run.items.get(event.item)
+    outcome = event.failure if event.failure is not None else event.output
+    status = "success" if event.failure is None else "cancelled" if run.stopping else "failed"
+    steps = [] if item is None else [row for index in range(len(item.outcomes)) if (row := step_row(item, index)) is not None]
+    return ItemRow(event.run, event.item, status, flow_result(b"null" if outcome is None else outcome), at_ms, steps)
+
+
+def step_row(item: Item, index: int) -> StepRow | None:
+    """A step that was needed, as it stands; None for one that nobody needed."""
+    phase = item.phases[index]
+    if phase in (IDLE, WAITING):
+        return None
+    step = item.run.flow.steps[index]
+    outcome = item.outcomes[index]
+    started, finished = item.times[index << 1], item.times[(index << 1) + 1]
+    output = outcome if isinstance(outcome, bytes) else None
+    failed = outcome if isinstance(outcome, Failure) else None
+    if failed is None and item.waits is not None and index in item.waits:
+        failed = item.waits[index].last_failure
+    status = (
+        "cancelled" if outcome is None else "skipped" if isinstance(outcome, Skipped) else "success" if output is not None else "failed"
+    )
+    return StepRow(
+        index, step.id, step.component, status, item.attempt(index), output, None if failed is None else error_json(failed),
+        started or None, finished or None,
+    )  # fmt: skip

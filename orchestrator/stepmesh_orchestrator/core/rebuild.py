@@ -1,0 +1,56 @@
+"""After a recovery: what the journal does not say because it follows from the state.
+
+Needs and queues are derived again; timers and tasks in flight are listed for the runtime to set and send again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stepmesh_broker.protocol.messages import Failure, Task, TaskRef
+from stepmesh_orchestrator.core.decide.progress import demand, settle
+from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import RETRYING, RUNNING, SLEEPING, Item, State
+
+
+def rebuild(session: Session) -> None:
+    """Derive needs, queues and timers from a replayed state; may emit events for what had become possible."""
+    for run in list(session.state.runs.values()):
+        session.touched[run.tree.root] = run.tree
+        for item in list(run.items.values()):
+            for step, phase in enumerate(item.phases):
+                if phase in (RETRYING, SLEEPING):
+                    reference = TaskRef(run.id, item.index, step, item.attempt(step))
+                    session.cause(SetTimer(item.wait(step).due_ms, reference))
+            demand(session, item, [len(item.outcomes), *run.flow.must_execute])
+    settle(session)
+
+
+def in_flight(state: State) -> Iterator[tuple[Item, int]]:
+    """Every step that has an attempt in flight."""
+    for run in state.runs.values():
+        for item in run.items.values():
+            if RUNNING in item.phases:
+                for step, phase in enumerate(item.phases):
+                    if phase == RUNNING:
+                        yield item, step
+
+
+def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[str, Task] | None:
+    """(pool, task) of an attempt in flight, to be claimed before it starts; None when it cannot be made any more."""
+    run = item.run
+    compiled = run.flow.steps[step]
+    try:
+        value = compiled.input.render(item)
+    except (PlanFailed, PlanSkipped):
+        return None
+    route = session.router.route(compiled.component, value, compiled.pool)
+    if isinstance(route, Failure):
+        return None
+    root = run.tree.root
+    return route.pool, Task(
+        run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
+        "" if root == run.id else root, compiled.timeout_ms, True, run.traceparent, route.path_params,
+    )  # fmt: skip

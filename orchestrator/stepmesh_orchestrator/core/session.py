@@ -1,0 +1,90 @@
+"""One turn at work: the state, the time, what has been decided so far. `emit` is the only way to change the state.
+
+`decide` functions get a session, read its state, and emit events; each event is applied at once (`evolve`), so the next
+decision of the turn sees it. Tasks and effects wait here until the runtime made the frame durable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stepmesh_broker.protocol.ids import FlowId, RunId
+from stepmesh_broker.protocol.messages import Failure, Task
+from stepmesh_orchestrator.core.effects import Effect
+from stepmesh_orchestrator.core.events import Event
+from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
+from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.projection import apply
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.state import Item, Run, State, Tree
+
+DEFAULT_BACKOFF = Backoff()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory."""
+
+    transport_max_retries: int = 3
+    backoff: Backoff = DEFAULT_BACKOFF
+    default_max_concurrency: int = 10
+    item_window: int = 10_000
+    max_depth: int = 32
+    max_items: int = 1_000_000
+    max_iterations: int = 1_000
+    remember_ended_ms: int = 24 * 3_600_000
+    remember_ended: int = 100_000
+
+
+class Flows(Protocol):
+    """Compiled flows that are at hand without waiting."""
+
+    def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
+        """By id; None when it is not loaded."""
+        ...
+
+    def by_text(self, document: bytes) -> CompiledFlow | Failure | None:
+        """By document text; None when it was not stored and compiled yet, a failure when it is no valid flow."""
+        ...
+
+
+@dataclass(slots=True)
+class Session:
+    """The mutable middle of a turn.
+
+    Worklists: `work`, targets that nothing blocks; `resolved`, steps whose dependents were not told yet; `over`, runs whose parents
+    were not told yet; `touched`, trees that may have a slot to give. `progress.settle` empties them.
+    """
+
+    state: State
+    flows: Flows
+    router: Router
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    now: int = 0
+    events: list[Event] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    tasks: dict[str, list[Task]] = field(default_factory=dict)  # by pool
+    rows: list[RunRow | ItemRow] = field(default_factory=list)  # of the read model
+    work: deque[tuple[Item, int]] = field(default_factory=deque)
+    resolved: deque[tuple[Item, int]] = field(default_factory=deque)  # steps that got their outcome
+    over: deque[Run] = field(default_factory=deque)  # runs that ended
+    touched: dict[RunId, Tree] = field(default_factory=dict)
+    awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
+    stale_results: int = 0  # dropped: duplicates, late or unknown
+
+    def emit(self, event: Event) -> None:
+        """Apply an event and keep it for the frame."""
+        self.events.append(event)
+        apply(self.state, event, self.now, self.flows, self.rows)
+
+    def resolve(self, item: Item, step: int) -> None:
+        """The step has its outcome: tell its dependents, and see what its tree may start."""
+        self.resolved.append((item, step))
+        tree = item.run.tree
+        self.touched[tree.root] = tree
+
+    def cause(self, effect: Effect) -> None:
+        """Keep an effect for after the frame."""
+        self.effects.append(effect)

@@ -1,0 +1,159 @@
+"""A partition's runs as values. Only `evolve` writes what events say; what is derived from it is marked so.
+
+The unit of size is a step of a live item: one byte of phase, one slot for its outcome, two times. 100,000 live ten-step
+runs must fit in memory, so nothing here is per step but these. Structs without garbage collection tracking: the only
+cycle (item → run → items) is cut when the item ends.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
+from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.flow.plan import Outcome
+
+# Phases of a step (and, in the last place of `Item.phases`, of the item's output).
+IDLE = 0  # not needed so far
+WAITING = 1  # derived: needed, and something it needs has no outcome
+QUEUED = 2  # derived: nothing blocks it; about to begin, or waiting for a slot
+FETCHING = 3  # derived: waiting for the flow of its sub-run
+RUNNING = 4  # an attempt is in flight and holds a slot
+RETRYING = 5  # waits for its next attempt; no slot
+SLEEPING = 6  # waits for a durable timer; no slot
+CHILD = 7  # waits for a sub-run; no slot
+DONE = 8  # has an outcome
+
+PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done")
+DERIVED = frozenset((WAITING, QUEUED, FETCHING))
+
+
+class Wait(msgspec.Struct, array_like=True, gc=False):
+    """What a step carries beyond its phase: attempts so far, used budgets, when it goes on, with what."""
+
+    attempt: int = 1
+    transport_used: int = 0
+    component_used: int = 0
+    due_ms: int = 0
+    output: bytes | None = None  # of a sleep
+    child: RunId | None = None
+    iteration: int = 0
+    last_failure: Failure | None = None
+
+
+class Tree(msgspec.Struct, gc=False, eq=False):
+    """A root run and its sub-runs: they share one limit of tasks in flight. Lives as long as any of its runs."""
+
+    root: RunId
+    limit: int
+    in_flight: int = 0
+    live: int = 0  # runs
+    ended: dict[RunId, str] = {}  # sub-runs that ended, while the tree lives: run → status
+    queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
+    pending: list[Run] = []  # runs with items not yet started
+
+
+class Run(msgspec.Struct, gc=False, eq=False):
+    """A live run. `items` holds the active ones only; `inputs[i]` is dropped when item i starts."""
+
+    id: RunId
+    namespace: Namespace
+    flow: CompiledFlow
+    flow_id: FlowId
+    tree: Tree
+    inputs: list[bytes | None]
+    item_limit: int
+    overrides: bytes | None
+    given: bytes | None  # variables as given, JSON object
+    variables: Mapping[str, bytes]
+    run_key: str | None
+    parent: Parent | None
+    traceparent: str
+    tags: dict[str, str] | None
+    created_ms: int
+    created_sequence: int
+    next_item: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    stopping: bool = False
+    items: dict[int, Item] = {}
+    children: list[RunId] | None = None  # live sub-runs
+    results: dict[int, bytes | Failure] | None = None  # of ended items, kept when a core step waits for them
+
+    @property
+    def total(self) -> int:
+        """Items of the run."""
+        return len(self.inputs)
+
+    @property
+    def ended_items(self) -> int:
+        """Items that ended, in whatever way."""
+        return self.completed + self.failed + self.cancelled
+
+
+class Item(msgspec.Struct, gc=False, eq=False):
+    """An active item: one input's execution. It is the `Scope` of its flow's expressions."""
+
+    run: Run
+    index: int
+    input: bytes
+    outcomes: list[Outcome | None]
+    phases: bytearray  # one per step, then one for the output
+    times: array[int]  # started, finished of each step: ms since 1970, 0 = not yet
+    waits: dict[int, Wait] | None = None
+    remaining: dict[int, int] | None = None  # derived: static needs still without outcome, where more than one
+    output: Outcome | None = None
+    open: bool = True
+
+    @property
+    def variables(self) -> Mapping[str, bytes]:
+        """The run's."""
+        return self.run.variables
+
+    @property
+    def error(self) -> bytes | None:
+        """No `$error` outside `onError`."""
+        return None
+
+    def attempt(self, step: int) -> int:
+        """The number of the attempt that runs or comes next, from 1."""
+        waits = self.waits
+        return 1 if waits is None or step not in waits else waits[step].attempt
+
+    def wait(self, step: int) -> Wait:
+        """The step's record, made if there is none."""
+        if self.waits is None:
+            self.waits = {}
+        record = self.waits.get(step)
+        if record is None:
+            record = self.waits[step] = Wait()
+        return record
+
+
+class State:
+    """All live runs of a partition, and the memory that makes submissions idempotent."""
+
+    __slots__ = ("confirmed", "finished", "inbox", "keys", "partition", "runs", "sequence", "trees")
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.runs: dict[RunId, Run] = {}
+        self.trees: dict[RunId, Tree] = {}
+        self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
+        self.finished: dict[RunId, tuple[int, str, str | None]] = {}  # ended root runs: when (ms), status, namespace/key; oldest first
+        self.inbox = 0
+        self.confirmed = 0
+        self.sequence = 0  # of the last frame that was applied
+
+
+def new_item(run: Run, index: int) -> Item:
+    """An item with nothing done."""
+    steps = len(run.flow.steps)
+    return Item(run, index, run.inputs[index] or b"null", [None] * steps, bytearray(steps + 1), array("q", bytes(16 * steps)))

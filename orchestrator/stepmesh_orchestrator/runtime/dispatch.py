@@ -1,0 +1,168 @@
+"""A shard's way out: tasks in frames of a fitting size, signals to workers, answers, and the record of what is in flight.
+
+Called only after the turn's frame is durable. What may wait (publishing, acknowledging) is done beside the turn loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
+from stepmesh_broker.ports import Broker, Inbox
+from stepmesh_broker.protocol import subjects
+from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
+from stepmesh_broker.protocol.messages import FORMAT, Accepted, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_orchestrator.core.commands import Command, ResolveFlow
+from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask
+from stepmesh_orchestrator.ports import Ownership
+from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.leases import Flight, Leases
+from stepmesh_orchestrator.runtime.outbox import Departure, Outbox
+from stepmesh_orchestrator.runtime.packing import PoolPace, pack
+from stepmesh_orchestrator.runtime.presence import Presence
+
+log = logging.getLogger("stepmesh.dispatch")
+
+
+class Dispatcher:
+    """Everything that leaves one shard."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        inbox: Inbox,
+        flows: FlowRegistry,
+        presence: Presence,
+        namespace: Namespace,
+        partition: Partition,
+        ownership: Ownership,
+        confirmed: int,
+    ) -> None:
+        self.broker = broker
+        self.leases = Leases()
+        self.outbox = Outbox(broker, confirmed)
+        self.paces: dict[str, PoolPace] = {}
+        self.journaled_bytes = 0  # since the last snapshot
+        self.tasks_published = 0
+        self._inbox = inbox
+        self._flows = flows
+        self._presence = presence
+        self._namespace = namespace
+        self._partition = partition
+        self._ownership = ownership
+        self._beside: set[asyncio.Task[None]] = set()
+        self._acknowledged = 0
+        self._acknowledging = False
+        self._frames = 0
+
+    @property
+    def confirmed(self) -> int:
+        """Every effect of the turns up to this sequence is published."""
+        return self.outbox.confirmed
+
+    def dispatch(self, sequence: int, tasks: dict[str, list[Task]]) -> None:
+        """Send the tasks of the turn `sequence`, by pool."""
+        departures: list[Departure] = []
+        for pool, ready in tasks.items():
+            size = self._pace(pool).frame_size(len(ready), self._presence.workers(pool))
+            departures.extend(self._departure(sequence, pool, frame) for frame in pack(ready, size))
+            self.tasks_published += len(ready)
+        self.outbox.put(sequence, departures)
+
+    def landed(self, run: RunId, item: int, step: int, duration_us: int) -> None:
+        """The result of an attempt was accepted."""
+        pool = self.leases.land((run, item, step))
+        if pool is not None:
+            self.paces[pool].observe(duration_us)
+
+    def acknowledge(self, position: int) -> None:
+        """The inbox up to `position` is journaled."""
+        self._acknowledged = max(self._acknowledged, position)
+        if not self._acknowledging:
+            self._acknowledging = True
+            self._spawn(self._acknowledge())
+
+    def fetch_flow(self, need: NeedFlow, post: Callable[[Command], None]) -> None:
+        """Load or store the flow, then say so to the core."""
+        self._spawn(self._fetch_flow(need, post))
+
+    async def stop_task(self, task: TaskRef) -> None:
+        """Tell the workers of its pool. A lost signal is made up for by the verdict on the next heartbeat."""
+        pool = self.leases.land((task.run, task.item, task.step))
+        if pool is None:
+            return
+        try:
+            await self.broker.send(subjects.workers(self._namespace, Pool(pool)), encode(Stop([task])))
+        except StepmeshError as problem:
+            log.info("a stop signal was not sent; the next heartbeat's verdict says it: %s", problem)
+
+    async def park(self, park: ParkTask) -> None:
+        """Put the task into the dead-letter topic."""
+        flight = self.leases.flights.get((park.task.run, park.task.item, park.task.step))
+        pool = Pool(flight.pool if flight is not None else "unknown")
+        reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
+        try:
+            await self.broker.park(pool, encode(park.task), reason)
+        except StepmeshError as problem:
+            log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+
+    def reply(self, subject: str, answer: Accepted | Refused) -> None:
+        """Answer a message that came through the inbox."""
+        self._spawn(self._send(subjects.Subject(subject), encode(answer)))
+
+    def again(self, pool: str, tasks: list[Task], sequence: int) -> None:
+        """Publish attempts once more, each to be claimed first."""
+        size = self._pace(pool).frame_size(len(tasks), self._presence.workers(pool))
+        self.outbox.put(sequence, [self._departure(sequence, pool, frame) for frame in pack(tasks, size)])
+
+    async def close(self) -> None:
+        """Let what was begun end."""
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=5)
+
+    def _pace(self, pool: str) -> PoolPace:
+        pace = self.paces.get(pool)
+        if pace is None:
+            pace = self.paces[pool] = PoolPace()
+        return pace
+
+    def _departure(self, sequence: int, pool: str, tasks: list[Task]) -> Departure:
+        ownership = self._ownership
+        frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, tasks)
+        flight = Flight(pool, None, [(task.run, task.item, task.step) for task in tasks])
+        self.leases.launch(flight)
+        self._frames += 1
+        return Departure(sequence, frame, f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}", flight)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _acknowledge(self) -> None:
+        try:
+            done = 0
+            while done < self._acknowledged:
+                done = self._acknowledged
+                await self._inbox.ack(Position(done))
+        except BrokerUnavailable as problem:
+            log.info("the inbox was not acknowledged and will come again: %s", problem)
+        finally:
+            self._acknowledging = False
+
+    async def _send(self, subject: subjects.Subject, data: bytes) -> None:
+        try:
+            await self.broker.send(subject, data)
+        except StepmeshError as problem:
+            log.info("an answer was not sent: %s", problem)
+
+    async def _fetch_flow(self, need: NeedFlow, post: Callable[[Command], None]) -> None:
+        if need.document is not None:
+            failure = await self._flows.add_text(need.document)
+        else:
+            failure = await self._flows.fetch(FlowId(need.key.decode()))
+        post(ResolveFlow(need.key, failure))

@@ -1,0 +1,139 @@
+"""Who holds which task: soft state of one shard, granted afresh after a recovery.
+
+Every attempt in flight belongs to a `Flight` (the frame it travels in). A task that runs long, or again, is claimed: its
+`Lease` names the worker. What is claimed dies by its lease; what is not is the broker's, until the broker says that the
+frame was acknowledged, or lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from stepmesh_broker.protocol.ids import Position, RunId, WorkerId
+from stepmesh_broker.protocol.messages import TaskRef, Verdict
+
+Key = tuple[RunId, int, int]  # run, item, step
+LEASE_MS = 6_000
+"""How long a worker may be silent about a claimed task; heartbeats come three times as often."""
+TIMEOUT_GRACE_S = 2.0
+"""A worker enforces an attempt's time limit itself; the shard steps in this much later."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """A published frame: `position` is None until the broker has it. `open`: tasks of it without a result.
+
+    `done_since`: when the broker was first seen to be done with it (monotonic s)."""
+
+    pool: str
+    position: Position | None
+    keys: list[Key]
+    open: int = 0
+    done_since: float | None = None
+
+
+@dataclass(slots=True)
+class Lease:
+    """A claimed task. Times are monotonic seconds; `deadline` is that of the attempt, if it has a limit."""
+
+    worker: WorkerId
+    attempt: int
+    expires: float
+    deadline: float | None
+
+
+@dataclass(slots=True)
+class Leases:
+    """All attempts in flight of one shard."""
+
+    flights: dict[Key, Flight] = field(default_factory=dict)
+    by_pool: dict[str, deque[Flight]] = field(default_factory=dict)
+    held: dict[Key, Lease] = field(default_factory=dict)
+    recovered: set[Key] = field(default_factory=set)  # their worker may not have been heard yet
+    recovered_until: float = 0.0
+
+    def launch(self, flight: Flight) -> None:
+        """The frame is about to be published."""
+        flight.open = len(flight.keys)
+        flights = self.flights
+        for key in flight.keys:
+            older = flights.get(key)
+            if older is not None:
+                older.open -= 1
+            flights[key] = flight
+        self.by_pool.setdefault(flight.pool, deque()).append(flight)
+
+    def land(self, key: Key) -> str | None:
+        """The attempt is over: forget it. The pool that it was in, if it was in flight."""
+        flight = self.flights.pop(key, None)
+        if self.held:
+            self.held.pop(key, None)
+        if flight is None:
+            return None
+        flight.open -= 1
+        return flight.pool
+
+    def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
+        """A worker wants the task, which is in flight with this attempt."""
+        key = (task.run, task.item, task.step)
+        lease = self.held.get(key)
+        if lease is not None and lease.attempt == task.attempt:
+            if lease.worker != worker and lease.expires > now:
+                return Verdict.HELD
+        elif key in self.recovered and now < self.recovered_until:
+            return Verdict.NOT_READY
+        self._grant(key, task, worker, now, timeout_ms)
+        return Verdict.GRANTED
+
+    def renew(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
+        """A worker says that it runs the task, which is in flight with this attempt."""
+        key = (task.run, task.item, task.step)
+        lease = self.held.get(key)
+        if lease is None or lease.attempt != task.attempt:
+            self._grant(key, task, worker, now, timeout_ms)
+        elif lease.worker == worker:
+            lease.expires = now + LEASE_MS / 1000
+        else:
+            return Verdict.HELD
+        return Verdict.GRANTED
+
+    def expired(self, now: float) -> list[tuple[Key, Lease, bool]]:
+        """Claimed tasks whose worker is silent, or whose attempt is over time (True)."""
+        found: list[tuple[Key, Lease, bool]] = []
+        for key, lease in self.held.items():
+            if lease.deadline is not None and lease.deadline < now:
+                found.append((key, lease, True))
+            elif lease.expires < now:
+                found.append((key, lease, False))
+        return found
+
+    def lost(self, pool: str, floor: Position, idle: bool, now: float, grace_s: float) -> list[Flight]:
+        """Frames that the broker is done with (acknowledged, or `idle`: it holds nothing) for `grace_s`, with open unclaimed tasks.
+        They are taken out; the caller sends their tasks again."""
+        flights = self.by_pool.get(pool)
+        if flights is None:
+            return []
+        kept: deque[Flight] = deque()
+        lost: list[Flight] = []
+        for flight in flights:
+            if flight.open <= 0:
+                continue
+            if not idle and (flight.position is None or flight.position > floor):
+                flight.done_since = None
+                kept.append(flight)
+                continue
+            flight.done_since = flight.done_since or now
+            waited = now - flight.done_since >= grace_s
+            (lost if waited and self.open_keys(flight) else kept).append(flight)
+        self.by_pool[pool] = kept
+        return lost
+
+    def open_keys(self, flight: Flight) -> list[Key]:
+        """Tasks of the frame that are still its own and not claimed."""
+        return [key for key in flight.keys if self.flights.get(key) is flight and key not in self.held]
+
+    def _grant(self, key: Key, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> None:
+        deadline = now + timeout_ms / 1000 + TIMEOUT_GRACE_S if timeout_ms else None
+        self.held[key] = Lease(worker, task.attempt, now + LEASE_MS / 1000, deadline)
+        self.recovered.discard(key)

@@ -1,0 +1,104 @@
+"""Task frames on their way to the broker: published in the order of their turns, all frames of several turns at once.
+
+Invariant: `confirmed` is a sequence below which every effect is known to be published. The broker being away stops the outbox,
+never loses from it; the backlog is bounded by the shard, which takes no new submissions while it is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.ids import Pool
+from stepmesh_broker.protocol.messages import TaskFrame
+from stepmesh_orchestrator.runtime.leases import Flight
+
+log = logging.getLogger("stepmesh.outbox")
+_MAX_AT_ONCE = 256
+_RETRY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A frame to publish because of the turn `sequence`."""
+
+    sequence: int
+    frame: TaskFrame
+    message_id: str
+    flight: Flight
+
+
+class Outbox:
+    """One shard's publisher."""
+
+    def __init__(self, broker: Broker, confirmed: int) -> None:
+        self._broker = broker
+        self._queue: deque[Departure] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._latest = confirmed
+        self.confirmed = confirmed
+        self.published = 0  # frames
+
+    def __len__(self) -> int:
+        """Frames that are not published yet."""
+        return len(self._queue)
+
+    def put(self, sequence: int, departures: list[Departure]) -> None:
+        """The turn `sequence` is durable and causes these."""
+        self._latest = sequence
+        if departures:
+            self._queue.extend(departures)
+            self._idle.clear()
+            self._wake.set()
+        elif not self._queue:
+            self.confirmed = sequence
+
+    async def drained(self) -> None:
+        """Until everything is published."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = [self._queue[index] for index in range(min(len(self._queue), _MAX_AT_ONCE))]
+                await self._publish(batch)
+                for _ in batch:
+                    self._queue.popleft()
+                self.confirmed = self._queue[0].sequence - 1 if self._queue else self._latest
+            self._idle.set()
+
+    async def _publish(self, batch: list[Departure]) -> None:
+        pending = batch
+        while pending:
+            outcomes = await asyncio.gather(*map(self._publish_one, pending), return_exceptions=True)
+            failed = [
+                (departure, outcome) for departure, outcome in zip(pending, outcomes, strict=True) if isinstance(outcome, BaseException)
+            ]
+            for _, outcome in failed:
+                if not isinstance(outcome, BrokerUnavailable):
+                    _report(outcome)
+            pending = [departure for departure, outcome in failed if isinstance(outcome, BrokerUnavailable)]
+            if pending:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _publish_one(self, departure: Departure) -> None:
+        data = encode(departure.frame)
+        departure.flight.position = await self._broker.publish_tasks(Pool(departure.frame.pool), data, departure.message_id)
+        self.published += 1
+
+
+def _report(outcome: BaseException | None) -> None:
+    if isinstance(outcome, StepmeshError):
+        log.error("a task frame cannot be published and is left to the sweeper: %s", outcome)
+    elif outcome is not None:
+        raise outcome

@@ -1,0 +1,196 @@
+"""A partition at work: takes it over, recovers it, and runs its shard with all that serves it; ends by releasing it.
+
+consume → decide → append → act is the shard; this file connects it to its inbox, its control subject and its timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, StepmeshError
+from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
+from stepmesh_broker.protocol import subjects
+from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Claimed, Heartbeat, Refused, Submit
+from stepmesh_orchestrator.core.commands import CancelRun, StartRun
+from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
+from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
+from stepmesh_orchestrator.core.session import EngineSettings, Session
+from stepmesh_orchestrator.ports import Clock, Journal, Store
+from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
+from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
+from stepmesh_orchestrator.runtime.presence import Presence
+from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.recovery import Recovered, recover
+from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
+from stepmesh_orchestrator.runtime.sweeper import Sweeper
+
+log = logging.getLogger("stepmesh.partition")
+MAX_BACKLOG = 4_000
+"""Unpublished frames above which no new message is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a partition is connected to."""
+
+    broker: Broker
+    journal: Journal
+    store: Store
+    clock: Clock
+
+
+class PartitionService:
+    """Owner of one partition from `start` to `stop`. `on_end` hears why it ended when that was not asked for."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        namespace: Namespace,
+        partition: Partition,
+        owner: str,
+        router: Router,
+        settings: EngineSettings,
+        flows: FlowRegistry,
+        presence: Presence,
+        on_end: Callable[[BaseException], None],
+    ) -> None:
+        self.ports = ports
+        self.namespace = namespace
+        self.partition = partition
+        self.flows = flows
+        self._owner = owner
+        self._router = router
+        self._settings = settings
+        self._presence = presence
+        self._on_end = on_end
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._control: Subscription | None = None
+        self._inbox: Inbox | None = None
+        self.shard: Shard
+        self.sweeper: Sweeper
+
+    async def start(self) -> None:
+        """Take over, recover, go. Raises `JournalError` or `BrokerError`."""
+        ports = self.ports
+        ownership = await ports.journal.acquire(self.partition, self._owner)
+        projector = Projector(ports.store, self.partition)
+        recovered = await recover(ports.journal, self.partition, self.flows, projector)
+        state = recovered.state
+        session = Session(state, self.flows, self._router, self._settings)
+        self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
+        dispatcher = Dispatcher(
+            ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
+        )
+        self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector)
+        self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
+        self._resume(recovered)
+        self._running = asyncio.create_task(self.shard.run())
+        self._running.add_done_callback(self._ended)
+        self._tasks = [asyncio.create_task(work) for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self._read())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+        self._control = await ports.broker.serve(subjects.control(self.namespace, self.partition), self._serve)
+
+    async def stop(self, *, snapshot: bool = True) -> None:
+        """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
+        if self._control is not None:
+            await self._control.close()
+        self.shard.stop()
+        if self._running is not None:
+            await asyncio.wait((self._running,))
+        await asyncio.wait((asyncio.ensure_future(self.shard.dispatcher.outbox.drained()),), timeout=2)
+        await asyncio.wait((asyncio.ensure_future(self.shard.projector.reached(self.shard.sequence)),), timeout=5)
+        await self.shard.dispatcher.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._inbox is not None:
+            await self._inbox.close()
+        if snapshot and self._running is not None and self._running.exception() is None:
+            await self.shard.snapshot()
+
+    def _resume(self, recovered: Recovered) -> None:
+        """Send again what may never have been sent; watch the rest; set the timers."""
+        shard, leases = self.shard, self.shard.dispatcher.leases
+        shard.session.now = self.ports.clock.now_ms()
+        unsent: list[Key] = []
+        watched: dict[str, list[Key]] = defaultdict(list)
+        for item, step in in_flight(recovered.state):
+            key = (item.run.id, item.index, step)
+            if key in recovered.unsent:
+                unsent.append(key)
+            elif (made := task_again(shard.session, item, step, 1)) is not None:
+                watched[made[0]].append(key)
+        for pool, keys in watched.items():
+            self.sweeper.adopt(keys, pool)
+        leases.recovered = {*unsent, *(key for keys in watched.values() for key in keys)}
+        leases.recovered_until = self.ports.clock.monotonic() + LEASE_MS / 2000
+        rebuild(shard.session)
+        self.sweeper.resend(unsent)
+        if recovered.state.sequence:
+            log.info("partition %d recovered at frame %d: %d runs", self.partition, recovered.state.sequence, len(recovered.state.runs))
+
+    async def _read(self) -> None:
+        """Inbox → shard, flows loaded, with back-pressure."""
+        shard, inbox = self.shard, self._inbox
+        while inbox is not None:
+            if len(shard.inputs.messages) >= MAX_MESSAGES or len(shard.dispatcher.outbox) > MAX_BACKLOG:
+                shard.inputs.room.clear()
+                shard.inputs.wake.set()
+                await asyncio.wait((asyncio.ensure_future(shard.inputs.room.wait()),), timeout=0.05)
+                continue
+            try:
+                entries = await inbox.fetch(MAX_MESSAGES, 5.0)
+            except BrokerUnavailable as problem:
+                log.info("the inbox is away: %s", problem)
+                await self.ports.clock.sleep(0.25)
+                continue
+            for entry in entries:
+                await self._receive(entry)
+
+    async def _receive(self, entry: InboxEntry) -> None:
+        try:
+            message = decode_inbox(entry.data)
+            flow = await self.flows.load(message.flow, message.overrides) if isinstance(message, Submit) else None
+        except (MalformedMessage, FlowInvalid) as problem:
+            self.shard.counters.malformed += 1
+            log.warning("a message of the inbox cannot be used and is parked: %s", problem)
+            await self.ports.broker.park(Pool("inbox"), entry.data, str(problem))
+            return
+        self.shard.receive(entry.position, message, flow)
+
+    async def _serve(self, data: bytes) -> bytes:
+        try:
+            message = decode_control(data)
+            if isinstance(message, Claim):
+                return encode(answer_claim(self.shard, message, self.ports.clock))
+            if isinstance(message, Heartbeat):
+                return encode(answer_heartbeat(self.shard, message, self.ports.clock))
+            return encode(await self._command(message))
+        except StepmeshError as problem:
+            return encode(Refused(problem.code, problem.message, problem.hint))
+
+    async def _command(self, message: Submit | Cancel) -> Accepted | Refused | Claimed:
+        if isinstance(message, Cancel):
+            return await self.shard.command(CancelRun(message.run, message.reason))
+        if message.namespace != self.namespace:
+            return Refused("SM-5008", f"namespace {message.namespace} is not served here", f"this is {self.namespace}")
+        flow = await self.flows.load(message.flow, message.overrides)
+        if flow is None:
+            return unknown_flow(message)
+        return await self.shard.command(StartRun(message, flow))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
+            self._on_end(problem)

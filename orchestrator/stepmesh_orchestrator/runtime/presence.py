@@ -1,0 +1,62 @@
+"""Who works for which pool, from what workers say of themselves. Soft state: it steers sizes and lists, never correctness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepmesh_broker.protocol.ids import WorkerId
+from stepmesh_broker.protocol.messages import ComponentInfo, Hello
+from stepmesh_orchestrator.ports import Clock
+
+SILENT_S = 15.0
+"""A worker that was not heard for so long is not counted any more; it says hello every 5 s."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """A worker's last word and when it came (monotonic s; wall clock ms)."""
+
+    hello: Hello
+    at: float
+    at_ms: int
+
+
+class Presence:
+    """Live workers by pool."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pools: dict[str, dict[WorkerId, Seen]] = {}
+        self._offered: dict[str, dict[str, ComponentInfo]] = {}  # pool → path → what was said last, also by workers that left
+
+    def hear(self, hello: Hello) -> None:
+        """A worker says hello, or goodbye."""
+        workers = self._pools.setdefault(hello.pool, {})
+        if hello.stopping:
+            workers.pop(hello.worker, None)
+            return
+        workers[hello.worker] = Seen(hello, self._clock.monotonic(), self._clock.now_ms())
+        self._offered.setdefault(hello.pool, {}).update({component.path: component for component in hello.components})
+
+    def workers(self, pool: str) -> int:
+        """Live workers of a pool, as far as is known."""
+        return len(self._pools.get(pool, ()))
+
+    def seen(self, pool: str) -> list[Seen]:
+        """Live workers of a pool."""
+        return list(self._pools.get(pool, {}).values())
+
+    def pools(self) -> list[str]:
+        """Pools that have or had workers."""
+        return sorted(self._pools)
+
+    def offered(self) -> dict[str, dict[str, ComponentInfo]]:
+        """Components by pool and path."""
+        return self._offered
+
+    def forget_silent(self) -> None:
+        """Drop those that were not heard for `SILENT_S`."""
+        limit = self._clock.monotonic() - SILENT_S
+        for workers in self._pools.values():
+            for worker in [worker for worker, seen in workers.items() if seen.at < limit]:
+                del workers[worker]

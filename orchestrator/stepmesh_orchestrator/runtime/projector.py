@@ -1,0 +1,83 @@
+"""Rows → store, behind the shard and never in its way: at least once, in order, many turns in one transaction.
+
+Invariant: the stored position never passes a frame whose rows are not stored. A store that fails is tried again; rows wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.ports import Store
+
+log = logging.getLogger("stepmesh.projector")
+_MAX_ROWS = 2_000
+_RETRY_S = 0.5
+
+
+class Projector:
+    """One partition's writer of the read model."""
+
+    def __init__(self, store: Store, partition: Partition) -> None:
+        self._store = store
+        self._partition = partition
+        self._queue: deque[tuple[int, list[RunRow | ItemRow]]] = deque()
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self.sequence = 0  # up to which the read model holds
+        self.waiting = 0  # rows
+
+    async def position(self) -> int:
+        """The stored position, read once at start."""
+        self.sequence = await self._store.projected(self._partition)
+        return self.sequence
+
+    def put(self, sequence: int, rows: list[RunRow | ItemRow]) -> None:
+        """The rows of the turn `sequence`; turns without rows need not be put."""
+        if rows:
+            self._queue.append((sequence, rows))
+            self.waiting += len(rows)
+            self._wake.set()
+
+    async def reached(self, sequence: int) -> None:
+        """Until the rows of every turn up to `sequence` are stored."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.sequence >= sequence or not self._queue)
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._write()
+
+    async def _write(self) -> None:
+        runs: dict[str, RunRow] = {}
+        items: list[ItemRow] = []
+        turns = 0
+        for _, rows in self._queue:
+            turns += 1
+            for row in rows:
+                if isinstance(row, RunRow):
+                    runs[row.run] = row
+                else:
+                    items.append(row)
+            if len(runs) + len(items) >= _MAX_ROWS:
+                break
+        sequence = self._queue[turns - 1][0]
+        try:
+            await self._store.project(self._partition, sequence, list(runs.values()), items)
+        except StepmeshError as problem:
+            log.error("the read model cannot be written, trying again: %s", problem)
+            await asyncio.sleep(_RETRY_S)
+            return
+        for _ in range(turns):
+            self.waiting -= len(self._queue.popleft()[1])
+        async with self._moved:
+            self.sequence = sequence
+            self._moved.notify_all()

@@ -1,0 +1,311 @@
+"""The owner of a partition: one turn after the other. A turn takes all that waits, decides on each in memory, appends one frame, and
+only then lets the effects out.
+
+Invariants: journal before effect; one writer (a stale owner's append fails and the shard stops); the inbox position is in the frame that
+consumed it. The shard knows nothing of sockets, databases or the wall clock but through its ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+
+from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit
+from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FireTimer, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.decide import decide
+from stepmesh_orchestrator.core.effects import Answered, Effect, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
+from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
+from stepmesh_orchestrator.core.evolve.runs import forget_finished
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.snapshot import encode_state
+from stepmesh_orchestrator.ports import Clock, Journal, Ownership, Snapshot
+from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.timers import Timers
+from stepmesh_orchestrator.runtime.waiters import Waiters
+
+log = logging.getLogger("stepmesh.shard")
+MAX_MESSAGES = 512
+"""Inbox messages of one turn at most, so that a flood does not make one endless turn."""
+
+SNAPSHOT_BYTES = 64 * 1024 * 1024
+"""Journal bytes between two snapshots, so that a replay reads at most about that much."""
+
+Answer = Accepted | Refused
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a shard has done since it started."""
+
+    turns: int = 0
+    events: int = 0
+    messages: int = 0
+    journal_s: float = 0.0
+    malformed: int = 0
+    quarantined: int = 0
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What waits for the next turn."""
+
+    messages: deque[tuple[int, Results | Submit | Cancel, CompiledFlow | None]] = field(default_factory=deque)
+    commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Shard:
+    """The turn loop of one partition."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        partition: Partition,
+        ownership: Ownership,
+        session: Session,
+        journal: Journal,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        projector: Projector,
+    ) -> None:
+        self.namespace = namespace
+        self.partition = partition
+        self.ownership = ownership
+        self.session = session
+        self.dispatcher = dispatcher
+        self.projector = projector
+        self.timers = Timers()
+        self.over = Waiters()
+        self.moved = Waiters()
+        self.counters = Counters()
+        self.inputs = Inputs()
+        self._journal = journal
+        self._clock = clock
+        self._sequence = ownership.next_sequence
+        self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
+        self._stopping = False
+
+    @property
+    def sequence(self) -> int:
+        """Of the last durable frame."""
+        return self._sequence - 1
+
+    async def command(self, command: Command) -> Answer:
+        """Decide on a command in the next turn; the answer comes when its effect is journaled."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.post(command, future)
+        return await future
+
+    def post(self, command: Command, answer: asyncio.Future[Answer] | None = None) -> None:
+        """Decide on a command in the next turn."""
+        self.inputs.commands.append((command, answer))
+        self.inputs.wake.set()
+
+    def receive(self, position: int, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
+        """A message of the inbox, with the flow that it names loaded (None: there is none)."""
+        self.inputs.messages.append((position, message, flow))
+        self.inputs.wake.set()
+
+    def stop(self) -> None:
+        """Let `run` return after the turn that it is in."""
+        self._stopping = True
+        self.inputs.wake.set()
+
+    async def run(self) -> None:
+        """Turn after turn, until `stop`. Raises `JournalError` when this shard may not go on."""
+        self.inputs.room.set()
+        while True:
+            await self._wait()
+            if self._stopping and not self.inputs.commands and not self.session.events:
+                return
+            await self.turn()
+
+    async def turn(self) -> None:
+        """One turn over what waits now."""
+        session = self.session
+        session.now = self._clock.now_ms()
+        consumed = self._take()
+        state = session.state
+        if session.events or consumed > state.inbox:
+            state.inbox = max(state.inbox, consumed)
+            await self._append()
+        answers, self._answers = self._answers, []
+        await self._release()
+        for future, reply_to, answer in answers:
+            self._tell(future, reply_to, answer)
+        if consumed:
+            self.dispatcher.acknowledge(consumed)
+        forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
+        if self.dispatcher.journaled_bytes > SNAPSHOT_BYTES:
+            await self.snapshot()
+
+    async def snapshot(self) -> None:
+        """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
+        self.dispatcher.journaled_bytes = 0
+        if self.sequence:
+            snapshot = Snapshot(self.sequence, encode_state(self.session.state))
+            await self._journal.save_snapshot(self.partition, self.ownership.epoch, snapshot)
+
+    def _take(self) -> int:
+        inputs, consumed = self.inputs, 0
+        known = self.session.state.inbox
+        for _ in range(min(len(inputs.messages), MAX_MESSAGES)):
+            position, message, flow = inputs.messages.popleft()
+            consumed = position
+            if position > known:  # else it was journaled before and is redelivered
+                self._message(message, flow)
+        if len(inputs.messages) < MAX_MESSAGES:
+            inputs.room.set()
+        for _ in range(len(inputs.commands)):
+            command, future = inputs.commands.popleft()
+            self._decide(command, future)
+        for task in self.timers.due(self.session.now):
+            self._decide(FireTimer(task), None)
+        return consumed
+
+    def _message(self, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
+        self.counters.messages += 1
+        if isinstance(message, Results):
+            if message.journal != self.ownership.journal_id:
+                self.session.stale_results += len(message.results)
+                return
+            session, dispatcher = self.session, self.dispatcher
+            for result in message.results:
+                stale = session.stale_results
+                self._decide(EndTask(result), None)
+                if session.stale_results == stale:
+                    dispatcher.landed(result.run, result.item, result.step, result.duration_us)
+        elif isinstance(message, Cancel):
+            self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
+        elif flow is None:
+            self._answers.append((None, message.reply_to, unknown_flow(message)))
+        else:
+            self._decide(StartRun(message, flow), None, message.reply_to)
+
+    def _decide(self, command: Command, future: asyncio.Future[Answer] | None, reply_to: str = "") -> None:
+        session = self.session
+        before = len(session.effects)
+        try:
+            decide(session, command)
+        except Exception:
+            self._quarantine(command, future)
+            return
+        if future is None and not reply_to:
+            return
+        for index in range(before, len(session.effects)):
+            effect = session.effects[index]
+            if isinstance(effect, Answered):
+                self._answers.append((future, reply_to, effect.answer))
+                return
+        if future is not None:
+            self._answers.append((future, "", Accepted(RunId(""))))
+
+    def _quarantine(self, command: Command, future: asyncio.Future[Answer] | None) -> None:
+        """A decision that fails is a defect; it must cost its run tree, not the partition. What was emitted stays, and was applied."""
+        self.counters.quarantined += 1
+        log.exception("SM-5900 a decision failed; its run is cancelled: %r", command)
+        session = self.session
+        session.work.clear()
+        session.resolved.clear()
+        session.over.clear()
+        run = run_of(command)
+        refusal = Refused("SM-5900", "the orchestrator failed to decide on this; its log has the details", "report it with that log")
+        if future is not None:
+            self._answers.append((future, "", refusal))
+        live = session.state.runs.get(run) if run is not None else None
+        if live is not None and not isinstance(command, CancelRun):
+            root = live.tree.root if live.tree.root in session.state.runs else live.id
+            self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
+
+    async def _append(self) -> None:
+        session, sequence = self.session, self._sequence
+        turn = Turn(TURN_FORMAT, session.now, session.state.inbox, self.dispatcher.confirmed, session.events)
+        payload = encode_turn(turn)
+        started = self._clock.monotonic()
+        await self._journal.append(self.partition, self.ownership.epoch, sequence, payload)
+        counters = self.counters
+        counters.journal_s += self._clock.monotonic() - started
+        counters.turns += 1
+        counters.events += len(session.events)
+        session.state.sequence = sequence
+        session.state.confirmed = self.dispatcher.confirmed
+        self._sequence = sequence + 1
+        self.dispatcher.journaled_bytes += len(payload)
+        if self.moved:
+            for root in {getattr(event, "run", None) for event in session.events}:
+                self.moved.wake(root)  # type: ignore[arg-type]  # every event names its run
+        session.events = []
+
+    async def _release(self) -> None:
+        session = self.session
+        if session.rows:
+            rows, session.rows = session.rows, []
+            self.projector.put(self.sequence, rows)
+        tasks, session.tasks = session.tasks, {}
+        self.dispatcher.dispatch(self.sequence, tasks)
+        effects, session.effects = session.effects, []
+        for effect in effects:
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, SetTimer):
+            self.timers.set(effect.due_ms, effect.task)
+        elif isinstance(effect, RunOver):
+            self.over.wake(effect.run)
+        elif isinstance(effect, NeedFlow):
+            self.dispatcher.fetch_flow(effect, self.post)
+        elif isinstance(effect, StopTask):
+            await self.dispatcher.stop_task(effect.task)
+        elif isinstance(effect, ParkTask):
+            await self.dispatcher.park(effect)
+
+    def _tell(self, future: asyncio.Future[Answer] | None, reply_to: str, answer: Answer) -> None:
+        if future is not None and not future.done():
+            future.set_result(answer)
+        if reply_to:
+            self.dispatcher.reply(reply_to, answer)
+
+    async def _wait(self) -> None:
+        inputs = self.inputs
+        if inputs.messages or inputs.commands or self.session.events:
+            await asyncio.sleep(0)  # let readers add what has arrived
+            return
+        inputs.wake.clear()
+        due = self.timers.next_due()
+        if due is None:
+            await inputs.wake.wait()
+            return
+        delay = (due - self._clock.now_ms()) / 1000
+        if delay <= 0:
+            return
+        sleeper = asyncio.ensure_future(self._clock.sleep(delay))
+        waker = asyncio.ensure_future(inputs.wake.wait())
+        try:
+            await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            waker.cancel()
+
+
+def run_of(command: Command) -> RunId | None:
+    """The run that a command is about."""
+    if isinstance(command, StartRun):
+        return command.submit.run
+    if isinstance(command, EndTask):
+        return command.result.run
+    if isinstance(command, CancelRun):
+        return command.run
+    if isinstance(command, ResolveFlow):
+        return None
+    return command.task.run
+
+
+def unknown_flow(submit: Submit) -> Refused:
+    """SM-5004."""
+    return Refused("SM-5004", f"there is no flow with id {submit.flow}", "store it first (`stepmesh submit` and Client.submit do)")

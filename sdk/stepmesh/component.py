@@ -1,0 +1,139 @@
+"""A component: a registered function with its path, types and schemas; and the set of those that a worker offers.
+
+Invariant: paths are unique within a registry and begin with `/`. This module must not know tasks or brokers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from stepmesh import signature
+from stepmesh.errors import BadComponent
+from stepmesh.payloads import Reader
+from stepmesh.signature import Invoke
+from stepmesh_broker.protocol.messages import ComponentInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine."""
+
+    path: str
+    name: str
+    description: str
+    is_async: bool
+    timeout_s: float | None
+    read: Reader | None
+    invoke: Invoke
+    input_schema: bytes | None
+    output_schema: bytes | None
+
+    def info(self) -> ComponentInfo:
+        """What a worker tells of it."""
+        return ComponentInfo(self.path, self.description, self.input_schema, self.output_schema)
+
+
+def build(
+    function: Callable[..., Any],
+    path: str | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | timedelta | None = None,
+) -> Component:
+    """A component of `function`. Raises `BadComponent`. `timeout` in seconds; `path` defaults to `/<function name>`."""
+    called: str = name or str(getattr(function, "__name__", ""))
+    where = path if path is not None else f"/{called}"
+    if not _PATH.fullmatch(where):
+        raise BadComponent(f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~'")
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise BadComponent(f"component {where}: timeout {timeout!r} is not above 0 seconds")
+    form = signature.of(function)
+    told = description if description is not None else inspect.getdoc(function) or ""
+    return Component(where, called, told, _is_async(function), seconds, form.read, form.invoke, form.input_schema, form.output_schema)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise BadComponent(f"component {function!r} is a generator", hint="return a value")
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+class Components:
+    """Components by path, and the decorator that adds to them."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, Component] = {}
+
+    @overload
+    def component(self, function: F, /) -> F: ...
+    @overload
+    def component(
+        self,
+        /,
+        *,
+        path: str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Callable[[F], F]: ...
+    def component(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        path: str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """Offer a function, plain or async, as a component. Use as `@component` or `@component(path=…)`.
+
+        `path`: what a flow's route leads to, default `/<function name>`. `timeout`: seconds for one attempt.
+        The function itself is returned unchanged. Raises `BadComponent`.
+        """
+
+        def register(given: F) -> F:
+            self.add(build(given, path, name, description, timeout))
+            return given
+
+        return register if function is None else register(function)
+
+    def add(self, component: Component) -> None:
+        """Raises `BadComponent` when the path is taken."""
+        if component.path in self._by_path:
+            raise BadComponent(f"component {component.path} is registered twice", hint="give one of them another path")
+        self._by_path[component.path] = component
+
+    def include(self, others: Components) -> None:
+        """Offer all of `others` too. Raises `BadComponent` when a path is taken."""
+        for component in others:
+            self.add(component)
+
+    def get(self, path: str) -> Component | None:
+        """The component at `path`."""
+        return self._by_path.get(path)
+
+    def unknown(self, path: str) -> str:
+        """A sentence that says that `path` is not here and names what is near."""
+        near = difflib.get_close_matches(path, self._by_path, n=3, cutoff=0.5)
+        known = sorted(self._by_path)
+        offered = f"this worker offers {', '.join(known[:10])}" + (" …" if len(known) > 10 else "") if known else "this worker offers none"
+        return f"no component {path}: " + (f"did you mean {' or '.join(near)}?" if near else offered)
+
+    def __iter__(self) -> Iterator[Component]:
+        """In order of registration."""
+        return iter(self._by_path.values())
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._by_path)

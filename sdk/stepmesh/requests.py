@@ -1,0 +1,137 @@
+"""Questions to the orchestrator, and what its refusals mean in Python.
+
+Every request here may be asked twice without harm: reads, content-addressed stores, and submissions or cancels of a run
+whose id the caller chose. So each is repeated while the broker or the orchestrator is away, until `patience_s` is over.
+This module must not know workers or tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+import msgspec
+
+from stepmesh import documents, payloads
+from stepmesh.documents import FlowLike
+from stepmesh.errors import BlobNotFound, FlowInvalid, FlowNotFound, RequestRefused, RunNotFound
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol import codec, subjects
+from stepmesh_broker.protocol.api import (
+    ApiAnswer,
+    ApiRequest,
+    BlobData,
+    BlobStored,
+    FlowStored,
+    GetBlob,
+    GetInfo,
+    GetRun,
+    Info,
+    PutBlob,
+    RunInfo,
+    StoreFlow,
+)
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Submit
+from stepmesh_broker.protocol.subjects import Subject
+
+_A = TypeVar("_A", bound=ApiAnswer)
+_REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
+TIMEOUT_S = 10.0
+"""How long one request waits for its answer (seconds), beside the wait that it asks for itself."""
+RETRY_S = (0.05, 1.0)
+"""Delay before a request is repeated: first, and largest (seconds); it doubles between."""
+
+
+class Requests:
+    """Asks over one broker connection. `patience_s`: how long to repeat a request that finds nobody."""
+
+    def __init__(self, broker: Broker, namespace: Namespace, patience_s: float = 30.0) -> None:
+        self.broker = broker
+        self.namespace = namespace
+        self.patience_s = patience_s
+        self._info: Info | None = None
+
+    async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
+        """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
+        data = await self._ask(subjects.api(self.namespace), codec.encode(request), TIMEOUT_S + wait_s)
+        answer = codec.decode_api_answer(data)
+        if isinstance(answer, Refused):
+            raise refusal(answer)
+        if not isinstance(answer, kind):
+            raise MalformedMessage(f"{type(request).__name__} was answered with {type(answer).__name__}, not {kind.__name__}")
+        return answer
+
+    async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
+        """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
+        data = await self._ask(subjects.control(self.namespace, partition), codec.encode(message), TIMEOUT_S)
+        answer = codec.decode_answer(data)
+        if isinstance(answer, Refused):
+            raise refusal(answer)
+        if not isinstance(answer, Accepted):
+            raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
+        return answer
+
+    async def _ask(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.patience_s
+        delay, largest = RETRY_S
+        while True:
+            try:
+                return await self.broker.request(subject, data, timeout_s)
+            except BrokerUnavailable:
+                if clock() + delay >= until:
+                    raise
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, largest)
+
+    async def info(self) -> Info:
+        """The deployment; asked once."""
+        if self._info is None:
+            self._info = await self.ask(GetInfo(), Info)
+        return self._info
+
+    async def flow_id(self, flow: FlowLike) -> FlowId:
+        """The id of a flow; stored first unless it is given by its id. Raises `FlowInvalid`, `BadFlow`."""
+        known = documents.known_id(flow)
+        return await self.store_flow(flow) if known is None else known
+
+    async def store_flow(self, flow: FlowLike) -> FlowId:
+        """Store a flow; returns its content id. Raises `FlowInvalid` with diagnostics, `BadFlow` when it cannot be read."""
+        answer = await self.ask(StoreFlow(payloads.write(documents.document(flow))), FlowStored)
+        if not answer.stored:
+            found = msgspec.json.decode(answer.diagnostics)
+            worst = next((one for one in found if one.get("level") != "warning"), None) or {}
+            where = f" at {worst['path']}" if worst.get("path") else ""
+            raise FlowInvalid(f"the flow was not stored: {worst.get('code', '')} {worst.get('message', 'invalid')}{where}", found)
+        return answer.flow
+
+    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
+        """Store bytes (as binary) or any JSON value (as data)."""
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            request = PutBlob(bytes(data), "binary", filename, content_type)
+        else:
+            request = PutBlob(payloads.write(data), "data", filename, content_type)
+        return (await self.ask(request, BlobStored)).blob
+
+    async def get_blob(self, blob: str) -> Any:
+        """What `put_blob` stored: bytes, or the decoded JSON value. Raises `BlobNotFound`."""
+        answer = await self.ask(GetBlob(BlobId(blob)), BlobData)
+        return answer.data if answer.kind == "binary" else msgspec.json.decode(answer.data)
+
+    async def get_run(self, run: str, wait_s: float = 0.0, results: bool = False) -> RunInfo:
+        """State of a run; with `wait_s` as soon as it ended. Raises `RunNotFound`."""
+        return await self.ask(GetRun(RunId(run), round(wait_s * 1000), results), RunInfo, wait_s)
+
+    async def cancel(self, run: str, reason: str = "") -> None:
+        """Stop a run and its sub-runs. Raises `RunNotFound`."""
+        where = (await self.get_run(run)).summary.partition
+        await self.tell(where, Cancel(RunId(run), reason))
+
+
+def refusal(answer: Refused) -> RequestRefused:
+    """The exception for an orchestrator's refusal, with its own code."""
+    kind = _REFUSALS.get(answer.code, RequestRefused)
+    data = None if answer.data is None else msgspec.json.decode(answer.data)
+    return kind(answer.message, code=answer.code, hint=answer.hint, data=data)

@@ -1,0 +1,111 @@
+"""A run as its submitter holds it: wait, results, items, events, cancel.
+
+Only reads and a cancel; the run lives in the orchestrator and goes on without its handle. This module must not know who
+submitted it (client or component).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+import msgspec
+
+from stepmesh.errors import RunFailed, WaitTimeout
+from stepmesh.requests import Requests
+from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.protocol.api import Events, GetEvents, GetItems, ItemResult, Items, RunEvent, RunInfo
+from stepmesh_broker.protocol.ids import RunId
+
+Waiting = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered around each wait for a run; a component gives its slot back meanwhile."""
+POLL_S = 20.0
+"""Longest single wait that is asked of the orchestrator, in seconds; longer waits are several."""
+PAGE = 1000
+"""Items or events per page."""
+
+
+class RunHandle:
+    """`existing`: the run was there already (same key). `id`: run id."""
+
+    def __init__(self, requests: Requests, run: RunId, existing: bool = False, waiting: Waiting = nullcontext) -> None:
+        self.id = run
+        self.existing = existing
+        self._requests = requests
+        self._waiting = waiting
+
+    def __repr__(self) -> str:
+        """Names the run."""
+        return f"RunHandle({self.id!r})"
+
+    async def info(self) -> RunInfo:
+        """State now, without waiting. Raises `RunNotFound`."""
+        return await self._requests.get_run(self.id)
+
+    async def wait(self, timeout: float | None = None) -> RunInfo:
+        """Returns when the run ended, however it ended. Raises `WaitTimeout` after `timeout` seconds; the run goes on then."""
+        clock = asyncio.get_running_loop().time
+        until = None if timeout is None else clock() + timeout
+        async with self._waiting():
+            while True:
+                patience = POLL_S if until is None else max(0.0, min(POLL_S, until - clock()))
+                info = await self._patient(patience, until)
+                if info.summary.status != "running":
+                    return info
+                if until is not None and clock() >= until:
+                    raise WaitTimeout(f"run {self.id} still runs after {timeout:g} s", hint=f"stepmesh explain {self.id}")
+
+    async def _patient(self, patience: float, until: float | None) -> RunInfo:
+        """A wait outlives a restart of broker and orchestrator: it ends only by its own time limit."""
+        while True:
+            try:
+                return await self._requests.get_run(self.id, patience, results=True)
+            except BrokerUnavailable:
+                if until is not None and asyncio.get_running_loop().time() >= until:
+                    raise
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Waits; the result of the only item, or the list of all items' results. Raises `RunFailed` for the first item without one."""
+        await self.wait(timeout)
+        values = [value_of(self.id, item) async for item in self.items()]
+        return values[0] if len(values) == 1 else values
+
+    async def items(self) -> AsyncIterator[ItemResult]:
+        """Items that ended so far, by index; `result` is a FlowResult as JSON text."""
+        first = 0
+        while True:
+            page = (await self._requests.ask(GetItems(self.id, first, PAGE), Items)).results
+            for item in page:
+                yield item
+            if len(page) < PAGE:
+                return
+            first = page[-1].item + 1
+
+    async def events(self, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
+        """Status events above position `after`, to the end of the run; without `follow` only those that are there.
+
+        To resume, pass the last seen event's `position`.
+        """
+        wait_s = POLL_S if follow else 0.0
+        while True:
+            page = await self._requests.ask(GetEvents(self.id, after, PAGE, round(wait_s * 1000)), Events, wait_s)
+            for event in page.events:
+                after = max(after, event.position)
+                yield event
+            if page.ended or not (follow or page.events):
+                return
+
+    async def cancel(self, reason: str = "") -> None:
+        """Stop the run and its sub-runs."""
+        await self._requests.cancel(self.id, reason)
+
+
+def value_of(run: str, item: ItemResult) -> Any:
+    """An ended item's result, decoded. Raises `RunFailed`."""
+    result = msgspec.json.decode(item.result)
+    if result.get("outcome") == "success":
+        return result.get("result")
+    error = result.get("error") or {}
+    raise RunFailed(run, item.item, error.get("code") or item.status.upper(), error.get("message") or "", error.get("data"))

@@ -1,0 +1,109 @@
+"""The worker that users write: components, a pool, and `serve()`.
+
+Invariant: settings are fixed once a run begins; one worker runs over one broker connection at a time. The work itself is in
+session.py.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from importlib.metadata import PackageNotFoundError, version
+
+from stepmesh.component import Components
+from stepmesh.errors import StepmeshError
+from stepmesh.execution import Limits
+from stepmesh.instrument import Instrument
+from stepmesh.leases import Timing
+from stepmesh.serving import serve
+from stepmesh.session import Identity, Session
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
+from stepmesh_broker.protocol.subjects import checked_name
+
+
+class Worker(Components):
+    """Offers components to a pool.
+
+    `pool`: queue whose tasks it takes. `concurrency`: attempts under way at once (and threads for sync components).
+    `exclusive`: claim every task before it starts, for GPUs or paid calls. `name`: prefix of its id; default is the host's name.
+    `payload_limit_bytes`: largest output. `cancel_grace_s`: seconds after which a task that ignores its stop signal is
+    reported. `drain_grace_s`: seconds from `stop()` until it is gone.
+    """
+
+    def __init__(
+        self,
+        pool: str = "default",
+        *,
+        concurrency: int = 16,
+        exclusive: bool = False,
+        name: str | None = None,
+        namespace: str = "default",
+        payload_limit_bytes: int = 8 * 1024 * 1024,
+        cancel_grace_s: float = 5.0,
+        drain_grace_s: float = 30.0,
+        instrument: Instrument | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        super().__init__()
+        if concurrency < 1:
+            raise StepmeshError(f"concurrency {concurrency} is below 1", code="SM-6104", hint="a worker runs at least one task at a time")
+        self.pool = checked_name("pool", pool)
+        self.namespace = checked_name("namespace", namespace)
+        self.concurrency = concurrency
+        self.exclusive = exclusive
+        self.name = name
+        self.payload_limit_bytes = payload_limit_bytes
+        self.cancel_grace_s = cancel_grace_s
+        self.drain_grace_s = drain_grace_s
+        self.instrument = instrument
+        self.timing = timing or Timing()
+        self.stuck = 0
+        """Attempts of the last run that went on although they were told to stop."""
+        self._session: Session | None = None
+        self._stops = 0
+
+    async def run(self, broker: Broker) -> None:
+        """Work over a connected broker until `stop()`; then drain. Raises `BrokerUnavailable` when it cannot begin."""
+        if self._session is not None:
+            raise StepmeshError(f"worker of pool {self.pool} runs already", code="SM-6105", hint="make another Worker")
+        payload = min(self.payload_limit_bytes, broker.max_message_bytes - 4096)
+        limits = Limits(self.concurrency, payload, self.cancel_grace_s)
+        session = self._session = Session(broker, self._identity(), self, limits, self.timing, self.instrument)
+        self._tell(session)
+        try:
+            await session.run(self.drain_grace_s)
+        finally:
+            self.stuck, self._session, self._stops = session.stuck, None, 0
+
+    def serve(self, url: str | None = None) -> None:
+        """Run as this process: connect, work until SIGTERM or SIGINT, drain. `url`: default STEPMESH_URL, or the nearest `stepmesh up`.
+
+        Raises `EndpointNotFound`, `BrokerUnavailable`.
+        """
+        serve(self, url)
+
+    def stop(self) -> None:
+        """Drain: no new task, finish or hand back what runs, then `run` returns. A second call does not wait for running tasks."""
+        self._stops += 1
+        if self._session is not None:
+            self._tell(self._session)
+
+    def _tell(self, session: Session) -> None:
+        if self._stops == 1:
+            session.stop()
+        elif self._stops > 1:
+            session.hurry()
+
+    def _identity(self) -> Identity:
+        prefix = self.name or platform.node() or "worker"
+        worker = WorkerId(f"{prefix}-{os.getpid()}-{secrets.token_hex(3)}")
+        return Identity(worker, Namespace(self.namespace), Pool(self.pool), _version(), self.exclusive)
+
+
+def _version() -> str:
+    try:
+        return version("stepmesh")
+    except PackageNotFoundError:
+        return "source"
