@@ -13,7 +13,6 @@ from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
 
-
 __all__ = [
     "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Ownership",
     "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",

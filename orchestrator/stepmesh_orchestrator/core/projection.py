@@ -67,7 +67,9 @@ def step_row(item: Item, index: int) -> StepRow | None:
     failed = outcome if isinstance(outcome, Failure) else None
     if failed is None and item.waits is not None and index in item.waits:
         failed = item.waits[index].last_failure
-    status = "cancelled" if outcome is None else "skipped" if isinstance(outcome, Skipped) else "success" if output is not None else "failed"
+    status = (
+        "cancelled" if outcome is None else "skipped" if isinstance(outcome, Skipped) else "success" if output is not None else "failed"
+    )
     return StepRow(
         index, step.id, step.component, status, item.attempt(index), output, None if failed is None else error_json(failed),
         started or None, finished or None,

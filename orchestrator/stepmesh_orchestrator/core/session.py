@@ -20,13 +20,15 @@ from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import Item, Run, State, Tree
 
+DEFAULT_BACKOFF = Backoff()
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory."""
 
     transport_max_retries: int = 3
-    backoff: Backoff = Backoff()
+    backoff: Backoff = DEFAULT_BACKOFF
     default_max_concurrency: int = 10
     item_window: int = 10_000
     max_depth: int = 32

@@ -56,7 +56,9 @@ def _known(session: Session, submit: Submit) -> Accepted | None:
 def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | None:
     if len(submit.inputs) > session.settings.max_items:
         return Refused(
-            "SM-5002", f"{len(submit.inputs)} inputs; a run takes {session.settings.max_items} at most", "split the batch, or raise limits.items"
+            "SM-5002",
+            f"{len(submit.inputs)} inputs; a run takes {session.settings.max_items} at most",
+            "split the batch, or raise limits.items",
         )
     if submit.max_concurrency is not None and submit.max_concurrency < 0:
         return Refused("SM-5002", f"max_concurrency is {submit.max_concurrency}", "give 0 for no limit, or a positive number")
@@ -80,7 +82,11 @@ def _variables_refusal(submit: Submit, flow: CompiledFlow) -> Refused | None:
     missing = [name for name, variable in flow.variables.items() if variable.required and variable.default is None and name not in given]
     if missing and submit.parent is None:
         return _invalid("variables are missing", [f"$.{name}: required" for name in missing])
-    if flow.variables_schema is not None and submit.variables is not None and (violations := flow.variables_schema.violations(submit.variables)):
+    if (
+        flow.variables_schema is not None
+        and submit.variables is not None
+        and (violations := flow.variables_schema.violations(submit.variables))
+    ):
         return _invalid("variables do not match the flow's schema", violations)
     return None
 

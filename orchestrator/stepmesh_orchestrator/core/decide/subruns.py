@@ -164,7 +164,9 @@ def _start(
     elif flow is None:
         _fetch(session, item, step, flow_id, document)
     elif _depth(session, item.run) >= session.settings.max_depth:
-        _bad_input(session, item, step, f"/{kind}: sub-runs are nested deeper than {session.settings.max_depth}; a flow that evaluates itself?")
+        _bad_input(
+            session, item, step, f"/{kind}: sub-runs are nested deeper than {session.settings.max_depth}; a flow that evaluates itself?"
+        )
     else:
         parent = Parent(item.run.id, item.index, step.index, kind)
         _create(session, item, flow, flow.id, parent, inputs, variables if variables is not None else item.run.given, item_limit)
