@@ -170,8 +170,13 @@ class World:
             known = pick(self.choices, list(self.dispatched))
             item, step, attempt = pick(self.choices, [(9, 0, 0), (-1, 0, 0), (0, 99, 0), (0, -50, 0), (0, 0, 1), (0, 0, -1), (0, 0, 9)])
             base = Result(known.run, known.item + item, known.step + step, known.attempt + attempt, b'"odd"')
-        if TaskRef(base.run, base.item, base.step, base.attempt) not in self.dispatched:
+        if TaskRef(base.run, base.item, base.step, base.attempt) not in self.known_tasks():
             self._stale(EndTask(base))
+
+    def known_tasks(self) -> set[TaskRef]:
+        """Every attempt that was dispatched, in the present turn too."""
+        new = (task for tasks in self.session.tasks.values() for task in tasks)
+        return {*self.dispatched, *(TaskRef(task.run, task.item, task.step, task.attempt) for task in new)}
 
     def _stale(self, command: Command) -> None:
         known, stale = len(self.session.events), self.session.stale_results
@@ -180,7 +185,8 @@ class World:
         assert self.session.stale_results == stale + 1
 
     def fire_timer(self) -> None:
-        """The clock goes on to the next timer."""
+        """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
+        self.commit()
         timer = min(self.timers, key=lambda timer: timer.due_ms)
         self.timers.remove(timer)
         self.session.now = max(self.session.now, timer.due_ms)

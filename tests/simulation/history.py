@@ -84,12 +84,13 @@ def compare(world: World) -> None:
     found = [row for row in world.rows if isinstance(row, ItemRow)]
     for run, wanted in results.items():
         got = {row.item: shown(json.loads(row.result)) for row in found if row.run == run}
-        assert got == {index: shown(result) for index, result in enumerate(wanted)}, f"results of {run}"
+        model = {index: shown(result) for index, result in enumerate(wanted)}
+        assert got == model, f"results of {run}: engine {got}; oracle {model}"
         status = "failed" if any(result["outcome"] == "failed" for result in wanted) else "completed"
         assert [row.status for row in world.rows if isinstance(row, RunRow) and row.run == run] == ["running", status]
     engine = Counter(map(_engine_item, found))
-    model = Counter(map(_oracle_item, expected))
-    assert engine == model, f"items differ: engine only {engine - model}; oracle only {model - engine}"
+    oracle_items = Counter(map(_oracle_item, expected))
+    assert engine == oracle_items, f"items differ: engine only {engine - oracle_items}; oracle only {oracle_items - engine}"
 
 
 def _oracle_item(item: ItemRecord) -> str:

@@ -35,9 +35,7 @@ class _Causes:
 
     def __init__(self, world: World) -> None:
         session = world.session
-        self.tasks = world.dispatched.keys() | {
-            TaskRef(task.run, task.item, task.step, task.attempt) for tasks in session.tasks.values() for task in tasks
-        }
+        self.tasks = world.known_tasks()
         self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if hasattr(timer, "due_ms")}
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
