@@ -26,20 +26,20 @@ _NULL = msgspec.Raw(b"null")
 
 class _Eval(msgspec.Struct, forbid_unknown_fields=True):
     flow_id: str | None = None
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL  # not `Raw | None`: that accepts nothing but null
     input: msgspec.Raw = _NULL
     variables: dict[str, msgspec.Raw] | None = None
 
 
 class _Map(msgspec.Struct, forbid_unknown_fields=True):
     items: list[msgspec.Raw]
-    workflow: msgspec.Raw | None = None
+    workflow: msgspec.Raw = _NULL
     flow_id: str | None = None
     max_concurrency: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Iterate(msgspec.Struct, forbid_unknown_fields=True):
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL
     flow_id: str | None = None
     initial_input: msgspec.Raw = _NULL
     max_iterations: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -149,20 +149,21 @@ def _start(
     step: CompiledStep,
     kind: str,
     flow_id: str | None,
-    document: msgspec.Raw | None,
+    document: msgspec.Raw,
     inputs: list[bytes],
     *,
     variables: bytes | None = None,
     item_limit: int = 0,
 ) -> None:
-    if (flow_id is None) == (document is None):
+    text = bytes(document)
+    if (flow_id is None) == (text == b"null"):
         _bad_input(session, item, step, f"/{kind}: give either the id of a stored flow or a flow, not both")
         return
-    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(bytes(document or b""))
+    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(text)
     if isinstance(flow, Failure):
         failure.attempt_failed(session, item, step, flow)
     elif flow is None:
-        _fetch(session, item, step, flow_id, document)
+        _fetch(session, item, step, flow_id, text)
     elif _depth(session, item.run) >= session.settings.max_depth:
         _bad_input(
             session, item, step, f"/{kind}: sub-runs are nested deeper than {session.settings.max_depth}; a flow that evaluates itself?"
@@ -194,13 +195,13 @@ def _create(
         finish.try_end_run(session, session.state.runs[name])
 
 
-def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: msgspec.Raw | None) -> None:
-    key = flow_id.encode() if flow_id is not None else bytes(document or b"")
+def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: bytes) -> None:
+    key = flow_id.encode() if flow_id is not None else document
     item.phases[step.index] = FETCHING
     waiting = session.awaiting_flow.setdefault(key, [])
     waiting.append((item, step.index))
     if len(waiting) == 1:
-        session.cause(NeedFlow(key, None if document is None else key))
+        session.cause(NeedFlow(key, document if flow_id is None else None))
 
 
 def _depth(session: Session, run: Run) -> int:
