@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
-from stepmesh_orchestrator.core.state import CHILD, DONE, FETCHING, IDLE, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, Tree
+from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, FETCHING, IDLE, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, Tree
 
 if TYPE_CHECKING:
     from tests.simulation.driver import World
@@ -66,6 +67,13 @@ def _check_item(causes: _Causes, item: Item) -> None:
             missing = blockers(item, step)
             assert missing, f"target {step} waits for nothing"
             assert all(item.phases[need] not in (IDLE, DONE) for need in missing), f"target {step} waits for a step that nobody started"
+            continue
+        if phase == FALLBACK:
+            failed = item.wait(step).last_failure
+            assert failed is not None
+            missing = default_blockers(item, run.flow.steps[step], failed)
+            assert missing, f"the default of step {step} waits for nothing"
+            assert all(item.phases[need] not in (IDLE, DONE) for need in missing), "a default waits for a step that nobody started"
             continue
         moving = True
         _check_cause(causes, item, step, phase)

@@ -200,8 +200,6 @@ class _Item:
             return SKIP, 1, "skipped"
         on_error = step.get("onError") or {}
         value = skip if isinstance(skip, Failed) else self.value(step.get("input"))
-        for needed in _steps_in(on_error.get("defaultValue")):
-            self.outcome(needed)
         if value is SKIP:
             return SKIP, 1, "skipped"
         if isinstance(value, Failed):
@@ -339,17 +337,6 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any, least: int) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
-
-
-def _steps_in(expression: Any) -> Iterator[str]:
-    """The steps that a default mentions, wherever: the step with that default needs them like its input."""
-    if isinstance(expression, list):
-        for element in expression:
-            yield from _steps_in(element)
-    elif isinstance(expression, dict) and "$literal" not in expression:
-        if "$step" in expression:
-            yield expression["$step"]
-        yield from _steps_in([member for key, member in expression.items() if key not in ("$step", "path")])
 
 
 def _parts(path: str | None) -> list[str | int]:
