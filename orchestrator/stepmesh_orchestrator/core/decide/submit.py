@@ -35,7 +35,7 @@ def start_run(session: Session, command: StartRun) -> None:
         limit if owner is not None else 0, submit.overrides, inherited, submit.run_key,
         None if parent is None else Parent(parent.run, parent.item, parent.step, "worker"), submit.traceparent, submit.tags,
     )  # fmt: skip
-    session.emit(event)
+    session.create(event, command.flow)
     run = session.state.runs[submit.run]
     session.touched[run.tree.root] = run.tree
     session.cause(Answered(Accepted(submit.run)))

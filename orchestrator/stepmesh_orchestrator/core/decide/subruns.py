@@ -189,7 +189,7 @@ def _create(
         name, run.tree.root, run.namespace, flow_id, inputs, run.tree.limit, item_limit,
         variables=variables, parent=parent, traceparent=run.traceparent,
     )  # fmt: skip
-    session.emit(event)
+    session.create(event, flow)
     session.touched[run.tree.root] = run.tree
     if not inputs:
         finish.try_end_run(session, session.state.runs[name])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.orchestrator.core.engine import Engine, flow, js, ref, step
+from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
 
 BODY = flow([step("w", input={"$input": "$"})], ref("w"))
 INLINE = {"$literal": BODY}
@@ -53,4 +53,13 @@ def test_exactly_one_of_flow_and_flow_id(value: dict[str, Any]) -> None:
     error = engine.result()["error"]
     assert error["code"] == "INVALID_INPUT"
     assert "not both" in error["message"]
-    assert js(BODY)
+
+
+def test_an_iteration_goes_on_when_the_registry_dropped_its_flow() -> None:
+    engine = given("iterate", flow=INLINE, initial_input=1)
+    engine.shelf.compiled.clear()
+    engine.shelf.texts.clear()
+
+    engine.succeed("w", {"next": 2}, run=engine.tasks[-1].run)
+
+    assert engine.tasks[-1].input == b"2"
