@@ -279,7 +279,7 @@ class _Maker:
             flow["output"] = {"$if": {"$input": "$.a.a"}, "then": {"next": {"$input": "a"}}, "else": {"result": flow["output"]}}
         if chance(self.choices, 50):
             return {key: {"$literal": flow}}
-        if chance(self.choices, 8):
+        if chance(self.choices, 15):
             return {"flow_id": "0" * 64}
         self.stored[flow_id(flow)] = flow
         return {"flow_id": flow_id(flow)}

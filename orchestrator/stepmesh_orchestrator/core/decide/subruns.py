@@ -73,7 +73,7 @@ def map_items(session: Session, item: Item, step: CompiledStep, value: bytes) ->
         _bad_input(session, item, step, f"/map: {len(request.items)} items; the limit is {session.settings.max_items}")
         return
     inputs = [bytes(element) for element in request.items]
-    _start(session, item, step, "map", request.flow_id, request.workflow, inputs, item_limit=request.max_concurrency or 0)
+    _start(session, item, step, "map", request.flow_id, request.workflow, inputs, item_limit=min(request.max_concurrency or 0, len(inputs)))
 
 
 def iterate(session: Session, item: Item, step: CompiledStep, value: bytes) -> None:
