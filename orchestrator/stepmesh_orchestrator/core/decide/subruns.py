@@ -55,7 +55,7 @@ def evaluate(session: Session, item: Item, step: CompiledStep, value: bytes) -> 
     """`/eval`: one sub-run of a flow on one input; the step's output holds its FlowResult, whatever that is."""
     try:
         request = _eval_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/eval: {problem}")
         return
     variables = None if request.variables is None else msgspec.json.encode(request.variables)
@@ -66,7 +66,7 @@ def map_items(session: Session, item: Item, step: CompiledStep, value: bytes) ->
     """`/map`: one sub-run with an item per element; the output lists their FlowResults in order."""
     try:
         request = _map_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/map: {problem}")
         return
     if len(request.items) > session.settings.max_items:
@@ -80,7 +80,7 @@ def iterate(session: Session, item: Item, step: CompiledStep, value: bytes) -> N
     """`/iterate`: sub-runs in a row, each on what the one before named `next`, until one names `result`."""
     try:
         request = _iterate_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/iterate: {problem}")
         return
     _start(session, item, step, "iterate", request.flow_id, request.flow, [bytes(request.initial_input)])
@@ -120,7 +120,7 @@ def _iterated(session: Session, item: Item, step: CompiledStep, run: Run, outcom
     iterations = item.wait(step.index).iteration + 1
     try:
         named = _members.decode(outcome)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         named = {}
     if "result" in named:
         results.complete(session, item, step.index, _iterate_output(bytes(named["result"]), iterations, terminated=False))
