@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Result, Submit, Task, TaskRef
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
@@ -107,7 +107,7 @@ class World:
     over: list[RunId] = field(default_factory=list)
     runs: dict[RunId, Case] = field(default_factory=dict)
     crashes: int = 0
-    inputs: Counter[str] = field(default_factory=Counter)  # actions taken, by name
+    actions: Counter[str] = field(default_factory=Counter)  # taken, by name
 
     def __post_init__(self) -> None:
         self.session = self._session(State(PARTITION))
@@ -333,7 +333,7 @@ class World:
         """One random action."""
         options = list(self._options(cancels))
         action = pick(self.choices, options)
-        self.inputs[action.__name__] += 1
+        self.actions[action.__name__] += 1
         action()
 
     def _options(self, cancels: bool) -> Iterable[Any]:
@@ -381,6 +381,6 @@ class World:
             self._stale(command)
         self.verify_replay()
 
-    def started(self) -> list[RunId]:
-        """Runs that were accepted."""
-        return [said.run for said in self.answers if isinstance(said, Accepted) and not said.existing]
+    def journaled(self) -> list[events.Event]:
+        """Every event of the journal."""
+        return [event for frame in self.frames for event in events.decode_turn(frame).events]

@@ -12,7 +12,7 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.session import EngineSettings
 from tests.simulation.driver import World
-from tests.simulation.flows import Case, Choices, chance, make_case, pick
+from tests.simulation.flows import Choices, chance, make_case, pick
 from tests.simulation.oracle import RUN_ID, ItemRecord, Oracle
 from tests.simulation.script import answer
 
@@ -21,9 +21,9 @@ _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 _OUTCOMES = (events.StepSucceeded, events.StepFailed, events.StepDefaulted, events.StepSkipped)
 
 
-def run_history(choices: Choices) -> World:
+def play(world: World) -> None:
     """Make the cases, let things happen, bring all to its end, compare. Raises `AssertionError` for any difference."""
-    world = make_world(choices)
+    choices = world.choices
     cancels = chance(choices, 10)
     for _ in range(1 + (choices.below(3) if chance(choices, 20) else 0)):
         world.submit(make_case(choices))
@@ -32,7 +32,6 @@ def run_history(choices: Choices) -> World:
             break
         world.act(cancels=cancels)
     finish_and_compare(world)
-    return world
 
 
 def make_world(choices: Choices) -> World:
@@ -45,20 +44,15 @@ def finish_and_compare(world: World) -> None:
     """Bring all to its end; the journal holds each outcome once, and without cancels the results are the oracle's."""
     world.finish()
     check_journal(world)
-    if not any(isinstance(event, events.RunCancelled) for event in journaled(world)):
+    if not any(isinstance(event, events.RunCancelled) for event in world.journaled()):
         compare(world)
-
-
-def journaled(world: World) -> list[events.Event]:
-    """Every event of the journal."""
-    return [event for frame in world.frames for event in events.decode_turn(frame).events]
 
 
 def check_journal(world: World) -> None:
     """One outcome for each step that was begun, one end for each item and run, attempts that count up from 1."""
     recorded: Counter[Any] = Counter()
     attempts: dict[Any, int] = {}
-    for event in journaled(world):
+    for event in world.journaled():
         if isinstance(event, _OUTCOMES):
             recorded[event.run, event.item, event.step] += 1
         elif isinstance(event, events.ItemEnded):
@@ -70,7 +64,7 @@ def check_journal(world: World) -> None:
             assert event.attempt > attempts.get(place, 0), "an attempt was dispatched twice"
             attempts[place] = event.attempt
     assert not [what for what, times in recorded.items() if times > 1], "something was recorded twice"
-    assert set(world.over) == {event.run for event in journaled(world) if isinstance(event, events.RunCreated)}
+    assert set(world.over) == {event.run for event in world.journaled() if isinstance(event, events.RunCreated)}
 
 
 def compare(world: World) -> None:
@@ -120,6 +114,11 @@ def _neutral(value: Any) -> Any:
     return {key: _neutral(member) for key, member in value.items()}
 
 
-def describe(world: World) -> dict[RunId, Case]:
+def describe(world: World) -> str:
     """What was run: for the report of a difference."""
-    return world.runs
+    lines = []
+    for run, case in world.runs.items():
+        documents = "".join(f"\n  stored {name}: {json.dumps(document)}" for name, document in case.stored.items())
+        lines.append(f"{run}: {json.dumps(case.flow)}\n  inputs {json.dumps(case.inputs)} variables {json.dumps(case.variables)} "
+                     f"max_concurrency {case.max_concurrency}{documents}")
+    return "\n".join([*lines, f"actions: {dict(world.actions)}"])
