@@ -96,7 +96,7 @@ def cases(draw: Callable[[st.SearchStrategy[int]], int]) -> Case:
 
 
 def _input(choices: Choices) -> Any:
-    if chance(choices, 70):
+    if chance(choices, 88):
         return {"a": pick(choices, VALUES), "b": {"c": [1, pick(choices, VALUES)]}, "items": [pick(choices, VALUES) for _ in range(choices.below(4))]}
     return pick(choices, VALUES)
 
@@ -117,7 +117,7 @@ class _Maker:
 
     def flow(self) -> dict[str, Any]:
         steps = []
-        for index in range(self.choices.below(MAX_STEPS + 1 if not self.nesting else 3)):
+        for index in range(self._length()):
             steps.append(self._step(f"s{index}"))
             self.before.append(f"s{index}")
         flow: dict[str, Any] = {"name": f"n{self.nesting}", "steps": steps, "output": self._output()}
@@ -126,9 +126,14 @@ class _Maker:
             flow["schemas"] = {"type": "object", "properties": {"variables": variables}}
         return flow
 
+    def _length(self) -> int:
+        if self.nesting:
+            return self.choices.below(4)
+        return self.choices.below(3) if chance(self.choices, 15) else 2 + self.choices.below(MAX_STEPS - 1)
+
     def _output(self) -> Any:
-        if self.before and chance(self.choices, 60):
-            return {name: self._reference(name) for name in self.before if chance(self.choices, 60)}
+        if self.before and chance(self.choices, 75):
+            return {name: self._reference(name) for name in self.before if chance(self.choices, 70)}
         return self.expression(3)
 
     def _step(self, name: str) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class _Maker:
         component, value = self._call()
         step: dict[str, Any] = {"id": name, "component": component, "input": value}
         if chance(choices, 15):
-            step["skip"] = self.expression(2)
+            step["skip"] = self.expression(2) if chance(choices, 40) else {"$if": self.expression(1), "then": False}
         if chance(choices, 12):
             step["mustExecute"] = True
         if chance(choices, 40):
@@ -179,7 +184,7 @@ class _Maker:
 
     def _variable(self) -> Any:
         expression: dict[str, Any] = {"$variable": pick(self.choices, ("declared", "given", "$.given.a", "undefined"))}
-        if expression["$variable"] != "declared" and chance(self.choices, 80):
+        if expression["$variable"] != "declared" and chance(self.choices, 92):
             expression["default"] = self.expression(0)
         return expression
 
@@ -191,14 +196,14 @@ class _Maker:
 
     def _reference(self, name: str) -> Any:
         reference: dict[str, Any] = {"$step": name}
-        if chance(self.choices, 30):
+        if chance(self.choices, 15):
             reference["path"] = self._path(_PATHS)
         if chance(self.choices, 20):
             reference["onSkip"] = {"action": "useDefault", "defaultValue": self.expression(1)} if chance(self.choices, 70) else {"action": "skip"}
         return reference
 
     def _path(self, paths: Sequence[str | None]) -> str | None:
-        return pick(self.choices, paths[:3]) if chance(self.choices, 70) else pick(self.choices, paths)
+        return pick(self.choices, paths[:3]) if chance(self.choices, 80) else pick(self.choices, paths)
 
     def _if(self, depth: int) -> Any:
         expression = {"$if": self.expression(depth), "then": self.expression(depth)}

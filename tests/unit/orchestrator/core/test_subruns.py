@@ -63,3 +63,14 @@ def test_an_iteration_goes_on_when_the_registry_dropped_its_flow() -> None:
     engine.succeed("w", {"next": 2}, run=engine.tasks[-1].run)
 
     assert engine.tasks[-1].input == b"2"
+
+
+def test_an_iteration_is_not_retried_because_a_step_inside_wished_for_its_own_retry() -> None:
+    engine = Engine()
+    body = flow([step("w", onError={"action": "retry", "maxRetries": 0})], ref("w"))
+    engine.shelf.put(body)
+    engine.submit(higher("iterate", flow={"$literal": body}))
+
+    engine.fail("w", run=engine.tasks[-1].run, retry_after_ms=5)
+
+    assert engine.result()["error"] == {"code": "COMPONENT_FAILED", "message": "kaput"}
