@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from stepmesh import payloads
+from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle, value_of
@@ -148,7 +149,7 @@ class Context:
 
     async def submit_run(
         self,
-        flow: Any,
+        flow: FlowLike,
         inputs: Sequence[Any],
         *,
         key: str | None = None,
@@ -166,7 +167,7 @@ class Context:
         key = key if key is not None else f"#{attempt.children}"
         task = attempt.task
         run = child_run_id(task.run, f"{task.item}/{task.step}/{key}")
-        flow_id = await self._flow_id(flow)
+        flow_id = await requests.flow_id(flow)
         parent = ParentRef(attempt.root, task.run, task.item, task.step, key)
         request = Submit(
             run,
@@ -188,7 +189,7 @@ class Context:
         handle = RunHandle(self._services.requests, RunId(run_id), waiting=lambda: self._services.park(self._attempt))
         return await (handle.wait(timeout) if wait else handle.info())
 
-    async def evaluate_flow(self, flow: Any, input: Any, *, key: str | None = None, variables: Mapping[str, Any] | None = None) -> Any:
+    async def evaluate_flow(self, flow: FlowLike, input: Any, *, key: str | None = None, variables: Mapping[str, Any] | None = None) -> Any:
         """Run a flow (document, `Flow` or id) on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowInvalid`."""
         handle = await self.submit_run(flow, [input], key=key, variables=variables)
         info = await handle.wait()
@@ -199,11 +200,6 @@ class Context:
     ) -> Any:
         """Run a stored flow on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowNotFound`."""
         return await self.evaluate_flow(FlowId(flow_id), input, key=key, variables=variables)
-
-    async def _flow_id(self, flow: Any) -> FlowId:
-        if isinstance(flow, str):
-            return FlowId(flow)
-        return await self._services.requests.store_flow(flow.to_dict() if hasattr(flow, "to_dict") else flow)
 
 
 def current_context() -> Context:

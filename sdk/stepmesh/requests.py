@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stepmesh import payloads
+from stepmesh import documents, payloads
+from stepmesh.documents import FlowLike
 from stepmesh.errors import BlobNotFound, FlowInvalid, FlowNotFound, RequestRefused, RunNotFound
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
 from stepmesh_broker.ports import Broker
@@ -91,9 +92,14 @@ class Requests:
             self._info = await self.ask(GetInfo(), Info)
         return self._info
 
-    async def store_flow(self, document: Any) -> FlowId:
-        """Store a flow given as JSON-like data; returns its content id. Raises `FlowInvalid` with diagnostics."""
-        answer = await self.ask(StoreFlow(payloads.write(document)), FlowStored)
+    async def flow_id(self, flow: FlowLike) -> FlowId:
+        """The id of a flow; stored first unless it is given by its id. Raises `FlowInvalid`, `BadFlow`."""
+        known = documents.known_id(flow)
+        return await self.store_flow(flow) if known is None else known
+
+    async def store_flow(self, flow: FlowLike) -> FlowId:
+        """Store a flow; returns its content id. Raises `FlowInvalid` with diagnostics, `BadFlow` when it cannot be read."""
+        answer = await self.ask(StoreFlow(payloads.write(documents.document(flow))), FlowStored)
         if not answer.stored:
             found = msgspec.json.decode(answer.diagnostics)
             worst = next((one for one in found if one.get("level") != "warning"), None) or {}

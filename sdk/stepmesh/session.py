@@ -37,6 +37,8 @@ LEAVING_SHARE = 0.25
 """Part of the drain's grace period that is kept for stopping tasks and posting results."""
 LEAVING_MOST_S = 5.0
 """... but at most this many seconds."""
+HURRY_S = 1.0
+"""The same after a second stop, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,6 @@ class Session:
         self._hurried.set()
         self._change.set()
         self.stop()
-
-    @property
-    def leaving(self) -> bool:
-        """Whether `stop()` was called."""
-        return self._leaving.is_set()
 
     @property
     def stuck(self) -> int:
@@ -221,10 +218,12 @@ class Session:
         for attempt in self._attempts():
             if not attempt.live:
                 self.execution.stop(attempt, Why.LEAVING)
-        await self._until_idle(until - reserve_s, hurried=True)
+        await self._until_idle(until - reserve_s)
+        until = min(until, self._loop.time() + (HURRY_S if self._hurried.is_set() else reserve_s))
         for attempt in self._attempts():
             self.execution.stop(attempt, Why.LEAVING)
-        await self._until_idle(until - reserve_s / 2, hurried=False)
+        self._hurried.clear()
+        await self._until_idle((until + self._loop.time()) / 2)
         for attempt in tuple(self.execution.live):
             self.execution.give_up(attempt)
         await self._within(until, asyncio.ensure_future(self.outbox.flushed()))
@@ -233,8 +232,8 @@ class Session:
         await asyncio.wait([task], timeout=max(0.0, until - self._loop.time()))
         task.cancel()
 
-    async def _until_idle(self, until: float, hurried: bool) -> None:
-        while self.execution.live and (left := until - self._loop.time()) > 0 and not (hurried and self._hurried.is_set()):
+    async def _until_idle(self, until: float) -> None:
+        while self.execution.live and (left := until - self._loop.time()) > 0 and not self._hurried.is_set():
             self._change.clear()
             try:
                 await asyncio.wait_for(self._change.wait(), left)
