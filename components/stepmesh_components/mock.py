@@ -32,7 +32,7 @@ class Behavior:
 def mock_component(path: str, described: Mapping[str, Any]) -> Component:
     """The component of one entry of a mock plugin's `components`. Raises `BadComponent`."""
     _only(described, {"input_schema", "output_schema", "behaviors", "description"}, f"mock component {path}")
-    behaviors = described.get("behaviors") or {}
+    behaviors = described.get("behaviors", {})
     if not isinstance(behaviors, Mapping):
         raise BadComponent(f"mock component {path}: behaviors is not an object", hint="write {'{\"x\": 1}': {outcome: success, result: 2}}")
     known = {_key(path, text): _behavior(f"mock component {path}, input {text}", told) for text, told in behaviors.items()}
