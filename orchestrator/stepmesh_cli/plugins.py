@@ -14,7 +14,7 @@ from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.session import EngineSettings
 
 if TYPE_CHECKING:
-    from stepmesh_orchestrator.config import Config, Plugin
+    from stepmesh_orchestrator.config import Config, NatsPlugin, WorkerPlugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def parts_of(config: Config | None) -> Parts:
             mocks[plugin.pool_of(name)] = {
                 path: component.model_dump(by_alias=True, exclude_unset=True) for path, component in plugin.components.items()
             }
-        elif plugin.type in ("worker", "nats"):
+        elif plugin.type == "worker" or plugin.type == "nats":
             processes.extend(_processes(name, plugin, config))
         elif plugin.type != "builtin":
             warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
@@ -70,8 +70,8 @@ def _prefixes(config: Config) -> dict[str, str]:
     return found
 
 
-def _processes(name: str, plugin: Plugin, config: Config) -> list[WorkerProcess]:
-    if plugin.type not in ("worker", "nats") or plugin.command is None:
+def _processes(name: str, plugin: WorkerPlugin | NatsPlugin, config: Config) -> list[WorkerProcess]:
+    if plugin.command is None:
         return []
     count = plugin.instances if plugin.type == "worker" else 1
     environment = {"STEPMESH_POOL": plugin.pool_of(name), **plugin.env}

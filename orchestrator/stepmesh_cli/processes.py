@@ -70,7 +70,7 @@ class Supervisor:
         for sign, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
             for process in self._alive.values():
                 _send(process, sign)
-            done, waiting = await asyncio.wait(self._keepers, timeout=patience)
+            _, waiting = await asyncio.wait(self._keepers, timeout=patience)
             if not waiting:
                 break
             log.warning("%d worker processes did not drain within %g s and are killed", len(waiting), grace_s)
@@ -89,7 +89,9 @@ class Supervisor:
                 self._failed(given_up(wanted, code, last))
                 return
             pause = first if loop.time() - began > HEALTHY_AFTER_S else pause
-            log.warning("worker %s ended with code %s and starts again in %.1f s; last lines: %s", wanted.label, code, pause, " | ".join(last))
+            log.warning(
+                "worker %s ended with code %s and starts again in %.1f s; last lines: %s", wanted.label, code, pause, " | ".join(last)
+            )
             await self._pause(pause)
             pause = min(pause * 2, most)
 
