@@ -26,20 +26,20 @@ _NULL = msgspec.Raw(b"null")
 
 class _Eval(msgspec.Struct, forbid_unknown_fields=True):
     flow_id: str | None = None
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL
     input: msgspec.Raw = _NULL
     variables: dict[str, msgspec.Raw] | None = None
 
 
 class _Map(msgspec.Struct, forbid_unknown_fields=True):
     items: list[msgspec.Raw]
-    workflow: msgspec.Raw | None = None
+    workflow: msgspec.Raw = _NULL
     flow_id: str | None = None
     max_concurrency: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Iterate(msgspec.Struct, forbid_unknown_fields=True):
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL
     flow_id: str | None = None
     initial_input: msgspec.Raw = _NULL
     max_iterations: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -149,16 +149,17 @@ def _start(
     step: CompiledStep,
     kind: str,
     flow_id: str | None,
-    document: msgspec.Raw | None,
+    given: msgspec.Raw,
     inputs: list[bytes],
     *,
     variables: bytes | None = None,
     item_limit: int = 0,
 ) -> None:
+    document = None if given == _NULL else bytes(given)
     if (flow_id is None) == (document is None):
         _bad_input(session, item, step, f"/{kind}: give either the id of a stored flow or a flow, not both")
         return
-    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(bytes(document or b""))
+    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(document or b"")
     if isinstance(flow, Failure):
         failure.attempt_failed(session, item, step, flow)
     elif flow is None:
@@ -194,13 +195,13 @@ def _create(
         finish.try_end_run(session, session.state.runs[name])
 
 
-def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: msgspec.Raw | None) -> None:
-    key = flow_id.encode() if flow_id is not None else bytes(document or b"")
+def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: bytes | None) -> None:
+    key = flow_id.encode() if flow_id is not None else document or b""
     item.phases[step.index] = FETCHING
     waiting = session.awaiting_flow.setdefault(key, [])
     waiting.append((item, step.index))
     if len(waiting) == 1:
-        session.cause(NeedFlow(key, None if document is None else key))
+        session.cause(NeedFlow(key, document))
 
 
 def _depth(session: Session, run: Run) -> int:
