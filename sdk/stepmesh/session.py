@@ -28,7 +28,7 @@ from stepmesh_broker.protocol.messages import Hello, Result, Stop
 log = logging.getLogger("stepmesh.worker")
 
 READY_TASKS = 128
-"""No more frames are taken while this many tasks wait here."""
+"""No more frames are taken while this many quick tasks wait here; slow ones are not taken in advance at all."""
 FETCH_FRAMES = 8
 """Frames taken at once."""
 FETCH_RETRY_S = 0.5
@@ -155,7 +155,7 @@ class Session:
 
     def _room(self) -> int:
         execution = self.execution
-        if len(execution.ready) >= READY_TASKS or len(self.leases.waiting) >= 4 * self._limits.concurrency:
+        if len(execution.ready) >= (READY_TASKS if execution.quick else 1) or len(self.leases.waiting) >= 4 * self._limits.concurrency:
             return 0
         return min(execution.slots.free, FETCH_FRAMES)
 
