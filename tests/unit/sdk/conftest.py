@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from stepmesh import Worker
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.protocol import codec, subjects
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, RunId
+from stepmesh_broker.protocol.api import ItemResult, RunInfo, RunSummary
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import (
     FORMAT,
     Accepted,
@@ -155,6 +157,38 @@ class Shard:
         return codec.encode(Accepted(message.run))
 
 
+class Api:
+    """The api subject: answers by message type, from functions that a test sets; remembers what was asked."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+        self.asked: list[Any] = []
+        self.answers: dict[type, Callable[[Any], Any]] = {}
+        self._serving: Any = None
+
+    async def open(self) -> None:
+        self._serving = await self.broker.serve(subjects.api(NAMESPACE), self._answer)
+
+    async def be_away(self) -> None:
+        await self._serving.close()
+
+    async def _answer(self, data: bytes) -> bytes:
+        request = codec.decode_api_request(data)
+        self.asked.append(request)
+        made = self.answers[type(request)](request)
+        return codec.encode(await made if asyncio.iscoroutine(made) else made)
+
+
+def run_info(run: str, status: str = "completed", results: list[Any] | None = None, partition: int = 0) -> RunInfo:
+    """A run's state with decoded FlowResults."""
+    items = [ItemResult(n, "completed", msgspec.json.encode(result), 1) for n, result in enumerate(results or [])]
+    total = len(items)
+    summary = RunSummary(
+        RunId(run), NAMESPACE, Partition(partition), FlowId("f" * 64), "flow", status, total, total, 0, 0, 1, 2, RunId(run), None, None
+    )
+    return RunInfo(summary, items)
+
+
 def make_task(component: str, input: Any = None, step: int = 0, **fields: Any) -> Task:
     data = input if isinstance(input, bytes) else msgspec.json.encode(input)
     known: dict[str, Any] = {"run": RUN, "item": 0, "attempt": 1, "dispatch": 1, "step_id": f"s{step}", **fields}
@@ -188,6 +222,22 @@ async def shard(time_passes: None, bus: MemoryBus) -> AsyncIterator[Shard]:
     await one.open()
     yield one
     await connection.close()
+
+
+@pytest.fixture
+async def api(time_passes: None, bus: MemoryBus) -> AsyncIterator[Api]:
+    connection = MemoryBroker(bus, NAMESPACE)
+    await connection.connect()
+    one = Api(connection)
+    await one.open()
+    yield one
+    await connection.close()
+
+
+@pytest.fixture
+def info() -> Callable[..., RunInfo]:
+    """`info(run, status, results, partition)`."""
+    return run_info
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import msgspec
 import pytest
+
 from stepmesh import Worker
 from stepmesh_broker.protocol.messages import ErrorCode, Verdict
 
@@ -87,7 +89,7 @@ async def test_not_ready_is_asked_again_with_growing_pauses(shard, running, task
     async with running(worker):
         await shard.send(task("/work", claim_first=True))
         await shard.until_results(1)
-    pauses = [b - a for a, b in zip(times, times[1:], strict=False)]
+    pauses = [b - a for a, b in itertools.pairwise(times)]
     assert pauses == sorted(pauses)
     assert 0.04 < pauses[0] < 0.2
     assert pauses[-1] == pytest.approx(2.0, abs=0.1)

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import msgspec
 import pytest
+
 from stepmesh import Worker, current_context
 from stepmesh_broker.protocol.messages import ErrorCode
 
@@ -73,7 +74,7 @@ async def test_a_timeout_that_never_suspends_leaves_the_next_component_alone(go)
 
     @worker.component
     async def quick():
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.5):  # noqa: ASYNC100 - that it never suspends is the point
             return "quick"
 
     @worker.component

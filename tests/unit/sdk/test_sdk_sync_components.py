@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 import msgspec
 import pytest
+
 from stepmesh import Worker, current_context
 from stepmesh.leases import Timing
 from stepmesh_broker.protocol.messages import ErrorCode, Verdict

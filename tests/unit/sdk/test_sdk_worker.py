@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+
 from stepmesh import StepmeshError, Worker
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.protocol import codec
