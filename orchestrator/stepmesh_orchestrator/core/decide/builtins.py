@@ -12,7 +12,7 @@ from stepmesh_orchestrator.core.decide import failure, results, subruns
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import StepSleeping
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
-from stepmesh_orchestrator.core.flow.durations import parse_duration
+from stepmesh_orchestrator.core.flow.durations import parse_duration_ms
 from stepmesh_orchestrator.core.instants import parse_instant_ms
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
@@ -55,7 +55,7 @@ def _due(request: _Sleep, now: int) -> int:
     if request.duration_ms is not None:
         due = now + int(request.duration_ms)
     elif request.duration is not None:
-        due = now + parse_duration(request.duration)
+        due = now + parse_duration_ms(request.duration)
     else:
         due = parse_instant_ms(str(request.until))
     if due - now > MAX_SLEEP_MS:

@@ -20,7 +20,7 @@ _ISO = re.compile(rf"P(?:{_NUMBER}W)?(?:{_NUMBER}D)?(?:T(?=[0-9])(?:{_NUMBER}H)?
 _ISO_UNITS_MS = (604_800_000, 86_400_000, 3_600_000, 60_000, 1_000)
 
 
-def parse_duration(value: Any) -> int:
+def parse_duration_ms(value: Any) -> int:
     """Milliseconds, rounded half to even. Raises `ValueError` with the accepted forms for anything else, negatives included."""
     milliseconds = _milliseconds(value)
     if milliseconds is None or not 0 <= milliseconds <= MAX_MS:

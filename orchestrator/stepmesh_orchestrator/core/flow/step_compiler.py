@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from stepmesh_orchestrator.core.flow.codes import Code
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledStep, ErrorAction, ErrorPolicy, Validator
-from stepmesh_orchestrator.core.flow.durations import parse_duration
+from stepmesh_orchestrator.core.flow.durations import parse_duration_ms
 from stepmesh_orchestrator.core.flow.expressions import Context, compile_expression
 from stepmesh_orchestrator.core.flow.fields import Fields
 from stepmesh_orchestrator.core.flow.nodes import Node
@@ -71,7 +71,7 @@ def _duration(fields: Fields, key: str, default: int) -> int:
     if value is None:
         return default
     try:
-        return parse_duration(value)
+        return parse_duration_ms(value)
     except ValueError as problem:
         fields.report(Code.VALUE, key, str(problem))
         return default
