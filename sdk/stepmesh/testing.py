@@ -14,7 +14,6 @@ import msgspec
 from stepmesh import payloads
 from stepmesh.component import build
 from stepmesh.errors import ComponentError
-from stepmesh.leases import Timing
 from stepmesh.uuid7 import new_run_id
 from stepmesh.worker import Worker
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
@@ -38,7 +37,7 @@ async def call(
 
     `timeout_s`: limit of the attempt in seconds, 0 = none.
     """
-    worker = Worker(_POOL, namespace=_NAMESPACE, timing=Timing(fetch=0.01))
+    worker = Worker(_POOL, namespace=_NAMESPACE)
     component = build(function)
     worker.add(component)
     run = RunId(run_id or new_run_id())

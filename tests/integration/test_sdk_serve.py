@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from stepmesh.uuid7 import new_run_id
 from stepmesh_broker.nats import EmbeddedNats, NatsBroker, NatsSettings
 from stepmesh_broker.protocol import codec, subjects

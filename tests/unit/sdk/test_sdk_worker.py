@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from stepmesh import StepmeshError, Worker
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.ids import Namespace
@@ -134,6 +135,44 @@ async def test_a_worker_says_hello_at_start_regularly_and_at_the_end(shard, runn
     assert [hello.stopping for hello in shard.hellos].count(True) == 1
 
 
+@pytest.mark.parametrize(("limit", "schemas"), [(100_000, True), (5_000, False)])
+async def test_a_hello_that_is_too_large_goes_without_schemas(shard, running, bus, limit, schemas, caplog):
+    worker = Worker("cpu")
+
+    @worker.component(description="d" * 10_000)
+    async def wordy(n: int) -> int:
+        return n
+
+    bus.max_message_bytes = limit
+    async with running(worker):
+        await shard.until(lambda: bool(shard.hellos))
+    (component,) = shard.hellos[0].components
+    assert component.path == "/wordy"
+    assert (component.input_schema is not None) is schemas
+    assert ("left out" in caplog.text) is not schemas
+
+
+async def test_a_message_that_cannot_be_parked_comes_again(shard, task, bus):
+    broker = _Flaky(bus, Namespace("default"))
+    await broker.connect()
+    broker.parking_fails = 1
+    worker = make_worker()
+    job = asyncio.create_task(worker.run(broker))
+    await shard.broker.publish_tasks("cpu", b"nonsense", "bad")
+    await asyncio.wait_for(broker.parks.wait(), 60)
+    worker.stop()
+    await job
+    assert len(await shard.broker.parked()) == 1
+
+
+async def test_an_empty_frame_is_acknowledged(shard, running, task):
+    async with running(make_worker()):
+        await shard.send()
+        await shard.send(task("/double", 1))
+        await shard.until_results(1)
+    assert await shard.frames_left() == 0
+
+
 async def test_results_wait_for_a_broker_that_is_away(shard, task, bus):
     broker = _Flaky(bus, Namespace("default"))
     await broker.connect()
@@ -217,13 +256,21 @@ class _Flaky(MemoryBroker):
     def __init__(self, bus: MemoryBus, namespace: Namespace) -> None:
         super().__init__(bus, namespace)
         self.failing = 0
+        self.parking_fails = 0
+        self.parks = asyncio.Event()
         self.ids: list[str] = []
 
     async def post(self, partition, data, message_id=""):
         self.ids.append(message_id)
         if self.failing:
             self.failing -= 1
-            from stepmesh_broker.errors import BrokerUnavailable
-
             raise BrokerUnavailable("away")
         return await super().post(partition, data, message_id)
+
+    async def park(self, pool, data, reason):
+        if self.parking_fails:
+            self.parking_fails -= 1
+            raise BrokerUnavailable("away")
+        position = await super().park(pool, data, reason)
+        self.parks.set()
+        return position
