@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("explain", "stepmesh_cli.runs:explain", "Operate"),
     ("components", "stepmesh_cli.offers:components", "Operate"),
     ("pools", "stepmesh_cli.offers:pools", "Operate"),
+    ("bench", "stepmesh_cli.bench.command:bench", "Measure"),
     ("doctor", "stepmesh_cli.doctor:doctor", "Operate"),
     ("completion", "stepmesh_cli.completion:completion", "Operate"),
 )
