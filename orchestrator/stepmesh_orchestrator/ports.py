@@ -13,7 +13,6 @@ from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
 
-
 __all__ = [
     "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Ownership",
     "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
@@ -185,7 +184,8 @@ class Store(Protocol):
         ...
 
     async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
-        """Upsert rows, in one transaction with the position that they bring the partition's projection to."""
+        """Upsert rows, in one transaction with the position that they bring the partition's projection to. A sequence below the
+        position already held changes nothing (its rows are there, or newer ones); the same sequence may come in several calls."""
         ...
 
     async def projected(self, partition: Partition) -> int:

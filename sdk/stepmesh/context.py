@@ -13,13 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from stepmesh import payloads
+from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle, value_of
-from stepmesh_broker.protocol.api import RunInfo
+from stepmesh_broker.protocol.api import BlobData, RunInfo
 from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ParentRef, Submit
 
@@ -138,17 +139,23 @@ class Context:
         finally:
             attempt.blocked.discard(future.cancel)
 
-    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
-        """Store bytes or a JSON value by content; returns its id."""
-        return await self._services.requests.put_blob(data, filename, content_type)
+    async def put_blob(
+        self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"
+    ) -> BlobId:
+        """Store bytes or a JSON value by content; returns its id. `kind` says what a JSON value is."""
+        return await self._services.requests.put_blob(data, filename, content_type, kind)
 
     async def get_blob(self, blob_id: str) -> Any:
         """Bytes, or the decoded JSON value. Raises `BlobNotFound`."""
         return await self._services.requests.get_blob(blob_id)
 
+    async def read_blob(self, blob_id: str) -> BlobData:
+        """A blob as it is stored, with its kind; its bytes are JSON text unless the kind is binary. Raises `BlobNotFound`."""
+        return await self._services.requests.read_blob(blob_id)
+
     async def submit_run(
         self,
-        flow: Any,
+        flow: FlowLike,
         inputs: Sequence[Any],
         *,
         key: str | None = None,
@@ -166,7 +173,7 @@ class Context:
         key = key if key is not None else f"#{attempt.children}"
         task = attempt.task
         run = child_run_id(task.run, f"{task.item}/{task.step}/{key}")
-        flow_id = await self._flow_id(flow)
+        flow_id = await requests.flow_id(flow)
         parent = ParentRef(attempt.root, task.run, task.item, task.step, key)
         request = Submit(
             run,
@@ -188,7 +195,7 @@ class Context:
         handle = RunHandle(self._services.requests, RunId(run_id), waiting=lambda: self._services.park(self._attempt))
         return await (handle.wait(timeout) if wait else handle.info())
 
-    async def evaluate_flow(self, flow: Any, input: Any, *, key: str | None = None, variables: Mapping[str, Any] | None = None) -> Any:
+    async def evaluate_flow(self, flow: FlowLike, input: Any, *, key: str | None = None, variables: Mapping[str, Any] | None = None) -> Any:
         """Run a flow (document, `Flow` or id) on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowInvalid`."""
         handle = await self.submit_run(flow, [input], key=key, variables=variables)
         info = await handle.wait()
@@ -199,11 +206,6 @@ class Context:
     ) -> Any:
         """Run a stored flow on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowNotFound`."""
         return await self.evaluate_flow(FlowId(flow_id), input, key=key, variables=variables)
-
-    async def _flow_id(self, flow: Any) -> FlowId:
-        if isinstance(flow, str):
-            return FlowId(flow)
-        return await self._services.requests.store_flow(flow.to_dict() if hasattr(flow, "to_dict") else flow)
 
 
 def current_context() -> Context:

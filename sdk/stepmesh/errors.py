@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.messages import ErrorCode
 
 __all__ = [
     "BadComponent",
+    "BadFlow",
     "BlobNotFound",
     "BrokerError",
     "BrokerUnavailable",
@@ -150,6 +151,12 @@ class FlowInvalid(RequestRefused):
     def __init__(self, message: str, diagnostics: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message, hint="correct the flow and store it again")
         self.diagnostics = list(diagnostics)
+
+
+class BadFlow(StepmeshError):
+    """A flow cannot be built or read from what was given."""
+
+    default_code = "SM-2101"
 
 
 class WaitTimeout(StepmeshError):

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from stepmesh.errors import BadComponent, InvalidInput
+from stepmesh.paths import path_text, step_text
 
 Reader = Callable[[bytes], Any]
 """JSON text → value. Raises `InvalidInput` with `data = {path, violations: [{path, message}]}`."""
@@ -74,7 +75,7 @@ def _pydantic_reader(annotation: Any) -> Reader:
             return adapter.validate_json(data)
         except pydantic.ValidationError as problem:
             found = problem.errors(include_url=False, include_context=False, include_input=False)
-            raise _violated([(_path(error["loc"]), error["msg"]) for error in found]) from problem
+            raise _violated([(path_text(error["loc"]), error["msg"]) for error in found]) from problem
 
     return read
 
@@ -86,16 +87,14 @@ def _violated(found: list[tuple[str, str]]) -> InvalidInput:
     return InvalidInput(f"invalid input: {message} at {path}{more}", path=path, data={"path": path, "violations": violations})
 
 
-def _path(parts: tuple[int | str, ...]) -> str:
-    return "$" + "".join(f"[{part}]" if isinstance(part, int) else _field(part) for part in parts)
+def schema(annotation: Any, lenient: bool = False) -> bytes | None:
+    """JSON Schema as JSON text; None when anything goes. A type without one counts as anything if `lenient`, else raises `BadComponent`."""
 
+    def unknown(kind: type) -> dict[str, Any]:
+        if lenient or kind is object:
+            return {"description": f"any JSON value ({kind.__qualname__})"}  # msgspec takes an empty schema for none
+        raise NotImplementedError
 
-def _field(name: str) -> str:
-    return f".{name}" if name.isidentifier() else f"[{msgspec.json.encode(name).decode()}]"
-
-
-def schema(annotation: Any) -> bytes | None:
-    """JSON Schema as JSON text; None when anything goes. Raises `BadComponent` for a type without one."""
     if annotation in (Any, object, dict, msgspec.Raw):
         return None
     if holds_pydantic(annotation):
@@ -103,7 +102,7 @@ def schema(annotation: Any) -> bytes | None:
 
         return msgspec.json.encode(pydantic.TypeAdapter(annotation).json_schema())
     try:
-        return msgspec.json.encode(msgspec.json.schema(annotation))
+        return msgspec.json.encode(msgspec.json.schema(annotation, schema_hook=unknown))
     except TypeError as problem:
         raise BadComponent(f"no JSON Schema for {annotation!r}: {problem}", hint=_HINT) from problem
 
@@ -167,13 +166,13 @@ def _refuse_nan(value: Any, path: str) -> None:
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """The direct parts of a container, each with its path step."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        yield from ((f"[{index}]", part) for index, part in enumerate(value))
+        yield from ((step_text(index), part) for index, part in enumerate(value))
     elif isinstance(value, dict):
-        yield from ((_field(str(key)), part) for key, part in value.items())
+        yield from ((step_text(str(key)), part) for key, part in value.items())
     elif isinstance(value, msgspec.Struct):
-        yield from ((_field(name), getattr(value, name)) for name in value.__struct_fields__)
+        yield from ((step_text(name), getattr(value, name)) for name in value.__struct_fields__)
     elif hasattr(type(value), "__dataclass_fields__"):
-        yield from ((_field(field.name), getattr(value, field.name)) for field in dataclasses.fields(value))
+        yield from ((step_text(field.name), getattr(value, field.name)) for field in dataclasses.fields(value))
     elif hasattr(value, "model_dump"):
         yield from _parts(value.model_dump())
     elif type(value).__module__ == "numpy" and getattr(value, "ndim", False):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from importlib.metadata import PackageNotFoundError, version
 
 from stepmesh.component import Components
 from stepmesh.errors import StepmeshError
 from stepmesh.execution import Limits
 from stepmesh.instrument import Instrument
 from stepmesh.leases import Timing
+from stepmesh.serving import serve
 from stepmesh.session import Identity, Session
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
@@ -58,7 +58,10 @@ class Worker(Components):
         self.drain_grace_s = drain_grace_s
         self.instrument = instrument
         self.timing = timing or Timing()
+        self.stuck = 0
+        """Attempts of the last run that went on although they were told to stop."""
         self._session: Session | None = None
+        self._stops = 0
 
     async def run(self, broker: Broker) -> None:
         """Work over a connected broker until `stop()`; then drain. Raises `BrokerUnavailable` when it cannot begin."""
@@ -67,18 +70,30 @@ class Worker(Components):
         payload = min(self.payload_limit_bytes, broker.max_message_bytes - 4096)
         limits = Limits(self.concurrency, payload, self.cancel_grace_s)
         session = self._session = Session(broker, self._identity(), self, limits, self.timing, self.instrument)
+        self._tell(session)
         try:
             await session.run(self.drain_grace_s)
         finally:
-            self._session = None
+            self.stuck, self._session, self._stops = session.stuck, None, 0
+
+    def serve(self, url: str | None = None) -> None:
+        """Run as this process: connect, work until SIGTERM or SIGINT, drain. `url`: default STEPMESH_URL, or the nearest `stepmesh up`.
+
+        Raises `EndpointNotFound`, `BrokerUnavailable`.
+        """
+        serve(self, url)
 
     def stop(self) -> None:
         """Drain: no new task, finish or hand back what runs, then `run` returns. A second call does not wait for running tasks."""
+        self._stops += 1
         if self._session is not None:
-            if self._session.leaving:
-                self._session.hurry()
-            else:
-                self._session.stop()
+            self._tell(self._session)
+
+    def _tell(self, session: Session) -> None:
+        if self._stops == 1:
+            session.stop()
+        elif self._stops > 1:
+            session.hurry()
 
     def _identity(self) -> Identity:
         prefix = self.name or platform.node() or "worker"
@@ -87,6 +102,8 @@ class Worker(Components):
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # late: slow to import, and a client never needs it
+
     try:
         return version("stepmesh")
     except PackageNotFoundError:

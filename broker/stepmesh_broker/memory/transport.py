@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import islice
-from typing import Protocol
 from weakref import WeakSet
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge
@@ -18,13 +17,9 @@ from stepmesh_broker.memory.clock import wait
 from stepmesh_broker.memory.inbox import MemoryInbox
 from stepmesh_broker.memory.talk import Listener, Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Responder
+from stepmesh_broker.ports import Handler, Parked, PoolDepth, Responder, Subscription
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject, checked_name
-
-
-class _Closable(Protocol):
-    async def close(self) -> None: ...
 
 
 class MemoryBroker:
@@ -34,7 +29,7 @@ class MemoryBroker:
         self._bus = bus
         self._namespace = Namespace(checked_name("namespace", namespace))
         self._open = False
-        self._mine: WeakSet[_Closable] = WeakSet()
+        self._mine: WeakSet[Subscription] = WeakSet()
 
     @property
     def max_message_bytes(self) -> int:

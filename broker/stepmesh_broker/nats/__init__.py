@@ -1,0 +1,7 @@
+"""NATS JetStream backend of the Broker port, and a nats-server of our own; the only door to nats-py."""
+
+from stepmesh_broker.nats.embedded import EmbeddedNats, find_nats_server, read_endpoint
+from stepmesh_broker.nats.settings import NatsSettings
+from stepmesh_broker.nats.transport import NatsBroker
+
+__all__ = ["EmbeddedNats", "NatsBroker", "NatsSettings", "find_nats_server", "read_endpoint"]

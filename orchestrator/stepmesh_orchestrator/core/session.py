@@ -13,12 +13,14 @@ from typing import Protocol
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
 from stepmesh_orchestrator.core.effects import Effect
-from stepmesh_orchestrator.core.events import Event
+from stepmesh_orchestrator.core.events import Event, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import Item, Run, State, Tree
+
+DEFAULT_BACKOFF = Backoff()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory."""
 
     transport_max_retries: int = 3
-    backoff: Backoff = Backoff()
+    backoff: Backoff = DEFAULT_BACKOFF
     default_max_concurrency: int = 10
     item_window: int = 10_000
     max_depth: int = 32
@@ -46,6 +48,17 @@ class Flows(Protocol):
     def by_text(self, document: bytes) -> CompiledFlow | Failure | None:
         """By document text; None when it was not stored and compiled yet, a failure when it is no valid flow."""
         ...
+
+
+class _Given:
+    """A look-up that has one answer."""
+
+    def __init__(self, flow: CompiledFlow) -> None:
+        self._flow = flow
+
+    def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
+        """The flow given."""
+        return self._flow
 
 
 @dataclass(slots=True)
@@ -76,6 +89,11 @@ class Session:
         """Apply an event and keep it for the frame."""
         self.events.append(event)
         apply(self.state, event, self.now, self.flows, self.rows)
+
+    def create(self, event: RunCreated, flow: CompiledFlow) -> None:
+        """`emit` for a new run. Its flow is given: the registry may have dropped it since it was looked up."""
+        self.events.append(event)
+        apply(self.state, event, self.now, _Given(flow), self.rows)
 
     def resolve(self, item: Item, step: int) -> None:
         """The step has its outcome: tell its dependents, and see what its tree may start."""

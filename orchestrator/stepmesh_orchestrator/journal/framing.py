@@ -61,7 +61,7 @@ def seal_snapshot(partition: Partition, sequence: int, chain: bytes, payload: by
 
 def snapshot_defect(partition: Partition, snapshot: StoredSnapshot) -> str:
     """Why it must not be used; empty when its seal holds."""
-    if (type(snapshot.crc), type(snapshot.chain), type(snapshot.payload)) != (int, bytes, bytes):
+    if [type(field) for field in snapshot] != [int, int, bytes, bytes] or not 0 <= snapshot.sequence < 1 << 64:
         return "its fields have other types than were written"
     intact = seal_snapshot(partition, snapshot.sequence, snapshot.chain, snapshot.payload)
     return "" if intact == snapshot else "its checksum does not match"

@@ -19,7 +19,7 @@ from stepmesh_orchestrator.journal.framing import ChainWalk
 from stepmesh_orchestrator.journal.rules import JournalBroken, JournalUnavailable, checked, corrupt
 from stepmesh_orchestrator.journal.sqlite_tables import Tables, prepare
 from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, JournalFull, Ownership, Snapshot
-from stepmesh_orchestrator.sqlite import Fault, SqliteThread, classify, connect, describe, make_folder
+from stepmesh_orchestrator.sqlite import Fault, SqliteThread, classify, connect, connect_first, describe
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +122,7 @@ class SqliteJournal:
         return [(stored.sequence, trouble) for stored, trouble in rows if trouble]
 
     def _connect_writer(self) -> sqlite3.Connection:
-        make_folder(self._path.parent)
-        connection = connect(self._path, self._busy_seconds)
+        connection = connect_first(self._path, self._busy_seconds)
         try:
             self._tables.journal_id = prepare(connection, self._where)
         except BaseException:
@@ -137,8 +136,8 @@ class SqliteJournal:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        fault = classify(error) if isinstance(error, sqlite3.Error) else Fault.DENIED
+        fault = classify(error)
         message, hint = describe(error, f"the journal {self._path}")
         if fault is Fault.CORRUPT:
-            hint = f"run: stepmesh journal verify --data {self._where}"
+            hint = f"run: stepmesh journal repair --data {self._where}, which keeps a copy of the damaged file"
         return _ERRORS.get(fault, JournalError)(message, hint=hint)

@@ -25,10 +25,10 @@ from stepmesh_orchestrator.journal.rules import (
     snapshot_trouble,
 )
 from stepmesh_orchestrator.ports import Ownership, Snapshot
-from stepmesh_orchestrator.sqlite import Fault, classify
+from stepmesh_orchestrator.sqlite import ERRORS, Fault, classify
 
 APPLICATION_ID = 0x53544D4A  # "STMJ" in the file's header: https://www.sqlite.org/fileformat.html#application_id
-BATCH_FRAMES = 256
+BATCH_FRAMESS = 256
 BATCH_BYTES = 4 << 20
 
 _SCHEMA = (
@@ -40,8 +40,9 @@ _SCHEMA = (
     """CREATE TABLE snapshots(partition INTEGER NOT NULL, sequence INTEGER NOT NULL, crc INTEGER NOT NULL,
         chain BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY(partition, sequence)) WITHOUT ROWID""",
 )
-_FRAME = "SELECT sequence, epoch, crc, chain, payload FROM frames WHERE partition=? AND sequence"
-_SNAPSHOTS = "SELECT sequence, crc, chain, payload FROM snapshots WHERE partition=? ORDER BY sequence DESC"
+SELECT_HEAD = "SELECT epoch, head, head_chain, trimmed, trimmed_chain FROM owners WHERE partition=?"
+SELECT_FRAMES = "SELECT sequence, epoch, crc, chain, payload FROM frames WHERE partition=? AND sequence"
+SELECT_SNAPSHOTS = "SELECT sequence, crc, chain, payload FROM snapshots WHERE partition=? ORDER BY sequence DESC"
 
 
 class Batch(NamedTuple):
@@ -63,8 +64,7 @@ class Tables:
 
     def head(self, connection: sqlite3.Connection, partition: Partition) -> Head | None:
         """None when nobody ever owned the partition. Raises `JournalCorrupt` when frames say otherwise."""
-        select = "SELECT epoch, head, head_chain, trimmed, trimmed_chain FROM owners WHERE partition=?"
-        row = connection.execute(select, (partition,)).fetchone()
+        row = connection.execute(SELECT_HEAD, (partition,)).fetchone()
         if row is not None:
             return Head(*row)
         if connection.execute("SELECT 1 FROM frames WHERE partition=?", (partition,)).fetchone():
@@ -74,7 +74,7 @@ class Tables:
     def acquire(self, connection: sqlite3.Connection, partition: Partition, owner: str) -> Ownership:
         """See the port."""
         head = self.head(connection, partition) or self._empty(partition)
-        last = connection.execute(_FRAME + ">? ORDER BY sequence DESC LIMIT 1", (partition, head.trimmed)).fetchone()
+        last = connection.execute(SELECT_FRAMES + ">? ORDER BY sequence DESC LIMIT 1", (partition, head.trimmed)).fetchone()
         if last is not None and last[0] > head.sequence:
             raise corrupt(self.where, partition, last[0], "it is above the last frame that the owner's record names")
         frame = StoredFrame(*last) if last is not None and last[0] == head.sequence else None
@@ -101,12 +101,12 @@ class Tables:
         frames: list[StoredFrame] = []
         size = 0
         try:
-            for row in connection.execute(_FRAME + ">? ORDER BY sequence", (partition, after)):
+            for row in connection.execute(SELECT_FRAMES + ">? ORDER BY sequence", (partition, after)):
                 frames.append(StoredFrame(*row))
                 size += len(row[4])
-                if len(frames) == BATCH_FRAMES or size >= BATCH_BYTES:
+                if len(frames) == BATCH_FRAMESS or size >= BATCH_BYTES:
                     return Batch(frames, link, head, True, "")
-        except sqlite3.Error as error:
+        except ERRORS as error:
             if classify(error) is not Fault.CORRUPT:
                 raise
             return Batch(frames, link, head, False, str(error))
@@ -126,7 +126,7 @@ class Tables:
     def snapshots(self, connection: sqlite3.Connection, partition: Partition) -> list[tuple[StoredSnapshot, str]]:
         """All of them, newest first, each with what is wrong with it (empty when it is good)."""
         head = self.head(connection, partition) or self._empty(partition)
-        rows = [StoredSnapshot(*row) for row in connection.execute(_SNAPSHOTS, (partition,))]
+        rows = [StoredSnapshot(*row) for row in connection.execute(SELECT_SNAPSHOTS, (partition,))]
         return [(row, snapshot_trouble(partition, head, row, self._link(connection, partition, head, row.sequence)[1])) for row in rows]
 
     def trim(self, connection: sqlite3.Connection, partition: Partition, through: int) -> None:
@@ -157,9 +157,7 @@ def prepare(connection: sqlite3.Connection, where: str) -> str:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            for statement in (*_SCHEMA, f"PRAGMA application_id={APPLICATION_ID}"):
-                connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES('format', ?), ('journal_id', ?)", (str(FORMAT), secrets.token_hex(16)))
+            create(connection, secrets.token_hex(16))
         journal_id = identify(connection, where)
         connection.execute("COMMIT")
     except BaseException:
@@ -167,6 +165,13 @@ def prepare(connection: sqlite3.Connection, where: str) -> str:
             connection.execute("ROLLBACK")
         raise
     return journal_id
+
+
+def create(connection: sqlite3.Connection, journal_id: str) -> None:
+    """The tables of a new journal."""
+    for statement in (*_SCHEMA, f"PRAGMA application_id={APPLICATION_ID}"):
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES('format', ?), ('journal_id', ?)", (str(FORMAT), journal_id))
 
 
 def identify(connection: sqlite3.Connection, where: str) -> str:

@@ -81,7 +81,9 @@ class Outbox:
         pending = batch
         while pending:
             outcomes = await asyncio.gather(*map(self._publish_one, pending), return_exceptions=True)
-            failed = [(departure, outcome) for departure, outcome in zip(pending, outcomes, strict=True) if isinstance(outcome, BaseException)]
+            failed = [
+                (departure, outcome) for departure, outcome in zip(pending, outcomes, strict=True) if isinstance(outcome, BaseException)
+            ]
             for _, outcome in failed:
                 if not isinstance(outcome, BrokerUnavailable):
                     _report(outcome)

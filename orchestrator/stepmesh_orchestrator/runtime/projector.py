@@ -59,8 +59,8 @@ class Projector:
     async def _write(self) -> None:
         runs: dict[str, RunRow] = {}
         items: list[ItemRow] = []
-        turns = sequence = 0
-        for sequence, rows in self._queue:
+        turns = 0
+        for _, rows in self._queue:
             turns += 1
             for row in rows:
                 if isinstance(row, RunRow):
@@ -69,6 +69,7 @@ class Projector:
                     items.append(row)
             if len(runs) + len(items) >= _MAX_ROWS:
                 break
+        sequence = self._queue[turns - 1][0]
         try:
             await self._store.project(self._partition, sequence, list(runs.values()), items)
         except StepmeshError as problem:

@@ -72,5 +72,7 @@ async def _load_flows(turn: Turn, flows: FlowRegistry) -> None:
 async def _load(flows: FlowRegistry, flow: FlowId, overrides: bytes | None) -> None:
     if await flows.load(flow, overrides) is None:
         raise JournalError(
-            f"the journal names flow {flow}, which the store does not have", code="SM-4005", hint="restore the store that belongs to this journal"
+            f"the journal names flow {flow}, which the store does not have",
+            code="SM-4005",
+            hint="restore the store that belongs to this journal",
         )

@@ -9,6 +9,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from stepmesh_orchestrator.sqlite.wal import check_log
+
 PAGE_BYTES = 4096
 
 
@@ -28,6 +30,13 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_first(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """What a writer begins with: makes the folder, checks the log that a crash may have left, then `connect`."""
+    make_folder(path.parent)
+    check_log(path)
+    return connect(path, busy_seconds)
 
 
 def make_folder(folder: Path) -> None:

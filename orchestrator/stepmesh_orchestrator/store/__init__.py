@@ -1,5 +1,6 @@
 """Backends of the Store port."""
 
 from stepmesh_orchestrator.store.memory import MemoryStore
+from stepmesh_orchestrator.store.sqlite import SqliteStore, StoreCorrupt, StoreFull, StoreUnavailable
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryStore", "SqliteStore", "StoreCorrupt", "StoreFull", "StoreUnavailable"]

@@ -11,6 +11,7 @@ from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
+
 def begin(session: Session, item: Item, target: int) -> None:
     """Nothing blocks the target: give it an outcome, or set it going when its tree has a slot."""
     flow = item.run.flow

@@ -130,5 +130,3 @@ def forget_finished(state: State, before_ms: int, keep: int) -> None:
         del state.finished[run_id]
         if key is not None and state.keys.get(key) == run_id:
             del state.keys[key]
-
-

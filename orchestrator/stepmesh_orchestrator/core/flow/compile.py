@@ -144,7 +144,7 @@ def _step(step: dict[str, Any], index: int, indexes: dict[str, int], schemas: Fl
 
 def _check_complexity(steps: list[CompiledStep], output: Node, findings: Findings, limits: Limits) -> None:
     """Conditional expressions are evaluated again whenever a step that they mention ends: bound that work for the whole item."""
-    plans = [plan for step in steps for plan in (step.input, step.skip)] + [output]
+    plans = [plan for step in steps for plan in (step.input, step.skip, step.on_error.default)] + [output]
     cost = sum(len(plan.mentions) * plan.size for plan in plans if isinstance(plan, Node) and not plan.static)
     if cost > limits.complexity:
         message = f"conditional expressions mention too many steps: {cost:,} evaluations, more than {limits.complexity:,}"
@@ -154,7 +154,8 @@ def _check_complexity(steps: list[CompiledStep], output: Node, findings: Finding
 def _dependents(steps: list[CompiledStep], output: Node) -> tuple[tuple[int, ...], ...]:
     found: list[list[int]] = [[] for _ in steps]
     for step in steps:
-        for mentioned in sorted({*step.input.mentions, *(step.skip.mentions if step.skip else ())}):
+        plans = (step.input, step.skip, step.on_error.default)
+        for mentioned in sorted({index for plan in plans if plan is not None for index in plan.mentions}):
             found[mentioned].append(step.index)
     for mentioned in output.mentions:
         found[mentioned].append(len(steps))

@@ -1,0 +1,231 @@
+"""One connection to a NATS server: up or down, the life of the task stream, publishing until acknowledged.
+
+Invariant: followers hear of every loss and every return of the connection, and acknowledgements are only sent to the life of
+the task stream that they belong to. It must not know pools, partitions or what messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import datetime
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import msgspec
+from nats.aio.client import Server
+from nats.errors import Error as NatsError
+
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable
+from stepmesh_broker.nats.settings import NatsSettings
+from stepmesh_broker.nats.streams import Streams
+from stepmesh_broker.nats.tasks import Life
+from stepmesh_broker.nats.wire import Answer, Disconnected, Wire
+from stepmesh_broker.protocol.ids import Pool, Position
+
+_log = logging.getLogger(__name__)
+_API_TIMEOUT_S = 2.0
+_PING_INTERVAL_S = 10
+_BACKOFF_S = (0.02, 2.0)
+_RETRY_S = 0.05
+
+
+class Follower(Protocol):
+    """Something that works over the connection and must know when it was lost."""
+
+    def disconnected(self) -> None:
+        """The connection was lost."""
+        ...
+
+    def reconnected(self) -> None:
+        """It is back, `Connection.life` is known again."""
+        ...
+
+
+class _Refusal(msgspec.Struct, gc=False):
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct, gc=False):
+    seq: int = 0
+    error: _Refusal | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_PubAck).decode
+
+
+class Connection:
+    """A nats-py client with JetStream. Use: `connect`, then anything, then `close`."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self.settings = settings
+        self.wire = Wire()
+        self.streams = Streams(self.wire.jetstream(timeout=_API_TIMEOUT_S), settings)
+        self.life = Life()
+        self.followers: WeakSet[Follower] = WeakSet()
+        self._born: datetime | None = None
+        self._up = asyncio.Event()
+        self._attempts = 0
+        self._closed = False
+
+    async def connect(self) -> None:
+        """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                await self.wire.connect(**self._options())
+        except (NatsError, OSError, TimeoutError) as problem:
+            reason = self.wire.last_error or problem
+            await self.wire.close()
+            raise BrokerUnavailable(
+                f"no connection to {self._where()}: {reason or type(reason).__name__}",
+                hint="is nats-server up, and are url and password right?",
+            ) from problem
+        await self._learn_life()
+        self._up.set()
+
+    async def close(self) -> None:
+        """Flush, then disconnect."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.wire.is_connected:
+            await self.settle()
+        self._up.clear()
+        await self.wire.close()
+        self.wire.forget()
+
+    async def settle(self) -> None:
+        """Wait until the server has seen all that was sent, unless the connection goes meanwhile."""
+        try:
+            await self.wire.flush(timeout=2)
+        except (NatsError, OSError) as problem:
+            _log.info("not flushed: %s", problem)
+
+    def check(self) -> None:
+        """Raises `BrokerUnavailable` when there is no connection now."""
+        if not self._up.is_set():
+            raise BrokerUnavailable(
+                f"no connection to {self._where()}", hint="call connect() first" if not self._closed else "it was closed"
+            )
+
+    async def join_pool(self, pool: Pool) -> None:
+        """Make sure of the pool's consumer, and note in which life of the stream."""
+        self._note_life((await self.streams.join_pool(pool)).created)
+
+    async def publish(self, stream: str, subject: str, data: bytes, headers: bytes = b"") -> Position:
+        """Returns the position once the server has the message. Raises `BrokerUnavailable` after `publish_timeout_s`."""
+        deadline = asyncio.get_running_loop().time() + self.settings.publish_timeout_s
+        while True:
+            answer = await self._ask(subject, data, headers, deadline)
+            if answer is None:
+                continue
+            if answer.no_responders:
+                await self._make(stream, deadline)
+                continue
+            ack = _decode_ack(answer.data)
+            if ack.error is None:
+                return Position(ack.seq)
+            refused = BrokerUnavailable if ack.error.code >= 500 else BrokerError
+            raise refused(f"{subject}: {ack.error.description}", hint=f"JetStream error {ack.error.err_code} of stream {stream}")
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        """One question, one answer. Raises `BrokerUnavailable`."""
+        answer = await self._ask(subject, data, b"", asyncio.get_running_loop().time() + timeout_s)
+        if answer is None:
+            raise BrokerUnavailable(f"the connection was lost while waiting for an answer on {subject}")
+        if answer.no_responders:
+            raise BrokerUnavailable(f"nobody serves {subject}")
+        return answer.data
+
+    async def _ask(self, subject: str, data: bytes, headers: bytes, deadline: float) -> Answer | None:
+        """None when the connection was lost meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            if not self._up.is_set():
+                async with asyncio.timeout_at(deadline):
+                    await self._up.wait()
+            return await self.wire.ask(subject, data, headers, deadline - loop.time())
+        except Disconnected:
+            return None
+        except TimeoutError as problem:
+            raise BrokerUnavailable(f"no answer on {subject} in time from {self._where()}", hint="is nats-server up?") from problem
+
+    async def _make(self, stream: str, deadline: float) -> None:
+        try:
+            await self.streams.ensure(stream)
+        except BrokerUnavailable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_RETRY_S)
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "servers": [settings.url] if isinstance(settings.url, str) else list(settings.url),
+            "user": settings.user,
+            "password": settings.password,
+            "token": settings.token,
+            "user_credentials": settings.credentials_file,
+            "tls": settings.tls,
+            "name": f"stepmesh {settings.namespace}",
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": _RETRY_S,
+            "reconnect_to_server_handler": self._next_server,
+            "ping_interval": _PING_INTERVAL_S,
+            "connect_timeout": _API_TIMEOUT_S,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "error_cb": self._error,
+        }
+
+    def _next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        """Round robin, for ever; the pause doubles from 20 ms to 2 s, of which a random half is taken off against stampedes."""
+        first, most = _BACKOFF_S
+        pause = min(most, first * 2 ** min(self._attempts, 10)) * random.uniform(0.5, 1)
+        self._attempts += 1
+        return servers[self._attempts % len(servers)], pause
+
+    async def _disconnected(self) -> None:
+        self._up.clear()
+        self.life.reachable = False
+        self.wire.forget()
+        for follower in list(self.followers):
+            follower.disconnected()
+        if not self._closed:
+            _log.warning("connection to %s lost, trying again", self._where())
+
+    async def _reconnected(self) -> None:
+        self._attempts = 0
+        while self.wire.is_connected:
+            try:
+                await self._learn_life()
+                break
+            except BrokerError as problem:
+                _log.warning("connected again, but: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+        self._up.set()
+        for follower in list(self.followers):
+            follower.reconnected()
+        _log.info("connection to %s is back", self._where())
+
+    async def _error(self, problem: Exception) -> None:
+        _log.info("nats: %s", problem or type(problem).__name__)
+
+    async def _learn_life(self) -> None:
+        info = await self.streams.find(self.streams.tasks)
+        self._note_life(info.created if info else None)
+
+    def _note_life(self, born: datetime | None) -> None:
+        if born == self._born:
+            self.life.reachable = True
+        else:
+            self.life.reachable = False
+            self.life = Life()
+            self._born = born
+
+    def _where(self) -> str:
+        urls = (self.settings.url,) if isinstance(self.settings.url, str) else self.settings.url
+        return ", ".join(url.rpartition("@")[2].removeprefix("nats://") for url in urls)

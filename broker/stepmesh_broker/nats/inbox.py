@@ -1,0 +1,128 @@
+"""A partition's inbox from JetStream, read by a consumer of its own.
+
+Invariant: messages are handed out in order of position. A reader's consumer has a name that nobody used before, begins at the
+oldest message, and is replaced after every reconnect; so order never depends on redelivery timers, and a reader that lost
+its partition can neither read nor acknowledge. It must not know what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Sequence
+
+from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
+from stepmesh_broker.nats.pull import StandingPull, heard
+from stepmesh_broker.nats.streams import Streams
+from stepmesh_broker.nats.wire import Wire, published
+from stepmesh_broker.ports import InboxEntry
+from stepmesh_broker.protocol.ids import Partition, Position
+
+READ_AHEAD = 256
+"""Messages requested beyond what was fetched: there is only one reader, so nobody else waits for them."""
+_RETRY_S = 0.1
+
+
+class NatsInbox:
+    """`Inbox` over a consumer of the inbox stream."""
+
+    def __init__(self, wire: Wire, streams: Streams, partition: Partition, after: Position) -> None:
+        self._wire = wire
+        self._streams = streams
+        self._partition = partition
+        self._acked = after
+        self._unread: deque[InboxEntry] = deque()
+        self._unacked: deque[tuple[Position, bytes]] = deque()
+        self._news = asyncio.Event()
+        self._consumer = ""
+        self._pull: StandingPull | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Begin to read at the oldest message after the last acknowledged one."""
+        self._unread.clear()
+        self._unacked.clear()
+        name = f"p{self._partition}-{secrets.token_hex(6)}"
+        stream = await self._streams.ensure(self._streams.inbox)
+        if self._acked > stream.state.last_seq:
+            self._acked = Position(0)  # a position of a stream that was lost
+        await self._streams.open_reader(self._partition, name)
+        self._consumer = name
+        self._pull = StandingPull(self._wire, self._streams.inbox, name, self._arrived, self._news.set)
+
+    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
+        """Up to `max_messages` as soon as there is one. Raises `InboxTaken`, or `BrokerUnavailable` once closed."""
+        if self._closed:
+            raise BrokerUnavailable("this inbox is closed")
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not (self._unread or self._closed) and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self._wait(max_messages, left)
+        return [self._unread.popleft() for _ in range(min(max_messages, len(self._unread)))]
+
+    async def ack(self, position: Position) -> None:
+        """Everything up to and with `position` may go. Sent, not waited for; what gets lost is acknowledged when it comes again."""
+        self._acked = max(self._acked, position)
+        done: list[bytes] = []
+        while self._unacked and self._unacked[0][0] <= position:
+            done.append(b"PUB %b 0\r\n\r\n" % self._unacked.popleft()[1])
+        if done:
+            self._wire.put(b"".join(done))
+
+    async def close(self) -> None:
+        """Stop reading; the consumer goes, the messages stay. A waiting `fetch` returns empty."""
+        if self._closed:
+            return
+        self._closed = True
+        self._news.set()
+        if self._pull is not None:
+            self._pull.give_back()
+        if self._wire.is_connected and self._consumer:
+            await self._streams.remove_consumer(self._streams.inbox, self._consumer)
+
+    def disconnected(self) -> None:
+        """The connection was lost: what is unacknowledged will be read anew."""
+        if self._pull is not None:
+            self._pull.give_back()
+        self._pull = None
+        self._unread.clear()
+        self._unacked.clear()
+
+    def reconnected(self) -> None:
+        """The connection is back."""
+        self._news.set()
+
+    async def _wait(self, max_messages: int, timeout_s: float) -> None:
+        self._news.clear()
+        if self._pull is None and self._wire.is_connected:
+            await self._reopen()
+        elif self._pull is not None and self._pull.gone:
+            await self._lost_consumer()
+        else:
+            if self._pull is not None:
+                self._pull.want(max(READ_AHEAD, max_messages))
+            await heard(self._news, timeout_s)
+
+    async def _reopen(self) -> None:
+        try:
+            if self._consumer:
+                await self._streams.remove_consumer(self._streams.inbox, self._consumer)
+            await self.open()
+        except BrokerUnavailable:
+            await asyncio.sleep(_RETRY_S)
+
+    async def _lost_consumer(self) -> None:
+        """Somebody removed the consumer: the next reader (then this one is over), or the whole stream is new."""
+        if await self._streams.readers(self._partition):
+            raise InboxTaken.of(self._partition)
+        self._pull = None
+
+    def _arrived(self, reply: bytes, data: bytes) -> None:
+        tokens = reply.split(b".")
+        position = Position(int(tokens[5 if len(tokens) == 9 else 7]))
+        if position <= self._acked:
+            self._wire.put(published(reply.decode(), b""))
+            return
+        self._unacked.append((position, reply))
+        self._unread.append(InboxEntry(position, data))
+        self._news.set()

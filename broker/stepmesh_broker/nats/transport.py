@@ -1,0 +1,190 @@
+"""`NatsBroker`: the Broker port over NATS JetStream (tasks, inboxes, dead letters) and core NATS (talk).
+
+Invariant: names and sizes are checked here, before anything is sent. It must not know what the messages mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from weakref import WeakSet
+
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError, ServerError
+
+from stepmesh_broker.errors import BrokerError, MessageTooLarge
+from stepmesh_broker.nats.connection import Connection
+from stepmesh_broker.nats.inbox import NatsInbox
+from stepmesh_broker.nats.settings import NatsSettings
+from stepmesh_broker.nats.streams import as_broker_error
+from stepmesh_broker.nats.subscription import NatsListener, NatsServer
+from stepmesh_broker.nats.tasks import NatsTaskSource
+from stepmesh_broker.nats.wire import published
+from stepmesh_broker.ports import Handler, Parked, PoolDepth, Responder, Subscription
+from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.subjects import Subject
+
+HEADER_ROOM = 16 * 1024
+"""Bytes of the server's `max_payload` kept free for headers, which it counts in."""
+_MAX_REASON = 1000
+_REASON = "Stepmesh-Reason"
+
+
+class NatsBroker:
+    """`Broker` for the namespace of its settings."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self._settings = settings
+        self._connection = Connection(settings)
+        self._wire = self._connection.wire
+        self._streams = self._connection.streams
+        self._parts: WeakSet[Subscription] = WeakSet()
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The smaller of the setting and what the server takes (known once connected)."""
+        server = self._wire.max_payload - HEADER_ROOM
+        return server if self._settings.max_message_bytes is None else min(server, self._settings.max_message_bytes)
+
+    async def connect(self) -> None:
+        """Connect; from then on this reconnects for ever, with pauses from 20 ms to 2 s."""
+        await self._connection.connect()
+
+    async def close(self) -> None:
+        """Flush, then disconnect."""
+        for part in list(self._parts):
+            await part.close()
+        await self._connection.close()
+
+    async def incarnation(self) -> str:
+        """When the task stream was made."""
+        self._connection.check()
+        return str((await self._streams.ensure(self._streams.tasks)).created)
+
+    async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
+        """Add a frame to a pool."""
+        self._check(data)
+        return await self._connection.publish(self._streams.tasks, self._streams.task_subject(pool), data, _id_header(message_id))
+
+    async def tasks(self, pool: Pool) -> NatsTaskSource:
+        """Join the pool's consumer group."""
+        self._connection.check()
+        connection = self._connection
+
+        async def join() -> None:
+            await connection.join_pool(pool)
+
+        await join()
+        source = NatsTaskSource(self._wire, self._streams.tasks, pool, join, lambda: connection.life)
+        connection.followers.add(source)
+        self._parts.add(source)
+        return source
+
+    async def depth(self, pool: Pool) -> PoolDepth:
+        """From the pool's consumer; from the stream while nobody joined the pool."""
+        self._connection.check()
+        subject = self._streams.task_subject(pool)
+        consumer = await self._streams.pool_consumer(pool)
+        if consumer is not None and consumer.ack_floor is not None:
+            return PoolDepth(consumer.num_pending or 0, consumer.num_ack_pending or 0, Position(consumer.ack_floor.stream_seq))
+        stream = await self._streams.find(self._streams.tasks, subject)
+        waiting = (stream.state.subjects or {}) if stream else {}
+        return PoolDepth(waiting.get(subject, 0), 0, Position(0))
+
+    async def post(self, partition: Partition, data: bytes, message_id: str = "") -> Position:
+        """Add to a partition's inbox; durable as the server's file store and `sync_interval` make it."""
+        self._check(data)
+        return await self._connection.publish(self._streams.inbox, self._streams.inbox_subject(partition), data, _id_header(message_id))
+
+    async def inbox(self, partition: Partition, after: Position) -> NatsInbox:
+        """Read a partition's inbox."""
+        self._connection.check()
+        inbox = NatsInbox(self._wire, self._streams, partition, after)
+        await inbox.open()
+        self._connection.followers.add(inbox)
+        self._parts.add(inbox)
+        return inbox
+
+    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+        """Put a message into the dead-letter stream; of the reason, the first 1,000 characters are kept."""
+        self._check(data)
+        headers = f"{_REASON}: {json.dumps(reason[:_MAX_REASON])}\r\n".encode()
+        return await self._connection.publish(self._streams.dead, self._streams.dead_subject(pool), data, headers)
+
+    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
+        """Oldest first, one look-up per message."""
+        self._connection.check()
+        found: list[Parked] = []
+        while len(found) < limit and (one := await self._parked_after(found[-1].position if found else Position(0))):
+            found.append(one)
+        return found
+
+    async def drop_parked(self, position: Position) -> bool:
+        """Remove one."""
+        self._connection.check()
+        if position < 1:
+            return False
+        try:
+            return await self._streams.js.delete_msg(self._streams.dead, position)
+        except (NotFoundError, ServerError):
+            return False
+        except (TimeoutError, NatsError) as problem:
+            raise as_broker_error(problem, f"dead letter {position}") from problem
+
+    async def send(self, subject: Subject, data: bytes) -> None:
+        """Tell whoever listens now. Raises `BrokerUnavailable` while there is no connection."""
+        self._check(data)
+        self._connection.check()
+        self._wire.put(published(_safe(subject), data))
+        await self._wire.room()
+
+    async def listen(self, subject: Subject, handler: Handler) -> NatsListener:
+        """Hear all that is sent to `subject` from now on; again after a reconnect."""
+        self._connection.check()
+        listener = NatsListener(self._wire, _safe(subject), handler)
+        self._parts.add(listener)
+        await self._connection.settle()
+        return listener
+
+    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        """Ask; the first answer counts."""
+        self._check(data)
+        return await self._connection.request(_safe(subject), data, timeout_s)
+
+    async def serve(self, subject: Subject, responder: Responder, group: str = "") -> NatsServer:
+        """Answer requests."""
+        self._connection.check()
+        server = NatsServer(self._wire, _safe(subject), responder, group, self.max_message_bytes)
+        self._parts.add(server)
+        await self._connection.settle()
+        return server
+
+    async def _parked_after(self, position: Position) -> Parked | None:
+        try:
+            message = await self._streams.js.get_msg(
+                self._streams.dead, seq=position + 1, subject=self._streams.dead_subject_all, next=True
+            )
+        except NotFoundError:
+            return None
+        except (TimeoutError, NatsError) as problem:
+            raise as_broker_error(problem, "dead letters") from problem
+        reason = json.loads((message.headers or {}).get(_REASON, '""'))
+        return Parked(Position(message.seq or 0), Pool((message.subject or "").rpartition(".")[2]), message.data or b"", reason)
+
+    def _check(self, data: bytes) -> None:
+        if len(data) > self.max_message_bytes:
+            raise MessageTooLarge.of(len(data), self.max_message_bytes)
+
+
+def _id_header(message_id: str) -> bytes:
+    if not message_id:
+        return b""
+    if not message_id.isprintable():
+        raise BrokerError(f"message id {message_id!r} is not printable", code="SM-3004", hint="use letters, digits and punctuation")
+    return b"Nats-Msg-Id: %b\r\n" % message_id.encode()
+
+
+def _safe(subject: Subject) -> str:
+    if not subject.isprintable() or " " in subject or not subject:
+        raise BrokerError(f"{subject!r} is not a subject", code="SM-3004", hint="use the functions of stepmesh_broker.protocol.subjects")
+    return subject

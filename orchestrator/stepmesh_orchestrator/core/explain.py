@@ -1,0 +1,87 @@
+"""Why a live run is where it is: one line for each thing that it waits for. Every live run has such a cause, always."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepmesh_orchestrator.core.decide.progress import blockers
+from stepmesh_orchestrator.core.state import CHILD, DONE, FETCHING, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, State
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a step (or the output, or the run) waits for. `kind` is a phase name, `pending` or `stuck`; `since_ms` None = not known."""
+
+    run: str
+    item: int | None
+    step: int | None
+    step_id: str
+    kind: str
+    text: str
+    since_ms: int | None = None
+
+
+def explain(state: State, run: Run, now_ms: int) -> list[Cause]:
+    """Causes of the run and of its sub-runs, in reading order."""
+    causes: list[Cause] = []
+    if run.next_item < run.total:
+        waiting = run.total - run.next_item
+        causes.append(Cause(run.id, None, None, "", "pending", f"{waiting} items wait for a slot ({_slots(run)})"))
+    for item in run.items.values():
+        for step, phase in enumerate(item.phases):
+            cause = _cause(item, step, phase, now_ms)
+            if cause is not None:
+                causes.append(cause)
+    for child in run.children or ():
+        if child in state.runs:
+            causes.extend(explain(state, state.runs[child], now_ms))
+    if not causes:
+        causes.append(
+            Cause(
+                run.id,
+                None,
+                None,
+                "",
+                "stuck",
+                "nothing that could move it is known; this is a defect: `stepmesh journal dump` shows its story",
+            )
+        )
+    return causes
+
+
+def _cause(item: Item, step: int, phase: int, now_ms: int) -> Cause | None:
+    run, flow = item.run, item.run.flow
+    is_output = step == len(flow.steps)
+    name = "output" if is_output else flow.steps[step].id
+    since = None if is_output else item.times[step << 1] or None
+    attempt = item.attempt(step)
+    if phase == RUNNING:
+        return Cause(
+            run.id, item.index, step, name, "running", f"attempt {attempt} of {flow.steps[step].component} is with its pool", since
+        )
+    if phase in (RETRYING, SLEEPING):
+        wait = item.wait(step)
+        seconds = max(0.0, (wait.due_ms - now_ms) / 1000)
+        failed = f" after: {wait.last_failure.message}" if phase == RETRYING and wait.last_failure is not None else ""
+        kind = "retrying" if phase == RETRYING else "sleeping"
+        text = f"attempt {attempt} starts in {seconds:.1f} s{failed}" if phase == RETRYING else f"sleeps for {seconds:.1f} s more"
+        return Cause(run.id, item.index, step, name, kind, text, since)
+    if phase == CHILD:
+        return Cause(run.id, item.index, step, name, "child", f"waits for its sub-run {item.wait(step).child}", since)
+    if phase == FETCHING:
+        return Cause(run.id, item.index, step, name, "fetching", "waits for the flow of its sub-run to be loaded", since)
+    if phase == QUEUED:
+        return Cause(run.id, item.index, step, name, "queued", f"ready, waits for a slot ({_slots(run)})", since)
+    if phase == WAITING:
+        needs = ", ".join(f"'{flow.steps[index].id}'" for index in blockers(item, step)[:5])
+        return Cause(run.id, item.index, step, name, "waiting", f"needs {needs}", since)
+    if phase == DONE and is_output:
+        open_steps = [flow.steps[index].id for index in flow.must_execute if item.phases[index] != DONE]
+        return Cause(run.id, item.index, step, name, "waiting", f"is ready; mustExecute steps are not: {', '.join(open_steps)}")
+    return None
+
+
+def _slots(run: Run) -> str:
+    tree = run.tree
+    limit = f"{tree.in_flight} of {tree.limit} tasks in flight" if tree.limit else "no limit of tasks"
+    return limit + (f", {len(run.items)} of {run.item_limit} items" if run.item_limit else "")

@@ -1,0 +1,177 @@
+"""The client: store flows, submit runs, wait, look, cancel.
+
+Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
+client holds no state of runs. Rules about flows are the orchestrator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from stepmesh import endpoint, payloads
+from stepmesh.documents import FlowLike
+from stepmesh.errors import RequestRefused
+from stepmesh.requests import Requests
+from stepmesh.runs import RunHandle
+from stepmesh.uuid7 import new_run_id, new_run_id_on
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol.api import (
+    ComponentEntry,
+    Components,
+    Explain,
+    Explained,
+    ListComponents,
+    ListPools,
+    ListRuns,
+    PoolEntry,
+    Pools,
+    RunEvent,
+    RunInfo,
+    Runs,
+    RunSummary,
+)
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
+from stepmesh_broker.protocol.messages import Submit
+from stepmesh_broker.protocol.subjects import checked_name
+
+
+class Client:
+    """Over a broker connection. `patience_s`: how long requests are repeated while nobody answers (seconds).
+
+    `async with Client.connect() as client:` or `client = await Client.connect()` and later `await client.close()`.
+    """
+
+    def __init__(self, broker: Broker, namespace: str = "default", *, patience_s: float = 30.0, owned: bool = False) -> None:
+        self._broker = broker
+        self._owned = owned
+        self.namespace = Namespace(checked_name("namespace", namespace))
+        self.requests = Requests(broker, self.namespace, patience_s)
+
+    @classmethod
+    def connect(cls, url: str | None = None, namespace: str = "default", *, patience_s: float = 30.0) -> Client:
+        """A client with its own connection, which `await` or `async with` opens. Raises `EndpointNotFound` (see endpoint.py)."""
+        return cls(endpoint.broker(endpoint.find(url), namespace), namespace, patience_s=patience_s, owned=True)
+
+    def __await__(self) -> Generator[Any, Any, Client]:
+        """Open the connection."""
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Client:
+        """Open the connection. Raises `BrokerUnavailable`."""
+        if self._owned:
+            await self._broker.connect()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connection."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, if this client opened it. Runs go on."""
+        if self._owned:
+            await self._broker.close()
+
+    # --- submit -------------------------------------------------------------------------------------------------
+
+    async def store_flow(self, flow: FlowLike) -> FlowId:
+        """Store a flow (document, `Flow` or file); returns its content id. Raises `FlowInvalid`, `BadFlow`."""
+        return await self.requests.store_flow(flow)
+
+    async def submit(
+        self,
+        flow: FlowLike,
+        inputs: Sequence[Any],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        max_concurrency: int | None = None,
+        run_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunHandle:
+        """Start a run with one item per input; returns once it is journaled.
+
+        `run_key`: a name that makes the submission idempotent: the same key gives the same run. `max_concurrency`: tasks in
+        flight in the run tree, 0 = no limit. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g. invalid input).
+        """
+        if isinstance(inputs, (str, bytes, Mapping)):
+            raise RequestRefused(
+                "`inputs` is a list with one entry per item", code="SM-5103", hint=f"submit(flow, [{type(inputs).__name__}])"
+            )
+        flow_id = await self.requests.flow_id(flow)
+        partitions = (await self.requests.info()).partitions
+        run = new_run_id() if run_key is None else new_run_id_on(partition_of(run_key, partitions), partitions)
+        request = Submit(
+            run,
+            self.namespace,
+            flow_id,
+            [payloads.write(value) for value in inputs],
+            None if variables is None else payloads.write(variables),
+            None if overrides is None else payloads.write(overrides),
+            max_concurrency,
+            run_key,
+            tags=None if tags is None else dict(tags),
+        )
+        accepted = await self.requests.tell(partition_of(run, partitions), request)
+        return self.handle(accepted.run, accepted.existing)
+
+    async def run(self, flow: FlowLike, input: Any, *, timeout: float | None = None, **options: Any) -> Any:
+        """Submit one input and wait for its result. `options`: those of `submit`. Raises `RunFailed`, `WaitTimeout`."""
+        handle = await self.submit(flow, [input], **options)
+        return await handle.result(timeout)
+
+    def handle(self, run: str, existing: bool = False) -> RunHandle:
+        """A handle for a run by its id; asks nothing."""
+        return RunHandle(self.requests, RunId(run), existing)
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    async def get_run(self, run: str) -> RunInfo:
+        """State of a run and the results of its ended items. Raises `RunNotFound`."""
+        return await self.requests.get_run(run, results=True)
+
+    async def list_runs(
+        self,
+        *,
+        status: str | None = None,
+        flow_name: str | None = None,
+        root: str | None = None,
+        parent: str | None = None,
+        roots_only: bool = False,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[RunSummary]:
+        """Newest first. `status`: running, completed, failed or cancelled."""
+        above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
+        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset), Runs)).runs
+
+    async def cancel(self, run: str, reason: str = "") -> None:
+        """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""
+        await self.requests.cancel(run, reason)
+
+    def events(self, run: str, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
+        """Status events of a run; to resume, pass the last seen event's `position` as `after`."""
+        return self.handle(run).events(follow, after)
+
+    async def explain(self, run: str) -> list[str]:
+        """What each live step of the run waits for. Raises `RunNotFound`."""
+        return (await self.requests.ask(Explain(RunId(run)), Explained)).lines
+
+    # --- deployment and blobs -----------------------------------------------------------------------------------
+
+    async def components(self) -> list[ComponentEntry]:
+        """What workers offer, by path."""
+        return (await self.requests.ask(ListComponents(), Components)).components
+
+    async def pools(self) -> list[PoolEntry]:
+        """Pools with their depth and workers."""
+        return (await self.requests.ask(ListPools(), Pools)).pools
+
+    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
+        """Store bytes or a JSON value by content; returns its id."""
+        return await self.requests.put_blob(data, filename, content_type)
+
+    async def get_blob(self, blob: str) -> Any:
+        """Bytes, or the decoded JSON value. Raises `BlobNotFound`."""
+        return await self.requests.get_blob(blob)
