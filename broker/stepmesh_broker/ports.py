@@ -71,12 +71,14 @@ class TaskSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Take no more. Frames fetched but not acknowledged are delivered again after the ack wait."""
+        """Take no more. Frames fetched but not acknowledged are delivered again after the ack wait. A `fetch` that waits returns
+        empty, a later one raises `BrokerUnavailable`."""
         ...
 
 
 class Inbox(Protocol):
-    """The single reader of one partition's inbox, in order of position."""
+    """The single reader of one partition's inbox, in order of position. A newer reader takes the partition over: `fetch` of
+    the older one then raises `InboxTaken`. After `close`, `fetch` raises `BrokerUnavailable`."""
 
     async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
         """Up to `max_messages`, as soon as there is one; empty after `timeout_s`. Unacknowledged ones come again
