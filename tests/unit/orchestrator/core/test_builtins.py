@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, flow, kinds, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.commands import FireTimer
 from stepmesh_orchestrator.core.decide.builtins import MAX_SLEEP_MS
 from stepmesh_orchestrator.core.effects import SetTimer
-from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, flow, kinds, ref, step
 
 
 def given(component: str, value: Any, **more: Any) -> Engine:
@@ -73,8 +73,10 @@ def test_a_sleep_survives_a_restart_and_keeps_its_time() -> None:
     "value",
     [
         None, 5, [], {}, {"duration_ms": 1, "duration": 1}, {"duration_ms": -1}, {"duration_ms": "1"}, {"duration_ms": True},
-        {"duration_ms": MAX_SLEEP_MS + 1}, {"duration_ms": 10**40}, {"duration": "soon"}, {"duration": "-1s"}, {"duration": -1}, {"duration": "400d"},
-        {"until": "tomorrow"}, {"until": "2026-02-30T00:00:00Z"}, {"until": 5}, {"until": "9999-12-31T23:59:59Z"}, {"duration_ms": 1, "extra": 1},
+        {"duration_ms": MAX_SLEEP_MS + 1},
+        {"duration_ms": 10**40}, {"duration": "soon"}, {"duration": "-1s"}, {"duration": -1}, {"duration": "400d"},
+        {"until": "tomorrow"}, {"until": "2026-02-30T00:00:00Z"}, {"until": 5}, {"until": "9999-12-31T23:59:59Z"},
+        {"duration_ms": 1, "extra": 1},
     ],
 )  # fmt: skip
 def test_bad_input_of_sleep(value: Any) -> None:
@@ -84,14 +86,15 @@ def test_bad_input_of_sleep(value: Any) -> None:
     assert error["message"].startswith("/sleep: ")
 
 
-@pytest.mark.parametrize(("component", "key"), [("sleep", "passthrough"), ("eval", "input"), ("map", "items"), ("iterate", "initial_input")])
+@pytest.mark.parametrize(
+    ("component", "key"), [("sleep", "passthrough"), ("eval", "input"), ("map", "items"), ("iterate", "initial_input")]
+)
 def test_input_that_expressions_nested_too_deeply_is_bad_input(component: str, key: str) -> None:
     nest: Any = ref("s0")
     for _ in range(90):
         nest = [nest]
     steps = [step("s0", "/builtin/noop", 1)]
-    for index in range(1, 30):
-        steps.append(step(f"s{index}", "/builtin/noop", _renamed(nest, f"s{index - 1}")))
+    steps += [step(f"s{index}", "/builtin/noop", _renamed(nest, f"s{index - 1}")) for index in range(1, 30)]
     steps.append(step("last", f"/builtin/{component}", {key: ref("s29")}))
 
     engine = Engine()
@@ -104,7 +107,9 @@ def _renamed(nest: Any, name: str) -> Any:
     return [_renamed(element, name) for element in nest] if isinstance(nest, list) else ref(name)
 
 
-@pytest.mark.parametrize("task", [TaskRef(RunId("nobody"), 0, 0, 1), TaskRef(ROOT, 3, 0, 1), TaskRef(ROOT, 0, 0, 2), TaskRef(ROOT, 0, 1, 1)])
+@pytest.mark.parametrize(
+    "task", [TaskRef(RunId("nobody"), 0, 0, 1), TaskRef(ROOT, 3, 0, 1), TaskRef(ROOT, 0, 0, 2), TaskRef(ROOT, 0, 1, 1)]
+)
 def test_a_timer_that_nobody_waits_for_is_nothing(task: TaskRef) -> None:
     engine = given("sleep", {"duration_ms": 0})
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stepmesh_orchestrator.core.instants import parse_instant_ms
 
+FIRST, LAST = datetime.datetime.fromisoformat("0002-01-01"), datetime.datetime.fromisoformat("9998-12-31")
 ZONES = st.timedeltas(datetime.timedelta(hours=-23, minutes=-59), datetime.timedelta(hours=23, minutes=59))
 
 
@@ -35,7 +36,8 @@ def test_instants(text: str, ms: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "now", "2026-11-21", "2026-11-21T19:40", "2026-11-21T19:40:03", "26-11-21T19:40:03Z", "2026-11-21T19:40:03+1", "2026-11-21T19:40:03.Z",
+        "", "now", "2026-11-21", "2026-11-21T19:40", "2026-11-21T19:40:03", "26-11-21T19:40:03Z",
+        "2026-11-21T19:40:03+1", "2026-11-21T19:40:03.Z",
         "2026-11-21T19:40:03.0123456789Z", " 2026-11-21T19:40:03Z", "2026-11-21T19:40:03Z\n", "२०२६-11-21T19:40:03Z",
     ],
 )  # fmt: skip
@@ -47,7 +49,8 @@ def test_other_text_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "2026-00-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-00T00:00:00Z", "2026-01-32T00:00:00Z", "2026-02-29T00:00:00Z", "2026-01-01T24:00:00Z",
+        "2026-00-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-00T00:00:00Z", "2026-01-32T00:00:00Z",
+        "2026-02-29T00:00:00Z", "2026-01-01T24:00:00Z",
         "2026-01-01T00:60:00Z", "2026-01-01T00:00:60Z", "0000-01-01T00:00:00Z", "2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+00:60",
     ],
 )  # fmt: skip
@@ -56,7 +59,7 @@ def test_fields_out_of_range_are_refused(text: str) -> None:
         parse_instant_ms(text)
 
 
-@given(st.datetimes(datetime.datetime(2, 1, 1), datetime.datetime(9998, 12, 31)), ZONES)
+@given(st.datetimes(FIRST, LAST), ZONES)
 def test_it_agrees_with_the_standard_library(at: datetime.datetime, offset: datetime.timedelta) -> None:
     minutes = datetime.timedelta(minutes=int(offset.total_seconds() // 60))
     moment = at.replace(microsecond=at.microsecond // 1_000 * 1_000, tzinfo=datetime.timezone(minutes))

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, Shelf, flow, ref, step
 
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, decode_turn, encode_turn
@@ -14,13 +15,14 @@ from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import SNAPSHOT_FORMAT, decode_state, encode_state, flows_in, state_hash
 from stepmesh_orchestrator.core.state import RETRYING
-from tests.unit.orchestrator.core.engine import Engine, Shelf, flow, ref, step
 
 BODY = flow([step("w", input={"$input": "$"})], ref("w"))
 RICH = flow(
     [
-        step("done"), step("failed", onError={"action": "useDefault"}), step("gone", skip=True), step("again"), step("flies", input=ref("done"), timeout="5s"),
-        step("sleeps", "/builtin/sleep", {"duration_ms": 5_000}), step("child", "/builtin/map", {"workflow": {"$literal": BODY}, "items": [1, 2, 3]}),
+        step("done"), step("failed", onError={"action": "useDefault"}), step("gone", skip=True), step("again"),
+        step("flies", input=ref("done"), timeout="5s"),
+        step("sleeps", "/builtin/sleep", {"duration_ms": 5_000}),
+        step("child", "/builtin/map", {"workflow": {"$literal": BODY}, "items": [1, 2, 3]}),
         step("late", input=[ref("flies"), ref("sleeps")]),
     ],
     [ref(name) for name in ("done", "failed", "gone", "again", "child", "late")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, flow, kinds, parent_of, ref, step
 
 from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, ParentRef, Refused, Submit
@@ -12,7 +13,6 @@ from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.core.events import RunCreated
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
-from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, flow, kinds, parent_of, ref, step
 
 ONE = flow([step("a")], ref("a"))
 OTHER = RunId("01900000-0000-7000-8000-000000000002")
@@ -37,7 +37,9 @@ def refused(engine: Engine) -> Refused:
 def submit_raw(engine: Engine, document: dict[str, Any] = ONE, **fields: Any) -> None:
     """A submission with inputs and variables as bytes."""
     compiled = engine.shelf.put(document)
-    engine.send(StartRun(Submit(**{"run": ROOT, "namespace": Namespace("default"), "flow": compiled.id, "inputs": [b"null"], **fields}), compiled))
+    engine.send(
+        StartRun(Submit(**{"run": ROOT, "namespace": Namespace("default"), "flow": compiled.id, "inputs": [b"null"], **fields}), compiled)
+    )
 
 
 def test_a_run_is_created_its_items_start_and_it_is_accepted() -> None:

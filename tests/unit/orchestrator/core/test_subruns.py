@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
-from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
 
 BODY = flow([step("w", input={"$input": "$"})], ref("w"))
 INLINE = {"$literal": BODY}
@@ -188,7 +188,9 @@ def test_a_body_must_say_result_or_next(output: Any) -> None:
 def test_a_failed_iteration_is_a_failed_attempt_and_the_next_begins_anew() -> None:
     engine = Engine()
     engine.shelf.put(BODY)
-    engine.submit(flow([step("s", "/builtin/iterate", {"flow": INLINE, "initial_input": 0}, onError={"action": "retry", "maxRetries": 1})], ref("s")))
+    engine.submit(
+        flow([step("s", "/builtin/iterate", {"flow": INLINE, "initial_input": 0}, onError={"action": "retry", "maxRetries": 1})], ref("s"))
+    )
     engine.succeed("w", {"next": 1}, run=engine.tasks[-1].run)
     engine.fail("w", run=engine.tasks[-1].run)
     engine.fire()
@@ -220,7 +222,9 @@ def test_bad_input_of_eval(value: dict[str, Any]) -> None:
     assert given("eval", flow=INLINE, **value).result()["error"]["code"] == "INVALID_INPUT"
 
 
-@pytest.mark.parametrize(("more", "seen"), [({}, b'"given"'), ({"variables": None}, b'"given"'), ({"variables": {"v": 5}}, b"5"), ({"variables": {}}, b'"none"')])
+@pytest.mark.parametrize(
+    ("more", "seen"), [({}, b'"given"'), ({"variables": None}, b'"given"'), ({"variables": {"v": 5}}, b"5"), ({"variables": {}}, b'"none"')]
+)
 def test_variables_are_inherited_unless_they_are_given(more: dict[str, Any], seen: bytes) -> None:
     body = flow([step("w", input={"$variable": "v", "default": "none"})], ref("w"))
     engine = Engine()
@@ -264,7 +268,9 @@ def test_a_flow_that_evaluates_itself_ends() -> None:
     itself = engine.live().flow
     engine.resolve(failure=Failure(ErrorCode.INVALID_INPUT, "no"))
 
-    engine.submit(flow([step("e", "/builtin/eval", {"flow_id": {"$input": "$"}, "input": {"$input": "$"}})], ref("e")), itself.id, run=RunId("again"))
+    engine.submit(
+        flow([step("e", "/builtin/eval", {"flow_id": {"$input": "$"}, "input": {"$input": "$"}})], ref("e")), itself.id, run=RunId("again")
+    )
 
     assert "a flow that evaluates itself?" in str(engine.result())
     assert not engine.state.runs
