@@ -29,6 +29,7 @@ _KINDS: dict[type, str] = {
     core_events.StepSkipped: "step_skipped",
     core_events.StepRetrying: "step_retrying",
     core_events.StepSleeping: "step_sleeping",
+    core_events.StepFallingBack: "step_falling_back",
     core_events.ItemEnded: "item_completed",
     core_events.RunEnded: "run_completed",
     core_events.RunCancelled: "run_cancelled",
@@ -94,7 +95,7 @@ def _data(event: Event) -> bytes:
         return b'{"result":' + event.output + b"}"
     if isinstance(event, core_events.StepDefaulted):
         return b'{"result":' + event.output + b',"error":' + error_json(event.failure) + b"}"
-    if isinstance(event, core_events.StepFailed):
+    if isinstance(event, core_events.StepFailed | core_events.StepFallingBack):
         return b'{"error":' + error_json(event.failure) + b"}"
     if isinstance(event, core_events.StepRetrying):
         return b'{"attempt":%d,"due_ms":%d,"error":%b}' % (event.attempt, event.due_ms, error_json(event.failure))
