@@ -217,7 +217,7 @@ class Deployment:
         from stepmesh_orchestrator.store.sqlite import SqliteStore
 
         file = Path(path) if path else self._data_dir() / "journal.db"
-        return SqliteJournal(file), SqliteStore(file.with_name("store.db"))
+        return SqliteJournal(file), SqliteStore(file.with_name("store.db" if file.name == "journal.db" else f"{file.stem}.store.db"))
 
     # --- workers ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stepmesh_broker.nats.embedded import dies_with_this_process
 from stepmesh_cli.errors import WorkerProcessFailed
 
 log = logging.getLogger("stepmesh.workers")
@@ -102,6 +101,8 @@ class Supervisor:
             pass  # the usual case: nobody stopped us meanwhile
 
     async def _once(self, wanted: WorkerProcess, last: deque[str]) -> int:
+        from stepmesh_broker.nats.embedded import dies_with_this_process  # late: only who has processes pays for nats-py
+
         try:
             process = await asyncio.create_subprocess_exec(
                 *wanted.command,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_cli import exits
+
+if TYPE_CHECKING:
+    from stepmesh_orchestrator.core.flow.diagnostics import Diagnostic
 
 DEFECT = "SM-0199"
 _RED, _YELLOW, _DIM, _END = "\033[31m", "\033[33m", "\033[2m", "\033[0m"
@@ -24,16 +28,18 @@ def warn(line: str) -> None:
     say(f"{_coloured('warning', _YELLOW)}: {line}")
 
 
-def show_findings(findings: Iterable[Any], name: str) -> None:
-    """One line per diagnostic of a flow or configuration: place, level, code, message, hint. Diagnostics are objects or mappings."""
+def show_findings(findings: Iterable[Diagnostic | Mapping[str, Any]], name: str) -> None:
+    """One line per diagnostic of a flow or configuration (or mapping with the same names): place, level, code, message, hint."""
     for finding in findings:
-        get: Callable[[str], Any] = finding.get if isinstance(finding, Mapping) else lambda key, one=finding: getattr(one, key, None)
-        level = get("level")
-        level = str(getattr(level, "name", level)).lower()
-        place = ":".join(str(part) for part in (name, get("line"), get("column")) if part is not None)
-        shown = _coloured(level, _YELLOW if level == "warning" else _RED)
-        hint = f" ({get('hint')})" if get("hint") else ""
-        say(f"{place}: {shown} {get('code')} {get('path')}: {get('message')}{hint}")
+        one = finding if isinstance(finding, Mapping) else _as_mapping(finding)
+        level = one["level"]
+        place = ":".join(str(part) for part in (name, one.get("line"), one.get("column")) if part is not None)
+        hint = f" ({one['hint']})" if one.get("hint") else ""
+        say(f"{place}: {_coloured(level, _YELLOW if level == 'warning' else _RED)} {one['code']} {one['path']}: {one['message']}{hint}")
+
+
+def _as_mapping(finding: Diagnostic) -> dict[str, Any]:
+    return {**dataclasses.asdict(finding), "level": finding.level.name.lower()}
 
 
 def report(problem: BaseException, *, debug: bool) -> int:
