@@ -16,7 +16,7 @@ import msgspec
 from stepmesh import Client, FlowInvalid, RequestRefused, RunHandle, WaitTimeout
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.suites import Group, Suite
-from stepmesh_orchestrator.core.flow.testcases import TestCase, compare
+from stepmesh_orchestrator.core.flow.testcases import Case, compare
 
 AT_ONCE = 32
 """Cases of one deployment that run side by side."""
@@ -37,7 +37,7 @@ class Verdict:
     """`actual` is the FlowResult that came out, None when none did. `differences`: one line each; empty = passed."""
 
     suite: Suite
-    case: TestCase
+    case: Case
     actual: dict[str, Any] | None
     differences: tuple[str, ...]
     duration_ms: int
@@ -59,11 +59,11 @@ async def run_group(group: Group, settings: Settings, ended: Callable[[Verdict],
 
 
 async def _run_all(
-    client: Client, wanted: Sequence[tuple[Suite, TestCase]], settings: Settings, ended: Callable[[Verdict], None]
+    client: Client, wanted: Sequence[tuple[Suite, Case]], settings: Settings, ended: Callable[[Verdict], None]
 ) -> list[Verdict]:
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def one(suite: Suite, case: TestCase) -> Verdict:
+    async def one(suite: Suite, case: Case) -> Verdict:
         async with room:
             begun = time.perf_counter()
             actual, trouble = await _run(client, suite, case, settings.timeout_s)
@@ -75,7 +75,7 @@ async def _run_all(
     return await asyncio.gather(*(one(suite, case) for suite, case in wanted))
 
 
-def _differences(case: TestCase, actual: dict[str, Any]) -> tuple[str, ...]:
+def _differences(case: Case, actual: dict[str, Any]) -> tuple[str, ...]:
     expected = {"outcome": "success"} if case.expected is None else case.expected
     if expected.get("outcome") != actual["outcome"] and "error" in actual:
         error = actual["error"]
@@ -83,7 +83,7 @@ def _differences(case: TestCase, actual: dict[str, Any]) -> tuple[str, ...]:
     return tuple(compare(expected, actual))
 
 
-async def _run(client: Client, suite: Suite, case: TestCase, timeout_s: float) -> tuple[dict[str, Any] | None, list[str]]:
+async def _run(client: Client, suite: Suite, case: Case, timeout_s: float) -> tuple[dict[str, Any] | None, list[str]]:
     """The FlowResult; or None, and why there is none."""
     try:
         handle = await client.submit(suite.document.value, [case.input], variables=case.variables, overrides=case.overrides)

@@ -19,7 +19,7 @@ from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostic, FlowInvalid, Level
 from stepmesh_orchestrator.core.flow.document import Document, load
 from stepmesh_orchestrator.core.flow.jsontext import dumps
-from stepmesh_orchestrator.core.flow.testcases import TestCase, tests_of
+from stepmesh_orchestrator.core.flow.testcases import Case, cases_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -30,7 +30,7 @@ class Suite:
 
     path: Path
     document: Document
-    cases: tuple[TestCase, ...] = ()
+    cases: tuple[Case, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
     config: Config | None = None
     source: Path | None = None
@@ -97,7 +97,7 @@ def _suite(path: Path, config: Path | None, case: str | None) -> Suite | None:
     flow, diagnostics = compile_flow(document)
     if flow is None or diagnostics.failed:
         return Suite(path, document, problems=tuple(one for one in diagnostics.items if one.level < Level.WARNING))
-    tests = tests_of(document)
+    tests = cases_of(document)
     cases = tuple(one for one in tests.cases if case in (None, one.name))
     if config is None and tests.config_file is None and tests.config is not None:
         return Suite(path, document, cases, config=_given(tests.config, path), inline=True)

@@ -95,7 +95,7 @@ class World:
             note(context)
             if context.attempt < 3:
                 raise RuntimeError(f"attempt {context.attempt}")
-            return {"attempt": context.attempt}
+            return "steady"
 
         return worker
 

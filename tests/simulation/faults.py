@@ -57,7 +57,7 @@ class FaultyBroker:
         if self._hit("refuse"):
             raise BrokerUnavailable("refused by the test")
         if self._hit("delay"):
-            await asyncio.sleep(self._random.uniform(0.1, 8.0))
+            await asyncio.sleep(self._random.uniform(0.1, 4.0))
         if self._hit("duplicate"):
             await self._inner.post(partition, data, "")
         return await self._inner.post(partition, data, message_id)

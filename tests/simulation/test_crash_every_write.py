@@ -36,7 +36,7 @@ FLOW = {
 
 def expected(n: int) -> dict[str, object]:
     items = [{"outcome": "success", "result": value} for value in (1, 2, n)]
-    return {"b": {"attempt": 3}, "m": items, "s": 3}
+    return {"b": "steady", "m": items, "s": 3}
 
 
 class CrashAt:

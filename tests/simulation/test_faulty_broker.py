@@ -37,7 +37,7 @@ class CrashSometimes:
 
 async def kill_workers(world: World, random: Random) -> None:
     """Workers vanish with what they hold; new ones come."""
-    for _ in range(4):
+    for _ in range(3):  # as many as the transport budget pays for
         await asyncio.sleep(random.uniform(0.5, 6.0))
         _, task = world.workers.pop(0)
         task.cancel()
