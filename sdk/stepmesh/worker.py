@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from importlib.metadata import PackageNotFoundError, version
 
 from stepmesh.component import Components
 from stepmesh.errors import StepmeshError
@@ -103,6 +102,8 @@ class Worker(Components):
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # late: slow to import, and a client never needs it
+
     try:
         return version("stepmesh")
     except PackageNotFoundError:

@@ -122,8 +122,8 @@ class IfSkipped(Node):
     __slots__ = ("default", "index", "reference")
 
     def __init__(self, reference: StepValue | StepPath, default: Node) -> None:
-        mentions, size = combined((reference, default))
-        super().__init__(mentions, not default.mentions, size)
+        mentions, _ = combined((reference, default))
+        super().__init__(mentions, not default.mentions, default.size + 1)
         self.index = reference.index
         self.reference = reference
         self.default = default
