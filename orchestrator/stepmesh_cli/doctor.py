@@ -70,7 +70,7 @@ async def _all(target: Target, data: Path) -> list[Check]:
 
 
 def _python() -> Check:
-    found = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return Check(
         "python", "ok" if sys.version_info >= (3, 11) else "failed", found, "" if sys.version_info >= (3, 11) else "use Python 3.11+"
     )
