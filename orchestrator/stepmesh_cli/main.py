@@ -36,7 +36,7 @@ class Command:
         return f"{self.line}\n\nExample: {self.example}"
 
 
-RUN, OPERATE = "Run", "Operate"
+RUN, CHECK, OPERATE = "Run", "Check", "Operate"
 COMMANDS = (
     Command(
         "run", "stepmesh_cli.run:run", RUN, "Run a flow here and print its result.", "stepmesh run flow.yaml --input-json '{\"n\": 1}'"
