@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import msgspec
 from opentelemetry import trace
@@ -40,6 +41,10 @@ class OtelInstrument:
 
     def start(self, context: Context) -> object:
         """The execution span, current from here on; None where the trace is not sampled."""
+        dropped = _not_sampled(context.traceparent)
+        if dropped is not None:
+            attach(dropped)
+            return None
         run, item, step, attempt = context.run_id, context.item, context.step_index, context.attempt
         known = tracecontext.parse(context.traceparent) or tracecontext.trace_of(context.root_run_id, self._ratio)
         parent = TraceContext(known.trace_id, tracecontext.attempt_span(run, item, step, attempt), known.sampled)
@@ -117,6 +122,13 @@ class OtelInstrument:
             error=None if problem is None else str(problem) or type(problem).__name__,
             links=links,
         )
+
+
+@lru_cache(maxsize=256)
+def _not_sampled(traceparent: str) -> OtelContext | None:
+    """What makes the user's spans follow a trace that is not sampled; None for any other. All tasks of a run share one traceparent."""
+    known = tracecontext.parse(traceparent)
+    return None if known is None or known.sampled else trace.set_span_in_context(NonRecordingSpan(remote(known)), OtelContext())
 
 
 def _about(context: Context) -> dict[str, str | int]:

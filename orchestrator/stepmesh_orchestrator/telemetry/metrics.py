@@ -71,7 +71,7 @@ class Metrics:
         if ended:
             self.duration.add(((one.departed.pool, one.departed.component), one.result.duration_us / 1e6) for one in ended if one.result)
             self.queue_wait.add(((one.departed.pool, one.departed.component), one.queue_s) for one in ended)
-        for event in record.events:
+        for event in digest.notable:
             if isinstance(event, StepRetrying):
                 kind = "transport" if event.transport else "component"
                 self._retries.add(1, {names.POOL: _pool(digest, event), names.RETRY_KIND: kind, names.ERROR_TYPE: _code(event.failure)})

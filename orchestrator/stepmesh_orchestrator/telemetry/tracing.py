@@ -69,11 +69,16 @@ class TurnTracer:
         """Make the spans of what ended."""
         self._at_ms, self._digest = record.at_ms, digest
         runs, handlers = self._runs, self._handlers
+        if not runs and not digest.created:
+            return
         for event in record.events:
-            if isinstance(event, events.RunCreated):
+            run = runs.get(event.run)
+            if run is not None:
+                handler = handlers.get(type(event))
+                if handler is not None:
+                    handler(run, event)
+            elif type(event) is events.RunCreated:
                 self._run_created(event)
-            elif (run := runs.get(event.run)) is not None and (handler := handlers.get(type(event))) is not None:
-                handler(run, event)
 
     def _owner(self, run: TracedRun) -> TracedRun | None:
         return None if run.parent is None else self._runs.get(run.parent.run)
