@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from stepmesh import payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle, value_of
-from stepmesh_broker.protocol.api import RunInfo
+from stepmesh_broker.protocol.api import BlobData, RunInfo
 from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ParentRef, Submit
 
@@ -149,13 +149,19 @@ class Context:
         finally:
             attempt.blocked.discard(future.cancel)
 
-    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
-        """Store bytes or a JSON value by content; returns its id."""
-        return await self._services.requests.put_blob(data, filename, content_type)
+    async def put_blob(
+        self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"
+    ) -> BlobId:
+        """Store bytes or a JSON value by content; returns its id. `kind` says what a JSON value is."""
+        return await self._services.requests.put_blob(data, filename, content_type, kind)
 
     async def get_blob(self, blob_id: str) -> Any:
         """Bytes, or the decoded JSON value. Raises `BlobNotFound`."""
         return await self._services.requests.get_blob(blob_id)
+
+    async def read_blob(self, blob_id: str) -> BlobData:
+        """A blob as it is stored, with its kind; its bytes are JSON text unless the kind is binary. Raises `BlobNotFound`."""
+        return await self._services.requests.read_blob(blob_id)
 
     async def submit_run(
         self,

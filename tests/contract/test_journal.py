@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -27,11 +27,11 @@ class Backend(Protocol):
 
     async def reopened(self) -> Journal: ...
 
-    async def put_frame(self, partition: Partition, sequence: int, **fields: object) -> None: ...
+    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None: ...
 
     async def drop_frame(self, partition: Partition, sequence: int) -> None: ...
 
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: object) -> None: ...
+    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None: ...
 
 
 class MemoryBackend:
@@ -44,7 +44,7 @@ class MemoryBackend:
         await self.journal.open()
         return self.journal
 
-    async def put_frame(self, partition: Partition, sequence: int, **fields: object) -> None:
+    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None:
         frames = self.memory.logs[partition].frames
         index = [frame.sequence for frame in frames].index(sequence)
         frames[index] = frames[index]._replace(**fields)
@@ -53,7 +53,7 @@ class MemoryBackend:
         frames = self.memory.logs[partition].frames
         del frames[[frame.sequence for frame in frames].index(sequence)]
 
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: object) -> None:
+    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None:
         snapshots = self.memory.logs[partition].snapshots
         snapshots[sequence] = snapshots[sequence]._replace(**fields)
 
@@ -73,14 +73,14 @@ class SqliteBackend:
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             assert connection.execute(statement, values).rowcount == 1
 
-    async def put_frame(self, partition: Partition, sequence: int, **fields: object) -> None:
+    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None:
         for name, value in fields.items():
             self._run(f"UPDATE frames SET {name}=? WHERE partition=? AND sequence=?", value, partition, sequence)
 
     async def drop_frame(self, partition: Partition, sequence: int) -> None:
         self._run("DELETE FROM frames WHERE partition=? AND sequence=?", partition, sequence)
 
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: object) -> None:
+    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None:
         for name, value in fields.items():
             self._run(f"UPDATE snapshots SET {name}=? WHERE partition=? AND sequence=?", value, partition, sequence)
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -49,7 +50,7 @@ def reopen(opened: tuple[Store, Reopen]) -> Reopen:
     return opened[1]
 
 
-def run_row(name: str, created_ms: int = 0, **changes: object) -> RunRow:
+def run_row(name: str, created_ms: int = 0, **changes: Any) -> RunRow:
     row = RunRow(
         run=RunId(name), namespace=NS, partition=P, flow=FLOW.id, flow_name="adder", status="running", total=3, completed=1, failed=0,
         cancelled=0, created_ms=created_ms, finished_ms=None, root=RunId(name), parent=None, parent_step=None, created_sequence=1,
@@ -66,8 +67,8 @@ def item_row(run: str, item: int, result: bytes = b'{"outcome":"success"}') -> I
     return ItemRow(RunId(run), item, "success", result, 30, steps)
 
 
-async def names(store: Store, **query: object) -> list[str]:
-    return [row.run for row in await store.list_runs(RunQuery(NS)._replace(**query))]  # type: ignore[arg-type] # any field
+async def names(store: Store, **query: Any) -> list[str]:
+    return [row.run for row in await store.list_runs(RunQuery(NS)._replace(**query))]
 
 
 # --- flows and blobs -------------------------------------------------------------------------------------
@@ -168,8 +169,8 @@ async def test_items_come_in_order_and_in_pages(store: Store) -> None:
     await store.project(P, 1, [run_row("r1")], [item_row("r1", index) for index in (11, 2, 0, 1, 10)])
     await store.project(P, 2, [run_row("r2")], [item_row("r2", 5)])
 
-    async def page(*arguments: int | None) -> list[int]:
-        return [item.item for item in await store.get_items(RunId("r1"), *arguments)]  # type: ignore[arg-type] # first is never None
+    async def page(*arguments: int) -> list[int]:
+        return [item.item for item in await store.get_items(RunId("r1"), *arguments)]
 
     assert await page() == [0, 1, 2, 10, 11]
     assert await page(2) == [2, 10, 11]

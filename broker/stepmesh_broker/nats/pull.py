@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 
 from stepmesh_broker.nats.wire import Wire, published
 
@@ -32,6 +33,7 @@ class StandingPull:
         self._open_until = 0.0
         self._sid = 0
         self._reply = ""
+        self._round = 0
         self.outstanding = 0
         self.gone = False
 
@@ -59,12 +61,13 @@ class StandingPull:
     def _ask(self, batch: int) -> None:
         if not self._sid:
             self._reply = self._wire.new_inbox()
-            self._sid = self._wire.hear(self._reply, self._heard)
+            self._round += 1
+            self._sid = self._wire.hear(self._reply, partial(self._heard, self._round))
         self.outstanding += batch
         self._wire.put(published(self._next, b'{"batch":%d,"expires":%d}' % (batch, EXPIRES_S * 1e9), self._reply))
 
-    def _heard(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        current = subject == self._reply.encode()
+    def _heard(self, asked: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        current = asked == self._round and bool(self._sid)  # a message's subject is its stream's, not that of the request
         if headers is not None and headers[8:9] == b" ":
             if current:
                 self._status(headers)

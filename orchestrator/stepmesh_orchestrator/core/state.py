@@ -29,8 +29,9 @@ RETRYING = 5  # waits for its next attempt; no slot
 SLEEPING = 6  # waits for a durable timer; no slot
 CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
+FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done")
+PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback")
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 
 

@@ -20,7 +20,7 @@ from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame, Stored
 from stepmesh_orchestrator.journal.rules import Head, JournalUnavailable
 from stepmesh_orchestrator.journal.sqlite_tables import SELECT_FRAMES, SELECT_HEAD, SELECT_SNAPSHOTS, create, identify
 from stepmesh_orchestrator.ports import JournalCorrupt
-from stepmesh_orchestrator.sqlite import Fault, check_log, classify, connect, describe
+from stepmesh_orchestrator.sqlite import ERRORS, Fault, check_log, classify, connect, describe
 
 
 class Cut(NamedTuple):
@@ -70,7 +70,7 @@ def repair(path: Path) -> Repair:
     trouble: list[str] = []
     try:
         check_log(path)
-    except sqlite3.DatabaseError as error:
+    except ERRORS as error:
         trouble.append(str(error))
     copy = _copy_aside(path)
     new = path.with_name(path.name + ".repairing")
@@ -102,7 +102,7 @@ def _rebuild(path: Path, new: Path, trouble: list[str]) -> list[Cut]:
                 with closing(connect(new, 0)) as target:
                     _write(source, target, journal_id, plans)
             return cuts
-    except sqlite3.Error as error:
+    except ERRORS as error:
         message, hint = describe(error, f"the journal {path} cannot be repaired")
         kind = JournalCorrupt if classify(error) is Fault.CORRUPT else JournalUnavailable
         raise kind(message, hint=hint) from error
@@ -177,7 +177,7 @@ def _partitions(source: sqlite3.Connection, trouble: list[str]) -> list[Partitio
     for table in ("owners", "frames", "snapshots"):
         try:
             numbers = [row[0] for row in source.execute(f"SELECT DISTINCT partition FROM {table}")]
-        except sqlite3.DatabaseError as error:
+        except ERRORS as error:
             if classify(error) is not Fault.CORRUPT:
                 raise
             trouble.append(f"table {table}: {error}")
@@ -190,7 +190,7 @@ def _rows(source: sqlite3.Connection, select: str, partition: Partition, reasons
     """Rows up to the first that the damaged file does not give; why it does not goes to `reasons`."""
     try:
         yield from source.execute(select, (partition, *more))
-    except sqlite3.DatabaseError as error:
+    except ERRORS as error:
         if classify(error) is not Fault.CORRUPT:
             raise
         reasons.append(str(error))

@@ -136,8 +136,8 @@ class SqliteJournal:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        fault = classify(error) if isinstance(error, sqlite3.Error) else Fault.DENIED
+        fault = classify(error)
         message, hint = describe(error, f"the journal {self._path}")
         if fault is Fault.CORRUPT:
-            hint = f"run: stepmesh journal verify --data {self._where}"
+            hint = f"run: stepmesh journal repair --data {self._where}, which keeps a copy of the damaged file"
         return _ERRORS.get(fault, JournalError)(message, hint=hint)

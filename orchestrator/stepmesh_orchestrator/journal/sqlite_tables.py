@@ -25,7 +25,7 @@ from stepmesh_orchestrator.journal.rules import (
     snapshot_trouble,
 )
 from stepmesh_orchestrator.ports import Ownership, Snapshot
-from stepmesh_orchestrator.sqlite import Fault, classify
+from stepmesh_orchestrator.sqlite import ERRORS, Fault, classify
 
 APPLICATION_ID = 0x53544D4A  # "STMJ" in the file's header: https://www.sqlite.org/fileformat.html#application_id
 BATCH_FRAMESS = 256
@@ -106,7 +106,7 @@ class Tables:
                 size += len(row[4])
                 if len(frames) == BATCH_FRAMESS or size >= BATCH_BYTES:
                     return Batch(frames, link, head, True, "")
-        except sqlite3.Error as error:
+        except ERRORS as error:
             if classify(error) is not Fault.CORRUPT:
                 raise
             return Batch(frames, link, head, False, str(error))

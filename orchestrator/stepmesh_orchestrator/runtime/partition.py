@@ -124,6 +124,18 @@ class PartitionService:
         if snapshot and self._running is not None and self._running.exception() is None:
             await self.shard.snapshot()
 
+    async def abort(self) -> None:
+        """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept."""
+        tasks = [task for task in (self._running, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.shard.dispatcher.abort()
+        if self._control is not None:
+            await self._control.close()
+        if self._inbox is not None:
+            await self._inbox.close()
+
     def _resume(self, recovered: Recovered) -> None:
         """Send again what may never have been sent; watch the rest; set the timers."""
         shard, leases = self.shard, self.shard.dispatcher.leases

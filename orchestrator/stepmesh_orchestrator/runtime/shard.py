@@ -124,6 +124,7 @@ class Shard:
     async def run(self) -> None:
         """Turn after turn, until `stop`. Raises `JournalError` when this shard may not go on."""
         self.inputs.room.set()
+        await self.turn()  # what the recovery derived: timers, flows to fetch, steps that had become possible
         while True:
             await self._wait()
             if self._stopping and not self.inputs.commands and not self.session.events:

@@ -7,6 +7,7 @@ Result codes: https://www.sqlite.org/rescode.html (primary code = low byte). Mus
 from __future__ import annotations
 
 import enum
+import errno
 import sqlite3
 
 
@@ -49,11 +50,17 @@ _KINDS = {
 }
 
 
+# What a call of the `sqlite3` module may raise. A damaged schema also comes as text that cannot be decoded.
+ERRORS = (sqlite3.Error, UnicodeDecodeError, OSError)
+
+
 def classify(error: Exception) -> Fault:
-    """The kind of an error that the `sqlite3` module raised."""
+    """The kind of one of `ERRORS`."""
+    if isinstance(error, OSError):
+        return Fault.FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Fault.DENIED
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # raised by the module itself, not by SQLite
-        if isinstance(error, sqlite3.OperationalError) and "decode" in str(error):
+        if isinstance(error, UnicodeDecodeError) or "decode" in str(error):
             return Fault.CORRUPT  # text that is no UTF-8: we only ever write str
         return Fault.CLOSED if "closed" in str(error) else Fault.OTHER
     if code == sqlite3.SQLITE_IOERR_SHMSIZE:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from stepmesh_orchestrator.sqlite.faults import Fault, classify
+from stepmesh_orchestrator.sqlite.faults import ERRORS, Fault, classify
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +133,10 @@ class SqliteThread:
         return outcomes
 
     def _is_fatal(self, error: Exception) -> bool:
-        return isinstance(error, sqlite3.Error) and classify(error) is self._fatal_fault
+        return isinstance(error, ERRORS) and classify(error) is self._fatal_fault
 
     def _translated(self, error: Exception) -> Exception:
-        if not isinstance(error, (sqlite3.Error, OSError)):
+        if not isinstance(error, ERRORS):
             return error
         translated = self._translate(error)
         if self._is_fatal(error):

@@ -46,8 +46,9 @@ _ERRORS: dict[Fault, type[StoreError]] = {
 }
 
 # an update, not a replacement: indexes whose columns stay are left alone
-_UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(run) DO UPDATE SET namespace=excluded.namespace, status=excluded.status,
-    flow_name=excluded.flow_name, root=excluded.root, parent=excluded.parent, created_ms=excluded.created_ms, row=excluded.row"""
+_UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(run) DO UPDATE SET namespace=excluded.namespace,
+    status=excluded.status, flow_name=excluded.flow_name, root=excluded.root, parent=excluded.parent, created_ms=excluded.created_ms,
+    row=excluded.row"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder(RunRow).decode
@@ -138,7 +139,7 @@ class SqliteStore:
         return connection
 
     def _translate(self, error: Exception) -> Exception:
-        fault = classify(error) if isinstance(error, sqlite3.Error) else Fault.DENIED
+        fault = classify(error)
         message, hint = describe(error, f"the store {self._path}")
         return _ERRORS.get(fault, StoreError)(message, hint=hint)
 

@@ -66,16 +66,6 @@ def child(raw: bytes | msgspec.Raw, part: str | int) -> msgspec.Raw | None:
     return elements[part] if part < len(elements) else None
 
 
-def is_null(text: bytes) -> bool:
-    """True for `null`, with or without white space around it."""
-    return text == b"null" or text.strip() == b"null"
-
-
-def is_falsy(text: bytes) -> bool:
-    """Only `null` and `false` are falsy in the flow language."""
-    return text.strip() in (b"null", b"false")
-
-
 def is_valid(text: bytes, max_depth: int = PAYLOAD_DEPTH) -> bool:
     """True for one JSON value in UTF-8 without lone surrogates, nested at most `max_depth` deep. Numbers may have any size."""
     try:

@@ -141,8 +141,8 @@ class TreeBuilder:
         self._size += cost.size
         if self._nodes > self._limits.nodes:
             self._too_much(f"more than {self._limits.nodes:,} values once aliases are expanded", offset)
-        if self._size > self._limits.expanded_bytes:
-            self._too_much(f"more than {self._limits.expanded_bytes:,} characters once aliases are expanded", offset)
+        if self._size > self._limits.expanded_characters:
+            self._too_much(f"more than {self._limits.expanded_characters:,} characters once aliases are expanded", offset)
 
     def _too_much(self, what: str, offset: int) -> None:
         raise Unreadable(Code.LIMIT, what, offset, "split the flow, or store the data as a blob")
