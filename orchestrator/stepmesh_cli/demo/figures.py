@@ -10,6 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import hypot, log10
 from typing import Any
 
 import matplotlib as mpl
@@ -39,6 +40,7 @@ _STYLE = {
     "ytick.color": FAINT,
     "legend.frameon": False,
 }
+mpl.rcParams.update(_STYLE)
 _USE = re.compile(r"<use ([^>]*)/>")
 
 
@@ -58,16 +60,25 @@ def size_and_complexity(files: Sequence[Mapping[str, Any]], paint: Mapping[str, 
     axes.set_yscale("log")
     axes.set_xlabel("lines of code")
     axes.set_ylabel("complexity of the file")
-    top = sorted(range(len(files)), key=lambda index: (-ys[index], index))[:4]
-    dense = sorted((i for i in range(len(files)) if xs[i] >= 60), key=lambda index: (-ys[index] / xs[index], index))[:3]
-    flat = sorted((i for i in range(len(files)) if xs[i] >= 250), key=lambda index: (ys[index] / xs[index], index))[:2]
-    for index in dict.fromkeys((*top, *dense, *flat)):
-        below = index in flat
+    for index in _standouts(xs, ys):
         axes.annotate(
-            files[index]["module"], (xs[index], ys[index]), (-6, 5) if not below else (6, -11), textcoords="offset points",
-            ha="left" if below else "right", fontsize=9,
+            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
+            path_effects=_halo(),
         )  # fmt: skip
     return _svg(figure)
+
+
+def _standouts(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
+    """The most complex, the densest and the flattest of those that are not small, without labels that would touch (in decades)."""
+    places = range(len(xs))
+    top = sorted(places, key=lambda index: (-ys[index], index))[:6]
+    dense = sorted((i for i in places if xs[i] >= 50), key=lambda index: (-ys[index] / xs[index], index))[:4]
+    flat = sorted((i for i in places if xs[i] >= 200), key=lambda index: (ys[index] / xs[index], index))[:3]
+    chosen: list[int] = []
+    for index in (*top, *dense, *flat):
+        if all(abs(log10(ys[index] / ys[other])) > 0.16 for other in chosen):
+            chosen.append(index)
+    return chosen
 
 
 def likeness_map(files: Sequence[Mapping[str, Any]], points: Sequence[Sequence[float]], paint: Mapping[str, str]) -> str:
@@ -77,12 +88,11 @@ def likeness_map(files: Sequence[Mapping[str, Any]], points: Sequence[Sequence[f
     _points(axes, xs, ys, files, paint, [f"{file['module']} ({file['package']})" for file in files])
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel("first principal component →")
-    axes.set_ylabel("second →")
+    axes.spines[["left", "bottom"]].set_visible(False)
     for package, colour in paint.items():
         own = [point for file, point in zip(files, points, strict=True) if file["package"] == package]
         if len(own) > 2 and not package.startswith("("):
-            x, y = (sorted(values)[len(own) // 2] for values in zip(*own, strict=True))
+            x, y = _densest(own)
             axes.text(x, y, package, color=colour, fontsize=11, fontweight="bold", ha="center", va="center", path_effects=_halo())
     return _svg(figure)
 
@@ -129,7 +139,8 @@ def slowest(rows: Sequence[tuple[str, float]]) -> str:
     places = range(len(rows))
     axes.barh(places, [ms for _, ms in rows], color=PALETTE[0], height=0.66)
     for place, (_, ms) in zip(places, rows, strict=True):
-        axes.text(ms, place, f"  {ms:,.0f} ms".replace(",", " "), va="center", fontsize=9, color=FAINT)
+        label = f"{ms:,.0f} ms".replace(",", "\u202f")
+        axes.annotate(label, (ms, place), (5, 0), textcoords="offset points", va="center", fontsize=9, color=FAINT)
     axes.set_yticks(places, [name for name, _ in rows])
     axes.set_xlim(0, max((ms for _, ms in rows), default=1) * 1.18)
     axes.set_xticks([])
@@ -158,9 +169,8 @@ def complexity_of_functions(values: Sequence[int]) -> str:
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.add_subplot()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _points(
@@ -176,8 +186,7 @@ def _points(
 
 def _svg(figure: Figure) -> str:
     out = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     tips = [tip for axes in figure.axes for tip in getattr(axes, "tips", ())]
@@ -193,6 +202,16 @@ def _with_tips(svg: str, tips: Sequence[str]) -> str:
         return found[0] if tip is None else f"<use {found[1]}><title>{html.escape(tip)}</title></use>"
 
     return before + mark + _USE.sub(titled, after, count=len(tips))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else f"{name[:22]} …"
+
+
+def _densest(points: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The point that is nearest to most of the others."""
+    x, y = min(points, key=lambda one: sum(hypot(one[0] - other[0], one[1] - other[1]) ** 0.5 for other in points))
+    return x, y + 0.06
 
 
 def _traffic(share: float) -> str:

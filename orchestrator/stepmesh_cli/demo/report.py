@@ -146,11 +146,18 @@ def _tables(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any], layout: 
                 for s in run["steps"]
             ],
         ),
-        "retries": _table(
-            ("file", "step", "reason"),
-            [(names.get(one["item"], one["item"]), one["step"], one["reason"]) for one in run["retries"][:8]],
-        ),
+        "retries": _retries(run["retries"], names),
     }
+
+
+def _retries(retries: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> str:
+    """One row per step and reason, with the first few files."""
+    grouped: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in retries:
+        grouped[one["step"], one["reason"]].append(names.get(one["item"], f"item {one['item']}"))
+    ranked = sorted(grouped.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    rows = [(step, reason, len(where), ", ".join(dict.fromkeys(where[:6])) + (" …" if len(where) > 6 else "")) for (step, reason), where in ranked]
+    return _table(("step", "reason", "#times", "files"), rows[:12])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
