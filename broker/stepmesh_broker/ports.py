@@ -71,7 +71,8 @@ class TaskSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Take no more. Frames fetched but not acknowledged are delivered again after the ack wait."""
+        """Take no more; a waiting `fetch` returns empty. Frames fetched but not acknowledged are delivered again after the
+        ack wait, and may still be settled. Idempotent."""
         ...
 
 

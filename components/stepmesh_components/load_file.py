@@ -65,15 +65,17 @@ class FileLoader:
 
     def _read(self, root: Path, inside: Path, path: str) -> bytes:
         try:
-            with os.fdopen(_open(root, inside), "rb") as file:
-                told = os.fstat(file.fileno())
-                if not stat.S_ISREG(told.st_mode):
-                    raise InvalidInput(f"{path} is not a regular file", path="$.path")
-                data = b"" if told.st_size > self._max_bytes else file.read(self._max_bytes + 1)
+            descriptor = _open(root, inside)
         except OSError as problem:
             raise InvalidInput(f"{path} cannot be read: {problem.strerror}", path="$.path") from problem
-        if told.st_size > self._max_bytes or len(data) > self._max_bytes:
-            raise InvalidInput(f"{path} has {told.st_size} bytes, above the limit of {self._max_bytes}", path="$.path")
+        told = os.fstat(descriptor)
+        if not stat.S_ISREG(told.st_mode):
+            os.close(descriptor)
+            raise InvalidInput(f"{path} is not a regular file", path="$.path")
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise InvalidInput(f"{path} has {max(told.st_size, len(data))} bytes, above the limit of {self._max_bytes}", path="$.path")
         return data
 
 

@@ -32,7 +32,7 @@ class Behavior:
 def mock_component(path: str, described: Mapping[str, Any]) -> Component:
     """The component of one entry of a mock plugin's `components`. Raises `BadComponent`."""
     _only(described, {"input_schema", "output_schema", "behaviors", "description"}, f"mock component {path}")
-    behaviors = described.get("behaviors") or {}
+    behaviors = described.get("behaviors", {})
     if not isinstance(behaviors, Mapping):
         raise BadComponent(f"mock component {path}: behaviors is not an object", hint="write {'{\"x\": 1}': {outcome: success, result: 2}}")
     known = {_key(path, text): _behavior(f"mock component {path}, input {text}", told) for text, told in behaviors.items()}
@@ -57,8 +57,9 @@ def _behavior(where: str, told: Any) -> Behavior:
     if not isinstance(told, Mapping):
         raise BadComponent(f"{where}: not an object", hint="write {outcome: success, result: …} or {error: message}")
     _only(told, {"outcome", "result", "error", "delay_ms"}, where)
-    outcome = told.get("outcome", "failed" if "error" in told else "success")
-    if outcome not in ("success", "failed") or (outcome == "failed") != ("error" in told):
+    fails = told.get("error") is not None
+    outcome = told.get("outcome", "failed" if fails else "success")
+    if outcome not in ("success", "failed") or (outcome == "failed") != fails:
         raise BadComponent(f"{where}: outcome {outcome!r} does not fit", hint="success goes with result, failed with error")
     delay_ms = float(told.get("delay_ms") or 0)
     if outcome == "failed":
@@ -79,7 +80,7 @@ def _error(where: str, told: Any) -> Mapping[str, Any]:
     except (KeyError, ValueError) as problem:
         names = ", ".join(one.name for one in ErrorCode)
         raise BadComponent(f"{where}: {code!r} is no error code", hint=f"use one of {names}") from problem
-    return {"message": str(told.get("message", "")), "code": known, "data": told.get("data")}
+    return {"message": str(told.get("message", "mock error")), "code": known, "data": told.get("data")}
 
 
 def _schema(schema: Any) -> bytes | None:

@@ -30,7 +30,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("explain", "stepmesh_cli.runs:explain", "Operate"),
     ("components", "stepmesh_cli.offers:components", "Operate"),
     ("pools", "stepmesh_cli.offers:pools", "Operate"),
-    ("demo", "stepmesh_cli.demo.command:demo", "Run", "Survey the standard library with a real batch, with or without chaos."),
+    ("bench", "stepmesh_cli.bench.command:bench", "Measure"),
+    ("demo", "stepmesh_cli.demo.command:demo", "Measure"),
     ("doctor", "stepmesh_cli.doctor:doctor", "Operate"),
     ("completion", "stepmesh_cli.completion:completion", "Operate"),
 )

@@ -6,6 +6,7 @@ client holds no state of runs. Rules about flows are the orchestrator's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -50,8 +51,12 @@ class Client:
         self.requests = Requests(broker, self.namespace, patience_s)
 
     @classmethod
-    def connect(cls, url: str | None = None, namespace: str = "default", *, patience_s: float = 30.0) -> Client:
-        """A client with its own connection, which `await` or `async with` opens. Raises `EndpointNotFound` (see endpoint.py)."""
+    def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:
+        """A client with its own connection, which `await` or `async with` opens. Raises `EndpointNotFound` (see endpoint.py).
+
+        `namespace`: default STEPMESH_NAMESPACE, or `default`.
+        """
+        namespace = os.environ.get("STEPMESH_NAMESPACE", "default") if namespace is None else namespace
         return cls(endpoint.broker(endpoint.find(url), namespace), namespace, patience_s=patience_s, owned=True)
 
     def __await__(self) -> Generator[Any, Any, Client]:

@@ -62,11 +62,13 @@ class MockError(Section):
 
 
 class MockBehavior(Section):
-    """A mock component's answer to one input: `{outcome: success, result}`, `{outcome: failed, error}` or, short, `{error: message}`."""
+    """A mock component's answer to one input: `{outcome: success, result}`, `{outcome: failed, error}` or, short, `{error: message}`;
+    after `delay_ms`."""
 
     outcome: Literal["success", "failed"]
     result: Any = None
     error: MockError | None = None
+    delay_ms: float = Field(default=0, ge=0, alias="delay_ms")
 
     @model_validator(mode="before")
     @classmethod

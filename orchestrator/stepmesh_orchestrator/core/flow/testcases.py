@@ -25,13 +25,16 @@ _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `expected` is a FlowResult as plain values, None when the case only says that it runs. `path` is its place."""
+    """One case. `expected` is a FlowResult as plain values, None when the case only says that it succeeds. `variables` and
+    `overrides` as at submission. `path` is its place."""
 
     name: str
     description: str
     input: Any
     expected: dict[str, Any] | None
     path: Path
+    variables: dict[str, Any] | None = None
+    overrides: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,15 @@ def read_cases(flow: Fields) -> CaseSet:
     names: set[str] = set()
     for index, case in enumerate(test.items("cases")):
         fields = Fields(case if case is not None else [], (*test.at("cases"), index), flow.findings, "the test case")
-        fields.only(("name", "description", "input", "output"), "a test case")
+        fields.only(("name", "description", "input", "output", "variables", "overrides"), "a test case")
         name = fields.required_text("name", "name: what it shows")
         if name and name in names:
             fields.report(Code.TEST, "name", f"there are two test cases `{name[:60]}`", "give each its own name")
         names.add(name)
-        cases.append(Case(name, fields.text("description") or "", fields.get("input"), _expected(fields), fields.path))
+        variables, overrides = (fields.inner(key).value if fields.get(key) is not None else None for key in ("variables", "overrides"))
+        cases.append(
+            Case(name, fields.text("description") or "", fields.get("input"), _expected(fields), fields.path, variables, overrides)
+        )
     return CaseSet(test.text("configFile"), config, tuple(cases))
 
 
