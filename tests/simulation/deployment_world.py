@@ -138,5 +138,3 @@ class World:
         flows = FlowRegistry(self.store, self.clock)
         recovered = await recover(self.journal, Partition(0), flows, Projector(store, Partition(0)))
         return state_hash(recovered.state)
-
-

@@ -97,7 +97,11 @@ def cases(draw: Callable[[st.SearchStrategy[int]], int]) -> Case:
 
 def _input(choices: Choices) -> Any:
     if chance(choices, 88):
-        return {"a": pick(choices, VALUES), "b": {"c": [1, pick(choices, VALUES)]}, "items": [pick(choices, VALUES) for _ in range(choices.below(4))]}
+        return {
+            "a": pick(choices, VALUES),
+            "b": {"c": [1, pick(choices, VALUES)]},
+            "items": [pick(choices, VALUES) for _ in range(choices.below(4))],
+        }
     return pick(choices, VALUES)
 
 
@@ -158,7 +162,11 @@ class _Maker:
             self.in_default = False
         if action == "retry":
             policy["maxRetries"] = choices.below(4)
-            policy["backoff"] = {"type": pick(choices, ("constant", "exponential", "fibonacci")), "initial": "500ms", "jitter": choices.below(2)}
+            policy["backoff"] = {
+                "type": pick(choices, ("constant", "exponential", "fibonacci")),
+                "initial": "500ms",
+                "jitter": choices.below(2),
+            }
         return policy
 
     # --- expressions ---
@@ -172,7 +180,12 @@ class _Maker:
         if self.in_default:
             forms += [self._error]
         if depth:
-            forms += [lambda: self._if(depth - 1), lambda: self._coalesce(depth - 1), lambda: self._list(depth - 1), lambda: self._object(depth - 1)]
+            forms += [
+                lambda: self._if(depth - 1),
+                lambda: self._coalesce(depth - 1),
+                lambda: self._list(depth - 1),
+                lambda: self._object(depth - 1),
+            ]
         return pick(choices, forms)()
 
     def _literal(self) -> Any:
@@ -199,7 +212,9 @@ class _Maker:
         if chance(self.choices, 15):
             reference["path"] = self._path(_PATHS)
         if chance(self.choices, 20):
-            reference["onSkip"] = {"action": "useDefault", "defaultValue": self.expression(1)} if chance(self.choices, 70) else {"action": "skip"}
+            reference["onSkip"] = (
+                {"action": "useDefault", "defaultValue": self.expression(1)} if chance(self.choices, 70) else {"action": "skip"}
+            )
         return reference
 
     def _path(self, paths: Sequence[str | None]) -> str | None:

@@ -37,7 +37,9 @@ def play(world: World) -> None:
 def make_world(choices: Choices) -> World:
     """A world with limits that are reached."""
     window = pick(choices, (10_000, 1, 2))
-    return World(choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=pick(choices, (100_000, 1)), remember_ended_ms=10_000))
+    return World(
+        choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=pick(choices, (100_000, 1)), remember_ended_ms=10_000)
+    )
 
 
 def finish_and_compare(world: World) -> None:
@@ -119,6 +121,8 @@ def describe(world: World) -> str:
     lines = []
     for run, case in world.runs.items():
         documents = "".join(f"\n  stored {name}: {json.dumps(document)}" for name, document in case.stored.items())
-        lines.append(f"{run}: {json.dumps(case.flow)}\n  inputs {json.dumps(case.inputs)} variables {json.dumps(case.variables)} "
-                     f"max_concurrency {case.max_concurrency}{documents}")
+        lines.append(
+            f"{run}: {json.dumps(case.flow)}\n  inputs {json.dumps(case.inputs)} variables {json.dumps(case.variables)} "
+            f"max_concurrency {case.max_concurrency}{documents}"
+        )
     return "\n".join([*lines, f"actions: {dict(world.actions)}"])

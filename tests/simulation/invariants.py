@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
-from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, FETCHING, IDLE, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, Tree
+from stepmesh_orchestrator.core.state import (
+    CHILD,
+    DONE,
+    FALLBACK,
+    FETCHING,
+    IDLE,
+    QUEUED,
+    RETRYING,
+    RUNNING,
+    SLEEPING,
+    WAITING,
+    Item,
+    Run,
+    Tree,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.driver import World

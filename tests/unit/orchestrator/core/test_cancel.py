@@ -29,7 +29,9 @@ def test_a_replay_gives_the_same_rows_when_a_step_was_queued() -> None:
     engine.cancel()
 
     assert engine.ended_steps() == {"a": "cancelled"}
-    assert [row for row in replayed_rows(engine) if isinstance(row, ItemRow)] == [row for row in engine.session.rows if isinstance(row, ItemRow)]
+    assert [row for row in replayed_rows(engine) if isinstance(row, ItemRow)] == [
+        row for row in engine.session.rows if isinstance(row, ItemRow)
+    ]
 
 
 def test_a_retry_that_waits_for_a_slot_is_on_record() -> None:
