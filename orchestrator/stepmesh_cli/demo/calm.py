@@ -27,7 +27,11 @@ async def play(stage: Stage, quiet: bool = False) -> dict[str, Any]:
     tell = (lambda line: None) if quiet else say
     began = time.monotonic()
     settings = DeploymentSettings(
-        broker="embedded", journal="sqlite", data_dir=stage.data, processes=stage.worker_processes(), say=lambda line: None if quiet else None
+        broker="embedded",
+        journal="sqlite",
+        data_dir=stage.data,
+        processes=stage.worker_processes(),
+        say=lambda line: None if quiet else None,
     )
     async with Deployment(settings) as deployment:
         tell(f"up in {time.monotonic() - began:.1f} s: embedded NATS, SQLite journal, 2 cpu workers and 1 accel worker in {stage.data}")

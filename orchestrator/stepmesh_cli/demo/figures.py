@@ -55,7 +55,9 @@ def size_and_complexity(files: Sequence[Mapping[str, Any]], paint: Mapping[str, 
     figure, axes = _canvas(5.8, 4.3)
     xs = [max(1, file["size"]["code"]) for file in files]
     ys = [1 + file["outline"]["decisions"] for file in files]
-    _points(axes, xs, ys, files, paint, [f"{f['module']}: {x} lines of code, complexity {y}" for f, x, y in zip(files, xs, ys, strict=True)])
+    _points(
+        axes, xs, ys, files, paint, [f"{f['module']}: {x} lines of code, complexity {y}" for f, x, y in zip(files, xs, ys, strict=True)]
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("lines of code")
@@ -124,7 +126,9 @@ def throughput(timeline: Mapping[str, Any]) -> str:
     xs = [index * width for index in range(length + 1)]
     rates = [[count / width for count in counts] + [0.0] for counts in pools.values()]
     if rates:
-        axes.stackplot(xs, rates, labels=list(pools), colors=[POOLS.get(pool, OTHER) for pool in pools], step="post", alpha=0.85, linewidth=0)
+        axes.stackplot(
+            xs, rates, labels=list(pools), colors=[POOLS.get(pool, OTHER) for pool in pools], step="post", alpha=0.85, linewidth=0
+        )
         axes.legend(loc="upper right", ncols=3, labelcolor=INK)
         axes.set_xlim(0, xs[-1])
     axes.set_xlabel("seconds since the first step began")

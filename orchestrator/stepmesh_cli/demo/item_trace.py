@@ -34,7 +34,9 @@ class Row:
 
 def telling_item(history: History, root: RunId) -> int:
     """An item worth showing: retried if there is one, with some functions but not many."""
-    functions = {created.parent.item: len(created.inputs) for created in history.created.values() if created.parent and created.parent.run == root}
+    functions = {
+        created.parent.item: len(created.inputs) for created in history.created.values() if created.parent and created.parent.run == root
+    }
     retried = Counter(entry.event.item for entry in history.entries if isinstance(entry.event, StepRetrying) and entry.event.run == root)
     return min(functions, key=lambda item: (not retried[item], abs(functions[item] - 8), item), default=0)
 
@@ -46,7 +48,9 @@ def waterfall(history: History, executions: Sequence[Execution], root: RunId, it
         return [f"item {item}: nothing ran"]
     first = min(row.dispatched_us for row in rows)
     last = max(row.end_us for row in rows)
-    ended = next((e.at_ms * 1000 for e in history.entries if isinstance(e.event, ItemEnded) and (e.event.run, e.event.item) == (root, item)), last)
+    ended = next(
+        (e.at_ms * 1000 for e in history.entries if isinstance(e.event, ItemEnded) and (e.event.run, e.event.item) == (root, item)), last
+    )
     span = max(last - first, 1)
     shown, hidden = rows, 0
     if len(rows) > SUB_ITEMS + 12:
@@ -58,7 +62,9 @@ def waterfall(history: History, executions: Sequence[Execution], root: RunId, it
         lines.append(f"  … {hidden} more functions")
     axis = f"  {'':<24} 0{'ms'.rjust(WIDTH - len(str(span // 1000)))} {span // 1000}"
     lines.append(axis)
-    lines.append(f"  {WAITING} journaled and waiting   {WORKING} the component's code   item ended {max(0, ended - first) // 1000} ms after its first dispatch")
+    lines.append(
+        f"  {WAITING} journaled and waiting   {WORKING} the component's code   item ended {max(0, ended - first) // 1000} ms after its first dispatch"
+    )
     return lines
 
 
