@@ -107,6 +107,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
         if owner is not None and owner.children is not None:
             owner.children.remove(run.id)
     if not tree.live:
+        tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]
 
 
