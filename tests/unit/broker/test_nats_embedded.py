@@ -91,6 +91,22 @@ async def test_a_killed_server_comes_back_and_clients_go_on(tmp_path: Path) -> N
         await broker.close()
 
 
+async def test_a_frozen_server_is_given_up_after_the_publish_timeout(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server:
+        broker = NatsBroker(NatsSettings(url=server.url, publish_timeout_s=0.05))
+        await broker.connect()
+        position = await broker.post(P, b"x")
+        os.kill(server.pid, signal.SIGSTOP)
+        for call in (broker.post(P, b"y"), broker.publish_tasks(POOL, b"x", "1")):
+            with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
+                await call
+        os.kill(server.pid, signal.SIGCONT)
+        await broker.close()
+        again = await connected(server)
+        assert await again.post(P, b"z") > position
+        await again.close()
+
+
 async def test_requests_and_listeners_survive_a_restart(tmp_path: Path) -> None:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
