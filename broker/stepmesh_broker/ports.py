@@ -71,8 +71,8 @@ class TaskSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Take no more. Frames fetched but not acknowledged are delivered again after the ack wait. A `fetch` that waits returns
-        empty, a later one raises `BrokerUnavailable`."""
+        """Take no more; a waiting `fetch` returns empty, a later one raises `BrokerUnavailable`. Frames fetched but not acknowledged
+        are delivered again after the ack wait, and may still be settled. Idempotent."""
         ...
 
 

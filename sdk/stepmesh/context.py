@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from stepmesh import payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
-from stepmesh.runs import RunHandle, value_of
-from stepmesh_broker.protocol.api import RunInfo
+from stepmesh.runs import RunHandle, value_of, without_result
+from stepmesh_broker.protocol.api import BlobData, RunInfo
 from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ParentRef, Submit
 
@@ -70,6 +70,16 @@ class Context:
     def step_id(self) -> str:
         """Id of the step within its flow."""
         return self._attempt.task.step_id
+
+    @property
+    def step_index(self) -> int:
+        """Index of the step within its flow, from 0."""
+        return self._attempt.task.step
+
+    @property
+    def pool(self) -> str:
+        """Pool that the task came from."""
+        return self._attempt.frame.header.pool
 
     @property
     def component(self) -> str:
@@ -139,13 +149,19 @@ class Context:
         finally:
             attempt.blocked.discard(future.cancel)
 
-    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
-        """Store bytes or a JSON value by content; returns its id."""
-        return await self._services.requests.put_blob(data, filename, content_type)
+    async def put_blob(
+        self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"
+    ) -> BlobId:
+        """Store bytes or a JSON value by content; returns its id. `kind` says what a JSON value is."""
+        return await self._services.requests.put_blob(data, filename, content_type, kind)
 
     async def get_blob(self, blob_id: str) -> Any:
         """Bytes, or the decoded JSON value. Raises `BlobNotFound`."""
         return await self._services.requests.get_blob(blob_id)
+
+    async def read_blob(self, blob_id: str) -> BlobData:
+        """A blob as it is stored, with its kind; its bytes are JSON text unless the kind is binary. Raises `BlobNotFound`."""
+        return await self._services.requests.read_blob(blob_id)
 
     async def submit_run(
         self,
@@ -193,6 +209,8 @@ class Context:
         """Run a flow (document, `Flow` or id) on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowInvalid`."""
         handle = await self.submit_run(flow, [input], key=key, variables=variables)
         info = await handle.wait()
+        if not info.results:
+            raise without_result(handle.id, 0, info.summary.status)
         return value_of(handle.id, info.results[0])
 
     async def evaluate_flow_by_id(

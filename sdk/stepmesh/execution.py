@@ -76,6 +76,7 @@ class Execution:
         self.live: set[Attempt] = set()
         self.slots = Slots(limits.concurrency, self._freed)
         self.closed = False
+        self.quick = False  # the newest task ended without suspending
         self._components = components
         self._limits = limits
         self._around = around
@@ -158,6 +159,7 @@ class Execution:
         until = clock() + SLICE_S
         while (attempt := self._next()) is not None:
             rest = self._start(attempt)
+            self.quick = not attempt.live and rest is None
             if rest is not None:
                 self._carrying = False
                 self._hold(attempt, carrier)

@@ -87,8 +87,14 @@ def _violated(found: list[tuple[str, str]]) -> InvalidInput:
     return InvalidInput(f"invalid input: {message} at {path}{more}", path=path, data={"path": path, "violations": violations})
 
 
-def schema(annotation: Any) -> bytes | None:
-    """JSON Schema as JSON text; None when anything goes. Raises `BadComponent` for a type without one."""
+def schema(annotation: Any, lenient: bool = False) -> bytes | None:
+    """JSON Schema as JSON text; None when anything goes. A type without one counts as anything if `lenient`, else raises `BadComponent`."""
+
+    def unknown(kind: type) -> dict[str, Any]:
+        if lenient or kind is object:
+            return {"description": f"any JSON value ({kind.__qualname__})"}  # msgspec takes an empty schema for none
+        raise NotImplementedError
+
     if annotation in (Any, object, dict, msgspec.Raw):
         return None
     if holds_pydantic(annotation):
@@ -96,7 +102,7 @@ def schema(annotation: Any) -> bytes | None:
 
         return msgspec.json.encode(pydantic.TypeAdapter(annotation).json_schema())
     try:
-        return msgspec.json.encode(msgspec.json.schema(annotation))
+        return msgspec.json.encode(msgspec.json.schema(annotation, schema_hook=unknown))
     except TypeError as problem:
         raise BadComponent(f"no JSON Schema for {annotation!r}: {problem}", hint=_HINT) from problem
 

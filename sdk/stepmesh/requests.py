@@ -8,7 +8,7 @@ This module must not know workers or tasks.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -107,18 +107,24 @@ class Requests:
             raise FlowInvalid(f"the flow was not stored: {worst.get('code', '')} {worst.get('message', 'invalid')}{where}", found)
         return answer.flow
 
-    async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
-        """Store bytes (as binary) or any JSON value (as data)."""
+    async def put_blob(
+        self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"
+    ) -> BlobId:
+        """Store bytes (as binary) or any JSON value (as data, or as a flow document)."""
         if isinstance(data, (bytes, bytearray, memoryview)):
             request = PutBlob(bytes(data), "binary", filename, content_type)
         else:
-            request = PutBlob(payloads.write(data), "data", filename, content_type)
+            request = PutBlob(payloads.write(data), kind, filename, content_type)
         return (await self.ask(request, BlobStored)).blob
 
     async def get_blob(self, blob: str) -> Any:
         """What `put_blob` stored: bytes, or the decoded JSON value. Raises `BlobNotFound`."""
-        answer = await self.ask(GetBlob(BlobId(blob)), BlobData)
+        answer = await self.read_blob(blob)
         return answer.data if answer.kind == "binary" else msgspec.json.decode(answer.data)
+
+    async def read_blob(self, blob: str) -> BlobData:
+        """A blob as it is stored, with its kind and file name. Raises `BlobNotFound`."""
+        return await self.ask(GetBlob(BlobId(blob)), BlobData)
 
     async def get_run(self, run: str, wait_s: float = 0.0, results: bool = False) -> RunInfo:
         """State of a run; with `wait_s` as soon as it ended. Raises `RunNotFound`."""

@@ -19,16 +19,16 @@ from stepmesh.instrument import Instrument
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
 from stepmesh.requests import Requests
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, TaskSource
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
-from stepmesh_broker.protocol.messages import Hello, Result, Stop
+from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Result, Stop
 
 log = logging.getLogger("stepmesh.worker")
 
 READY_TASKS = 128
-"""No more frames are taken while this many tasks wait here."""
+"""No more frames are taken while this many quick tasks wait here; slow ones are not taken in advance at all."""
 FETCH_FRAMES = 8
 """Frames taken at once."""
 FETCH_RETRY_S = 0.5
@@ -82,6 +82,7 @@ class Session:
         fetcher = self._watched(self._fetch(source), "stepmesh fetch")
         try:
             await self._leaving.wait()
+            await source.close()  # a fetch that waits for frames returns at once
             await self._leave(fetcher, grace_s)
         finally:
             for task in (fetcher, keeper, presence):
@@ -89,6 +90,8 @@ class Session:
             self.execution.close()
             self.leases.close()
             self.outbox.abandon()
+            for attempt in self._attempts():
+                self.execution.stop(attempt, Why.LEAVING)
             await source.close()
             await cancels.close()
             await self._hello(stopping=True)
@@ -155,7 +158,7 @@ class Session:
 
     def _room(self) -> int:
         execution = self.execution
-        if len(execution.ready) >= READY_TASKS or len(self.leases.waiting) >= 4 * self._limits.concurrency:
+        if len(execution.ready) >= (READY_TASKS if execution.quick else 1) or len(self.leases.waiting) >= 4 * self._limits.concurrency:
             return 0
         return min(execution.slots.free, FETCH_FRAMES)
 
@@ -163,9 +166,7 @@ class Session:
         try:
             header = codec.decode_task_frame(delivery.data)
         except MalformedMessage as problem:
-            log.error("parked a message of pool %s: %s", self._identity.pool, problem)
-            await self._broker.park(self._identity.pool, delivery.data, str(problem))
-            await delivery.ack()
+            await self._park(delivery, problem)
             return
         frame = Frame(delivery, header, self._loop.time())
         if not header.tasks:
@@ -173,6 +174,15 @@ class Session:
             return
         self.leases.hold(frame)
         self.execution.accept(frame, delivery.deliveries > 1 or self._identity.exclusive)
+
+    async def _park(self, delivery: Delivery, problem: MalformedMessage) -> None:
+        log.error("parked a message of pool %s: %s", self._identity.pool, problem)
+        try:
+            await self._broker.park(self._identity.pool, delivery.data, str(problem))
+        except BrokerUnavailable as away:
+            log.warning("it will come again: %s", away)
+        else:
+            await delivery.ack()
 
     # --- talking ------------------------------------------------------------------------------------------------
 
@@ -198,14 +208,20 @@ class Session:
             await asyncio.sleep(self._timing.hello)
 
     async def _hello(self, stopping: bool) -> None:
-        who = self._identity
         infos = [component.info() for component in self._components]
-        running = len(self.execution.live)
-        hello = Hello(who.worker, who.pool, self._limits.concurrency, who.version, infos, running, stopping, who.exclusive)
         try:
-            await self._broker.send(subjects.presence(who.namespace), codec.encode(hello))
+            try:
+                await self._announce(infos, stopping)
+            except MessageTooLarge as problem:
+                log.error("the schemas of %d components are left out: %s", len(infos), problem)
+                await self._announce([ComponentInfo(info.path) for info in infos], stopping)
         except BrokerUnavailable as problem:
             log.info("nobody heard this worker: %s", problem)
+
+    async def _announce(self, infos: list[ComponentInfo], stopping: bool) -> None:
+        who, running = self._identity, len(self.execution.live)
+        hello = Hello(who.worker, who.pool, self._limits.concurrency, who.version, infos, running, stopping, who.exclusive)
+        await self._broker.send(subjects.presence(who.namespace), codec.encode(hello))
 
     # --- leaving ------------------------------------------------------------------------------------------------
 

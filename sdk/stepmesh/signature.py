@@ -45,7 +45,7 @@ def of(function: Callable[..., Any]) -> Signature:
     context = next((p for p in parameters if _is_context(p, hints)), None)
     inputs = [p for p in parameters if p is not context]
     returns = hints.get("return", Any)
-    output_schema = None if returns is type(None) else schema(returns)
+    output_schema = None if returns is type(None) else schema(returns, lenient=True)
     if not inputs:
         return Signature(None, _without_input(function, context), None, output_schema)
     if len(inputs) == 1 and inputs[0].kind is not Parameter.KEYWORD_ONLY:

@@ -23,7 +23,7 @@ from types import TracebackType
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.folder import NatsFolder, read_endpoint
 
-__all__ = ["EmbeddedNats", "find_nats_server", "read_endpoint"]
+__all__ = ["EmbeddedNats", "dies_with_this_process", "find_nats_server", "read_endpoint"]
 
 _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 10.0
@@ -128,7 +128,7 @@ class EmbeddedNats:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                preexec_fn=_dies_with_this_process(),
+                preexec_fn=dies_with_this_process(),
                 start_new_session=True,  # Ctrl-C in the terminal is for the parent, which stops the server in order
             )
         await self._ready(self._process)
@@ -182,7 +182,7 @@ class EmbeddedNats:
             await process.wait()
 
 
-def _dies_with_this_process() -> Callable[[], None] | None:
+def dies_with_this_process() -> Callable[[], None] | None:
     """What the child does before it becomes the server: ask the kernel for SIGTERM when the starting thread ends (prctl(2))."""
     if sys.platform != "linux":
         return None

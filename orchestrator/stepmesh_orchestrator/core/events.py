@@ -141,6 +141,15 @@ class RunCancelled(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     reason: str
 
 
+class StepFallingBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=13):
+    """The step failed for good, and its `onError.defaultValue` needs other steps first. It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+    failure: Failure
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -154,6 +163,7 @@ Event = (
     | ItemEnded
     | RunEnded
     | RunCancelled
+    | StepFallingBack
 )
 
 

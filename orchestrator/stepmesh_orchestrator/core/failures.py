@@ -11,6 +11,9 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.flow.compiled import Backoff, ErrorAction, ErrorPolicy
 from stepmesh_orchestrator.core.state import Wait
 
+MAX_DELAY_MS = 366 * 24 * 3_600_000
+"""A year: the longest wait that a worker may wish for. Times beyond would not fit the journal's integers."""
+
 
 class Budget(Enum):
     """Which retry budget a failure draws on."""
@@ -46,7 +49,7 @@ def delay_ms(backoff: Backoff, retry: int, failure: Failure, seed: str) -> int:
     `seed`, so that a decision is a function of its inputs.
     """
     if failure.retry_after_ms is not None:
-        return max(0, failure.retry_after_ms)
+        return min(max(0, failure.retry_after_ms), MAX_DELAY_MS)
     base = min(float(backoff.max_ms), _growth(backoff, retry))
     if not backoff.jitter:
         return int(base)

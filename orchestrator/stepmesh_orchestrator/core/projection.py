@@ -11,7 +11,7 @@ from stepmesh_orchestrator.core.evolve import FlowLookup, evolve
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
-from stepmesh_orchestrator.core.state import IDLE, WAITING, Item, Run, State
+from stepmesh_orchestrator.core.state import DERIVED, IDLE, WAITING, Item, Run, State
 
 
 def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[RunRow | ItemRow]) -> None:
@@ -51,8 +51,14 @@ def _item_row(state: State, event: ItemEnded, at_ms: int) -> ItemRow | None:
     item = run.items.get(event.item)
     outcome = event.failure if event.failure is not None else event.output
     status = "success" if event.failure is None else "cancelled" if run.stopping else "failed"
-    steps = [] if item is None else [row for index in range(len(item.outcomes)) if (row := step_row(item, index)) is not None]
+    steps = [] if item is None else [row for index in range(len(item.outcomes)) if (row := _recorded_row(item, index)) is not None]
     return ItemRow(event.run, event.item, status, flow_result(b"null" if outcome is None else outcome), at_ms, steps)
+
+
+def _recorded_row(item: Item, index: int) -> StepRow | None:
+    """Only if events tell of the step: a replay does not know which of the others were queued when the run was cancelled."""
+    derived = item.phases[index] in DERIVED and item.attempt(index) == 1
+    return None if derived else step_row(item, index)
 
 
 def step_row(item: Item, index: int) -> StepRow | None:

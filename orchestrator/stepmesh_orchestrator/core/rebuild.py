@@ -12,7 +12,7 @@ from stepmesh_orchestrator.core.decide.progress import demand, settle
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
 
 def rebuild(session: Session) -> None:
@@ -24,6 +24,8 @@ def rebuild(session: Session) -> None:
                 if phase in (RETRYING, SLEEPING):
                     reference = TaskRef(run.id, item.index, step, item.attempt(step))
                     session.cause(SetTimer(item.wait(step).due_ms, reference))
+                elif phase == FALLBACK:
+                    session.work.append((item, step))
             demand(session, item, [len(item.outcomes), *run.flow.must_execute])
     settle(session)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
 from stepmesh_orchestrator.core.effects import Effect
-from stepmesh_orchestrator.core.events import Event
+from stepmesh_orchestrator.core.events import Event, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.projection import apply
@@ -50,6 +50,17 @@ class Flows(Protocol):
         ...
 
 
+class _Given:
+    """A look-up that has one answer."""
+
+    def __init__(self, flow: CompiledFlow) -> None:
+        self._flow = flow
+
+    def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
+        """The flow given."""
+        return self._flow
+
+
 @dataclass(slots=True)
 class Session:
     """The mutable middle of a turn.
@@ -78,6 +89,11 @@ class Session:
         """Apply an event and keep it for the frame."""
         self.events.append(event)
         apply(self.state, event, self.now, self.flows, self.rows)
+
+    def create(self, event: RunCreated, flow: CompiledFlow) -> None:
+        """`emit` for a new run. Its flow is given: the registry may have dropped it since it was looked up."""
+        self.events.append(event)
+        apply(self.state, event, self.now, _Given(flow), self.rows)
 
     def resolve(self, item: Item, step: int) -> None:
         """The step has its outcome: tell its dependents, and see what its tree may start."""

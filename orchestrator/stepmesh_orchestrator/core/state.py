@@ -29,8 +29,9 @@ RETRYING = 5  # waits for its next attempt; no slot
 SLEEPING = 6  # waits for a durable timer; no slot
 CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
+FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done")
+PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback")
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 
 
@@ -147,7 +148,8 @@ class State:
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
-        self.finished: dict[RunId, tuple[int, str, str | None]] = {}  # ended root runs: when (ms), status, namespace/key; oldest first
+        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key
+        self.finished: dict[RunId, tuple[int, str, str | None]] = {}
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied

@@ -77,7 +77,7 @@ class Dispatcher:
         """The result of an attempt was accepted."""
         pool = self.leases.land((run, item, step))
         if pool is not None:
-            self.paces[pool].observe(duration_us)
+            self._pace(pool).observe(duration_us)
 
     def acknowledge(self, position: int) -> None:
         """The inbox up to `position` is journaled."""
@@ -118,6 +118,11 @@ class Dispatcher:
         """Publish attempts once more, each to be claimed first."""
         size = self._pace(pool).frame_size(len(tasks), self._presence.workers(pool))
         self.outbox.put(sequence, [self._departure(sequence, pool, frame) for frame in pack(tasks, size)])
+
+    def abort(self) -> None:
+        """Drop what was begun."""
+        for task in self._beside:
+            task.cancel()
 
     async def close(self) -> None:
         """Let what was begun end."""

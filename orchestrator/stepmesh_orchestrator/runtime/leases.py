@@ -108,6 +108,11 @@ class Leases:
                 found.append((key, lease, False))
         return found
 
+    def excuse(self, now: float) -> None:
+        """The broker is away, so nobody can be heard: silence proves nothing. Every lease starts anew."""
+        for lease in self.held.values():
+            lease.expires = max(lease.expires, now + LEASE_MS / 1000)
+
     def lost(self, pool: str, floor: Position, idle: bool, now: float, grace_s: float) -> list[Flight]:
         """Frames that the broker is done with (acknowledged, or `idle`: it holds nothing) for `grace_s`, with open unclaimed tasks.
         They are taken out; the caller sends their tasks again."""

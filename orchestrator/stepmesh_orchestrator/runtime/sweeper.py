@@ -43,13 +43,14 @@ class Sweeper:
                 await self.sweep()
             except StepmeshError as problem:
                 log.info("sweeping later: %s", problem)
+                self._shard.dispatcher.leases.excuse(self._clock.monotonic())
 
     async def sweep(self) -> None:
         """One look at everything in flight."""
-        self._expire()
         dispatcher = self._shard.dispatcher
         leases = dispatcher.leases
         incarnation = await dispatcher.broker.incarnation()
+        self._expire()
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         for pool in list(leases.by_pool):
             depth = await dispatcher.broker.depth(Pool(pool)) if not reborn else PoolDepth(0, 0, Position(0))

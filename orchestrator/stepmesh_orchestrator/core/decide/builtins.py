@@ -41,7 +41,7 @@ def sleep(session: Session, item: Item, step: CompiledStep, value: bytes) -> Non
     try:
         request = _sleep_input.decode(value)
         due = _due(request, session.now)
-    except (msgspec.MsgspecError, ValueError) as problem:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
         failure.attempt_failed(session, item, step, Failure(ErrorCode.INVALID_INPUT, f"/sleep: {problem}"))
         return
     session.emit(StepSleeping(item.run.id, item.index, step.index, due, bytes(request.passthrough)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.effects import ParkTask, SetTimer
-from stepmesh_orchestrator.core.events import StepDefaulted, StepFailed, StepRetrying
+from stepmesh_orchestrator.core.events import StepDefaulted, StepFailed, StepFallingBack, StepRetrying
 from stepmesh_orchestrator.core.failures import Budget, delay_ms, error_json, retry_budget
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep, ErrorAction
-from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped
+from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
@@ -36,10 +36,10 @@ def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Fa
         reference = TaskRef(item.run.id, item.index, step.index, item.attempt(step.index))
         session.cause(ParkTask(reference, step.id, failure.message))
     if policy.action is ErrorAction.USE_DEFAULT or (policy.action is ErrorAction.RETRY and policy.default is not None):
-        _use_default(session, item, step, failure, policy.default)
+        _fall_back(session, item, step, failure)
     else:
         session.emit(StepFailed(item.run.id, item.index, step.index, failure))
-    session.resolve(item, step.index)
+        session.resolve(item, step.index)
 
 
 def _retry(session: Session, item: Item, step: CompiledStep, failure: Failure, budget: Budget) -> None:
@@ -54,7 +54,24 @@ def _retry(session: Session, item: Item, step: CompiledStep, failure: Failure, b
     session.touched[item.run.tree.root] = item.run.tree
 
 
-def _use_default(session: Session, item: Item, step: CompiledStep, failure: Failure, default: Plan | None) -> None:
+def _fall_back(session: Session, item: Item, step: CompiledStep, failure: Failure) -> None:
+    if default_blockers(item, step, failure):
+        session.emit(StepFallingBack(item.run.id, item.index, step.index, failure))
+        session.touched[item.run.tree.root] = item.run.tree
+        session.work.append((item, step.index))
+    else:
+        use_default(session, item, step, failure)
+
+
+def default_blockers(item: Item, step: CompiledStep, failure: Failure) -> list[int]:
+    """Steps without an outcome that the default needs now, lazily."""
+    default = step.on_error.default
+    return [] if default is None or not default.mentions else default.blockers(ErrorScope(item, failure))
+
+
+def use_default(session: Session, item: Item, step: CompiledStep, failure: Failure) -> None:
+    """Nothing blocks the default: it is the step's outcome. A default that a skip takes away is null."""
+    default = step.on_error.default
     try:
         output = b"null" if default is None else default.render(ErrorScope(item, failure))
     except PlanFailed as problem:
@@ -63,3 +80,4 @@ def _use_default(session: Session, item: Item, step: CompiledStep, failure: Fail
         session.emit(StepDefaulted(item.run.id, item.index, step.index, b"null", failure))
     else:
         session.emit(StepDefaulted(item.run.id, item.index, step.index, output, failure))
+    session.resolve(item, step.index)

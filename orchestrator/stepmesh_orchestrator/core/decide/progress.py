@@ -7,11 +7,11 @@ worklist, never recursion: a chain of ten thousand built-in steps is a loop.
 
 from __future__ import annotations
 
-from stepmesh_orchestrator.core.decide import finish, start, subruns
+from stepmesh_orchestrator.core.decide import failure, finish, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import IDLE, QUEUED, WAITING, Item, Run, Tree
+from stepmesh_orchestrator.core.state import FALLBACK, IDLE, QUEUED, WAITING, Item, Run, Tree
 
 
 def settle(session: Session) -> None:
@@ -28,6 +28,8 @@ def settle(session: Session) -> None:
             item, target = work.popleft()
             if item.open and item.phases[target] == QUEUED:
                 start.begin(session, item, target)
+            elif item.open and item.phases[target] == FALLBACK:
+                fall_back(session, item, target)
         elif over:
             subruns.child_ended(session, over.popleft())
         elif not session.touched or not _refill(session):
@@ -68,10 +70,25 @@ def demand(session: Session, item: Item, targets: list[int]) -> None:
         targets.extend(reversed(blocked))
 
 
+def fall_back(session: Session, item: Item, target: int) -> None:
+    """A failed step's default: demand what it needs, or use it when nothing is missing."""
+    step = item.run.flow.steps[target]
+    failed = item.wait(target).last_failure
+    assert failed is not None, "the event that began the fallback recorded it"
+    blocked = failure.default_blockers(item, step, failed)
+    if blocked:
+        demand(session, item, blocked[::-1])
+    else:
+        failure.use_default(session, item, step, failed)
+
+
 def propagate(session: Session, item: Item, step: int) -> None:
     """`step` has an outcome: whoever waited for it may go on."""
     phases = item.phases
     for target in item.run.flow.dependents[step]:
+        if phases[target] == FALLBACK:
+            session.work.append((item, target))
+            continue
         if phases[target] != WAITING:
             continue
         if _is_static(item, target):
@@ -115,11 +132,13 @@ def _blockers(item: Item, plan: Plan) -> list[int]:
 
 
 def _is_static(item: Item, target: int) -> bool:
+    """Whether counting the ends of `dependents` tells when the target is ready. Not so with a default's needs among them."""
     flow = item.run.flow
     if target == len(flow.steps):
         return flow.output.static
     step = flow.steps[target]
-    return step.input.static and step.skip is None
+    default = step.on_error.default
+    return step.input.static and step.skip is None and (default is None or not default.mentions)
 
 
 def _refill(session: Session) -> bool:

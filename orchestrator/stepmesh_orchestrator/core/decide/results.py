@@ -9,6 +9,8 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
 from stepmesh_orchestrator.core.decide import failure as failing
 from stepmesh_orchestrator.core.events import StepSucceeded
+from stepmesh_orchestrator.core.flow.jsontext import depth_at_most
+from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import RUNNING, Item
 
@@ -28,7 +30,9 @@ def end_task(session: Session, command: EndTask) -> None:
     if failure is None and result.output is not None:
         output = checked_json(result.output)
         if output is None:
-            failure = Failure(ErrorCode.WORKER_ERROR, f"the worker's output for step '{step.id}' is not valid JSON")
+            failure = Failure(
+                ErrorCode.WORKER_ERROR, f"the worker's output for step '{step.id}' is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}"
+            )
         elif step.output_schema is not None and (violations := step.output_schema.violations(output)):
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:
@@ -63,14 +67,14 @@ def in_flight(session: Session, run_id: RunId, index: int, step: int, attempt: i
 
 
 def checked_json(output: bytes) -> bytes | None:
-    """The one JSON value in `output`, without space around it; None when it is none, or not UTF-8."""
+    """The one JSON value in `output`, without space around it; None when it is none, not UTF-8, or nested too deeply to be worked with."""
     try:
         value = bytes(_raw.decode(output))
         if not value.isascii():
             value.decode()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return value
+    return value if depth_at_most(value, PAYLOAD_DEPTH) else None
 
 
 def _checked(failure: Failure | None, step_id: str) -> Failure:

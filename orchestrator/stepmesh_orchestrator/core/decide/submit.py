@@ -10,6 +10,7 @@ from stepmesh_orchestrator.core.decide import finish, results
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import RUNNING, Run
 
@@ -35,7 +36,7 @@ def start_run(session: Session, command: StartRun) -> None:
         limit if owner is not None else 0, submit.overrides, inherited, submit.run_key,
         None if parent is None else Parent(parent.run, parent.item, parent.step, "worker"), submit.traceparent, submit.tags,
     )  # fmt: skip
-    session.emit(event)
+    session.create(event, command.flow)
     run = session.state.runs[submit.run]
     session.touched[run.tree.root] = run.tree
     session.cause(Answered(Accepted(submit.run)))
@@ -64,7 +65,9 @@ def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | 
         return Refused("SM-5002", f"max_concurrency is {submit.max_concurrency}", "give 0 for no limit, or a positive number")
     for index, value in enumerate(submit.inputs):
         if results.checked_json(value) is None:
-            return Refused("SM-5001", f"input {index} is not valid JSON", "send one JSON text per item")
+            return Refused(
+                "SM-5001", f"input {index} is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}", "send one JSON text per item"
+            )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
     return _variables_refusal(submit, flow)
@@ -74,7 +77,7 @@ def _variables_refusal(submit: Submit, flow: CompiledFlow) -> Refused | None:
     given: dict[str, msgspec.Raw] = {}
     if submit.variables is not None:
         if results.checked_json(submit.variables) is None:
-            return Refused("SM-5001", "variables are not valid JSON", "send a JSON object")
+            return Refused("SM-5001", f"variables are not valid JSON, or nested deeper than {PAYLOAD_DEPTH}", "send a JSON object")
         try:
             given = _members.decode(submit.variables)
         except msgspec.MsgspecError:

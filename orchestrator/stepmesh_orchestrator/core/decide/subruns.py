@@ -26,20 +26,20 @@ _NULL = msgspec.Raw(b"null")
 
 class _Eval(msgspec.Struct, forbid_unknown_fields=True):
     flow_id: str | None = None
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL  # not `Raw | None`: that accepts nothing but null
     input: msgspec.Raw = _NULL
     variables: dict[str, msgspec.Raw] | None = None
 
 
 class _Map(msgspec.Struct, forbid_unknown_fields=True):
     items: list[msgspec.Raw]
-    workflow: msgspec.Raw | None = None
+    workflow: msgspec.Raw = _NULL
     flow_id: str | None = None
     max_concurrency: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Iterate(msgspec.Struct, forbid_unknown_fields=True):
-    flow: msgspec.Raw | None = None
+    flow: msgspec.Raw = _NULL
     flow_id: str | None = None
     initial_input: msgspec.Raw = _NULL
     max_iterations: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -55,7 +55,7 @@ def evaluate(session: Session, item: Item, step: CompiledStep, value: bytes) -> 
     """`/eval`: one sub-run of a flow on one input; the step's output holds its FlowResult, whatever that is."""
     try:
         request = _eval_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/eval: {problem}")
         return
     variables = None if request.variables is None else msgspec.json.encode(request.variables)
@@ -66,21 +66,21 @@ def map_items(session: Session, item: Item, step: CompiledStep, value: bytes) ->
     """`/map`: one sub-run with an item per element; the output lists their FlowResults in order."""
     try:
         request = _map_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/map: {problem}")
         return
     if len(request.items) > session.settings.max_items:
         _bad_input(session, item, step, f"/map: {len(request.items)} items; the limit is {session.settings.max_items}")
         return
     inputs = [bytes(element) for element in request.items]
-    _start(session, item, step, "map", request.flow_id, request.workflow, inputs, item_limit=request.max_concurrency or 0)
+    _start(session, item, step, "map", request.flow_id, request.workflow, inputs, item_limit=min(request.max_concurrency or 0, len(inputs)))
 
 
 def iterate(session: Session, item: Item, step: CompiledStep, value: bytes) -> None:
     """`/iterate`: sub-runs in a row, each on what the one before named `next`, until one names `result`."""
     try:
         request = _iterate_input.decode(value)
-    except msgspec.MsgspecError as problem:
+    except (msgspec.MsgspecError, RecursionError) as problem:
         _bad_input(session, item, step, f"/iterate: {problem}")
         return
     _start(session, item, step, "iterate", request.flow_id, request.flow, [bytes(request.initial_input)])
@@ -115,12 +115,13 @@ def _map_output(outcomes: list[bytes | Failure]) -> bytes:
 
 def _iterated(session: Session, item: Item, step: CompiledStep, run: Run, outcome: bytes | Failure) -> None:
     if isinstance(outcome, Failure):
-        failure.attempt_failed(session, item, step, outcome)
+        own = Failure(outcome.code, outcome.message, outcome.data)  # the wish for a retry was the inner step's, and it had it
+        failure.attempt_failed(session, item, step, own)
         return
     iterations = item.wait(step.index).iteration + 1
     try:
         named = _members.decode(outcome)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         named = {}
     if "result" in named:
         results.complete(session, item, step.index, _iterate_output(bytes(named["result"]), iterations, terminated=False))
@@ -149,20 +150,21 @@ def _start(
     step: CompiledStep,
     kind: str,
     flow_id: str | None,
-    document: msgspec.Raw | None,
+    document: msgspec.Raw,
     inputs: list[bytes],
     *,
     variables: bytes | None = None,
     item_limit: int = 0,
 ) -> None:
-    if (flow_id is None) == (document is None):
+    text = bytes(document)
+    if (flow_id is None) == (text == b"null"):
         _bad_input(session, item, step, f"/{kind}: give either the id of a stored flow or a flow, not both")
         return
-    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(bytes(document or b""))
+    flow = session.flows.get(FlowId(flow_id)) if flow_id is not None else session.flows.by_text(text)
     if isinstance(flow, Failure):
         failure.attempt_failed(session, item, step, flow)
     elif flow is None:
-        _fetch(session, item, step, flow_id, document)
+        _fetch(session, item, step, flow_id, text)
     elif _depth(session, item.run) >= session.settings.max_depth:
         _bad_input(
             session, item, step, f"/{kind}: sub-runs are nested deeper than {session.settings.max_depth}; a flow that evaluates itself?"
@@ -188,19 +190,19 @@ def _create(
         name, run.tree.root, run.namespace, flow_id, inputs, run.tree.limit, item_limit,
         variables=variables, parent=parent, traceparent=run.traceparent,
     )  # fmt: skip
-    session.emit(event)
+    session.create(event, flow)
     session.touched[run.tree.root] = run.tree
     if not inputs:
         finish.try_end_run(session, session.state.runs[name])
 
 
-def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: msgspec.Raw | None) -> None:
-    key = flow_id.encode() if flow_id is not None else bytes(document or b"")
+def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: bytes) -> None:
+    key = flow_id.encode() if flow_id is not None else document
     item.phases[step.index] = FETCHING
     waiting = session.awaiting_flow.setdefault(key, [])
     waiting.append((item, step.index))
     if len(waiting) == 1:
-        session.cause(NeedFlow(key, None if document is None else key))
+        session.cause(NeedFlow(key, document if flow_id is None else None))
 
 
 def _depth(session: Session, run: Run) -> int:

@@ -22,6 +22,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepSkipped: steps.skipped,
     events.StepRetrying: steps.retrying,
     events.StepSleeping: steps.sleeping,
+    events.StepFallingBack: steps.falling_back,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome
-from stepmesh_orchestrator.core.state import DONE, RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
 
 def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
@@ -72,6 +72,13 @@ def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     wait.due_ms = event.due_ms
     wait.output = event.output
     item.times[event.step << 1] = item.times[event.step << 1] or at_ms
+
+
+def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> None:
+    """The slot is free; the failure waits for its default."""
+    item = _leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = FALLBACK
+    item.wait(event.step).last_failure = event.failure
 
 
 def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:

@@ -21,7 +21,7 @@ from stepmesh_orchestrator.core.flow.limits import LIMITS, Limits
 from stepmesh_orchestrator.core.flow.nodes import Node
 from stepmesh_orchestrator.core.flow.overrides import apply_overrides
 from stepmesh_orchestrator.core.flow.step_compiler import compile_step
-from stepmesh_orchestrator.core.flow.testcases import check_examples, read_tests
+from stepmesh_orchestrator.core.flow.testcases import check_examples, read_cases
 
 FLOW_KEYS = ("name", "description", "version", "schemas", "steps", "output", "test", "examples", "metadata", "schema", *ALIASES)
 
@@ -71,6 +71,10 @@ def _compile(value: Any, text: bytes, findings: Findings, limits: Limits) -> Com
     if not isinstance(value, dict):
         findings.add(Code.TYPE, (), "a flow must be an object", "write {steps: […], output: …}")
         return None
+    if len(text) > limits.document_bytes:
+        message = f"{len(text):,} bytes of compact JSON, more than {limits.document_bytes:,}"
+        findings.add(Code.LIMIT, (), message, "split the flow, or store the data as a blob")
+        return None
     fields = Fields(value, (), findings, "the flow")
     fields.only(FLOW_KEYS, "a flow")
     _check_labels(fields)
@@ -86,7 +90,7 @@ def _compile(value: Any, text: bytes, findings: Findings, limits: Limits) -> Com
     declared = schemas.variables if schemas.declares_variables else None
     output = compile_expression(value.get("output"), ("output",), Context(indexes, len(steps), findings, declared, skip_is_null=True))
     _check_complexity(compiled, output, findings, limits)
-    read_tests(fields)
+    read_cases(fields)
     check_examples(fields)
     return None if findings.diagnostics.failed else _assemble(fields, text, compiled, output, schemas)
 
@@ -140,7 +144,7 @@ def _step(step: dict[str, Any], index: int, indexes: dict[str, int], schemas: Fl
 
 def _check_complexity(steps: list[CompiledStep], output: Node, findings: Findings, limits: Limits) -> None:
     """Conditional expressions are evaluated again whenever a step that they mention ends: bound that work for the whole item."""
-    plans = [plan for step in steps for plan in (step.input, step.skip)] + [output]
+    plans = [plan for step in steps for plan in (step.input, step.skip, step.on_error.default)] + [output]
     cost = sum(len(plan.mentions) * plan.size for plan in plans if isinstance(plan, Node) and not plan.static)
     if cost > limits.complexity:
         message = f"conditional expressions mention too many steps: {cost:,} evaluations, more than {limits.complexity:,}"
@@ -150,7 +154,8 @@ def _check_complexity(steps: list[CompiledStep], output: Node, findings: Finding
 def _dependents(steps: list[CompiledStep], output: Node) -> tuple[tuple[int, ...], ...]:
     found: list[list[int]] = [[] for _ in steps]
     for step in steps:
-        for mentioned in sorted({*step.input.mentions, *(step.skip.mentions if step.skip else ())}):
+        plans = (step.input, step.skip, step.on_error.default)
+        for mentioned in sorted({index for plan in plans if plan is not None for index in plan.mentions}):
             found[mentioned].append(step.index)
     for mentioned in output.mentions:
         found[mentioned].append(len(steps))

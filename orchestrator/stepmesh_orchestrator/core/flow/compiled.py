@@ -81,7 +81,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class CompiledFlow:
-    """`document` is the compact JSON whose SHA-256 is `id`. `dependents[i]`: the steps whose skip or input mention step i,
+    """`document` is the compact JSON whose SHA-256 is `id`. `dependents[i]`: the steps whose skip, input or default mention step i,
     ascending; the index `len(steps)` there stands for the flow's output."""
 
     id: FlowId

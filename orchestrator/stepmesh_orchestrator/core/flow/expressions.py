@@ -31,7 +31,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "$variable": ("default",),
     "$error": (),
 }
-_LOOKALIKES = frozenset({"$env", "$steps", "$inputs", "$var", "$variables", "$literals", "$coalesc", "$iff", "$errors"})
+_LIKE = 0.8  # difflib ratio: `$stpe` is like `$step`, `$set` and `$type` are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,11 @@ def _object_parts(value: dict[str, Any], path: Path, context: Context) -> list[b
 
 
 def _warn_of_lookalike(key: str, path: Path, context: Context) -> None:
-    near = nearest(key, FORMS)
-    if key in _LOOKALIKES or (near and abs(len(near[0]) - len(key)) <= 1 and key not in ("$id", "$ref", "$defs", "$type", "$schema")):
-        hint = "pass it as a variable with `env_var`" if key == "$env" else f"did you mean `{near[0]}`?" if near else ""
+    if context.findings.crowded:
+        return
+    near = nearest(key, FORMS, cutoff=_LIKE)
+    hint = f"did you mean `{near[0]}`?" if near else "pass it as a variable with `env_var`" if key == "$env" else ""
+    if hint:
         context.findings.add(Code.MISSPELLED, path, f"`{key}` is a plain key here, not an expression", hint)
 
 

@@ -27,7 +27,8 @@ class Fields:
         self.path = path
         self.findings = findings
         self.what = what
-        if value is not None and not isinstance(value, dict):
+        self.is_object = value is None or isinstance(value, dict)
+        if not self.is_object:
             findings.add(Code.TYPE, path, f"{what} must be an object, not {kind_of(value)}")
         self.value: dict[str, Any] = value if isinstance(value, dict) else {}
 
@@ -63,7 +64,7 @@ class Fields:
 
     def required_text(self, key: str, example: str) -> str:
         """A string member that must be there and not be empty; "" after a finding."""
-        if self.get(key) is None:
+        if self.get(key) is None and self.is_object:
             self.findings.add(Code.MISSING, self.path, f"{self.what} has no `{key}`", f"add {example}")
             return ""
         value = self.text(key)

@@ -61,15 +61,15 @@ class Findings:
         return f"known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
 
 
-def nearest(name: str, candidates: Iterable[str], count: int = 1) -> list[str]:
-    """The candidates most like `name` (difflib ratio ≥ 0.6, case ignored), best first. Bounded work: long names match nothing."""
+def nearest(name: str, candidates: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The candidates most like `name` (difflib ratio, case ignored), best first. Bounded work: long names match nothing."""
     if len(name) > _MAX_NAME:
         return []
     by_folded = {one.casefold(): one for one in candidates if len(one) <= _MAX_NAME}
     pool = list(by_folded)
     if len(pool) > _MAX_CANDIDATES:
         pool = [one for one in pool if one[:2] == name.casefold()[:2]][:_MAX_CANDIDATES]
-    return [by_folded[one] for one in difflib.get_close_matches(name.casefold(), pool, count)]
+    return [by_folded[one] for one in difflib.get_close_matches(name.casefold(), pool, count, cutoff)]
 
 
 def _short(text: str) -> str:

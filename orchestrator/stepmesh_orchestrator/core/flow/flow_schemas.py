@@ -13,6 +13,7 @@ from stepmesh_orchestrator.core.flow.schemas import compile_schema, declared_var
 
 ALIASES = {"inputSchema": "input", "outputSchema": "output", "input_schema": "input", "output_schema": "output"}
 _PARTS = ("input", "output", "variables", "steps")
+_KEYS = ("type", "properties", "$defs", "$schema", "$id", "title", "description", "required", "additionalProperties")
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ def read_schemas(flow: Fields, steps: Mapping[str, int]) -> FlowSchemas:
     if whole.value and "properties" not in whole.value and any(part in whole.value for part in _PARTS):
         hint = "write schemas: {type: object, properties: {input: …, output: …, variables: …}}"
         flow.report(Code.SCHEMA_FLAT, "schemas", "`schemas` lacks `properties`: its parts stand one level too high", hint)
+    else:
+        whole.only(_KEYS, "`schemas`")
     parts.only(_PARTS, "`schemas.properties`")
     defs = whole.get("$defs")
     found = FlowSchemas()
@@ -63,7 +66,16 @@ def _read_variables(parts: Fields, found: FlowSchemas, defs: Any) -> None:
     found.declares_variables = True
     found.variables = declared_variables(schema, place, parts.findings, defs)
     secret = any(variable.secret for variable in found.variables.values())
-    found.variables_schema = compile_schema(schema, place, parts.findings, secret=secret, defs=defs)
+    found.variables_schema = compile_schema(_lenient(schema, found.variables), place, parts.findings, secret=secret, defs=defs)
+
+
+def _lenient(schema: Any, variables: Mapping[str, Variable]) -> Any:
+    """The schema without the demand for variables that have a default: what a run gives is checked, not what it leaves out."""
+    required = schema.get("required") if isinstance(schema, dict) else None
+    if not isinstance(required, list):
+        return schema
+    defaulted = {name for name, variable in variables.items() if variable.default is not None}
+    return {**schema, "required": [name for name in required if not isinstance(name, str) or name not in defaulted]}
 
 
 def _read_steps(fields: Fields, steps: Mapping[str, int], found: FlowSchemas, defs: Any) -> None:

@@ -1,4 +1,7 @@
-"""JSON Patch (RFC 6902) and JSON Pointer (RFC 6901) over plain values. Pure: never changes what it is given."""
+"""JSON Patch (RFC 6902) and JSON Pointer (RFC 6901) over plain values.
+
+Invariant: what is given is never changed, and the work is bounded: values that are copied again and again are counted.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 from typing import Any
 
 from stepmesh_orchestrator.core.flow.jsontext import same
+from stepmesh_orchestrator.core.flow.limits import LIMITS
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 _BAD_ESCAPE = re.compile(r"~(?![01])")
@@ -21,17 +25,53 @@ def json_patch(target: Any, patch: Any) -> Any:
     if not isinstance(patch, list):
         raise PatchError("a JSON patch is a list of operations")
     result = copy.deepcopy(target)
+    copied = 0
     for number, operation in enumerate(patch):
         try:
+            copied += _copied(result, operation)
+            if copied > LIMITS.nodes:
+                raise PatchError(f"copies more than {LIMITS.nodes:,} values")
             result = _apply(result, operation)
         except PatchError as problem:
             raise PatchError(f"operation {number}: {problem}") from problem
+        except RecursionError as problem:
+            raise PatchError(f"operation {number}: nested too deeply") from problem
     return result
+
+
+def _copied(document: Any, operation: Any) -> int:
+    """How many values a `copy` adds; 0 for the other operations, which add what the patch spells out."""
+    if not isinstance(operation, dict) or operation.get("op") != "copy":
+        return 0
+    count, waiting = 0, [_get(document, _pointer(operation, "from"))]
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return count
 
 
 def _apply(document: Any, operation: Any) -> Any:
     if not isinstance(operation, dict):
         raise PatchError("not an object")
+    if operation.get("op") in ("copy", "move"):
+        return _transferred(document, operation)
+    return _edited(document, operation)
+
+
+def _transferred(document: Any, operation: dict[str, Any]) -> Any:
+    path, source = _pointer(operation, "path"), _pointer(operation, "from")
+    value = _get(document, source)
+    if operation["op"] == "copy":
+        return _added(document, path, copy.deepcopy(value))
+    if path == source:
+        return document
+    if path[: len(source)] == source:
+        raise PatchError("a value cannot be moved into itself")
+    return _added(_removed(document, source), path, value)
+
+
+def _edited(document: Any, operation: dict[str, Any]) -> Any:
     kind = operation.get("op")
     path = _pointer(operation, "path")
     if kind in ("add", "replace", "test"):
@@ -40,14 +80,6 @@ def _apply(document: Any, operation: Any) -> Any:
         return _with_value(document, kind, path, operation["value"])
     if kind == "remove":
         return _removed(document, path)
-    if kind == "copy":
-        return _added(document, path, copy.deepcopy(_get(document, _pointer(operation, "from"))))
-    if kind == "move":
-        source = _pointer(operation, "from")
-        if path[: len(source)] == source and path != source:
-            raise PatchError("a value cannot be moved into itself")
-        value = _get(document, source)
-        return document if path == source else _added(_removed(document, source), path, value)
     raise PatchError(f"unknown operation {str(kind)[:40]!r}")
 
 

@@ -21,7 +21,7 @@ _structure = msgspec.json.Decoder(msgspec.Raw).decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -64,16 +64,6 @@ def child(raw: bytes | msgspec.Raw, part: str | int) -> msgspec.Raw | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return elements[part] if part < len(elements) else None
-
-
-def is_null(text: bytes) -> bool:
-    """True for `null`, with or without white space around it."""
-    return text == b"null" or text.strip() == b"null"
-
-
-def is_falsy(text: bytes) -> bool:
-    """Only `null` and `false` are falsy in the flow language."""
-    return text.strip() in (b"null", b"false")
 
 
 def is_valid(text: bytes, max_depth: int = PAYLOAD_DEPTH) -> bool:

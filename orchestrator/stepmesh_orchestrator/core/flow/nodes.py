@@ -11,9 +11,8 @@ from typing import Final
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.flow import paths
-from stepmesh_orchestrator.core.flow.jsontext import is_falsy, is_null
 from stepmesh_orchestrator.core.flow.paths import Path
-from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope
+from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope, is_truthy
 
 NULL: Final = b"null"
 
@@ -106,7 +105,7 @@ class StepPath(Node):
         found = paths.apply(outcome, self.path)
         if found is not None:
             return found
-        if is_null(outcome):
+        if outcome == NULL:
             return NULL
         raise PlanFailed(self.missing)
 
@@ -123,8 +122,8 @@ class IfSkipped(Node):
     __slots__ = ("default", "index", "reference")
 
     def __init__(self, reference: StepValue | StepPath, default: Node) -> None:
-        mentions, size = combined((reference, default))
-        super().__init__(mentions, not default.mentions, size)
+        mentions, _ = combined((reference, default))
+        super().__init__(mentions, not default.mentions, default.size + 1)
         self.index = reference.index
         self.reference = reference
         self.default = default
@@ -248,7 +247,7 @@ class If(Node):
 
     def _branch(self, scope: Scope) -> Node:
         try:
-            return self.otherwise if is_falsy(self.condition.render(scope)) else self.then
+            return self.then if is_truthy(self.condition.render(scope)) else self.otherwise
         except PlanFailed:
             return self.otherwise
 
@@ -306,4 +305,4 @@ def _value_or_null(element: Node, scope: Scope) -> bytes:
         value = element.render(scope)
     except PlanSkipped:
         return NULL
-    return NULL if is_null(value) else value
+    return NULL if value == NULL else value

@@ -17,9 +17,10 @@ from stepmesh_orchestrator.core.flow.jsontext import child
 Path = tuple[str | int, ...]
 
 _NAME = re.compile(r"""[^\s.\[\]*?(),'"\\\x00-\x1f\x7f]+""")
+_PLAIN = re.compile(r"[\w$@-]+")  # printed without quotes; more than that is read without them
 _INDEX = re.compile(r"\[\s*([0-9]{1,18})\s*\]")
-_DOUBLE = re.compile(r'\[\s*("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*\]')
-_SINGLE = re.compile(r"\[\s*'((?:[^'\\\x00-\x1f]|\\.)*)'\s*\]")
+_DOUBLE = re.compile(r'\[\s*("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")\s*\]')
+_SINGLE = re.compile(r"\[\s*'((?:[^'\\\x00-\x1f]++|\\.)*+)'\s*\]")
 
 
 class PathError(ValueError):
@@ -83,7 +84,7 @@ def show(path: Path) -> str:
 def _shown(part: str | int) -> str:
     if isinstance(part, int):
         return f"[{part}]"
-    return f".{part}" if _NAME.fullmatch(part) else f"[{json.dumps(part, ensure_ascii=False)}]"
+    return f".{part}" if _PLAIN.fullmatch(part) else f"[{json.dumps(part, ensure_ascii=False)}]"
 
 
 def apply(raw: bytes, path: Path) -> bytes | None:

@@ -26,7 +26,7 @@ _PRIORITIES = (-(2**31), 2**31 - 1)
 def compile_step(fields: Fields, index: int, context: Context, output_schemas: Mapping[str, Validator]) -> CompiledStep:
     """The step at `index`. Its id has been checked already."""
     fields.only(STEP_KEYS, "a step")
-    step_id = fields.text("id") or ""
+    step_id = str(fields.get("id"))
     return CompiledStep(
         index=index,
         id=step_id,

@@ -24,48 +24,52 @@ _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 
 
 @dataclass(frozen=True, slots=True)
-class TestCase:
-    """One case. `expected` is a FlowResult as plain values, None when the case only says that it runs. `path` is its place."""
-
-    __test__ = False  # a name that pytest would collect
+class Case:
+    """One case. `expected` is a FlowResult as plain values, None when the case only says that it succeeds. `variables` and
+    `overrides` as at submission. `path` is its place."""
 
     name: str
     description: str
     input: Any
     expected: dict[str, Any] | None
     path: Path
+    variables: dict[str, Any] | None = None
+    overrides: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Tests:
+class CaseSet:
     """The `test` of a flow. `config` is a configuration given in place."""
 
     config_file: str | None
     config: dict[str, Any] | None
-    cases: tuple[TestCase, ...]
+    cases: tuple[Case, ...]
 
 
-def tests_of(document: Document) -> Tests:
+def cases_of(document: Document) -> CaseSet:
     """The test cases of a document that compiles."""
-    return read_tests(Fields(document.value, (), Findings(document.position), "the flow"))
+    return read_cases(Fields(document.value, (), Findings(document.position), "the flow"))
 
 
-def read_tests(flow: Fields) -> Tests:
+def read_cases(flow: Fields) -> CaseSet:
     """Read `test`, reporting what is wrong with it."""
     test = flow.inner("test")
     test.only(("configFile", "config", "cases"), "`test`")
     config = test.inner("config").value if test.get("config") is not None else None
-    cases: list[TestCase] = []
+    cases: list[Case] = []
     names: set[str] = set()
     for index, case in enumerate(test.items("cases")):
         fields = Fields(case if case is not None else [], (*test.at("cases"), index), flow.findings, "the test case")
-        fields.only(("name", "description", "input", "output"), "a test case")
+        fields.only(("name", "description", "input", "output", "variables", "overrides"), "a test case")
         name = fields.required_text("name", "name: what it shows")
         if name and name in names:
             fields.report(Code.TEST, "name", f"there are two test cases `{name[:60]}`", "give each its own name")
         names.add(name)
-        cases.append(TestCase(name, fields.text("description") or "", fields.get("input"), _expected(fields), fields.path))
-    return Tests(test.text("configFile"), config, tuple(cases))
+        variables, overrides = (fields.inner(key).value if fields.get(key) is not None else None for key in ("variables", "overrides"))
+        cases.append(
+            Case(name, fields.text("description") or "", fields.get("input"), _expected(fields), fields.path, variables, overrides)
+        )
+    return CaseSet(test.text("configFile"), config, tuple(cases))
 
 
 def _expected(case: Fields) -> dict[str, Any] | None:

@@ -1,0 +1,37 @@
+"""Exit codes, and which error ends with which. Pure."""
+
+from __future__ import annotations
+
+from stepmesh_broker.errors import StepmeshError
+
+OK = 0
+FAILED = 1
+"""A run or a check failed, or a part broke."""
+USAGE = 2
+"""A wrong call or bad input: correct it and call again."""
+UNREACHABLE = 3
+"""No deployment answered."""
+INTERRUPTED = 130
+"""Ctrl-C."""
+TERMINATED = 143
+"""SIGTERM."""
+BROKEN_PIPE = 141
+"""The reader of our output went away."""
+
+_EXACT = {
+    "SM-0110": UNREACHABLE,  # no endpoint found
+    "SM-0199": FAILED,  # a defect
+    "SM-3004": USAGE,  # a name that no subject can hold
+    "SM-3010": USAGE,  # no nats-server installed
+    "SM-3011": USAGE,  # port in use
+    "SM-3012": USAGE,  # data folder unusable
+    "SM-3013": USAGE,  # data folder has another owner
+    "SM-5101": FAILED,  # the run failed
+    "SM-5102": FAILED,  # the wait is over
+}
+_BY_RANGE = {"SM-0": USAGE, "SM-2": USAGE, "SM-3": UNREACHABLE, "SM-4": FAILED, "SM-5": USAGE, "SM-6": USAGE}
+
+
+def exit_code(problem: StepmeshError) -> int:
+    """By the error's code; what is not listed failed."""
+    return _EXACT.get(problem.code, _BY_RANGE.get(problem.code[:4], FAILED))

@@ -1,0 +1,119 @@
+"""The `stepmesh` program: which commands there are, and how they end.
+
+A command is a function that returns its exit code (None is 0) and raises `StepmeshError` for a person to read; its module is
+imported only when it is called, because most of a short command's time is imports. To add one, add a line to `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from cyclopts import App, CycloptsError, Parameter
+
+from stepmesh_cli import exits
+from stepmesh_cli.reporting import report, say
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`path`: `module:function`, or `module:app` for a group of commands. `line` and `example` are its help, before it is imported."""
+
+    name: str
+    path: str
+    group: str
+    line: str
+    example: str
+
+    @property
+    def help(self) -> str:
+        """What `--help` shows above the parameters; its first line is the list of commands'."""
+        return f"{self.line}\n\nExample: {self.example}"
+
+
+RUN, CHECK, OPERATE = "Run", "Check", "Operate"
+COMMANDS = (
+    Command(
+        "run", "stepmesh_cli.run:run", RUN, "Run a flow here and print its result.", "stepmesh run flow.yaml --input-json '{\"n\": 1}'"
+    ),
+    Command("up", "stepmesh_cli.up:up", RUN, "Serve flows from this machine, all in one process.", "stepmesh up --worker steps.py"),
+    Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
+    Command(
+        "submit", "stepmesh_cli.submit:submit", OPERATE, "Start a run on a deployment.", "stepmesh submit flow.yaml --input in.json --wait"
+    ),
+    Command("status", "stepmesh_cli.runs:status", OPERATE, "Show a run and its steps.", "stepmesh status RUN --item 3"),
+    Command("list", "stepmesh_cli.runs:list_runs", OPERATE, "List runs, newest first.", "stepmesh list --status failed --limit 10"),
+    Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
+    Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
+    Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
+    Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
+    Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),
+    Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
+    Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
+    Command("bench", "stepmesh_cli.bench.command:bench", CHECK, "Measure this machine.", "stepmesh bench chain --workers 2"),
+    Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
+    Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),
+)
+GC_THRESHOLDS = (50_000, 25, 25)
+"""Allocations before a collection, per generation: what imports make is no garbage."""
+DEBUG = "STEPMESH_DEBUG"
+
+
+def build_app() -> App:
+    """The program with all its commands, none of them imported."""
+    app = App(
+        name="stepmesh",
+        help="Declarative flows, executed step by step by worker pools.",
+        help_format="plaintext",
+        help_epilogue="Every command has --help with an example. --debug shows tracebacks and logs.",
+        version=_version,
+        default_parameter=Parameter(negative=()),
+        result_action="return_value",
+    )
+    for command in COMMANDS:
+        app.command(command.path, name=command.name, group=command.group, help=command.help)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run one command, and say what went wrong if something did. Returns the exit code; never raises."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    given, debug = _debug(list(sys.argv[1:] if arguments is None else arguments))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = build_app()(given, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as problem:
+        say(f"SM-0100 {str(problem).strip()}")
+        known = [given[0]] if given and given[0] in {command.name for command in COMMANDS} else []
+        say(f"  → {' '.join(['stepmesh', *known, '--help'])}")
+        return exits.USAGE
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else exits.OK
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        return exits.BROKEN_PIPE
+    except Exception as problem:
+        return report(problem, debug=debug)
+    return code if isinstance(code, int) else exits.OK
+
+
+def _debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """`--debug` may stand anywhere before `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [one for one in arguments[:end] if one != "--debug"]
+    return kept + arguments[end:], len(kept) < end or bool(os.environ.get(DEBUG))
+
+
+def _version() -> str:
+    try:
+        return version("stepmesh")
+    except PackageNotFoundError:
+        return "source"

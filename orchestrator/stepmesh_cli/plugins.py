@@ -1,0 +1,82 @@
+"""From a configuration to what a deployment starts: routing, engine settings, pools served here, worker processes.
+
+Pure: a configuration in, values out. What this version cannot start becomes a warning that names the plugin, because a flow may
+never use it. It must not start anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stepmesh_cli.processes import WorkerProcess
+from stepmesh_orchestrator.core.flow.routing import Router, default_router
+from stepmesh_orchestrator.core.session import EngineSettings
+
+if TYPE_CHECKING:
+    from stepmesh_orchestrator.config import Config, NatsPlugin, WorkerPlugin
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `file_roots`:
+    what `/load_file` may read. `warnings`: one line each, for a person."""
+
+    router: Router
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    prefixes: dict[str, str] = field(default_factory=dict[str, str])
+    mocks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict[str, dict[str, dict[str, Any]]])
+    processes: tuple[WorkerProcess, ...] = ()
+    file_roots: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def parts_of(config: Config | None) -> Parts:
+    """What `config` asks for; the defaults of the language without one."""
+    if config is None:
+        return Parts(default_router())
+    mocks: dict[str, dict[str, dict[str, Any]]] = {}
+    processes: list[WorkerProcess] = []
+    warnings: list[str] = []
+    for name, plugin in config.plugins.items():
+        if plugin.type == "mock":
+            mocks[plugin.pool_of(name)] = {
+                path: component.model_dump(by_alias=True, exclude_unset=True) for path, component in plugin.components.items()
+            }
+        elif plugin.type == "worker" or plugin.type == "nats":
+            processes.extend(_processes(name, plugin, config))
+        elif plugin.type != "builtin":
+            warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
+    roots = () if config.working_directory is None else (config.working_directory,)
+    return Parts(config.router(), _engine(config), _prefixes(config), mocks, tuple(processes), roots, tuple(warnings))
+
+
+def _engine(config: Config) -> EngineSettings:
+    return EngineSettings(
+        transport_max_retries=config.retry.transport_max_retries,
+        backoff=config.retry.backoff.compiled(),
+        default_max_concurrency=config.limits.max_concurrency,
+        max_items=config.limits.items,
+    )
+
+
+def _prefixes(config: Config) -> dict[str, str]:
+    """The shortest route of each pool."""
+    found: dict[str, str] = {}
+    for pattern in sorted(config.routes, key=len, reverse=True):
+        for rule in config.routes[pattern]:
+            pool = rule.queue_name or config.plugins[rule.plugin].pool_of(rule.plugin)
+            found[pool] = pattern.removesuffix("{*component}").removesuffix("{component}").rstrip("/")
+    return found
+
+
+def _processes(name: str, plugin: WorkerPlugin | NatsPlugin, config: Config) -> list[WorkerProcess]:
+    if plugin.command is None:
+        return []
+    count = plugin.instances if plugin.type == "worker" else 1
+    environment = {"STEPMESH_POOL": plugin.pool_of(name), **plugin.env}
+    command = (plugin.command, *plugin.args)
+    return [
+        WorkerProcess(name if count == 1 else f"{name}.{number + 1}", command, environment, config.working_directory)
+        for number in range(count)
+    ]

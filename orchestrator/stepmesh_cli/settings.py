@@ -1,0 +1,71 @@
+"""Flags and a configuration → `DeploymentSettings`. A flag wins over the configuration, which wins over what the command is for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepmesh_cli.errors import CommandError, NotAvailable
+from stepmesh_cli.processes import WorkerProcess
+
+if TYPE_CHECKING:
+    from stepmesh_orchestrator.config import Config
+
+
+def worker_processes(modules: tuple[str, ...], count: int) -> tuple[WorkerProcess, ...]:
+    """`count` processes of each `MODULE[:ATTR]`. Raises `CommandError` for a count below 1."""
+    if count < 1:
+        raise CommandError(f"--workers {count} is below 1", hint="leave --worker out to start none")
+    command = (sys.executable, "-m", "stepmesh_cli", "worker")
+    return tuple(
+        WorkerProcess(_label(module, number if count > 1 else None), (*command, module))
+        for module in modules
+        for number in range(1, count + 1)
+    )
+
+
+def _label(module: str, number: int | None) -> str:
+    name = Path(module.partition(":")[0]).name.removesuffix(".py").rpartition(".")[2]
+    return name if number is None else f"{name}.{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """As `DeploymentSettings` takes them; None = nobody said."""
+
+    broker: str | None
+    journal: str | None
+    partitions: int | None
+
+
+def configured(config: Config | None) -> Backends:
+    """What the configuration says of broker, journal and partitions. Raises `NotAvailable` for what this version has not."""
+    if config is None:
+        return Backends(None, None, None)
+    partitions = config.partitions if "partitions" in config.model_fields_set else None
+    return Backends(_broker(config), _journal(config), partitions)
+
+
+def _broker(config: Config) -> str | None:
+    if "broker" not in config.model_fields_set:
+        return None
+    if config.broker.type == "kafka":
+        raise NotAvailable("broker: type kafka is not in this version", hint="use memory, embedded or nats")
+    return config.broker.url if config.broker.type == "nats" else config.broker.type
+
+
+def _journal(config: Config) -> str | None:
+    backend = config.journal or (config.storage_config.journal if config.storage_config is not None else None)
+    if backend is None:
+        return None
+    if backend.type == "inMemory":
+        return "memory"
+    if backend.type != "sqlite":
+        raise NotAvailable(f"storage of type {backend.type} is not in this version", hint="use inMemory or sqlite")
+    path = (backend.database_url or "").removeprefix("sqlite:").partition("?")[0]
+    path = path.removeprefix("//")
+    if path in ("", ":memory:"):
+        return "memory"
+    return f"sqlite:{Path(config.working_directory or '.') / path}"

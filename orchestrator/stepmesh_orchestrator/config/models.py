@@ -1,0 +1,160 @@
+"""The whole configuration, and the router that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stepmesh_orchestrator.config.plugins import BuiltinPlugin, Plugin, PoolName
+from stepmesh_orchestrator.config.retry import RetryConfig
+from stepmesh_orchestrator.config.section import Section
+from stepmesh_orchestrator.config.storage import Backend, StorageConfig
+from stepmesh_orchestrator.core.flow import paths
+from stepmesh_orchestrator.core.flow.findings import nearest
+from stepmesh_orchestrator.core.flow.paths import Path
+from stepmesh_orchestrator.core.flow.routing import Condition, Pattern, Router, Rule, default_router
+
+
+class ConditionConfig(Section):
+    """Holds when the step's input has `value` at `path`."""
+
+    path: str
+    value: Any = None
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        paths.parse(value)
+        return value
+
+
+class RouteRule(Section):
+    """One rule of a route. Further keys are parameters of the plugin; `queueName` picks the pool."""
+
+    plugin: str
+    conditions: list[ConditionConfig] = Field(default_factory=list)
+    component_allow: list[str] | None = None
+    component_deny: list[str] = Field(default_factory=list)
+    queue_name: PoolName | None = None
+
+    def unknown_keys(self, path: Path = ()) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """None: what is not known here is a parameter."""
+        return iter(())
+
+
+class BrokerConfig(Section):
+    """What carries tasks and results. `embedded` starts a NATS server of its own under `directory`."""
+
+    type: Literal["memory", "embedded", "nats", "kafka"] = "embedded"
+    url: str | None = None
+    credentials: str | None = None
+    bootstrap_servers: str | None = None
+    directory: str | None = None
+
+    @model_validator(mode="after")
+    def _has_its_place(self) -> BrokerConfig:
+        if self.type == "nats" and not self.url:
+            raise ValueError("a nats broker wants `url`")
+        if self.type == "kafka" and not self.bootstrap_servers:
+            raise ValueError("a kafka broker wants `bootstrapServers`")
+        return self
+
+
+class RecoveryConfig(Section):
+    """Named as Stepflow does. Recovery itself cannot be switched off here: a shard always recovers what it owns."""
+
+    enabled: bool = True
+    check_interval_secs: float = Field(default=30, gt=0)
+    max_startup_recovery: int = Field(default=100, ge=0)
+    max_claims_per_check: int = Field(default=10, ge=0)
+    lease_ttl_secs: float = Field(default=30, gt=0)
+
+
+class BlobApiConfig(Section):
+    """`blobThreshold` in bytes: larger payloads travel as blob references; 0 = never."""
+
+    enabled: bool = True
+    url: str | None = None
+    blob_threshold: int = Field(default=1_048_576, ge=0)
+
+
+class LeaseManagerConfig(Section):
+    """Who grants partitions: this process alone, or etcd."""
+
+    type: Literal["noOp", "none", "etcd"] = "noOp"
+    endpoints: list[str] = Field(default_factory=list)
+
+
+class LimitsConfig(Section):
+    """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes."""
+
+    max_concurrency: int = Field(default=10, ge=0)
+    items: int = Field(default=1_000_000, ge=1)
+    payload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    document_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+
+
+class TelemetryConfig(Section):
+    """OpenTelemetry over OTLP/HTTP; off without `endpoint`."""
+
+    endpoint: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    sample_ratio: float = Field(default=1, ge=0, le=1)
+    service_name: str = "stepmesh"
+
+
+def _builtin_only() -> dict[str, Plugin]:
+    return {"builtin": BuiltinPlugin()}
+
+
+class Config(Section):
+    """A configuration file. All that is absent has the default of a single node."""
+
+    plugins: dict[str, Plugin] = Field(default_factory=_builtin_only)
+    routes: dict[str, list[RouteRule]] = Field(default_factory=dict)
+    storage_config: StorageConfig | None = None
+    working_directory: str | None = None
+    retry: RetryConfig = RetryConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
+    blob_api: BlobApiConfig = BlobApiConfig()
+    lease_manager: LeaseManagerConfig = LeaseManagerConfig()
+    broker: BrokerConfig = BrokerConfig()
+    journal: Backend | None = None
+    partitions: int = Field(default=16, ge=1, le=1_024)
+    auth: dict[str, Any] = Field(default_factory=dict)
+    limits: LimitsConfig = LimitsConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """What does not fit together, with its place."""
+        for name, plugin in self.plugins.items():
+            try:
+                plugin.pool_of(name)
+            except ValueError as problem:
+                yield ("plugins", name), str(problem)
+        for pattern, rules in self.routes.items():
+            try:
+                Pattern(pattern)
+            except ValueError as problem:
+                yield ("routes", pattern), str(problem)
+            for index, rule in enumerate(rules):
+                if rule.plugin not in self.plugins:
+                    near = ", ".join(nearest(rule.plugin, self.plugins) or list(self.plugins)[:5])
+                    yield ("routes", pattern, index, "plugin"), f"there is no plugin `{rule.plugin[:60]}`; nearest: {near}"
+
+    def router(self) -> Router:
+        """By `routes`; without any, `/builtin/…` and `/<pool>/<component…>`."""
+        if not self.routes:
+            return default_router()
+        return Router({pattern: [self._rule(rule) for rule in rules] for pattern, rules in self.routes.items()})
+
+    def _rule(self, rule: RouteRule) -> Rule:
+        return Rule(
+            plugin=rule.plugin,
+            pool=rule.queue_name or self.plugins[rule.plugin].pool_of(rule.plugin),
+            conditions=tuple(Condition(paths.parse(condition.path), condition.value) for condition in rule.conditions),
+            allow=None if rule.component_allow is None else tuple(rule.component_allow),
+            deny=tuple(rule.component_deny),
+        )

@@ -1,0 +1,117 @@
+"""What must hold after every decision, whatever happened before (architecture.md, Invariants 7 and 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_orchestrator.core.decide.failure import default_blockers
+from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
+from stepmesh_orchestrator.core.state import (
+    CHILD,
+    DONE,
+    FALLBACK,
+    FETCHING,
+    IDLE,
+    QUEUED,
+    RETRYING,
+    RUNNING,
+    SLEEPING,
+    WAITING,
+    Item,
+    Run,
+    Tree,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.driver import World
+
+
+def check(world: World) -> None:
+    """Slots are counted right and never above the limit; every live run has a next cause."""
+    session = world.session
+    left = [session.work, session.resolved, session.over, session.touched]
+    assert not any(left), "the turn is not settled"
+    running: dict[str, int] = {}
+    known = _Causes(world)
+    for run in session.state.runs.values():
+        assert run.id == run.tree.root or run.parent is not None
+        for item in run.items.values():
+            running[run.tree.root] = running.get(run.tree.root, 0) + item.phases.count(RUNNING)
+            _check_item(known, item)
+        _check_run(world, run)
+    for tree in session.state.trees.values():
+        assert tree.in_flight == running.get(tree.root, 0), f"{tree.in_flight} slots taken by {running.get(tree.root, 0)} tasks"
+        assert not tree.limit or tree.in_flight <= tree.limit, "more tasks in flight than the limit"
+        assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
+
+
+class _Causes:
+    """What the outside owes the core: tasks, timers, flows."""
+
+    def __init__(self, world: World) -> None:
+        session = world.session
+        self.tasks = world.known_tasks()
+        self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if hasattr(timer, "due_ms")}
+        self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
+        self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
+        self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
+        self.runs = session.state.runs
+
+
+def _check_run(world: World, run: Run) -> None:
+    room = run.item_limit or world.settings.item_window
+    assert len(run.items) <= room, "more items at once than allowed"
+    pending = run.next_item < run.total
+    assert pending == any(run is other for other in run.tree.pending)
+    if pending and has_slot(run.tree):
+        assert len(run.items) == room, "an item could start and does not"
+    assert run.items or pending, "a run with nothing to do has not ended"
+    assert run.ended_items + len(run.items) + (run.total - run.next_item) == run.total
+
+
+def _check_item(causes: _Causes, item: Item) -> None:
+    run = item.run
+    assert item.open
+    assert not run.stopping
+    moving = False
+    for step, phase in enumerate(item.phases):
+        if phase in (IDLE, DONE):
+            continue
+        if phase == WAITING:
+            missing = blockers(item, step)
+            assert missing, f"target {step} waits for nothing"
+            assert all(item.phases[need] not in (IDLE, DONE) for need in missing), f"target {step} waits for a step that nobody started"
+            continue
+        if phase == FALLBACK:
+            failed = item.wait(step).last_failure
+            assert failed is not None
+            missing = default_blockers(item, run.flow.steps[step], failed)
+            assert missing, f"the default of step {step} waits for nothing"
+            assert all(item.phases[need] not in (IDLE, DONE) for need in missing), "a default waits for a step that nobody started"
+            continue
+        moving = True
+        _check_cause(causes, item, step, phase)
+    assert moving, f"item {item.index} of {run.id} has no next cause"
+
+
+def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
+    reference = TaskRef(item.run.id, item.index, step, item.attempt(step))
+    if phase == RUNNING:
+        assert reference in causes.tasks, "a step runs and no task is about"
+    elif phase in (RETRYING, SLEEPING):
+        assert (reference, item.wait(step).due_ms) in causes.timers, "a step waits and no timer is set"
+    elif phase == FETCHING:
+        assert (id(item), step) in causes.fetching, "a step waits for a flow that nobody fetches"
+    elif phase == CHILD:
+        child = causes.runs.get(item.wait(step).child or item.run.id)
+        assert child is not None, "a step waits for a sub-run that is not"
+        assert child.tree is item.run.tree
+    else:
+        assert phase == QUEUED
+        assert (id(item), step) in causes.queued, "a step is queued nowhere"
+        assert _is_full(item.run.tree), "a step is queued although there is a slot"
+
+
+def _is_full(tree: Tree) -> bool:
+    return not has_slot(tree)
