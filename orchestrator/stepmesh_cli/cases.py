@@ -87,16 +87,17 @@ async def _run(client: Client, suite: Suite, case: Case, timeout_s: float) -> tu
     """The FlowResult; or None, and why there is none."""
     try:
         handle = await client.submit(suite.document.value, [case.input], variables=case.variables, overrides=case.overrides)
-        await handle.wait(timeout_s)
-        return await _result(client, handle), []
-    except WaitTimeout as problem:
-        lines = await client.explain(handle.id)
-        await client.cancel(handle.id, "the test case took too long")
-        return None, [problem.message, *lines]
     except FlowInvalid as problem:
         return None, [problem.message]
     except RequestRefused as problem:
         return _refused(problem), []
+    try:
+        await handle.wait(timeout_s)
+    except WaitTimeout as problem:
+        lines = await client.explain(handle.id)
+        await client.cancel(handle.id, "the test case took too long")
+        return None, [problem.message, *lines]
+    return await _result(client, handle), []
 
 
 async def _result(client: Client, handle: RunHandle) -> dict[str, Any]:

@@ -85,9 +85,10 @@ def _suite(path: Path, config: Path | None, case: str | None) -> Suite | None:
     """None for what is no flow with test cases."""
     try:
         text = path.read_bytes()
-        document = load(text, name=str(path))
     except OSError as problem:
         raise BadInput(f"{path} cannot be read: {problem.strerror}", hint="check its permissions") from problem
+    try:
+        document = load(text, name=str(path))
     except FlowInvalid as problem:
         empty = Document(None, name=str(path), text=text.decode(errors="replace"))
         return Suite(path, empty, problems=tuple(problem.diagnostics.items))

@@ -87,7 +87,8 @@ def _data(event: Event) -> bytes:
     if isinstance(event, core_events.RunCreated):
         about: dict[str, object] = {"flow_id": event.flow, "items": len(event.inputs)}
         if event.parent is not None:
-            about |= {"parent_run_id": event.parent.run, "parent_kind": event.parent.kind}
+            parent = event.parent
+            about |= {"parent_run_id": parent.run, "parent_kind": parent.kind, "parent_item": parent.item, "parent_step": parent.step}
         return msgspec.json.encode(about)
     if isinstance(event, core_events.StepDispatched):
         return msgspec.json.encode({"attempt": event.attempt})

@@ -13,7 +13,7 @@ from stepmesh_orchestrator.core.flow.yaml_reader import finite, integer
 _TOKEN = re.compile(
     r"""[ \t\n\r]*(?:
       ([\[\]{},:])
-    | ("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")
+    | ("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")
     | (-?(?:0|[1-9][0-9]*)(?![0-9.eE]))
     | (-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)
     | (true|false|null)(?![A-Za-z0-9_])

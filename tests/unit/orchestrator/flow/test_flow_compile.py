@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -128,7 +129,7 @@ steps:
 output: {x: {$step: a}, y: {$literal: {$step: c}}}
 """
     )
-    assert flow.dependents == ((1, 2, 4), (2,), (), ())
+    assert flow.dependents == ((1, 2, 4), (2, 3), (), ())
 
 
 def test_the_id_is_that_of_the_compact_document_in_source_order() -> None:
@@ -325,6 +326,14 @@ def test_the_size_of_what_is_stored() -> None:
         compile_stored(document, limits=limits)
 
 
+def accepted(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except FlowInvalid:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("leaf", ["x", "12345678", "1.5", "true", "null", "[]", "{k: v}"])
 def test_what_loads_at_a_limit_also_compiles_from_the_store(leaf: str) -> None:
     text = f"name: n\ndescription: d\nmetadata: {{l: [{', '.join([leaf] * 20)}]}}"
@@ -332,15 +341,7 @@ def test_what_loads_at_a_limit_also_compiles_from_the_store(leaf: str) -> None:
         replace(LIMITS, expanded_characters=size) for size in range(20, 220)
     ]:
         document = dumps(load(text).value)
-        try:
-            loaded = load(text, limits=limits) is not None
-        except FlowInvalid:
-            loaded = False
-        try:
-            stored = compile_stored(document, limits=limits) is not None
-        except FlowInvalid:
-            stored = False
-        assert loaded is stored
+        assert accepted(lambda: load(text, limits=limits)) is accepted(lambda: compile_stored(document, limits=limits))  # noqa: B023
 
 
 def test_ten_thousand_steps_compile_and_one_more_does_not() -> None:

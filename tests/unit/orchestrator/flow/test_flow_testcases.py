@@ -21,7 +21,7 @@ test:
   cases:
     - {name: one, description: first, input: {a: 1}, output: {outcome: success, result: 2}}
     - {name: two, input: null, output: {outcome: failed, error: {code: TIMEOUT, message: late}}}
-    - {name: three}
+    - {name: three, variables: {v: 1}, overrides: {a: {value: {}}}}
 """
 
 
@@ -32,6 +32,8 @@ def test_reading_cases() -> None:
     assert (one.name, one.description, one.input, one.expected) == ("one", "first", {"a": 1}, {"outcome": "success", "result": 2})
     assert (two.input, two.expected) == (None, {"outcome": "failed", "error": {"code": "TIMEOUT", "message": "late"}})
     assert (three.expected, three.path) == (None, ("test", "cases", 2))
+    assert (three.variables, three.overrides) == ({"v": 1}, {"a": {"value": {}}})
+    assert (one.variables, one.overrides) == (None, None)
     assert load(FLOW).position(three.path) == (10, 7)
     assert cases_of(load("steps: []")).cases == ()
     assert compile_flow(load(FLOW))[1].items == []
