@@ -31,6 +31,10 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("components", "stepmesh_cli.offers:components", "Operate"),
     ("pools", "stepmesh_cli.offers:pools", "Operate"),
     ("doctor", "stepmesh_cli.doctor:doctor", "Operate"),
+    ("test", "stepmesh_cli.test:run_tests", "Author"),
+    ("validate", "stepmesh_cli.validate:validate", "Author"),
+    ("visualize", "stepmesh_cli.visualize:visualize", "Author"),
+    ("journal", "stepmesh_cli.journal:journal", "Operate"),
     ("completion", "stepmesh_cli.completion:completion", "Operate"),
 )
 """Name, import path, group in the help."""
