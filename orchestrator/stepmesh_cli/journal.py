@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -83,7 +83,11 @@ def repair_command(*, data: Data, json: AsJson = False) -> int:
         done = repair(file)
     if json:
         cuts = [cut._asdict() for cut in done.cuts]
-        print(json_text.dumps({"repaired": done.copy is not None, "copy": done.copy and str(done.copy), "trouble": done.trouble, "cuts": cuts}))
+        print(
+            json_text.dumps(
+                {"repaired": done.copy is not None, "copy": done.copy and str(done.copy), "trouble": done.trouble, "cuts": cuts}
+            )
+        )
     elif done.copy is None:
         print(f"{file}: nothing is wrong, nothing was changed")
     else:
@@ -96,7 +100,7 @@ def repair_command(*, data: Data, json: AsJson = False) -> int:
 
 
 @contextmanager
-def _owned(data: Path) -> Iterator[Path]:
+def _owned(data: Path) -> Generator[Path]:
     """The journal's file, while this process owns the folder. Raises `BadInput`, `DataFolderInUse`."""
     file = data if data.is_file() else data / FILE
     if not file.is_file():
@@ -110,7 +114,7 @@ def _owned(data: Path) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def _opened(file: Path) -> AsyncIterator[SqliteJournal]:
+async def _opened(file: Path) -> AsyncGenerator[SqliteJournal]:
     opened = SqliteJournal(file)
     await opened.open()
     try:
