@@ -17,7 +17,7 @@ completion = App(name="completion", help="Shell completion.")
 
 
 @completion.command
-def install(*, shell: Shell | None = None, output: Path | None = None, startup: bool = True, json: bool = False) -> int:
+def install(*, shell: Shell | None = None, output: Path | None = None, no_startup: bool = False, json: bool = False) -> int:
     """Install completion for a shell.
 
     Example: stepmesh completion install --shell bash
@@ -28,14 +28,14 @@ def install(*, shell: Shell | None = None, output: Path | None = None, startup: 
         Default: the one that is running.
     output
         File for the script instead of the shell's own place.
-    startup
-        Also add it to the shell's start-up file.
+    no_startup
+        Leave the shell's start-up file alone.
     json
         Print one JSON object.
     """
     from stepmesh_cli.main import build_app
 
-    path = build_app().install_completion(shell=shell, output=output, add_to_startup=startup and output is None)
+    path = build_app().install_completion(shell=shell, output=output, add_to_startup=not no_startup and output is None)
     if json:
         print_json({"script": str(path)})
     else:
@@ -46,6 +46,8 @@ def install(*, shell: Shell | None = None, output: Path | None = None, startup: 
 @completion.command
 def show(*, shell: Shell = "bash") -> int:
     """Print the completion script.
+
+    Example: stepmesh completion show --shell bash > stepmesh.bash
 
     Example: source <(stepmesh completion show --shell bash)
 

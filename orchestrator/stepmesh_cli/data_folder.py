@@ -65,3 +65,18 @@ class DataFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def owner_of(path: Path) -> str | None:
+    """The process that owns a data folder now; None when it is free, absent or cannot be read."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+    finally:
+        os.close(lock)
+    return None

@@ -78,6 +78,7 @@ class Deployment:
         self._bus: MemoryBus | None = None
         self._data: Path | None = None
         self._stack = AsyncExitStack()
+        self._gc_thresholds = gc.get_threshold()
 
     async def __aenter__(self) -> Deployment:
         """`start`."""
@@ -106,6 +107,7 @@ class Deployment:
         if self.ended.done():
             self.ended.exception()  # whoever guards has seen it; nobody else needs to
         gc.unfreeze()
+        gc.set_threshold(*self._gc_thresholds)
 
     async def connect(self) -> Broker:
         """One more open connection to the broker, closed with the deployment."""

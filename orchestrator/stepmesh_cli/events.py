@@ -18,8 +18,6 @@ SHOWN = 200
 def events(run: str, /, *, follow: bool = False, after: int = 0, target: Target = HERE, json: bool = False) -> int:
     """Show what happened in a run and its sub-runs.
 
-    Example: stepmesh events 01928f6e-… --follow
-
     Parameters
     ----------
     run

@@ -11,13 +11,15 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from stepmesh_cli import exits
 from stepmesh_cli.reporting import report, say
 
+<<<<<<< HEAD
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("run", "stepmesh_cli.run:run", "Run"),
     ("up", "stepmesh_cli.up:up", "Run"),
@@ -36,8 +38,48 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("visualize", "stepmesh_cli.visualize:visualize", "Author"),
     ("journal", "stepmesh_cli.journal:journal", "Operate"),
     ("completion", "stepmesh_cli.completion:completion", "Operate"),
+=======
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`path`: `module:function`, or `module:app` for a group of commands. `line` and `example` are its help, before it is imported."""
+
+    name: str
+    path: str
+    group: str
+    line: str
+    example: str
+
+    @property
+    def help(self) -> str:
+        """What `--help` shows above the parameters; its first line is the list of commands'."""
+        return f"{self.line}\n\nExample: {self.example}"
+
+
+RUN, CHECK, OPERATE = "Run", "Check", "Operate"
+COMMANDS = (
+    Command(
+        "run", "stepmesh_cli.run:run", RUN, "Run a flow here and print its result.", "stepmesh run flow.yaml --input-json '{\"n\": 1}'"
+    ),
+    Command("up", "stepmesh_cli.up:up", RUN, "Serve flows from this machine, all in one process.", "stepmesh up --worker steps.py"),
+    Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
+    Command(
+        "submit", "stepmesh_cli.submit:submit", OPERATE, "Start a run on a deployment.", "stepmesh submit flow.yaml --input in.json --wait"
+    ),
+    Command("status", "stepmesh_cli.runs:status", OPERATE, "Show a run and its steps.", "stepmesh status RUN --item 3"),
+    Command("list", "stepmesh_cli.runs:list_runs", OPERATE, "List runs, newest first.", "stepmesh list --status failed --limit 10"),
+    Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
+    Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
+    Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
+    Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
+    Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),
+    Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
+    Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
+    Command("bench", "stepmesh_cli.bench.command:bench", CHECK, "Measure this machine.", "stepmesh bench chain --workers 2"),
+    Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
+    Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),
+>>>>>>> main
 )
-"""Name, import path, group in the help."""
 GC_THRESHOLDS = (50_000, 25, 25)
 """Allocations before a collection, per generation: what imports make is no garbage."""
 DEBUG = "STEPMESH_DEBUG"
@@ -51,10 +93,11 @@ def build_app() -> App:
         help_format="plaintext",
         help_epilogue="Every command has --help with an example. --debug shows tracebacks and logs.",
         version=_version,
+        default_parameter=Parameter(negative=()),
         result_action="return_value",
     )
-    for name, path, group in COMMANDS:
-        app.command(path, name=name, group=group)
+    for command in COMMANDS:
+        app.command(command.path, name=command.name, group=command.group, help=command.help)
     return app
 
 
@@ -68,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except CycloptsError as problem:
         say(f"SM-0100 {str(problem).strip()}")
-        say(f"  → stepmesh {' '.join(given[:1])} --help")
+        known = [given[0]] if given and given[0] in {command.name for command in COMMANDS} else []
+        say(f"  → {' '.join(['stepmesh', *known, '--help'])}")
         return exits.USAGE
     except KeyboardInterrupt:
         return exits.INTERRUPTED

@@ -15,8 +15,6 @@ from stepmesh_cli.tables import moment, print_json, print_table, raw
 def components(*, target: Target = HERE, json: bool = False) -> int:
     """List the components that workers offer, by the path that a flow writes.
 
-    Example: stepmesh components --json
-
     Parameters
     ----------
     json
@@ -39,8 +37,6 @@ async def _components(target: Target, as_json: bool) -> int:
 
 def pools(*, target: Target = HERE, json: bool = False) -> int:
     """List pools: tasks that wait, tasks under way, workers.
-
-    Example: stepmesh pools
 
     Parameters
     ----------

@@ -82,8 +82,6 @@ def run(
 ) -> int:
     """Run a flow here, and print its FlowResult as JSON (one per line for a batch).
 
-    Example: stepmesh run flow.yaml --input-json '{"n": 1}' --worker my_components.py
-
     Parameters
     ----------
     flow_file

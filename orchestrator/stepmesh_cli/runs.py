@@ -19,8 +19,6 @@ Status = Literal["running", "completed", "failed", "cancelled"]
 def status(run: str, /, *, item: int | None = None, target: Target = HERE, json: bool = False) -> int:
     """Show a run and its steps. Exit code 1 when it failed or was cancelled.
 
-    Example: stepmesh status 01928f6e-… --item 3
-
     Parameters
     ----------
     run
@@ -57,8 +55,6 @@ def list_runs(
 ) -> int:
     """List runs, newest first.
 
-    Example: stepmesh list --status failed --limit 10
-
     Parameters
     ----------
     status
@@ -89,8 +85,6 @@ async def _list(target: Target, query: dict[str, Any], as_json: bool) -> int:
 def cancel(run: str, /, *, reason: str = "cancelled from the command line", target: Target = HERE, json: bool = False) -> int:
     """Stop a run and its sub-runs; returns once that is journaled.
 
-    Example: stepmesh cancel 01928f6e-… --reason "wrong input"
-
     Parameters
     ----------
     run
@@ -116,8 +110,6 @@ async def _cancel(target: Target, run: str, reason: str, as_json: bool) -> int:
 
 def explain(run: str, /, *, target: Target = HERE, json: bool = False) -> int:
     """Say what each step of a run waits for.
-
-    Example: stepmesh explain 01928f6e-…
 
     Parameters
     ----------

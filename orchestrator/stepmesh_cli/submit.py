@@ -35,8 +35,6 @@ def submit(
 ) -> int:
     """Start a run on a deployment; prints its id once it is journaled, or with --wait its results.
 
-    Example: stepmesh submit flow.yaml --input-json '{"n": 1}' --wait
-
     Parameters
     ----------
     flow_file

@@ -20,6 +20,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def print_json(value: Any) -> None:
     """One line of JSON. `value`: plain data; a `msgspec.Raw` in it is spliced."""
+    sys.stdout.flush()  # what was printed as text comes first
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 

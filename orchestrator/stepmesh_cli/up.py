@@ -38,8 +38,6 @@ def up(
 ) -> int:
     """Serve flows from this machine: orchestrator, broker, journal and workers in one process.
 
-    Example: stepmesh up --worker my_components.py --workers 2
-
     Parameters
     ----------
     data

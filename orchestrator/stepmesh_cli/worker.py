@@ -36,8 +36,6 @@ def worker(
 ) -> int:
     """Run the worker of a Python module until SIGTERM or SIGINT, then drain.
 
-    Example: stepmesh worker my_components.py:worker --pool gpu --concurrency 4
-
     Parameters
     ----------
     module
@@ -109,9 +107,9 @@ def _import(where: str) -> ModuleType:
     except BadWorkerModule:
         raise
     except Exception as problem:
-        last = traceback.extract_tb(problem.__traceback__)[-1]
-        place = f"{last.filename}:{last.lineno}"
-        hint = f"at {place}; --debug shows the whole way"
+        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__)]
+        theirs = [place for place in places if not place.startswith(("<frozen", __file__))]
+        hint = f"at {theirs[-1]}" if theirs else "check the name; the working folder is on the path"
         raise BadWorkerModule(f"cannot import {where}: {type(problem).__name__}: {problem}", hint=hint) from problem
 
 

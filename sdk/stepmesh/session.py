@@ -82,7 +82,7 @@ class Session:
         fetcher = self._watched(self._fetch(source), "stepmesh fetch")
         try:
             await self._leaving.wait()
-            await source.close()  # first, so that nothing that is handed back comes here again
+            await source.close()  # a fetch that waits for frames returns at once
             await self._leave(fetcher, grace_s)
         finally:
             for task in (fetcher, keeper, presence):
@@ -90,6 +90,8 @@ class Session:
             self.execution.close()
             self.leases.close()
             self.outbox.abandon()
+            for attempt in self._attempts():
+                self.execution.stop(attempt, Why.LEAVING)
             await source.close()
             await cancels.close()
             await self._hello(stopping=True)

@@ -25,7 +25,8 @@ from stepmesh_broker.protocol.subjects import checked_name
 class Worker(Components):
     """Offers components to a pool.
 
-    `pool`: queue whose tasks it takes. `concurrency`: attempts under way at once (and threads for sync components).
+    `pool`: queue whose tasks it takes; default STEPMESH_POOL, or `default`. `namespace`: default STEPMESH_NAMESPACE, or
+    `default`. `concurrency`: attempts under way at once (and threads for sync components).
     `exclusive`: claim every task before it starts, for GPUs or paid calls. `name`: prefix of its id; default is the host's name.
     `payload_limit_bytes`: largest output. `cancel_grace_s`: seconds after which a task that ignores its stop signal is
     reported. `drain_grace_s`: seconds from `stop()` until it is gone.
@@ -33,12 +34,12 @@ class Worker(Components):
 
     def __init__(
         self,
-        pool: str = "default",
+        pool: str | None = None,
         *,
         concurrency: int = 16,
         exclusive: bool = False,
         name: str | None = None,
-        namespace: str = "default",
+        namespace: str | None = None,
         payload_limit_bytes: int = 8 * 1024 * 1024,
         cancel_grace_s: float = 5.0,
         drain_grace_s: float = 30.0,
@@ -48,8 +49,8 @@ class Worker(Components):
         super().__init__()
         if concurrency < 1:
             raise StepmeshError(f"concurrency {concurrency} is below 1", code="SM-6104", hint="a worker runs at least one task at a time")
-        self.pool = checked_name("pool", pool)
-        self.namespace = checked_name("namespace", namespace)
+        self.pool = checked_name("pool", os.environ.get("STEPMESH_POOL", "default") if pool is None else pool)
+        self.namespace = checked_name("namespace", os.environ.get("STEPMESH_NAMESPACE", "default") if namespace is None else namespace)
         self.concurrency = concurrency
         self.exclusive = exclusive
         self.name = name

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
-
 from tests.simulation.script import CODES, VALUES
 
 _T = TypeVar("_T")
@@ -97,7 +96,11 @@ def cases(draw: Callable[[st.SearchStrategy[int]], int]) -> Case:
 
 def _input(choices: Choices) -> Any:
     if chance(choices, 88):
-        return {"a": pick(choices, VALUES), "b": {"c": [1, pick(choices, VALUES)]}, "items": [pick(choices, VALUES) for _ in range(choices.below(4))]}
+        return {
+            "a": pick(choices, VALUES),
+            "b": {"c": [1, pick(choices, VALUES)]},
+            "items": [pick(choices, VALUES) for _ in range(choices.below(4))],
+        }
     return pick(choices, VALUES)
 
 
@@ -121,7 +124,7 @@ class _Maker:
             steps.append(self._step(f"s{index}"))
             self.before.append(f"s{index}")
         flow: dict[str, Any] = {"name": f"n{self.nesting}", "steps": steps, "output": self._output()}
-        if chance(self.choices, 50):
+        if chance(self.choices, 75):
             variables = {"type": "object", "properties": {"declared": {"default": pick(self.choices, VALUES)}}}
             flow["schemas"] = {"type": "object", "properties": {"variables": variables}}
         return flow
@@ -144,13 +147,13 @@ class _Maker:
             step["skip"] = self.expression(2) if chance(choices, 40) else {"$if": self.expression(1), "then": False}
         if chance(choices, 12):
             step["mustExecute"] = True
-        if chance(choices, 40):
+        if chance(choices, 55):
             step["onError"] = self._on_error()
         return step
 
     def _on_error(self) -> dict[str, Any]:
         choices = self.choices
-        action = pick(choices, ("fail", "useDefault", "retry"))
+        action = pick(choices, ("fail", "useDefault", "retry", "retry"))
         policy: dict[str, Any] = {"action": action}
         if action != "fail" and chance(choices, 60):
             self.in_default = True
@@ -158,7 +161,11 @@ class _Maker:
             self.in_default = False
         if action == "retry":
             policy["maxRetries"] = choices.below(4)
-            policy["backoff"] = {"type": pick(choices, ("constant", "exponential", "fibonacci")), "initial": "500ms", "jitter": choices.below(2)}
+            policy["backoff"] = {
+                "type": pick(choices, ("constant", "exponential", "fibonacci")),
+                "initial": "500ms",
+                "jitter": choices.below(2),
+            }
         return policy
 
     # --- expressions ---
@@ -172,7 +179,12 @@ class _Maker:
         if self.in_default:
             forms += [self._error]
         if depth:
-            forms += [lambda: self._if(depth - 1), lambda: self._coalesce(depth - 1), lambda: self._list(depth - 1), lambda: self._object(depth - 1)]
+            forms += [
+                lambda: self._if(depth - 1),
+                lambda: self._coalesce(depth - 1),
+                lambda: self._list(depth - 1),
+                lambda: self._object(depth - 1),
+            ]
         return pick(choices, forms)()
 
     def _literal(self) -> Any:
@@ -199,7 +211,9 @@ class _Maker:
         if chance(self.choices, 15):
             reference["path"] = self._path(_PATHS)
         if chance(self.choices, 20):
-            reference["onSkip"] = {"action": "useDefault", "defaultValue": self.expression(1)} if chance(self.choices, 70) else {"action": "skip"}
+            reference["onSkip"] = (
+                {"action": "useDefault", "defaultValue": self.expression(1)} if chance(self.choices, 70) else {"action": "skip"}
+            )
         return reference
 
     def _path(self, paths: Sequence[str | None]) -> str | None:

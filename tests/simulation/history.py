@@ -7,14 +7,15 @@ import re
 from collections import Counter
 from typing import Any
 
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.core.session import EngineSettings
 from tests.simulation.driver import World
 from tests.simulation.flows import Choices, chance, make_case, pick
 from tests.simulation.oracle import RUN_ID, ItemRecord, Oracle
 from tests.simulation.script import answer
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.session import EngineSettings
 
 MAX_ACTIONS = 120
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -37,7 +38,9 @@ def play(world: World) -> None:
 def make_world(choices: Choices) -> World:
     """A world with limits that are reached."""
     window = pick(choices, (10_000, 1, 2))
-    return World(choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=pick(choices, (100_000, 1)), remember_ended_ms=10_000))
+    return World(
+        choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=pick(choices, (100_000, 1)), remember_ended_ms=10_000)
+    )
 
 
 def finish_and_compare(world: World) -> None:
@@ -119,6 +122,8 @@ def describe(world: World) -> str:
     lines = []
     for run, case in world.runs.items():
         documents = "".join(f"\n  stored {name}: {json.dumps(document)}" for name, document in case.stored.items())
-        lines.append(f"{run}: {json.dumps(case.flow)}\n  inputs {json.dumps(case.inputs)} variables {json.dumps(case.variables)} "
-                     f"max_concurrency {case.max_concurrency}{documents}")
+        lines.append(
+            f"{run}: {json.dumps(case.flow)}\n  inputs {json.dumps(case.inputs)} variables {json.dumps(case.variables)} "
+            f"max_concurrency {case.max_concurrency}{documents}"
+        )
     return "\n".join([*lines, f"actions: {dict(world.actions)}"])

@@ -250,7 +250,9 @@ class _Item:
         if not _has(value, {"duration_ms", "duration", "until", "passthrough"}):
             return _invalid()
         given = [key for key in ("duration_ms", "duration", "until") if value.get(key) is not None]
-        if len(given) != 1 or (given == ["duration_ms"] and not (_is_number(value["duration_ms"]) and 0 <= value["duration_ms"] <= YEAR_MS)):
+        if len(given) != 1 or (
+            given == ["duration_ms"] and not (_is_number(value["duration_ms"]) and 0 <= value["duration_ms"] <= YEAR_MS)
+        ):
             return _invalid()
         return value.get("passthrough")
 
@@ -345,7 +347,9 @@ def _parts(path: str | None) -> list[str | int]:
     if not path.startswith("$"):
         return [path]
     found = [_PART.match(path, at) for at in _starts(path)]
-    return [int(part[2]) if part[2] else part[1] or (json.loads(f'"{part[3]}"') if part[3] is not None else part[4]) for part in found if part]
+    return [
+        int(part[2]) if part[2] else part[1] or (json.loads(f'"{part[3]}"') if part[3] is not None else part[4]) for part in found if part
+    ]
 
 
 def _starts(path: str) -> Iterator[int]:

@@ -59,12 +59,12 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """`steps[i]` is the index of the node of step i."""
+    """`steps`: the indexes of the steps' nodes, in the order of the flow."""
 
     name: str
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
-    steps: tuple[int, ...]
+    steps: range
 
 
 def graph_of(document: Mapping[str, Any], flow: CompiledFlow, pool_of: Callable[[str, str | None], str]) -> Graph:
@@ -83,7 +83,7 @@ def graph_of(document: Mapping[str, Any], flow: CompiledFlow, pool_of: Callable[
     for index, used in enumerate(uses):
         edges += _edges([one for one in used if one[0] != INPUT], place, first + index)
     edges += _edges(output, place, len(nodes) - 1)
-    return Graph(flow.name, tuple(nodes), tuple(edges), tuple(range(first, first + len(flow.steps))))
+    return Graph(flow.name, tuple(nodes), tuple(edges), range(first, first + len(flow.steps)))
 
 
 def _note(must_execute: bool) -> str:

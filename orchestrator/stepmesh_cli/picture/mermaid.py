@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from stepmesh_cli.picture.graph import EdgeKind, Graph, Node, NodeKind
 from stepmesh_cli.picture.palette import pool_colours
-from stepmesh_cli.picture.states import COLOURS, StepState
+from stepmesh_cli.picture.states import COLOURS, NOT_NEEDED, StepState
 
 _ARROWS = {EdgeKind.NEEDS: "-->", EdgeKind.MAYBE: "-.->", EdgeKind.SKIP: "-. skip .->", EdgeKind.ERROR: "-. error .->"}
 
@@ -26,7 +26,7 @@ def _lines(graph: Graph, states: Mapping[int, StepState] | None) -> Iterator[str
 
 
 def _state_of(graph: Graph, states: Mapping[int, StepState] | None, node: int) -> StepState | None:
-    return None if states is None or node not in graph.steps else states.get(graph.steps.index(node), StepState("not_needed", "not_needed"))
+    return None if states is None or node not in graph.steps else states.get(graph.steps.index(node), NOT_NEEDED)
 
 
 def _shape(node: Node, state: StepState | None) -> str:

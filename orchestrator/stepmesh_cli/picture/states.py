@@ -31,6 +31,10 @@ class StepState:
     note: str
 
 
+NOT_NEEDED = StepState("not_needed", "not_needed")
+"""Of a step that no item tells of."""
+
+
 def states_of(statuses: Iterable[StepStatus], items: int) -> dict[int, StepState]:
     """By step index. A step that no item tells of is not needed so far."""
     counts: dict[int, Counter[str]] = {}

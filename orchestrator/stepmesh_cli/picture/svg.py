@@ -7,10 +7,10 @@ from html import escape
 
 from rich.cells import cell_len
 
-from stepmesh_cli.picture.graph import Edge, EdgeKind, Graph, Node, NodeKind
-from stepmesh_cli.picture.layout import Placed, place
+from stepmesh_cli.picture.graph import Edge, EdgeKind, Graph, Node
+from stepmesh_cli.picture.layout import place
 from stepmesh_cli.picture.palette import pool_colours
-from stepmesh_cli.picture.states import COLOURS, StepState
+from stepmesh_cli.picture.states import COLOURS, NOT_NEEDED, StepState
 
 _CHAR, _PAD, _HEIGHT, _GAP, _ROW, _MARGIN = 7.4, 14.0, 46.0, 28.0, 96.0, 24.0
 """Pixels: a character of the font, beside a label, of a node, between nodes, from layer to layer, around the picture."""
@@ -33,7 +33,11 @@ def svg(graph: Graph, states: Mapping[int, StepState] | None = None) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
         *_markers(),
         *(line for edge, route in zip(graph.edges, placed.routes, strict=True) for line in _edge(edge, route)),
-        *(line for index in range(len(graph.nodes)) for line in _node(graph, index, sizes[index], placed, states)),
+        *(
+            line
+            for index, (fill, state) in enumerate(_fills(graph, states))
+            for line in _node(graph.nodes[index], (placed.x[index], _top(placed.layer[index])), sizes[index], fill, state)
+        ),
         *_legend_lines(legend, height - _MARGIN),
         "</svg>",
     ]
@@ -74,28 +78,34 @@ def _edge(edge: Edge, route: list[tuple[float, int]]) -> Iterator[str]:
         yield (f'<text x="{x + _MARGIN + 6:.1f}" y="{y - 10:.1f}" font-size="10" fill="{_STROKES[edge.kind]}">{edge.kind.value}</text>')
 
 
-def _node(graph: Graph, index: int, width: float, placed: Placed, states: Mapping[int, StepState] | None) -> Iterator[str]:
-    node = graph.nodes[index]
-    x, y = placed.x[index] + _MARGIN, _top(placed.layer[index])
-    step = index - graph.steps[0] if node.kind is NodeKind.STEP else None
-    state = None if states is None or step is None else states.get(step, StepState("not_needed", "not_needed"))
-    if step is None:
-        fill, radius = "#ffffff", _HEIGHT / 2
-    else:
-        fill, radius = (pool_colours(graph).get(node.pool, "#ffffff") if state is None else COLOURS.get(state.status, "#ffffff")), 6
+def _node(node: Node, at: tuple[float, float], width: float, fill: str, state: StepState | None) -> Iterator[str]:
+    x, y = at[0] + _MARGIN, at[1]
     told = ", ".join(text for text in (node.component, node.pool and f"pool {node.pool}", node.note, state.note if state else "") if text)
-    yield f'<g class="{node.kind.value}"><title>{escape(node.label)}{escape(": " + told if told else "")}</title>'
-    stroke = 2.4 if node.note else 1.2
+    radius, stroke = (6 if node.component else _HEIGHT / 2), (2.4 if node.note else 1.2)
+    yield f'<g class="{node.kind.value}"><title>{escape(node.label + (": " + told if told else ""))}</title>'
     yield (
         f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_HEIGHT:.0f}" rx="{radius:.0f}" fill="{fill}" '
         f'stroke="#555555" stroke-width="{stroke}"/>'
     )
-    below = state.note if state is not None and states is not None and state.note != state.status else node.component
-    label_y = y + (_HEIGHT / 2 + 5 if not node.component else 19)
+    label_y = y + (19 if node.component else _HEIGHT / 2 + 5)
     yield f'<text x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle" font-weight="600">{escape(node.label)}</text>'
     if node.component:
+        below = node.component if state is None or state.note == state.status else state.note
         yield f'<text x="{x:.1f}" y="{y + 36:.1f}" text-anchor="middle" font-size="11" fill="#444444">{escape(below)}</text>'
     yield "</g>"
+
+
+def _fills(graph: Graph, states: Mapping[int, StepState] | None) -> list[tuple[str, StepState | None]]:
+    """Colour and state of each node."""
+    pools = pool_colours(graph)
+    found: list[tuple[str, StepState | None]] = [("#ffffff", None)] * len(graph.nodes)
+    for step, index in enumerate(graph.steps):
+        if states is None:
+            found[index] = pools.get(graph.nodes[index].pool, "#ffffff"), None
+        else:
+            state = states.get(step, NOT_NEEDED)
+            found[index] = COLOURS.get(state.status, "#ffffff"), state
+    return found
 
 
 def _legend(graph: Graph, states: Mapping[int, StepState] | None) -> list[tuple[str, str]]:

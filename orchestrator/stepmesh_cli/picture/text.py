@@ -14,10 +14,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepmesh_cli.picture.graph import STRENGTH, EdgeKind, Graph, Node, NodeKind
+from stepmesh_cli.picture.graph import STRENGTH, Edge, EdgeKind, Graph, Node, NodeKind
 from stepmesh_cli.picture.layout import Placed, place
 from stepmesh_cli.picture.palette import pool_terminal_colours
-from stepmesh_cli.picture.states import TERMINAL, StepState
+from stepmesh_cli.picture.states import NOT_NEEDED, TERMINAL, StepState
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _JOINS = {
@@ -44,10 +44,10 @@ class _Cell:
 
 class _Canvas:
     def __init__(self) -> None:
-        self.cells: dict[tuple[int, int], _Cell] = {}
+        self.rows: dict[int, dict[int, _Cell]] = {}
 
     def at(self, row: int, column: int) -> _Cell:
-        return self.cells.setdefault((row, column), _Cell())
+        return self.rows.setdefault(row, {}).setdefault(column, _Cell())
 
     def line(self, row: int, column: int, joins: int, dashed: bool) -> None:
         cell = self.at(row, column)
@@ -61,13 +61,11 @@ class _Canvas:
             column += cell_len(char) or 1
 
     def lines(self) -> list[Text]:
-        rows = max((row for row, _ in self.cells), default=-1) + 1
-        return [self._row(row) for row in range(rows)]
+        return [self._row(row) for row in range(max(self.rows, default=-1) + 1)]
 
     def _row(self, row: int) -> Text:
         text, column = Text(no_wrap=True), 0
-        for at in sorted(column for line, column in self.cells if line == row):
-            cell = self.cells[row, at]
+        for at, cell in sorted(self.rows.get(row, {}).items(), key=lambda one: one[0]):
             text.append(" " * (at - column))
             text.append(cell.shown(), cell.style)
             column = at + (cell_len(cell.char) or 1)
@@ -101,8 +99,8 @@ def _picture(graph: Graph, labels: list[str], placed: Placed, states: Mapping[in
     strongest_last = sorted(zip(graph.edges, placed.routes, strict=True), key=lambda one: STRENGTH.index(one[0].kind), reverse=True)
     for edge, route in strongest_last:
         _draw_edge(canvas, edge.kind, edge.source, route, tops, lanes)
-    for index, node in enumerate(graph.nodes):
-        _draw_node(canvas, labels[index], tops[placed.layer[index]], round(placed.x[index]), _style(graph, index, node, states))
+    for index, style in enumerate(_styles(graph, states)):
+        _draw_node(canvas, labels[index], tops[placed.layer[index]], round(placed.x[index]), style)
     return canvas
 
 
@@ -156,13 +154,16 @@ def _draw_node(canvas: _Canvas, label: str, top: int, centre: int, style: str) -
         canvas.write(top + row, left, text, style)
 
 
-def _style(graph: Graph, index: int, node: Node, states: Mapping[int, StepState] | None) -> str:
-    if node.kind is not NodeKind.STEP:
-        return "bold"
-    if states is None:
-        return pool_terminal_colours(graph).get(node.pool, "")
-    state = states.get(index - graph.steps[0])
-    return TERMINAL.get(state.status, "") if state is not None else TERMINAL["not_needed"]
+def _styles(graph: Graph, states: Mapping[int, StepState] | None) -> list[str]:
+    """By node."""
+    styles = ["bold"] * len(graph.nodes)
+    pools = pool_terminal_colours(graph)
+    for step, index in enumerate(graph.steps):
+        if states is None:
+            styles[index] = pools.get(graph.nodes[index].pool, "")
+        else:
+            styles[index] = TERMINAL.get(states.get(step, NOT_NEEDED).status, "")
+    return styles
 
 
 def _pools(graph: Graph, states: Mapping[int, StepState] | None) -> list[Text]:
@@ -174,12 +175,16 @@ def _pools(graph: Graph, states: Mapping[int, StepState] | None) -> list[Text]:
 
 def _table(graph: Graph, states: Mapping[int, StepState] | None) -> Table:
     table = Table("step", "component", "pool", "needs", *(["state"] if states is not None else []), box=None)
+    styles = _styles(graph, states)
+    into: dict[int, list[Edge]] = {}
+    for edge in graph.edges:
+        into.setdefault(edge.target, []).append(edge)
     for step, index in enumerate(graph.steps):
         node = graph.nodes[index]
-        needs = ", ".join(_needed(graph, edge.source, edge.kind) for edge in graph.edges if edge.target == index)
-        state = states.get(step, StepState("not_needed", "not_needed")).note if states is not None else None
+        needs = ", ".join(_needed(graph, edge.source, edge.kind) for edge in into.get(index, []))
+        state = states.get(step, NOT_NEEDED).note if states is not None else None
         cells = [node.label, node.component, node.pool, needs] + ([state] if state is not None else [])
-        table.add_row(*(Text(cell) for cell in cells), style=_style(graph, index, node, states))
+        table.add_row(*(Text(cell) for cell in cells), style=styles[index])
     return table
 
 

@@ -231,6 +231,19 @@ def test_pool_names_are_checked(name):
     assert caught.value.code == "SM-3004"
 
 
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [(None, None, "default"), (None, "gpu", "gpu"), ("cpu", "gpu", "cpu")],
+)
+def test_pool_and_namespace_come_from_the_call_then_the_environment(monkeypatch, given, environment, expected):
+    for name in ("STEPMESH_POOL", "STEPMESH_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+        if environment is not None:
+            monkeypatch.setenv(name, environment)
+    worker = Worker(given, namespace=given)
+    assert (worker.pool, worker.namespace) == (expected, expected)
+
+
 async def test_an_instrument_sees_start_and_finish(shard, running, task):
     seen = []
 

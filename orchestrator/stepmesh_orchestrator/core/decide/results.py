@@ -30,7 +30,9 @@ def end_task(session: Session, command: EndTask) -> None:
     if failure is None and result.output is not None:
         output = checked_json(result.output)
         if output is None:
-            failure = Failure(ErrorCode.WORKER_ERROR, f"the worker's output for step '{step.id}' is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}")
+            failure = Failure(
+                ErrorCode.WORKER_ERROR, f"the worker's output for step '{step.id}' is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}"
+            )
         elif step.output_schema is not None and (violations := step.output_schema.violations(output)):
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:

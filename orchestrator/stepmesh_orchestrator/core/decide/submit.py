@@ -65,7 +65,9 @@ def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | 
         return Refused("SM-5002", f"max_concurrency is {submit.max_concurrency}", "give 0 for no limit, or a positive number")
     for index, value in enumerate(submit.inputs):
         if results.checked_json(value) is None:
-            return Refused("SM-5001", f"input {index} is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}", "send one JSON text per item")
+            return Refused(
+                "SM-5001", f"input {index} is not valid JSON, or nested deeper than {PAYLOAD_DEPTH}", "send one JSON text per item"
+            )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
     return _variables_refusal(submit, flow)

@@ -125,7 +125,14 @@ class Engine:
         return self.send(EndTask(self._result(name, item, attempt, run, js(value))))
 
     def fail(
-        self, name: str, code: ErrorCode = ErrorCode.COMPONENT_FAILED, message: str = "kaput", *, item: int = 0, run: RunId | None = None, **more: Any
+        self,
+        name: str,
+        code: ErrorCode = ErrorCode.COMPONENT_FAILED,
+        message: str = "kaput",
+        *,
+        item: int = 0,
+        run: RunId | None = None,
+        **more: Any,
     ) -> list[Event]:
         """The attempt that is in flight failed. `more`: fields of `Failure`."""
         return self.send(EndTask(self._result(name, item, None, run, None, Failure(code, message, **more))))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_orchestrator.core.state import FALLBACK
-from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 
 def use_default(value: Any = None) -> dict[str, Any]:
@@ -85,7 +85,13 @@ def test_a_default_demands_lazily_what_it_needs() -> None:
 
 
 def test_the_input_of_a_step_does_not_wait_for_what_its_default_mentions() -> None:
-    engine = given(step("b"), step("c"), step("spare"), step("a", input=[ref("b"), ref("c")], **use_default(ref("spare"))), output=[ref("a"), ref("spare")])
+    engine = given(
+        step("b"),
+        step("c"),
+        step("spare"),
+        step("a", input=[ref("b"), ref("c")], **use_default(ref("spare"))),
+        output=[ref("a"), ref("spare")],
+    )
     assert sorted(engine.dispatched()) == ["b", "c", "spare"]
 
     engine.succeed("spare", 0)

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.events import StepRetrying, Turn, decode_turn, encode_turn
 from stepmesh_orchestrator.core.failures import MAX_DELAY_MS, Budget, delay_ms, error_json, flow_result, retry_budget
 from stepmesh_orchestrator.core.flow.compiled import Backoff, ErrorAction, ErrorPolicy
 from stepmesh_orchestrator.core.state import Wait
-from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 TRANSPORT = [ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT]
 COMPONENT = [ErrorCode.COMPONENT_FAILED, ErrorCode.RESOURCE_UNAVAILABLE]
@@ -100,7 +100,9 @@ def test_jitter_is_the_same_for_the_same_attempt() -> None:
     assert len({delay_ms(Backoff(), 3, KAPUT, f"a/0/1/{attempt}") for attempt in range(20)}) > 15
 
 
-@pytest.mark.parametrize(("wish", "delay"), [(0, 0), (-5, 0), (70_000, 70_000), (MAX_DELAY_MS, MAX_DELAY_MS), (MAX_DELAY_MS + 1, MAX_DELAY_MS)])
+@pytest.mark.parametrize(
+    ("wish", "delay"), [(0, 0), (-5, 0), (70_000, 70_000), (MAX_DELAY_MS, MAX_DELAY_MS), (MAX_DELAY_MS + 1, MAX_DELAY_MS)]
+)
 def test_the_wish_of_the_component_goes_first_within_bounds(wish: int, delay: int) -> None:
     assert delay_ms(Backoff(), 1, Failure(ErrorCode.COMPONENT_FAILED, "", None, wish), "") == delay
 
@@ -203,7 +205,11 @@ def test_a_timeout_is_not_parked() -> None:
 
 def test_errors_show_the_name_of_their_code_and_their_data() -> None:
     assert error_json(KAPUT) == b'{"code":"COMPONENT_FAILED","message":"kaput"}'
-    assert json.loads(error_json(Failure(8, 'a "b"', b'{"x":[1]}'))) == {"code": "EXPRESSION_FAILURE", "message": 'a "b"', "data": {"x": [1]}}
+    assert json.loads(error_json(Failure(8, 'a "b"', b'{"x":[1]}'))) == {
+        "code": "EXPRESSION_FAILURE",
+        "message": 'a "b"',
+        "data": {"x": [1]},
+    }
 
 
 def test_flow_results() -> None:

@@ -1,0 +1,137 @@
+"""Worker processes, real ones: their output, restarts, giving up, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from stepmesh_cli.errors import WorkerProcessFailed
+from stepmesh_cli.processes import MAX_LINE, Supervisor, WorkerProcess
+
+WAIT_S = 30
+
+
+class Heard:
+    """What a supervisor says and reports, awaited line by line."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def line(self, ending: str) -> str:
+        while not (line := await asyncio.wait_for(self.lines.get(), WAIT_S)).endswith(ending):
+            pass
+        return line
+
+    async def failure(self) -> BaseException:
+        return await asyncio.wait_for(asyncio.shield(self.failed), WAIT_S)
+
+
+@asynccontextmanager
+async def supervised(*processes: WorkerProcess, grace_s: float = 20.0) -> AsyncIterator[tuple[Supervisor, Heard]]:
+    heard = Heard()
+    supervisor = Supervisor({"TOLD": "all"}, heard.lines.put_nowait, heard.failed.set_result)
+    supervisor.start(processes)
+    try:
+        yield supervisor, heard
+    finally:
+        await supervisor.stop(grace_s)
+
+
+def python(code: str, label: str = "w", **environment: str) -> WorkerProcess:
+    return WorkerProcess(label, (sys.executable, "-c", code), environment)
+
+
+STAYS = "import signal\nprint('here')\nsignal.pause()"
+POLITE = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: (print('drained'), sys.exit(0)))\nprint('here')\nsignal.pause()"
+STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('never'))\nprint('here')\nwhile True: signal.pause()"
+
+
+async def test_output_comes_line_by_line_with_the_label_and_environment() -> None:
+    code = "import os, sys, signal\nprint(os.environ['TOLD'], os.environ['MINE'])\nprint('error', file=sys.stderr)\nsignal.pause()"
+    async with supervised(python(code, "cpu.1", MINE="this")) as (_, heard):
+        assert await heard.line("this") == "[cpu.1] all this"
+        assert await heard.line("error") == "[cpu.1] error"
+
+
+async def test_a_process_that_ends_starts_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mark = tmp_path / "been"
+    code = f"import pathlib, sys, signal\nm = pathlib.Path({str(mark)!r})\nif not m.exists(): m.touch(); print('last words'); sys.exit(5)\nprint('again')\nsignal.pause()"
+    with caplog.at_level(logging.WARNING, "stepmesh.workers"):
+        async with supervised(python(code)) as (supervisor, heard):
+            await heard.line("again")
+            assert list(supervisor.pids) == ["w"]
+    assert "ended with code 5" in caplog.text
+    assert "last words" in caplog.text
+
+
+async def test_a_killed_process_starts_again() -> None:
+    async with supervised(python(STAYS)) as (supervisor, heard):
+        await heard.line("here")
+        first = supervisor.pids["w"]
+        os.kill(first, 9)
+        await heard.line("here")
+        assert supervisor.pids["w"] != first
+
+
+@pytest.mark.parametrize(
+    ("process", "code"),
+    [
+        (python("import sys; print('SM-0106 no such module'); sys.exit(2)"), 2),
+        (WorkerProcess("w", ("/nowhere/program",)), 127),
+    ],
+)
+async def test_what_cannot_get_better_is_given_up(process: WorkerProcess, code: int) -> None:
+    async with supervised(process) as (supervisor, heard):
+        problem = await heard.failure()
+        assert isinstance(problem, WorkerProcessFailed)
+        assert f"worker w ended with code {code} and is not started again" in problem.message
+        assert ("SM-0106 no such module" if code == 2 else "/nowhere/program: No such file") in problem.message
+        assert supervisor.pids == {}
+
+
+async def test_stop_lets_processes_drain() -> None:
+    async with supervised(python(POLITE, "a"), python(POLITE, "b")) as (supervisor, heard):
+        await heard.line("here")
+        await heard.line("here")
+    assert {await heard.line("drained"), await heard.line("drained")} == {"[a] drained", "[b] drained"}
+    assert supervisor.pids == {}
+
+
+async def test_a_stubborn_process_is_killed_after_the_grace(caplog: pytest.LogCaptureFixture) -> None:
+    async with supervised(python(STUBBORN), grace_s=0.2) as (supervisor, heard):
+        await heard.line("here")
+        pid = supervisor.pids["w"]
+    assert "did not drain within 0.2 s" in caplog.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_what_a_killed_process_started_goes_too() -> None:
+    code = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {STUBBORN!r}])\nprint('child', child.pid)\n{STUBBORN}"
+    async with supervised(python(code), grace_s=0.2) as (_, heard):
+        child = int((await heard.line("")).rpartition(" ")[2])
+        await heard.line("here")
+    with pytest.raises(ProcessLookupError):
+        for _ in range(1000):  # it is a moment between the signal and the end
+            os.kill(child, 0)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_line_without_end_is_dropped_and_the_next_one_heard() -> None:
+    code = f"import signal\nprint('x' * {2 * MAX_LINE})\nprint('after')\nsignal.pause()"
+    async with supervised(python(code)) as (_, heard):
+        assert await heard.line("after") == "[w] after"
+
+
+async def test_stop_during_the_pause_does_not_wait_for_it() -> None:
+    async with supervised(python("import sys; sys.exit(3)")) as (supervisor, _):
+        await asyncio.sleep(0)
+    assert supervisor.pids == {}

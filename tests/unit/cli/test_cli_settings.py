@@ -1,0 +1,104 @@
+"""Flags and a configuration → what is deployed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from stepmesh_broker.protocol.messages import Failure
+from stepmesh_cli.errors import CommandError, NotAvailable
+from stepmesh_cli.plugins import parts_of
+from stepmesh_cli.settings import Backends, configured, worker_processes
+from stepmesh_orchestrator.config import Config, parse_config
+from stepmesh_orchestrator.core.flow.routing import Route
+
+
+def config(text: str) -> Config:
+    return parse_config(text, {})[0]
+
+
+def test_each_module_gets_its_processes() -> None:
+    one = worker_processes(("steps.py", "pkg.gpu:worker"), 1)
+    assert [process.label for process in one] == ["steps", "gpu"]
+    assert one[1].command == (sys.executable, "-m", "stepmesh_cli", "worker", "pkg.gpu:worker")
+    assert [process.label for process in worker_processes(("dir/steps.py",), 2)] == ["steps.1", "steps.2"]
+    assert worker_processes((), 1) == ()
+
+
+def test_no_processes_of_a_worker_is_a_wrong_call() -> None:
+    with pytest.raises(CommandError, match="--workers 0 is below 1"):
+        worker_processes(("steps.py",), 0)
+
+
+def test_a_configuration_that_says_nothing_leaves_the_choice() -> None:
+    assert configured(None) == Backends(None, None, None)
+    assert configured(config("{}")) == Backends(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker: {type: memory}", Backends("memory", None, None)),
+        ("broker: {type: embedded}", Backends("embedded", None, None)),
+        ("broker: {type: nats, url: 'nats://host:4222'}", Backends("nats://host:4222", None, None)),
+        ("partitions: 4", Backends(None, None, 4)),
+        ("storageConfig: {type: inMemory}", Backends(None, "memory", None)),
+        ("storageConfig: {type: sqlite, databaseUrl: 'sqlite:a.db'}", Backends(None, "sqlite:a.db", None)),
+        ("storageConfig: {type: sqlite, databaseUrl: 'sqlite://a.db?mode=rwc'}", Backends(None, "sqlite:a.db", None)),
+        ("storageConfig: {type: sqlite, databaseUrl: 'sqlite:///x/a.db'}", Backends(None, "sqlite:/x/a.db", None)),
+        ("storageConfig: {type: sqlite, databaseUrl: 'sqlite::memory:'}", Backends(None, "memory", None)),
+        ("{storageConfig: {type: inMemory}, journal: {type: sqlite, databaseUrl: 'sqlite:j.db'}}", Backends(None, "sqlite:j.db", None)),
+    ],
+)
+def test_a_configuration_chooses_backends(text: str, expected: Backends) -> None:
+    assert configured(config(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "broker: {type: kafka, bootstrapServers: 'host:9092'}",
+        "storageConfig: {type: postgres, databaseUrl: 'postgres://host/db'}",
+        "storageConfig: {type: redis, url: 'redis://host'}",
+    ],
+)
+def test_what_this_version_has_not_is_refused(text: str) -> None:
+    with pytest.raises(NotAvailable, match="is not in this version") as caught:
+        configured(config(text))
+    assert caught.value.hint.startswith("use ")
+
+
+def test_without_a_configuration_the_first_segment_is_the_pool() -> None:
+    assert parts_of(None).router.route("/gpu/embed", b"null") == Route("gpu", "gpu", "/embed")
+
+
+def test_plugins_become_pools_mocks_and_processes() -> None:
+    parts = parts_of(
+        config(
+            """
+            plugins:
+              builtin: {type: builtin}
+              fake: {type: mock, components: {/say: {behaviors: {'{"b":1,"a":2}': {outcome: success, result: 3}, '1': {error: no}}}}}
+              cpu: {type: worker, command: python, args: [w.py], env: {A: b}, instances: 2}
+              idle: {type: worker, pool: other}
+              tools: {type: mcp, command: x}
+            routes: {/f: [{plugin: fake}], "/c/{*component}": [{plugin: cpu}], /i: [{plugin: idle}]}
+            retry: {transportMaxRetries: 7, backoff: {type: constant, delayMs: 10}}
+            limits: {maxConcurrency: 3, items: 5}
+            """
+        )
+    )
+    behaviors = parts.mocks["fake"]["/say"]["behaviors"]
+    assert behaviors['{"a":2,"b":1}'] == {"outcome": "success", "result": 3}
+    assert behaviors["1"] == {"outcome": "failed", "error": {"message": "no"}}
+    assert [(process.label, process.command, dict(process.environment)) for process in parts.processes] == [
+        ("cpu.1", ("python", "w.py"), {"STEPMESH_POOL": "cpu", "A": "b"}),
+        ("cpu.2", ("python", "w.py"), {"STEPMESH_POOL": "cpu", "A": "b"}),
+    ]
+    assert parts.prefixes == {"fake": "/f", "cpu": "/c", "other": "/i"}
+    assert parts.engine.transport_max_retries == 7
+    assert parts.engine.backoff.initial_ms == 10
+    assert (parts.engine.default_max_concurrency, parts.engine.max_items) == (3, 5)
+    assert [line.split(":")[0] for line in parts.warnings] == ["plugin tools"]
+    assert isinstance(parts.router.route("/nowhere/x", b"null"), Failure)
