@@ -23,7 +23,7 @@ from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 T = TypeVar("T")
 FILE = "journal.db"
 Data = Annotated[Path, Parameter(help="Data folder of the deployment, or its journal's file.")]
-AsJson = Annotated[bool, Parameter(negative="", help="One JSON object on stdout.")]
+AsJson = Annotated[bool, Parameter(help="One JSON object on stdout.")]
 
 journal = App(name="journal", help="Check, read and repair the journal in a data folder. Its deployment must not run.")
 

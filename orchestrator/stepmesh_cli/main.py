@@ -19,26 +19,6 @@ from cyclopts import App, CycloptsError, Parameter
 from stepmesh_cli import exits
 from stepmesh_cli.reporting import report, say
 
-<<<<<<< HEAD
-COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("run", "stepmesh_cli.run:run", "Run"),
-    ("up", "stepmesh_cli.up:up", "Run"),
-    ("worker", "stepmesh_cli.worker:worker", "Run"),
-    ("submit", "stepmesh_cli.submit:submit", "Operate"),
-    ("status", "stepmesh_cli.runs:status", "Operate"),
-    ("list", "stepmesh_cli.runs:list_runs", "Operate"),
-    ("events", "stepmesh_cli.events:events", "Operate"),
-    ("cancel", "stepmesh_cli.runs:cancel", "Operate"),
-    ("explain", "stepmesh_cli.runs:explain", "Operate"),
-    ("components", "stepmesh_cli.offers:components", "Operate"),
-    ("pools", "stepmesh_cli.offers:pools", "Operate"),
-    ("doctor", "stepmesh_cli.doctor:doctor", "Operate"),
-    ("test", "stepmesh_cli.test:run_tests", "Author"),
-    ("validate", "stepmesh_cli.validate:validate", "Author"),
-    ("visualize", "stepmesh_cli.visualize:visualize", "Author"),
-    ("journal", "stepmesh_cli.journal:journal", "Operate"),
-    ("completion", "stepmesh_cli.completion:completion", "Operate"),
-=======
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -75,10 +55,16 @@ COMMANDS = (
     Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),
     Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
     Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
+    Command("validate", "stepmesh_cli.validate:validate", CHECK, "Check flow files.", "stepmesh validate flow.yaml --strict"),
+    Command(
+        "visualize", "stepmesh_cli.visualize:visualize", CHECK, "Draw a flow, or a run.", "stepmesh visualize flow.yaml --output flow.svg"
+    ),
     Command("bench", "stepmesh_cli.bench.command:bench", CHECK, "Measure this machine.", "stepmesh bench chain --workers 2"),
+    Command(
+        "journal", "stepmesh_cli.journal:journal", OPERATE, "Check, read, repair a journal.", "stepmesh journal verify --data .stepmesh"
+    ),
     Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
     Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),
->>>>>>> main
 )
 GC_THRESHOLDS = (50_000, 25, 25)
 """Allocations before a collection, per generation: what imports make is no garbage."""

@@ -40,8 +40,8 @@ class Checked:
 
 def validate(
     *files: Path,
-    strict: Annotated[bool, Parameter(negative="", help="Warnings are errors.")] = False,
-    json: Annotated[bool, Parameter(negative="", help="One JSON object on stdout.")] = False,
+    strict: Annotated[bool, Parameter(help="Warnings are errors.")] = False,
+    json: Annotated[bool, Parameter(help="One JSON object on stdout.")] = False,
 ) -> int:
     """Check flow files without running them. Exit code 1 when one has an error.
 

@@ -18,14 +18,14 @@ from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config, read_flow
 from stepmesh_cli.picture import Graph, graph_of
-from stepmesh_cli.picture.states import StepState, states_of
+from stepmesh_cli.picture.states import NOT_NEEDED, StepState, states_of
 from stepmesh_cli.plugins import parts_of
 from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
 
-Format = Literal["mermaid", "svg", "text"]
-_BY_SUFFIX: dict[str, Format] = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid", ".txt": "text"}
+Format = Literal["mermaid", "svg", "text", "json"]
+_BY_SUFFIX: dict[str, Format] = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid", ".txt": "text", ".json": "json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def visualize(
     run: Annotated[str | None, Parameter(help="Colour the steps by their state in this run; FLOW may be left out.")] = None,
     config: Annotated[Path | None, Parameter(help="Configuration whose routes name the pools.")] = None,
     target: Target = HERE,
+    json: Annotated[bool, Parameter(help="The same as --format json: nodes and edges.")] = False,
 ) -> int:
     """Draw a flow file, or the flow of a run.
 
@@ -58,7 +59,7 @@ def visualize(
         raise CommandError(f"run {run} is of another flow than {flow}", hint="leave FLOW out to draw the run's own")
     loaded, _ = read_config(config, flow)
     graph = graph_of(document, compiled, _pools(parts_of(loaded).router))
-    chosen = format or _BY_SUFFIX.get(output.suffix.lower() if output is not None else "", "text")
+    chosen: Format = "json" if json else format or _BY_SUFFIX.get(output.suffix.lower() if output is not None else "", "text")
     _write(graph, None if seen is None else seen.states, chosen, output)
     return exits.OK
 
@@ -109,7 +110,18 @@ def _print(graph: Graph, states: dict[int, StepState] | None, chosen: Format, co
         from stepmesh_cli.picture.mermaid import mermaid
 
         console.file.write(mermaid(graph, states))
+    elif chosen == "json":
+        console.file.write(_as_json(graph, states) + "\n")
     else:
         from stepmesh_cli.picture.text import drawing
 
         console.print(drawing(graph, console.width, states), soft_wrap=True)
+
+
+def _as_json(graph: Graph, states: dict[int, StepState] | None) -> str:
+    """`{name, nodes: [{kind, label, component, pool, note, state?}], edges: [{source, target, kind}]}`; edges go by index."""
+    nodes = [{**msgspec.to_builtins(node), "kind": node.kind.value} for node in graph.nodes]
+    for step, index in enumerate(graph.steps):
+        if states is not None:
+            nodes[index]["state"] = states.get(step, NOT_NEEDED).note
+    return msgspec.json.encode({"name": graph.name, "nodes": nodes, "edges": graph.edges}).decode()
