@@ -132,7 +132,7 @@ def test_json_is_one_object_with_the_run() -> None:
         (["noop.yaml", "--data", "steps.py"], "SM-0103 the data folder"),
         (["noop.yaml", "--broker", "rabbit"], "SM-0101 'rabbit' is not a broker"),
         (["noop.yaml", "--broker", "memory", "--worker", "steps.py"], "SM-0101 worker processes cannot reach a broker in memory"),
-        (["double.yaml", "--worker", "nowhere"], "SM-0105 worker nowhere ended with code 2"),
+        (["double.yaml", "--input-json", '{"n": 1}', "--worker", "nowhere"], "SM-0105 worker nowhere ended with code 2"),
         (["noop.yaml", "--variables", "[1]"], "SM-0108 --variables: --variables wants an object"),
         (["steps.py"], "SM-2"),
     ],

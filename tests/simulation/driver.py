@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from tests.simulation.flows import Case, Choices, chance, compact, flow_id, pick
+from tests.simulation.invariants import check
+from tests.simulation.script import Fail, answer
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result, Submit, Task, TaskRef
@@ -29,9 +32,6 @@ from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, flows_in, state_hash
 from stepmesh_orchestrator.core.state import State
-from tests.simulation.flows import Case, Choices, chance, compact, flow_id, pick
-from tests.simulation.invariants import check
-from tests.simulation.script import Fail, answer
 
 NO_FLOW = Failure(ErrorCode.INVALID_INPUT, "there is no such flow")
 PARTITION = Partition(3)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
-
 from tests.simulation.script import CODES, VALUES
 
 _T = TypeVar("_T")

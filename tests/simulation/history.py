@@ -7,14 +7,15 @@ import re
 from collections import Counter
 from typing import Any
 
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.core.session import EngineSettings
 from tests.simulation.driver import World
 from tests.simulation.flows import Choices, chance, make_case, pick
 from tests.simulation.oracle import RUN_ID, ItemRecord, Oracle
 from tests.simulation.script import answer
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.session import EngineSettings
 
 MAX_ACTIONS = 120
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

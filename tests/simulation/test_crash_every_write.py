@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.simulation.virtual_loop import run_virtual
 from tests.simulation.deployment_world import Crash, World
+from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 

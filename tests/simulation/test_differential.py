@@ -12,7 +12,6 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-
 from tests.simulation.bulk import run_parallel, run_seeds
 from tests.simulation.driver import World
 from tests.simulation.flows import Case, Drawn, Seeded, cases

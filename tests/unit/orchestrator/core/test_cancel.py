@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
+
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused
 from stepmesh_orchestrator.core.commands import EndTask
@@ -9,7 +11,6 @@ from stepmesh_orchestrator.core.effects import RunOver, StopTask
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import State
-from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
 
 TWO = flow([step("a"), step("b")], [ref("a"), ref("b")])
 

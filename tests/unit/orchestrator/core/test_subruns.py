@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
 
 BODY = flow([step("w", input={"$input": "$"})], ref("w"))
