@@ -30,3 +30,7 @@ imports:
 # all tests, in parallel; arguments go to pytest
 test *args:
     pytest -n 2 --dist worksteal "$@"
+
+# N random histories of the core against the oracle, on all cores; a second argument is the first seed
+histories *args:
+    python -m tests.simulation.bulk "$@"

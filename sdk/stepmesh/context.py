@@ -19,7 +19,7 @@ from stepmesh import payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
-from stepmesh.runs import RunHandle, value_of
+from stepmesh.runs import RunHandle, value_of, without_result
 from stepmesh_broker.protocol.api import BlobData, RunInfo
 from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ParentRef, Submit
@@ -70,6 +70,16 @@ class Context:
     def step_id(self) -> str:
         """Id of the step within its flow."""
         return self._attempt.task.step_id
+
+    @property
+    def step_index(self) -> int:
+        """Index of the step within its flow, from 0."""
+        return self._attempt.task.step
+
+    @property
+    def pool(self) -> str:
+        """Pool that the task came from."""
+        return self._attempt.frame.header.pool
 
     @property
     def component(self) -> str:
@@ -199,6 +209,8 @@ class Context:
         """Run a flow (document, `Flow` or id) on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowInvalid`."""
         handle = await self.submit_run(flow, [input], key=key, variables=variables)
         info = await handle.wait()
+        if not info.results:
+            raise without_result(handle.id, 0, info.summary.status)
         return value_of(handle.id, info.results[0])
 
     async def evaluate_flow_by_id(

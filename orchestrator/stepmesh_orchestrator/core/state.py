@@ -148,7 +148,8 @@ class State:
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
-        self.finished: dict[RunId, tuple[int, str, str | None]] = {}  # ended root runs: when (ms), status, namespace/key; oldest first
+        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key
+        self.finished: dict[RunId, tuple[int, str, str | None]] = {}
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied

@@ -32,6 +32,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, recover
 from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.telemetry.observer import Telemetry
 
 log = logging.getLogger("stepmesh.partition")
 MAX_BACKLOG = 4_000
@@ -40,12 +41,13 @@ MAX_BACKLOG = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a partition is connected to."""
+    """What a partition is connected to. `telemetry`: None = off."""
 
     broker: Broker
     journal: Journal
     store: Store
     clock: Clock
+    telemetry: Telemetry | None = None
 
 
 class PartitionService:
@@ -91,9 +93,12 @@ class PartitionService:
         dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
         )
-        self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector)
+        observer = None if ports.telemetry is None else ports.telemetry.observer(self.namespace, self.partition, self.flows)
+        self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector, observer)
         self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
         self._resume(recovered)
+        if observer is not None:
+            observer.adopt(state, {key: flight.pool for key, flight in dispatcher.leases.flights.items()})
         self._running = asyncio.create_task(self.shard.run())
         self._running.add_done_callback(self._ended)
         self._tasks = [asyncio.create_task(work) for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self._read())]
@@ -173,6 +178,8 @@ class PartitionService:
     async def _receive(self, entry: InboxEntry) -> None:
         try:
             message = decode_inbox(entry.data)
+            if isinstance(message, Submit):
+                message = self._traced(message)
             flow = await self.flows.load(message.flow, message.overrides) if isinstance(message, Submit) else None
         except (MalformedMessage, FlowInvalid) as problem:
             self.shard.counters.malformed += 1
@@ -200,7 +207,11 @@ class PartitionService:
         flow = await self.flows.load(message.flow, message.overrides)
         if flow is None:
             return unknown_flow(message)
-        return await self.shard.command(StartRun(message, flow))
+        return await self.shard.command(StartRun(self._traced(message), flow))
+
+    def _traced(self, submit: Submit) -> Submit:
+        observer = self.shard.observer
+        return submit if observer is None else observer.stamped(submit)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         problem = None if task.cancelled() else task.exception()

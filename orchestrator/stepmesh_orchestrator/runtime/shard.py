@@ -27,6 +27,7 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.waiters import Waiters
+from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
 
 log = logging.getLogger("stepmesh.shard")
 MAX_MESSAGES = 512
@@ -73,6 +74,7 @@ class Shard:
         clock: Clock,
         dispatcher: Dispatcher,
         projector: Projector,
+        observer: TurnObserver | None = None,
     ) -> None:
         self.namespace = namespace
         self.partition = partition
@@ -85,10 +87,12 @@ class Shard:
         self.moved = Waiters()
         self.counters = Counters()
         self.inputs = Inputs()
+        self.observer = observer
         self._journal = journal
         self._clock = clock
         self._sequence = ownership.next_sequence
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
+        self._results: list[Results] = []  # of this turn
         self._stopping = False
 
     @property
@@ -136,6 +140,7 @@ class Shard:
         if session.events or consumed > state.inbox:
             state.inbox = max(state.inbox, consumed)
             await self._append()
+        self._results.clear()
         answers, self._answers = self._answers, []
         await self._release()
         for future, reply_to, answer in answers:
@@ -176,6 +181,7 @@ class Shard:
             if message.journal != self.ownership.journal_id:
                 self.session.stale_results += len(message.results)
                 return
+            self._results.append(message)
             session, dispatcher = self.session, self.dispatcher
             for result in message.results:
                 stale = session.stale_results
@@ -230,8 +236,9 @@ class Shard:
         payload = encode_turn(turn)
         started = self._clock.monotonic()
         await self._journal.append(self.partition, self.ownership.epoch, sequence, payload)
+        took_s = self._clock.monotonic() - started
         counters = self.counters
-        counters.journal_s += self._clock.monotonic() - started
+        counters.journal_s += took_s
         counters.turns += 1
         counters.events += len(session.events)
         session.state.sequence = sequence
@@ -241,6 +248,8 @@ class Shard:
         if self.moved:
             for root in {getattr(event, "run", None) for event in session.events}:
                 self.moved.wake(root)  # type: ignore[arg-type]  # every event names its run
+        if self.observer is not None:
+            self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
 
     async def _release(self) -> None:

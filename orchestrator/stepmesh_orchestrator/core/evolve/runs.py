@@ -98,9 +98,9 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
     tree = run.tree
     tree.live -= 1
     key = None if run.run_key is None else f"{run.namespace}/{run.run_key}"
-    if run.id == tree.root:
+    if run.id == tree.root or key is not None:
         state.finished[run.id] = (at_ms, event.status, key)
-    else:
+    if run.id != tree.root:
         tree.ended[run.id] = event.status
     if run.parent is not None:
         owner = state.runs.get(run.parent.run)
@@ -121,7 +121,7 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
 
 
 def forget_finished(state: State, before_ms: int, keep: int) -> None:
-    """Drop the memory of root runs that ended before `before_ms`, and the oldest above `keep`. Derived from the time alone, so no event."""
+    """Drop the memory of runs that ended before `before_ms`, and the oldest above `keep`. Derived from the time alone, so no event."""
     while state.finished:
         run_id: RunId = next(iter(state.finished))
         ended, _, key = state.finished[run_id]

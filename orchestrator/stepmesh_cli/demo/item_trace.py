@@ -1,0 +1,94 @@
+"""The trace of one item as a waterfall in text: each attempt of each step, when it was dispatched, began and ended.
+
+Dispatch and outcome come from the journal, begin and end of the code from the ledger. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_cli.demo.history import History
+from stepmesh_cli.demo.ledger import Execution
+from stepmesh_orchestrator.core.events import ItemEnded, StepDispatched, StepRetrying
+
+WIDTH = 56
+"""Characters of the time axis."""
+SUB_ITEMS = 6
+"""Rows of a sub-run; the rest is one line."""
+WAITING, WORKING = "·", "█"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Times in µs since 1970; `start_us` is when the code began, `dispatched_us` when the task was journaled."""
+
+    label: str
+    where: str
+    dispatched_us: int
+    start_us: int
+    end_us: int
+
+
+def telling_item(history: History, root: RunId) -> int:
+    """An item worth showing: retried if there is one, with some functions but not many."""
+    functions = {
+        created.parent.item: len(created.inputs) for created in history.created.values() if created.parent and created.parent.run == root
+    }
+    retried = Counter(entry.event.item for entry in history.entries if isinstance(entry.event, StepRetrying) and entry.event.run == root)
+    return min(functions, key=lambda item: (not retried[item], abs(functions[item] - 8), item), default=0)
+
+
+def waterfall(history: History, executions: Sequence[Execution], root: RunId, item: int) -> list[str]:
+    """Lines for a terminal, about 110 characters wide."""
+    rows = _rows(history, executions, root, item)
+    if not rows:
+        return [f"item {item}: nothing ran"]
+    first = min(row.dispatched_us for row in rows)
+    last = max(row.end_us for row in rows)
+    ended = next(
+        (e.at_ms * 1000 for e in history.entries if isinstance(e.event, ItemEnded) and (e.event.run, e.event.item) == (root, item)), last
+    )
+    span = max(last - first, 1)
+    shown, hidden = rows, 0
+    if len(rows) > SUB_ITEMS + 12:
+        own = [row for row in rows if not row.label.startswith(" ")]
+        sub = [row for row in rows if row.label.startswith(" ")]
+        shown, hidden = [*own, *sub[:SUB_ITEMS]], len(sub) - SUB_ITEMS
+    lines = [_line(row, first, span) for row in shown]
+    if hidden > 0:
+        lines.append(f"  … {hidden} more functions")
+    axis = f"  {'':<24} 0{'ms'.rjust(WIDTH - len(str(span // 1000)))} {span // 1000}"
+    lines.append(axis)
+    lines.append(
+        f"  {WAITING} journaled and waiting   {WORKING} the component's code   item ended {max(0, ended - first) // 1000} ms after its first dispatch"
+    )
+    return lines
+
+
+def _rows(history: History, executions: Sequence[Execution], root: RunId, item: int) -> list[Row]:
+    dispatched: dict[tuple[RunId, int, str, int], int] = {}
+    for entry in history.entries:
+        event = entry.event
+        if isinstance(event, StepDispatched) and history.root_item(event.run, event.item) == (root, item):
+            dispatched[event.run, event.item, history.step_id(event.run, event.step), event.attempt] = entry.at_ms * 1000
+    rows: list[Row] = []
+    for one in executions:
+        at_us = dispatched.get((RunId(one.run), one.item, one.step, one.attempt))
+        if at_us is not None:
+            below = one.run != root
+            again = f" (attempt {one.attempt})" if one.attempt > 1 else ""
+            label = f"  {one.step}[{one.item}]{again}" if below else f"{one.step}{again}"
+            end_us = one.end_us or one.start_us
+            rows.append(Row(label, f"{one.pool} {one.pid}", min(at_us, one.start_us), one.start_us, end_us))
+    return sorted(rows, key=lambda row: (row.dispatched_us, row.start_us))
+
+
+def _line(row: Row, first: int, span: int) -> str:
+    wait, start, end = (round((at - first) / span * WIDTH) for at in (row.dispatched_us, row.start_us, row.end_us))
+    end = max(end, start + 1)
+    bar = " " * wait + WAITING * (start - wait) + WORKING * (end - start)
+    took = (row.end_us - row.start_us) / 1000
+    return f"  {row.label:<24} {bar:<{WIDTH + 1}} {took:7.1f} ms  {row.where}"
