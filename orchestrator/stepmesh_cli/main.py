@@ -55,7 +55,14 @@ COMMANDS = (
     Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),
     Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
     Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
+    Command("validate", "stepmesh_cli.validate:validate", CHECK, "Check flow files.", "stepmesh validate flow.yaml --strict"),
+    Command(
+        "visualize", "stepmesh_cli.visualize:visualize", CHECK, "Draw a flow, or a run.", "stepmesh visualize flow.yaml --output flow.svg"
+    ),
     Command("bench", "stepmesh_cli.bench.command:bench", CHECK, "Measure this machine.", "stepmesh bench chain --workers 2"),
+    Command(
+        "journal", "stepmesh_cli.journal:journal", OPERATE, "Check, read, repair a journal.", "stepmesh journal verify --data .stepmesh"
+    ),
     Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
     Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),
 )
