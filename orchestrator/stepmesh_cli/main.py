@@ -69,6 +69,8 @@ COMMANDS = (
 GC_THRESHOLDS = (50_000, 25, 25)
 """Allocations before a collection, per generation: what imports make is no garbage."""
 DEBUG = "STEPMESH_DEBUG"
+STDIN = "/dev/stdin"
+"""What `-` becomes before parsing."""
 
 
 def build_app() -> App:
@@ -90,7 +92,7 @@ def build_app() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run one command, and say what went wrong if something did. Returns the exit code; never raises."""
     gc.set_threshold(*GC_THRESHOLDS)
-    given, debug = _debug(list(sys.argv[1:] if arguments is None else arguments))
+    given, debug = _prepared(list(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = build_app()(given, exit_on_error=False, print_error=False)
@@ -112,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else exits.OK
 
 
-def _debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """`--debug` may stand anywhere before `--`."""
+def _prepared(arguments: list[str]) -> tuple[list[str], bool]:
+    """`--debug` may stand anywhere before `--`, and so may `-`, which the parser would take for an option."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    kept = [one for one in arguments[:end] if one != "--debug"]
+    kept = [STDIN if one == "-" else one for one in arguments[:end] if one != "--debug"]
     return kept + arguments[end:], len(kept) < end or bool(os.environ.get(DEBUG))
 
 
