@@ -78,8 +78,8 @@ def waterfall(spans: Iterable[SpanRecord], run: str, item: int, width: int = 60)
     start_ns, end_ns = min(span.start_ns for span in shown), max(span.end_ns for span in shown)
     axis = _Axis(start_ns, max(end_ns, start_ns + 1), width)
     lines = [_Line(depth, span, None) for depth, span in enumerate(above)] + below
-    trace = shown[0].trace_id
-    title = f"run {run} · item {item} · trace {trace} · {_duration(end_ns - start_ns)}"
+    trace = f" · trace {shown[0].trace_id}" if shown[0].trace_id else ""
+    title = f"run {run} · item {item}{trace} · {_duration(end_ns - start_ns)}"
     return "\n".join([title, *(axis.draw(line) for line in lines), LEGEND])
 
 
