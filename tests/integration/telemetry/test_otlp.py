@@ -13,11 +13,11 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
+from tests.integration.telemetry.conftest import World, flow
 
 from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.telemetry import Configured, read
 from stepmesh_orchestrator.runtime.readings import read_shard
-from tests.integration.telemetry.conftest import World, flow
 
 
 @dataclass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.integration.telemetry.conftest import World, flow, of_kind, one
+
 from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol import tracecontext
-from tests.integration.telemetry.conftest import World, flow, of_kind, one
 
 RETRIED = {"action": "retry", "maxRetries": 2}
 

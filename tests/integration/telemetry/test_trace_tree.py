@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from tests.integration.telemetry.conftest import World, flow, of_kind, one
 
 from stepmesh import Context
 from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol import tracecontext
 from stepmesh_broker.telemetry import TelemetrySettings
-from tests.integration.telemetry.conftest import World, flow, of_kind, one
 
 ADD = flow(
     {"id": "first", "component": "/cpu/add", "input": {"$input": "n"}},

@@ -63,7 +63,8 @@ def test_the_configuration_alone() -> None:
     ("sampler", "argument", "ratio"),
     [
         ("always_on", "", 1.0), ("always_off", "", 0.0), ("traceidratio", "0.1", 0.1), ("parentbased_traceidratio", "0.2", 0.2),
-        ("parentbased_always_on", "0.2", 1.0), ("parentbased_traceidratio", "", 1.0), ("traceidratio", "0", 0.0), ("traceidratio", "1", 1.0),
+        ("parentbased_always_on", "0.2", 1.0), ("parentbased_traceidratio", "", 1.0), ("traceidratio", "0", 0.0),
+        ("traceidratio", "1", 1.0),
     ],
 )  # fmt: skip
 def test_samplers(sampler: str, argument: str, ratio: float) -> None:
