@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stepmesh import Client, RunHandle
 from stepmesh.errors import WaitTimeout
@@ -26,7 +26,7 @@ from stepmesh_cli.demo import survey
 from stepmesh_cli.demo.audit import Check, audit, repeated
 from stepmesh_cli.demo.history import History, read_history
 from stepmesh_cli.demo.kills import Kill, plan
-from stepmesh_cli.demo.ledger import Execution, executions, read_lines
+from stepmesh_cli.demo.ledger import executions, read_lines
 from stepmesh_cli.demo.replay import kept, replayed
 from stepmesh_cli.demo.stage import COMMAND, Stage
 from stepmesh_cli.demo.timings import facts
