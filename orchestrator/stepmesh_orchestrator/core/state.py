@@ -154,6 +154,16 @@ class State:
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied
 
+    def release(self) -> None:
+        """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
+        for tree in self.trees.values():
+            tree.queue.clear()
+            tree.pending.clear()
+        for run in self.runs.values():
+            run.items.clear()
+        self.runs.clear()
+        self.trees.clear()
+
 
 def new_item(run: Run, index: int) -> Item:
     """An item with nothing done."""
