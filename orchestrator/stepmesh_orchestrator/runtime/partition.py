@@ -22,7 +22,7 @@ from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.ports import Clock, Journal, Store
+from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -176,10 +176,20 @@ class PartitionService:
                 await self._receive(entry)
 
     async def _receive(self, entry: InboxEntry) -> None:
+        """Hand an entry to the shard; the next one comes after it, so a broker or store that is away is waited for."""
+        while True:
+            try:
+                await self._hand_over(entry)
+                return
+            except (BrokerUnavailable, StoreError) as problem:
+                if isinstance(problem, StoreError) and not problem.retryable:
+                    raise
+                log.warning("a message of the inbox waits: %s", problem)
+                await self.ports.clock.sleep(0.25)
+
+    async def _hand_over(self, entry: InboxEntry) -> None:
         try:
             message = decode_inbox(entry.data)
-            if isinstance(message, Submit):
-                message = self._traced(message)
             flow = await self.flows.load(message.flow, message.overrides) if isinstance(message, Submit) else None
         except (MalformedMessage, FlowInvalid) as problem:
             self.shard.counters.malformed += 1
