@@ -30,3 +30,11 @@ imports:
 # all tests, in parallel; arguments go to pytest
 test *args:
     pytest -n 2 --dist worksteal "$@"
+
+# a real batch over the standard library, with its report; arguments go to `stepmesh demo`
+demo *args:
+    stepmesh demo "$@"
+
+# N seeds of the chaos demo in a row, a line per seed
+chaos count="20" *args:
+    stepmesh demo --seeds "1..{{count}}" "${@:2}"

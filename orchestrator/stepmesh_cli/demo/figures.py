@@ -23,7 +23,7 @@ INK, FAINT, GRID = "#1f2a37", "#6b7785", "#e6e9ee"
 OTHER = "#c3cad3"
 PALETTE = ("#2f6fde", "#e4702e", "#1f9d7a", "#b4459b", "#d9a400", "#7a5cd6", "#d2405c", "#3aa5c9")
 POOLS = {"cpu": "#2f6fde", "accel": "#e4702e", "builtin": "#1f9d7a"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stepmesh",
     "font.family": "sans-serif",
@@ -55,15 +55,17 @@ def size_and_complexity(files: Sequence[Mapping[str, Any]], paint: Mapping[str, 
     figure, axes = _canvas(5.8, 4.3)
     xs = [max(1, file["size"]["code"]) for file in files]
     ys = [1 + file["outline"]["decisions"] for file in files]
-    _points(axes, xs, ys, files, paint, [f"{f['module']}: {x} lines of code, complexity {y}" for f, x, y in zip(files, xs, ys, strict=True)])
+    _points(
+        axes, xs, ys, files, paint, [f"{f['module']}: {x} lines of code, complexity {y}" for f, x, y in zip(files, xs, ys, strict=True)]
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("lines of code")
     axes.set_ylabel("complexity of the file")
     for index in _standouts(xs, ys):
         axes.annotate(
-            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
-            path_effects=_halo(),
+            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center",
+            fontsize=9, path_effects=_halo(),
         )  # fmt: skip
     return _svg(figure)
 
@@ -124,7 +126,9 @@ def throughput(timeline: Mapping[str, Any]) -> str:
     xs = [index * width for index in range(length + 1)]
     rates = [[count / width for count in counts] + [0.0] for counts in pools.values()]
     if rates:
-        axes.stackplot(xs, rates, labels=list(pools), colors=[POOLS.get(pool, OTHER) for pool in pools], step="post", alpha=0.85, linewidth=0)
+        axes.stackplot(
+            xs, rates, labels=list(pools), colors=[POOLS.get(pool, OTHER) for pool in pools], step="post", alpha=0.85, linewidth=0
+        )
         axes.legend(loc="upper right", ncols=3, labelcolor=INK)
         axes.set_xlim(0, xs[-1])
     axes.set_xlabel("seconds since the first step began")

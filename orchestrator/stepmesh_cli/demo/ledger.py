@@ -106,3 +106,22 @@ def _whole_lines(text: bytes) -> Iterator[bytes]:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+class Starts:
+    """Counts the executions that began, reading only what is new in the ledgers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._count = 0
+
+    def count(self) -> int:
+        """So far."""
+        for path in self._folder.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                whole, newline, _torn = file.read().rpartition(b"\n")
+            self._read[path] = self._read.get(path, 0) + len(whole) + len(newline)
+            self._count += sum(line.startswith(b'["start"') for line in whole.splitlines())
+        return self._count

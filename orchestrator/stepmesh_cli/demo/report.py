@@ -62,7 +62,7 @@ def _words(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[s
         ),
         "figures": "".join(f'<div class="figure"><b>{number}</b><span>{html.escape(what)}</span></div>' for number, what in key),
         "broken_note": html.escape(
-            f"{len(broken)} of {len(files)}: their parse step fails, and onError gives a default with the error in it, so their item goes on. "
+            f"{len(broken)} of {len(files)}: their parse step fails, onError gives a default with the error in it, and their items go on. "
             + about["broken"]
         ),
         "throughput_note": html.escape(
@@ -71,7 +71,8 @@ def _words(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[s
         ),
         "retries_note": html.escape(about["retries"]),
         "footer": html.escape(
-            f"Stepmesh {about['version']} · {about['broker']} · {about['journal']} · {about['machine']} · seed {about['seed']} · run {run['run']}"
+            f"Stepmesh {about['version']} · {about['broker']} · {about['journal']} · {about['machine']} · seed {about['seed']} "
+            f"· run {run['run']}"
         ),
     }
 
@@ -137,7 +138,10 @@ def _tables(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any], layout: 
         "alike": _table(("one", "the other", "#cosine"), [(pair["a"], pair["b"], f"{pair['cosine']:.3f}") for pair in layout["alike"]]),
         "pools": _table(
             ("pool", "#processes", "#steps", "#p50", "#p95", "#wait p50"),
-            [(p["pool"], p["processes"], _count(p["executions"]), *map(_ms, (p["p50_ms"], p["p95_ms"], p["wait_p50_ms"]))) for p in run["pools"]],
+            [
+                (p["pool"], p["processes"], _count(p["executions"]), *map(_ms, (p["p50_ms"], p["p95_ms"], p["wait_p50_ms"])))
+                for p in run["pools"]
+            ],
         ),
         "steps": _table(
             ("step", "pool", "#runs", "#total", "#p50", "#max"),
@@ -156,7 +160,10 @@ def _retries(retries: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> 
     for one in retries:
         grouped[one["step"], one["reason"]].append(names.get(one["item"], f"item {one['item']}"))
     ranked = sorted(grouped.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    rows = [(step, reason, len(where), ", ".join(dict.fromkeys(where[:6])) + (" …" if len(where) > 6 else "")) for (step, reason), where in ranked]
+    rows = [
+        (step, reason, len(where), ", ".join(dict.fromkeys(where[:6])) + (" …" if len(where) > 6 else ""))
+        for (step, reason), where in ranked
+    ]
     return _table(("step", "reason", "#times", "files"), rows[:12])
 
 

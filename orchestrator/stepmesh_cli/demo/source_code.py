@@ -150,7 +150,10 @@ def _depth(node: ast.AST) -> int:
     """Levels of blocks below the node; an `elif` is as deep as its `if`."""
     chained = node.orelse if isinstance(node, ast.If) and len(node.orelse) == 1 else []
     return max(
-        (_depth(child) + (isinstance(child, _NESTING) and not (child in chained and isinstance(child, ast.If))) for child in ast.iter_child_nodes(node)),
+        (
+            _depth(child) + (isinstance(child, _NESTING) and not (child in chained and isinstance(child, ast.If)))
+            for child in ast.iter_child_nodes(node)
+        ),
         default=0,
     )
 

@@ -76,4 +76,4 @@ def hiccup_note() -> str:
 
 def _few_threads() -> dict[str, str]:
     """NumPy's libraries would start a thread per core in each process."""
-    return {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
