@@ -66,28 +66,32 @@ class Cast:
             await asyncio.sleep(_POLL_S)
         return url
 
-    def strike(self, kill: Kill) -> list[int]:
-        """Carry a kill out; the process ids that were hit. Empty, and nothing done, while one that is wanted does not run."""
-        victims = self._victims(kill)
+    def strike(self, kill: Kill, busy: set[int]) -> list[int]:
+        """Carry a kill out; the process ids that were hit. Empty, and nothing done, while one that is wanted does not run.
+
+        `busy`: processes at work; a worker among them is preferred.
+        """
+        victims = self._victims(kill, busy)
         for pid in victims:
             _kill(pid)
         if victims and kill.target == "wipe":
             shutil.rmtree(self._stage.data / "nats" / "jetstream", ignore_errors=True)
         return victims
 
-    def _victims(self, kill: Kill) -> list[int]:
-        workers = sorted(self._workers.pids.items()) if self._workers is not None else []
+    def _victims(self, kill: Kill, busy: set[int]) -> list[int]:
+        workers = [pid for _, pid in sorted(self._workers.pids.items())] if self._workers is not None else []
         orchestrator = list(self._orchestrator.pids.values())
         broker = [pid] if (pid := _broker_pid(self._stage.data)) else []
         if kill.target == "worker":
-            return [workers[int(kill.pick * len(workers))][1]] if workers else []
+            likely = [pid for pid in workers if pid in busy]
+            return [likely[int(kill.pick * len(likely))]] if likely else []
         if kill.target == "orchestrator":
             return orchestrator
         if kill.target == "broker":
             return broker
         if not (orchestrator and broker):
             return []
-        return [*orchestrator, *broker, *((pid for _, pid in workers) if kill.target == "all" else ())]
+        return [*orchestrator, *broker, *(workers if kill.target == "all" else ())]
 
     def _say(self, line: str) -> None:
         print(line, file=self._log)

@@ -23,7 +23,7 @@ from stepmesh_cli.demo.audit import Check, repeated
 from stepmesh_cli.demo.cast import Cast
 from stepmesh_cli.demo.examine import examine, history_of
 from stepmesh_cli.demo.kills import Kill, plan
-from stepmesh_cli.demo.ledger import Starts, executions, read_lines
+from stepmesh_cli.demo.ledger import LedgerWatch, executions, read_lines
 from stepmesh_cli.demo.stage import Stage
 from stepmesh_cli.demo.timings import facts
 
@@ -115,13 +115,14 @@ async def _perform(stage: Stage, cast: Cast, client: Client, outcome: Outcome, t
 
 async def _rage(kills: tuple[Kill, ...], expected: int, stage: Stage, cast: Cast, outcome: Outcome, tell: Callable[[str], None]) -> None:
     """Carry the plan out."""
-    starts, began = Starts(stage.ledger), time.monotonic()
+    watch, began = LedgerWatch(stage.ledger), time.monotonic()
     for kill in kills:
         victims: list[int] = []
         while not victims:
             await asyncio.sleep(_POLL_S)
-            victims = cast.strike(kill) if starts.count() >= kill.at * expected else []
-        killed = Killed(kill.target, tuple(victims), round(time.monotonic() - began, 2), starts.count())
+            watch.look()
+            victims = cast.strike(kill, watch.busy) if watch.begun >= kill.at * expected else []
+        killed = Killed(kill.target, tuple(victims), round(time.monotonic() - began, 2), watch.begun)
         outcome.kills.append(killed)
         tell(f"  kill -9 {killed.target:<12} after {killed.after_s:4.1f} s and {killed.executions} executions: {_listed(victims)}")
 
