@@ -31,6 +31,14 @@ imports:
 test *args:
     pytest -n 2 --dist worksteal "$@"
 
+# N random histories of the core against the oracle, on all cores; a second argument is the first seed
+histories *args:
+    python -m tests.simulation.bulk "$@"
+
+# kill -9 of real processes at N random points, seeded: `just kills 200 7`
+kills count="200" seed="1":
+    STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py
+
 # a real batch over the standard library, with its report; arguments go to `stepmesh demo`
 demo *args:
     stepmesh demo "$@"

@@ -20,6 +20,8 @@ from stepmesh_orchestrator.runtime.api import Api
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.partition import PartitionService, Ports
 from stepmesh_orchestrator.runtime.presence import Presence
+from stepmesh_orchestrator.runtime.readings import READ_EVERY_S, read_shard
+from stepmesh_orchestrator.telemetry.observer import Telemetry
 
 log = logging.getLogger("stepmesh.node")
 
@@ -49,6 +51,7 @@ class Node:
         self.api: Api
         self._router = router or default_router()
         self._served: list[Subscription] = []
+        self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`."""
@@ -74,6 +77,8 @@ class Node:
         info = Info(version("stepmesh"), namespace, self.settings.partitions, self.ports.journal.durability, journal_id, limits)
         self.api = Api(self.ports, namespace, info, self.flows, self.presence, self.partitions, self._component_path)
         self._served.append(await broker.serve(subjects.api(namespace), self.api.serve, group="api"))
+        if self.ports.telemetry is not None:
+            self._reading = asyncio.create_task(self._read(self.ports.telemetry))
 
     async def stop(self) -> None:
         """Take nothing new, finish what is begun, keep snapshots."""
@@ -81,6 +86,14 @@ class Node:
             await served.close()
         for service in self.partitions.values():
             await service.stop()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
+
+    async def _read(self, telemetry: Telemetry) -> None:
+        while True:
+            telemetry.read([read_shard(service.shard, service.sweeper, self.ports.clock) for service in self.partitions.values()])
+            await self.ports.clock.sleep(READ_EVERY_S)
 
     async def abort(self) -> None:
         """End at once, as a crash would; a partition that failed leaves nothing to save."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from stepmesh import endpoint, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import RequestRefused
+from stepmesh.instrument import SubmitInstrument
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle
+from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.api import (
@@ -39,12 +42,22 @@ from stepmesh_broker.protocol.subjects import checked_name
 
 
 class Client:
-    """Over a broker connection. `patience_s`: how long requests are repeated while nobody answers (seconds).
+    """Over a broker connection. `patience_s`: how long requests are repeated while nobody answers (seconds). `instrument`: traces
+    submissions; a client made by `connect` has one when telemetry is configured (docs/telemetry.md).
 
     `async with Client.connect() as client:` or `client = await Client.connect()` and later `await client.close()`.
     """
 
-    def __init__(self, broker: Broker, namespace: str = "default", *, patience_s: float = 30.0, owned: bool = False) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        namespace: str = "default",
+        *,
+        patience_s: float = 30.0,
+        owned: bool = False,
+        instrument: SubmitInstrument | None = None,
+    ) -> None:
+        self.instrument = instrument
         self._broker = broker
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
@@ -57,7 +70,8 @@ class Client:
         `namespace`: default STEPMESH_NAMESPACE, or `default`.
         """
         namespace = os.environ.get("STEPMESH_NAMESPACE", "default") if namespace is None else namespace
-        return cls(endpoint.broker(endpoint.find(url), namespace), namespace, patience_s=patience_s, owned=True)
+        broker = endpoint.broker(endpoint.find(url), namespace)
+        return cls(broker, namespace, patience_s=patience_s, owned=True, instrument=configured("stepmesh-client"))
 
     def __await__(self) -> Generator[Any, Any, Client]:
         """Open the connection."""
@@ -118,7 +132,8 @@ class Client:
             run_key,
             tags=None if tags is None else dict(tags),
         )
-        accepted = await self.requests.tell(partition_of(run, partitions), request)
+        send = partial(self.requests.tell, partition_of(run, partitions))
+        accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
         return self.handle(accepted.run, accepted.existing)
 
     async def run(self, flow: FlowLike, input: Any, *, timeout: float | None = None, **options: Any) -> Any:

@@ -72,6 +72,16 @@ class Context:
         return self._attempt.task.step_id
 
     @property
+    def step_index(self) -> int:
+        """Index of the step within its flow, from 0."""
+        return self._attempt.task.step
+
+    @property
+    def pool(self) -> str:
+        """Pool that the task came from."""
+        return self._attempt.frame.header.pool
+
+    @property
     def component(self) -> str:
         """Path of the component that runs."""
         return self._attempt.task.component

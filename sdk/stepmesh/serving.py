@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from stepmesh import endpoint
+from stepmesh.telemetry import configured, flush
 
 if TYPE_CHECKING:
     from stepmesh.worker import Worker
@@ -28,9 +29,12 @@ GC_THRESHOLDS = (50_000, 25, 25)
 
 def serve(worker: Worker, url: str | None = None) -> None:
     """Run a worker until SIGTERM or SIGINT. Raises `EndpointNotFound`, `BrokerUnavailable`."""
+    if worker.instrument is None:
+        worker.instrument = configured("stepmesh-worker")
     _run(_serve(worker, endpoint.find(url)))
     if worker.stuck:
         log.error("%d tasks did not stop and end with this process; they are delivered again", worker.stuck)
+        flush()
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

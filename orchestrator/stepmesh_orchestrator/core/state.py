@@ -55,7 +55,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     limit: int
     in_flight: int = 0
     live: int = 0  # runs
-    ended: dict[RunId, str] = {}  # sub-runs that ended, while the tree lives: run → status
+    ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
     pending: list[Run] = []  # runs with items not yet started
 
@@ -148,7 +148,8 @@ class State:
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
-        self.finished: dict[RunId, tuple[int, str, str | None]] = {}  # ended root runs: when (ms), status, namespace/key; oldest first
+        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key
+        self.finished: dict[RunId, tuple[int, str, str | None]] = {}
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied

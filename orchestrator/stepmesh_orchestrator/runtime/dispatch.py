@@ -15,10 +15,10 @@ from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
-from stepmesh_broker.protocol.messages import FORMAT, Accepted, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, Failure, Refused, Stop, Task, TaskFrame, TaskRef
 from stepmesh_orchestrator.core.commands import Command, ResolveFlow
 from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask
-from stepmesh_orchestrator.ports import Ownership
+from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
 from stepmesh_orchestrator.runtime.outbox import Departure, Outbox
@@ -26,6 +26,7 @@ from stepmesh_orchestrator.runtime.packing import PoolPace, pack
 from stepmesh_orchestrator.runtime.presence import Presence
 
 log = logging.getLogger("stepmesh.dispatch")
+_RETRY_S = 0.5
 
 
 class Dispatcher:
@@ -100,15 +101,10 @@ class Dispatcher:
         except StepmeshError as problem:
             log.info("a stop signal was not sent; the next heartbeat's verdict says it: %s", problem)
 
-    async def park(self, park: ParkTask) -> None:
+    def park(self, park: ParkTask) -> None:
         """Put the task into the dead-letter topic."""
-        flight = self.leases.flights.get((park.task.run, park.task.item, park.task.step))
-        pool = Pool(flight.pool if flight is not None else "unknown")
-        reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
-        try:
-            await self.broker.park(pool, encode(park.task), reason)
-        except StepmeshError as problem:
-            log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+        pool = self.leases.land((park.task.run, park.task.item, park.task.step))
+        self._spawn(self._park(Pool(pool or "unknown"), park))
 
     def reply(self, subject: str, answer: Accepted | Refused) -> None:
         """Answer a message that came through the inbox."""
@@ -165,9 +161,34 @@ class Dispatcher:
         except StepmeshError as problem:
             log.info("an answer was not sent: %s", problem)
 
+    async def _park(self, pool: Pool, park: ParkTask) -> None:
+        reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
+        while True:
+            try:
+                await self.broker.park(pool, encode(park.task), reason)
+                return
+            except BrokerUnavailable as problem:
+                log.info("a task is parked later: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            except StepmeshError as problem:
+                log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+                return
+
     async def _fetch_flow(self, need: NeedFlow, post: Callable[[Command], None]) -> None:
+        """However long the store cannot be used: nothing else moves the steps that wait for the flow."""
+        while True:
+            try:
+                post(ResolveFlow(need.key, await self._fetched(need)))
+                return
+            except StoreError as problem:
+                log.warning("a flow is fetched or stored later: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("SM-5900 a flow cannot be fetched or stored; the steps that need it fail")
+                post(ResolveFlow(need.key, Failure(ErrorCode.ORCHESTRATOR_ERROR, "SM-5900 its flow cannot be fetched; see the log")))
+                return
+
+    async def _fetched(self, need: NeedFlow) -> Failure | None:
         if need.document is not None:
-            failure = await self._flows.add_text(need.document)
-        else:
-            failure = await self._flows.fetch(FlowId(need.key.decode()))
-        post(ResolveFlow(need.key, failure))
+            return await self._flows.add_text(need.document)
+        return await self._flows.fetch(FlowId(need.key.decode()))

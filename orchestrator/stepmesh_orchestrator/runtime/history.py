@@ -29,6 +29,7 @@ _KINDS: dict[type, str] = {
     core_events.StepSkipped: "step_skipped",
     core_events.StepRetrying: "step_retrying",
     core_events.StepSleeping: "step_sleeping",
+    core_events.StepFallingBack: "step_falling_back",
     core_events.ItemEnded: "item_completed",
     core_events.RunEnded: "run_completed",
     core_events.RunCancelled: "run_cancelled",
@@ -86,7 +87,8 @@ def _data(event: Event) -> bytes:
     if isinstance(event, core_events.RunCreated):
         about: dict[str, object] = {"flow_id": event.flow, "items": len(event.inputs)}
         if event.parent is not None:
-            about |= {"parent_run_id": event.parent.run, "parent_kind": event.parent.kind}
+            parent = event.parent
+            about |= {"parent_run_id": parent.run, "parent_kind": parent.kind, "parent_item": parent.item, "parent_step": parent.step}
         return msgspec.json.encode(about)
     if isinstance(event, core_events.StepDispatched):
         return msgspec.json.encode({"attempt": event.attempt})
@@ -94,7 +96,7 @@ def _data(event: Event) -> bytes:
         return b'{"result":' + event.output + b"}"
     if isinstance(event, core_events.StepDefaulted):
         return b'{"result":' + event.output + b',"error":' + error_json(event.failure) + b"}"
-    if isinstance(event, core_events.StepFailed):
+    if isinstance(event, core_events.StepFailed | core_events.StepFallingBack):
         return b'{"error":' + error_json(event.failure) + b"}"
     if isinstance(event, core_events.StepRetrying):
         return b'{"attempt":%d,"due_ms":%d,"error":%b}' % (event.attempt, event.due_ms, error_json(event.failure))

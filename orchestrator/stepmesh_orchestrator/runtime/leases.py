@@ -22,7 +22,8 @@ TIMEOUT_GRACE_S = 2.0
 
 @dataclass(slots=True)
 class Flight:
-    """A published frame: `position` is None until the broker has it. `open`: tasks of it without a result.
+    """A published frame: `position` is None until the broker has it. `open`: tasks of it without a result. `adopted`: it stands for frames
+    of an earlier life of the shard, whose positions are not known, but are below those of all others.
 
     `done_since`: when the broker was first seen to be done with it (monotonic s)."""
 
@@ -31,6 +32,7 @@ class Flight:
     keys: list[Key]
     open: int = 0
     done_since: float | None = None
+    adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -119,6 +121,8 @@ class Leases:
         flights = self.by_pool.get(pool)
         if flights is None:
             return []
+        if flights and flights[0].adopted and flights[0].position is None:
+            flights[0].position = next((later.position for later in flights if later.position is not None), None)
         kept: deque[Flight] = deque()
         lost: list[Flight] = []
         for flight in flights:

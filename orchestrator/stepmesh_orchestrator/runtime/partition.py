@@ -22,7 +22,7 @@ from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.ports import Clock, Journal, Store
+from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -32,6 +32,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, recover
 from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.telemetry.observer import Telemetry
 
 log = logging.getLogger("stepmesh.partition")
 MAX_BACKLOG = 4_000
@@ -40,12 +41,13 @@ MAX_BACKLOG = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a partition is connected to."""
+    """What a partition is connected to. `telemetry`: None = off."""
 
     broker: Broker
     journal: Journal
     store: Store
     clock: Clock
+    telemetry: Telemetry | None = None
 
 
 class PartitionService:
@@ -91,9 +93,12 @@ class PartitionService:
         dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
         )
-        self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector)
+        observer = None if ports.telemetry is None else ports.telemetry.observer(self.namespace, self.partition, self.flows)
+        self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector, observer)
         self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
         self._resume(recovered)
+        if observer is not None:
+            observer.adopt(state, {key: flight.pool for key, flight in dispatcher.leases.flights.items()})
         self._running = asyncio.create_task(self.shard.run())
         self._running.add_done_callback(self._ended)
         self._tasks = [asyncio.create_task(work) for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self._read())]
@@ -171,6 +176,18 @@ class PartitionService:
                 await self._receive(entry)
 
     async def _receive(self, entry: InboxEntry) -> None:
+        """Hand an entry to the shard; the next one comes after it, so a broker or store that is away is waited for."""
+        while True:
+            try:
+                await self._hand_over(entry)
+                return
+            except (BrokerUnavailable, StoreError) as problem:
+                if isinstance(problem, StoreError) and not problem.retryable:
+                    raise
+                log.warning("a message of the inbox waits: %s", problem)
+                await self.ports.clock.sleep(0.25)
+
+    async def _hand_over(self, entry: InboxEntry) -> None:
         try:
             message = decode_inbox(entry.data)
             flow = await self.flows.load(message.flow, message.overrides) if isinstance(message, Submit) else None
@@ -200,7 +217,11 @@ class PartitionService:
         flow = await self.flows.load(message.flow, message.overrides)
         if flow is None:
             return unknown_flow(message)
-        return await self.shard.command(StartRun(message, flow))
+        return await self.shard.command(StartRun(self._traced(message), flow))
+
+    def _traced(self, submit: Submit) -> Submit:
+        observer = self.shard.observer
+        return submit if observer is None else observer.stamped(submit)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         problem = None if task.cancelled() else task.exception()

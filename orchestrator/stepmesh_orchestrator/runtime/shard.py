@@ -22,11 +22,13 @@ from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import encode_state
-from stepmesh_orchestrator.ports import Clock, Journal, Ownership, Snapshot
+from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.waiters import Waiters
+from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
 
 log = logging.getLogger("stepmesh.shard")
 MAX_MESSAGES = 512
@@ -73,6 +75,7 @@ class Shard:
         clock: Clock,
         dispatcher: Dispatcher,
         projector: Projector,
+        observer: TurnObserver | None = None,
     ) -> None:
         self.namespace = namespace
         self.partition = partition
@@ -85,19 +88,23 @@ class Shard:
         self.moved = Waiters()
         self.counters = Counters()
         self.inputs = Inputs()
-        self._journal = journal
+        self.observer = observer
         self._clock = clock
-        self._sequence = ownership.next_sequence
+        self._frames = FrameWriter(journal, clock, partition, ownership, self._refuse_waiting)
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
+        self._results: list[Results] = []  # of this turn
         self._stopping = False
 
     @property
     def sequence(self) -> int:
         """Of the last durable frame."""
-        return self._sequence - 1
+        return self._frames.sequence
 
     async def command(self, command: Command) -> Answer:
-        """Decide on a command in the next turn; the answer comes when its effect is journaled."""
+        """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
+        refusal = self._frames.refusal()
+        if refusal is not None and not self._is_pending(command):
+            return refusal
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.post(command, future)
         return await future
@@ -115,6 +122,7 @@ class Shard:
     def stop(self) -> None:
         """Let `run` return after the turn that it is in."""
         self._stopping = True
+        self._frames.give_up()
         self.inputs.wake.set()
 
     async def run(self) -> None:
@@ -136,6 +144,7 @@ class Shard:
         if session.events or consumed > state.inbox:
             state.inbox = max(state.inbox, consumed)
             await self._append()
+        self._results.clear()
         answers, self._answers = self._answers, []
         await self._release()
         for future, reply_to, answer in answers:
@@ -150,8 +159,7 @@ class Shard:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
         if self.sequence:
-            snapshot = Snapshot(self.sequence, encode_state(self.session.state))
-            await self._journal.save_snapshot(self.partition, self.ownership.epoch, snapshot)
+            await self._frames.snapshot(encode_state(self.session.state))
 
     def _take(self) -> int:
         inputs, consumed = self.inputs, 0
@@ -176,6 +184,7 @@ class Shard:
             if message.journal != self.ownership.journal_id:
                 self.session.stale_results += len(message.results)
                 return
+            self._results.append(message)
             session, dispatcher = self.session, self.dispatcher
             for result in message.results:
                 stale = session.stale_results
@@ -225,23 +234,37 @@ class Shard:
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
 
     async def _append(self) -> None:
-        session, sequence = self.session, self._sequence
-        turn = Turn(TURN_FORMAT, session.now, session.state.inbox, self.dispatcher.confirmed, session.events)
-        payload = encode_turn(turn)
-        started = self._clock.monotonic()
-        await self._journal.append(self.partition, self.ownership.epoch, sequence, payload)
+        session, confirmed = self.session, self.dispatcher.confirmed
+        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        took_s = await self._frames.append(payload)
         counters = self.counters
-        counters.journal_s += self._clock.monotonic() - started
+        counters.journal_s += took_s
         counters.turns += 1
         counters.events += len(session.events)
-        session.state.sequence = sequence
-        session.state.confirmed = self.dispatcher.confirmed
-        self._sequence = sequence + 1
+        session.state.sequence = self.sequence
+        session.state.confirmed = confirmed
         self.dispatcher.journaled_bytes += len(payload)
         if self.moved:
             for root in {getattr(event, "run", None) for event in session.events}:
                 self.moved.wake(root)  # type: ignore[arg-type]  # every event names its run
+        if self.observer is not None:
+            self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
+
+    def _refuse_waiting(self) -> None:
+        """The journal is full. What is in the turn waits for space, because it is decided; what came after it need not."""
+        refusal = self._frames.refusal()
+        kept: deque[tuple[Command, asyncio.Future[Answer] | None]] = deque()
+        for command, future in self.inputs.commands:
+            if future is None or refusal is None or self._is_pending(command):
+                kept.append((command, future))
+            else:
+                self._tell(future, "", refusal)
+        self.inputs.commands = kept
+
+    def _is_pending(self, command: Command) -> bool:
+        """Whether it repeats a submission that the turn may still make durable: no refusal may follow an acceptance."""
+        return isinstance(command, StartRun) and command.submit.run in self.session.state.runs
 
     async def _release(self) -> None:
         session = self.session
@@ -264,7 +287,7 @@ class Shard:
         elif isinstance(effect, StopTask):
             await self.dispatcher.stop_task(effect.task)
         elif isinstance(effect, ParkTask):
-            await self.dispatcher.park(effect)
+            self.dispatcher.park(effect)
 
     def _tell(self, future: asyncio.Future[Answer] | None, reply_to: str, answer: Answer) -> None:
         if future is not None and not future.done():

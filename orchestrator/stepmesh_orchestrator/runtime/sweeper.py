@@ -50,21 +50,21 @@ class Sweeper:
         dispatcher = self._shard.dispatcher
         leases = dispatcher.leases
         incarnation = await dispatcher.broker.incarnation()
-        self._expire()
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         for pool in list(leases.by_pool):
             depth = await dispatcher.broker.depth(Pool(pool)) if not reborn else PoolDepth(0, 0, Position(0))
             idle = reborn or (depth.ready == 0 and depth.in_flight == 0 and not len(dispatcher.outbox))
             flights = leases.lost(pool, depth.floor, idle, self._clock.monotonic(), 0.0 if reborn else GRACE_S)
             self._again([key for flight in flights for key in leases.open_keys(flight)])
+        self._expire()
 
     def resend(self, keys: list[Key]) -> None:
         """Publish these attempts again, now."""
         self._again(keys)
 
     def adopt(self, keys: list[Key], pool: str) -> None:
-        """Attempts from before a recovery that are with the broker or a worker: watch them as one frame of unknown position."""
-        self._shard.dispatcher.leases.launch(Flight(pool, None, keys))
+        """Attempts from before a recovery that are with the broker or a worker: watch them as one frame, published before all others."""
+        self._shard.dispatcher.leases.launch(Flight(pool, None, keys, adopted=True))
 
     def _expire(self) -> None:
         leases = self._shard.dispatcher.leases
@@ -75,8 +75,7 @@ class Sweeper:
                 failure = Failure(ErrorCode.TIMEOUT, "the attempt is over its time limit and its worker did not end it")
             else:
                 failure = Failure(ErrorCode.UNREACHABLE, f"worker {lease.worker} was silent for {LEASE_MS / 1000:.0f} s")
-            leases.land(key)
-            self._shard.post(FailAttempt(task, failure))
+            self._shard.post(FailAttempt(task, failure))  # the flight stays: it knows the pool, should the task be parked
 
     def _again(self, keys: list[Key]) -> None:
         shard = self._shard

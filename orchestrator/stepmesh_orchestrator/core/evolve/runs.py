@@ -98,15 +98,16 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
     tree = run.tree
     tree.live -= 1
     key = None if run.run_key is None else f"{run.namespace}/{run.run_key}"
-    if run.id == tree.root:
+    if run.id == tree.root or key is not None:
         state.finished[run.id] = (at_ms, event.status, key)
-    else:
+    if run.parent is not None and run.parent.kind == "worker":
         tree.ended[run.id] = event.status
     if run.parent is not None:
         owner = state.runs.get(run.parent.run)
         if owner is not None and owner.children is not None:
             owner.children.remove(run.id)
     if not tree.live:
+        tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]
 
 
@@ -121,7 +122,7 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
 
 
 def forget_finished(state: State, before_ms: int, keep: int) -> None:
-    """Drop the memory of root runs that ended before `before_ms`, and the oldest above `keep`. Derived from the time alone, so no event."""
+    """Drop the memory of runs that ended before `before_ms`, and the oldest above `keep`. Derived from the time alone, so no event."""
     while state.finished:
         run_id: RunId = next(iter(state.finished))
         ended, _, key = state.finished[run_id]

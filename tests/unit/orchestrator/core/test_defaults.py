@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_orchestrator.core.state import FALLBACK
-from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 
 def use_default(value: Any = None) -> dict[str, Any]:
