@@ -38,3 +38,11 @@ histories *args:
 # kill -9 of real processes at N random points, seeded: `just kills 200 7`
 kills count="200" seed="1":
     STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py
+
+# a real batch over the standard library, with its report; arguments go to `stepmesh demo`
+demo *args:
+    stepmesh demo "$@"
+
+# N seeds of the chaos demo in a row, a line per seed
+chaos count="20" *args:
+    stepmesh demo --seeds "1..{{count}}" "${@:2}"
