@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import WorkerId
-from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, TaskRef, Verdict
+from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, TaskRef, Verdict
 from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.leases import LEASE_MS
@@ -18,7 +18,7 @@ def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
 def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claimed:
     """A verdict per task, in order; a task that the shard does not know to be held is granted to its worker."""
     now = clock.monotonic()
-    return Claimed([_renew(shard, progress.task, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
+    return Claimed([_renew(shard, progress, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
 
 
 def _claim(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
@@ -28,11 +28,11 @@ def _claim(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict
     return shard.dispatcher.leases.claim(task, worker, now, timeout_ms)
 
 
-def _renew(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
-    timeout_ms = _time_limit(shard, task)
+def _renew(shard: Shard, progress: Progress, worker: WorkerId, now: float) -> Verdict:
+    timeout_ms = _time_limit(shard, progress.task)
     if timeout_ms is None:
         return Verdict.CANCELLED
-    return shard.dispatcher.leases.renew(task, worker, now, timeout_ms)
+    return shard.dispatcher.leases.renew(progress, worker, now, timeout_ms)
 
 
 def _time_limit(shard: Shard, task: TaskRef) -> int | None:

@@ -30,6 +30,7 @@ class Projector:
         self._moved = asyncio.Condition()
         self.sequence = 0  # up to which the read model holds
         self.waiting = 0  # rows
+        self._failing = False
 
     async def position(self) -> int:
         """The stored position, read once at start."""
@@ -43,10 +44,11 @@ class Projector:
             self.waiting += len(rows)
             self._wake.set()
 
-    async def reached(self, sequence: int) -> None:
-        """Until the rows of every turn up to `sequence` are stored."""
+    async def reached(self, sequence: int) -> bool:
+        """Until the rows of every turn up to `sequence`, which were put before, are stored. False as soon as the store fails."""
         async with self._moved:
-            await self._moved.wait_for(lambda: self.sequence >= sequence or not self._queue)
+            await self._moved.wait_for(lambda: self._failing or not self._queue or self._queue[0][0] > sequence)
+        return not self._failing
 
     async def run(self) -> None:
         """Write for ever."""
@@ -74,10 +76,15 @@ class Projector:
             await self._store.project(self._partition, sequence, list(runs.values()), items)
         except StepmeshError as problem:
             log.error("the read model cannot be written, trying again: %s", problem)
+            await self._notify(failing=True)
             await asyncio.sleep(_RETRY_S)
             return
         for _ in range(turns):
             self.waiting -= len(self._queue.popleft()[1])
+        self.sequence = sequence
+        await self._notify(failing=False)
+
+    async def _notify(self, *, failing: bool) -> None:
         async with self._moved:
-            self.sequence = sequence
+            self._failing = failing
             self._moved.notify_all()
