@@ -34,3 +34,7 @@ test *args:
 # N random histories of the core against the oracle, on all cores; a second argument is the first seed
 histories *args:
     python -m tests.simulation.bulk "$@"
+
+# kill -9 of real processes at N random points, seeded: `just kills 200 7`
+kills count="200" seed="1":
+    STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py

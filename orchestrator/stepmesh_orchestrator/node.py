@@ -68,6 +68,7 @@ class Node:
                 self.settings.engine,
                 self.flows,
                 self.presence,
+                self.settings.partitions,
                 self._fail,
             )
             await service.start()

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_cli.demo.history import History
 from stepmesh_cli.demo.ledger import Execution
-from stepmesh_orchestrator.core.events import ItemEnded, StepDispatched, StepRetrying
+from stepmesh_orchestrator.core.events import ItemEnded, RunCreated, RunEnded, StepDispatched, StepRetrying
 
 WIDTH = 56
 """Characters of the time axis."""
 SUB_ITEMS = 6
 """Rows of a sub-run; the rest is one line."""
 WAITING, WORKING = "·", "█"
+_KINDS = (RunCreated, StepDispatched, RunEnded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,21 @@ def _rows(history: History, executions: Sequence[Execution], root: RunId, item: 
             label = f"  {one.step}[{one.item}]{again}" if below else f"{one.step}{again}"
             end_us = one.end_us or one.start_us
             rows.append(Row(label, f"{one.pool} {one.pid}", min(at_us, one.start_us), one.start_us, end_us))
-    return sorted(rows, key=lambda row: (row.dispatched_us, row.start_us))
+    return sorted([*rows, *_maps(history, root, item)], key=lambda row: (row.dispatched_us, row.label.startswith(" "), row.start_us))
+
+
+def _maps(history: History, root: RunId, item: int) -> list[Row]:
+    """The item's sub-runs: created, their first task dispatched, ended."""
+    rows: list[Row] = []
+    for run, created in history.created.items():
+        if created.parent is None or (created.parent.run, created.parent.item) != (root, item):
+            continue
+        times = {kind: [e.at_ms * 1000 for e in history.entries if e.event.run == run and isinstance(e.event, kind)] for kind in _KINDS}
+        began = times[RunCreated][0]
+        dispatched = min(times[StepDispatched], default=began)
+        label = f"{history.step_id(root, created.parent.step)} ({created.parent.kind} of {len(created.inputs)})"
+        rows.append(Row(label, "", began, dispatched, max(times[RunEnded], default=dispatched)))
+    return rows
 
 
 def _line(row: Row, first: int, span: int) -> str:

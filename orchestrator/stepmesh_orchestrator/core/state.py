@@ -55,7 +55,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     limit: int
     in_flight: int = 0
     live: int = 0  # runs
-    ended: dict[RunId, str] = {}  # sub-runs that ended, while the tree lives: run → status
+    ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
     pending: list[Run] = []  # runs with items not yet started
 

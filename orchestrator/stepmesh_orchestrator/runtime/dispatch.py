@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from stepmesh_broker.errors import MessageTooLarge, StepmeshError
+from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
@@ -185,28 +185,32 @@ class Dispatcher:
 
     async def _park(self, pool: Pool, park: ParkTask) -> None:
         reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
-        try:
-            await self.broker.park(pool, encode(park.task), reason)
-        except StepmeshError as problem:
-            log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
-
-    async def _fetch_flow(self, need: NeedFlow) -> None:
-        """A store that is away is asked again: the step waits for nothing else."""
         while True:
             try:
-                if need.document is not None:
-                    failure = await self._flows.add_text(need.document)
-                else:
-                    failure = await self._flows.fetch(FlowId(need.key.decode()))
+                await self.broker.park(pool, encode(park.task), reason)
+                return
+            except BrokerUnavailable as problem:
+                log.info("a task is parked later: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            except StepmeshError as problem:
+                log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+                return
+
+    async def _fetch_flow(self, need: NeedFlow) -> None:
+        """However long the store cannot be used: nothing else moves the steps that wait for the flow."""
+        while True:
+            try:
+                self.post(ResolveFlow(need.key, await self._fetched(need)))
+                return
             except StoreError as problem:
-                log.error("the flow of a sub-run cannot be read or stored, trying again: %s", problem)
+                log.warning("a flow is fetched or stored later: %s", problem)
                 await asyncio.sleep(_RETRY_S)
             except Exception:
-                log.exception("SM-5900 the flow of a sub-run cannot be used; its step fails")
-                failure = Failure(
-                    ErrorCode.ORCHESTRATOR_ERROR, "the flow of the sub-run cannot be used; the orchestrator's log has the details"
-                )
-                break
-            else:
-                break
-        self.post(ResolveFlow(need.key, failure))
+                log.exception("SM-5900 a flow cannot be fetched or stored; the steps that need it fail")
+                self.post(ResolveFlow(need.key, Failure(ErrorCode.ORCHESTRATOR_ERROR, "SM-5900 its flow cannot be fetched; see the log")))
+                return
+
+    async def _fetched(self, need: NeedFlow) -> Failure | None:
+        if need.document is not None:
+            return await self._flows.add_text(need.document)
+        return await self._flows.fetch(FlowId(need.key.decode()))

@@ -23,8 +23,9 @@ from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import encode_state
-from stepmesh_orchestrator.ports import Clock, Journal, Ownership, Snapshot
+from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
@@ -40,6 +41,7 @@ after as many bytes as the last snapshot had, so that snapshots never cost more 
 LONGEST_SLEEP_S = 60.0
 """A shard looks at the wall clock at least so often while a timer waits: it may have been set."""
 SETTLE_S = 1.0
+"""How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
 
 Answer = Accepted | Refused
 
@@ -93,9 +95,8 @@ class Shard:
         self.counters = Counters()
         self.inputs = Inputs()
         self.observer = observer
-        self._journal = journal
         self._clock = clock
-        self._sequence = ownership.next_sequence
+        self._frames = FrameWriter(journal, clock, partition, ownership, self._refuse_waiting)
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
         self._results: list[Results] = []  # of this turn
         self._stopping = False
@@ -109,10 +110,13 @@ class Shard:
     @property
     def sequence(self) -> int:
         """Of the last durable frame."""
-        return self._sequence - 1
+        return self._frames.sequence
 
     async def command(self, command: Command) -> Answer:
-        """Decide on a command in the next turn; the answer comes when its effect is journaled."""
+        """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
+        refusal = self._frames.refusal()
+        if refusal is not None and not self._is_pending(command):
+            return refusal
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.post(command, future)
         return await future
@@ -130,13 +134,19 @@ class Shard:
         if len(inputs.messages) >= MAX_MESSAGES:
             inputs.room.clear()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the state is no more than what the journal holds, as between two turns."""
+        return self._settled.is_set()
+
     async def settled(self) -> bool:
-        """Until the state is no more than what the journal holds: between two turns. False when that takes more than `SETTLE_S`."""
-        return self._settled.is_set() or await heard(self._settled, SETTLE_S)
+        """Until `is_settled`, which holds then until the caller awaits something. False when that takes more than `SETTLE_S`."""
+        return self.is_settled or await heard(self._settled, SETTLE_S)
 
     def stop(self) -> None:
         """Let `run` return after the turn that it is in."""
         self._stopping = True
+        self._frames.give_up()
         self.inputs.wake.set()
 
     async def run(self) -> None:
@@ -178,9 +188,9 @@ class Shard:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
         if self.sequence:
-            snapshot = Snapshot(self.sequence, encode_state(self.session.state))
-            self._snapshot_bytes = max(SNAPSHOT_BYTES, len(snapshot.payload))
-            await self._journal.save_snapshot(self.partition, self.ownership.epoch, snapshot)
+            payload = encode_state(self.session.state)
+            self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
+            await self._frames.snapshot(payload)
 
     def _take(self) -> int:
         inputs, consumed = self.inputs, 0
@@ -214,9 +224,7 @@ class Shard:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
             self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
-        elif flow is None:
-            self._answers.append((None, message.reply_to, unknown_flow(message)))
-        else:
+        elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 
     def _decide(self, command: Command, future: asyncio.Future[Answer] | None, reply_to: str = "") -> None:
@@ -254,19 +262,15 @@ class Shard:
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
 
     async def _append(self) -> None:
-        session, sequence = self.session, self._sequence
-        turn = Turn(TURN_FORMAT, session.now, session.state.inbox, self.dispatcher.confirmed, session.events)
-        payload = encode_turn(turn)
-        started = self._clock.monotonic()
-        await self._journal.append(self.partition, self.ownership.epoch, sequence, payload)
-        took_s = self._clock.monotonic() - started
+        session, confirmed = self.session, self.dispatcher.confirmed
+        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        took_s = await self._frames.append(payload)
         counters = self.counters
         counters.journal_s += took_s
         counters.turns += 1
         counters.events += len(session.events)
-        session.state.sequence = sequence
-        session.state.confirmed = self.dispatcher.confirmed
-        self._sequence = sequence + 1
+        session.state.sequence = self.sequence
+        session.state.confirmed = confirmed
         self.dispatcher.journaled_bytes += len(payload)
         if self.moved:
             for root in _moved_roots(session):
@@ -274,6 +278,21 @@ class Shard:
         if self.observer is not None:
             self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
+
+    def _refuse_waiting(self) -> None:
+        """The journal is full. What is in the turn waits for space, because it is decided; what came after it need not."""
+        refusal = self._frames.refusal()
+        kept: deque[tuple[Command, asyncio.Future[Answer] | None]] = deque()
+        for command, future in self.inputs.commands:
+            if future is None or refusal is None or self._is_pending(command):
+                kept.append((command, future))
+            else:
+                self._tell(future, "", refusal)
+        self.inputs.commands = kept
+
+    def _is_pending(self, command: Command) -> bool:
+        """Whether it repeats a submission that the turn may still make durable: no refusal may follow an acceptance."""
+        return isinstance(command, StartRun) and command.submit.run in self.session.state.runs
 
     def _release(self) -> None:
         session = self.session

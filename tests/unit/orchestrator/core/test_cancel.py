@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
+from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, parent_of, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused
@@ -121,13 +121,22 @@ def test_a_sub_run_alone_can_be_stopped_and_its_step_goes_on() -> None:
     assert isinstance(engine.answer(), Refused)  # its tree is over
 
 
-def test_a_sub_run_that_is_over_is_known_while_its_tree_lives() -> None:
-    body = flow([], 1)
+def test_a_sub_run_of_a_component_that_is_over_is_known_while_its_tree_lives() -> None:
+    child = RunId("child")
     engine = Engine()
-    engine.shelf.put(body)
-    engine.submit(flow([step("s", "/builtin/eval", {"flow": {"$literal": body}}), step("t")], [ref("s"), ref("t")]))
-    (child,) = engine.live().tree.ended
+    engine.submit(flow([step("t")], ref("t")))
+    engine.submit(flow([], 1), run=child, parent=parent_of(engine.tasks[0]))
 
     engine.cancel(child)
 
     assert engine.answer() == Accepted(child, existing=True)
+
+
+def test_sub_runs_of_the_core_leave_nothing_behind() -> None:
+    body = flow([], 1)
+    engine = Engine()
+    engine.shelf.put(body)
+    engine.submit(flow([step("m", "/builtin/map", {"workflow": {"$literal": body}, "items": [1, 2]}), step("t")], [ref("m"), ref("t")]))
+
+    assert engine.live().tree.ended == {}
+    assert engine.live().children == []
