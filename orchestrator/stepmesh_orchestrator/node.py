@@ -69,6 +69,7 @@ class Node:
                 engine,
                 self.flows,
                 self.presence,
+                self.settings.partitions,
                 self._fail,
             )
             await service.start()

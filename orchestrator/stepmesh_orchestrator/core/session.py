@@ -88,14 +88,14 @@ class Session:
     stale_results: int = 0  # dropped: duplicates, late or unknown
 
     def emit(self, event: Event) -> None:
-        """Apply an event and keep it for the frame."""
-        self.events.append(event)
+        """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""
         apply(self.state, event, self.now, self.flows, self.rows)
+        self.events.append(event)
 
     def create(self, event: RunCreated, flow: CompiledFlow) -> None:
         """`emit` for a new run. Its flow is given: the registry may have dropped it since it was looked up."""
-        self.events.append(event)
         apply(self.state, event, self.now, _Given(flow), self.rows)
+        self.events.append(event)
 
     def resolve(self, item: Item, step: int) -> None:
         """The step has its outcome: tell its dependents, and see what its tree may start."""
