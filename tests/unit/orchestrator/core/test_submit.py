@@ -330,7 +330,7 @@ SECRETIVE = flow(
 def test_a_secret_is_refused_where_the_journal_would_keep_it() -> None:
     engine = Engine()
     engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
-    answer = engine.answer
+    answer = engine.answer()
     assert isinstance(answer, Refused)
     assert answer.code == "SM-5010"
     assert "'key'" in answer.message
@@ -340,4 +340,4 @@ def test_a_secret_is_refused_where_the_journal_would_keep_it() -> None:
 def test_a_secret_is_taken_where_nothing_rests() -> None:
     engine = Engine(secrets_may_rest=True)
     engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
-    assert isinstance(engine.answer, Accepted)
+    assert isinstance(engine.answer(), Accepted)
