@@ -1,8 +1,7 @@
 # Recipes that people, hooks and CI share. `./dev RECIPE` makes the environment first.
 
 set positional-arguments
-
-packages := "broker/stepmesh_broker sdk/stepmesh components/stepmesh_components orchestrator/stepmesh_orchestrator orchestrator/stepmesh_cli"
+set shell := ["bash", "-euc"]
 
 # list the recipes
 default:
@@ -46,3 +45,7 @@ demo *args:
 # N seeds of the chaos demo in a row, a line per seed
 chaos count="20" *args:
     stepmesh demo --seeds "1..{{count}}" "${@:2}"
+
+# measure this machine; arguments go to `stepmesh bench`
+bench *args:
+    stepmesh bench "$@"
