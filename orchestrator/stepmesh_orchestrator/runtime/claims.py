@@ -12,7 +12,7 @@ from stepmesh_orchestrator.runtime.shard import Shard
 
 def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
     """A verdict per task, in order."""
-    return Claimed([_claim(shard, task, claim.worker, clock.monotonic()) for task in claim.tasks], LEASE_MS)
+    return Claimed([_claim(shard, task, claim, clock.monotonic()) for task in claim.tasks], LEASE_MS)
 
 
 def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claimed:
@@ -21,11 +21,11 @@ def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claime
     return Claimed([_renew(shard, progress.task, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
 
 
-def _claim(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
+def _claim(shard: Shard, task: TaskRef, claim: Claim, now: float) -> Verdict:
     timeout_ms = _time_limit(shard, task)
     if timeout_ms is None:
         return Verdict.GONE
-    return shard.dispatcher.leases.claim(task, worker, now, timeout_ms)
+    return shard.dispatcher.leases.claim(task, claim.worker, now, timeout_ms, running=claim.running)
 
 
 def _renew(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
