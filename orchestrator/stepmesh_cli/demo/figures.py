@@ -100,7 +100,9 @@ def likeness_map(files: Sequence[Mapping[str, Any]], points: Sequence[Sequence[f
 
 
 def coverage(rows: Sequence[tuple[str, int, float]]) -> str:
-    """Share of public definitions with a docstring, by package: (name, definitions, share 0..1), best first."""
+    """Share of public definitions with a docstring, by package: (name, definitions, share 0..1), best first. "" for none."""
+    if not rows:
+        return ""
     figure, axes = _canvas(5.8, 0.6 + 0.27 * len(rows))
     places = range(len(rows))
     axes.barh(places, [1.0] * len(rows), color="#eef1f5", height=0.66)
@@ -138,7 +140,9 @@ def throughput(timeline: Mapping[str, Any]) -> str:
 
 
 def slowest(rows: Sequence[tuple[str, float]]) -> str:
-    """Work per file, all steps and functions together: (name, ms), longest first."""
+    """Work per file, all steps and functions together: (name, ms), longest first. "" for none."""
+    if not rows:
+        return ""
     figure, axes = _canvas(5.8, 0.6 + 0.27 * len(rows))
     places = range(len(rows))
     axes.barh(places, [ms for _, ms in rows], color=PALETTE[0], height=0.66)
@@ -156,7 +160,9 @@ def slowest(rows: Sequence[tuple[str, float]]) -> str:
 
 
 def complexity_of_functions(values: Sequence[int]) -> str:
-    """How many functions have which complexity; 20 and more share a bar. McCabe's own limit of 10 is marked."""
+    """How many functions have which complexity; 20 and more share a bar. McCabe's own limit of 10 is marked. "" for none."""
+    if not values:
+        return ""
     figure, axes = _canvas(5.8, 3.1)
     most = 20
     counts = Counter(min(value, most) for value in values)

@@ -42,6 +42,15 @@ def facts(history: History, executions: Sequence[Execution], root: RunId) -> dic
     }
 
 
+def telling_item(history: History, root: RunId) -> int:
+    """An item whose trace is worth showing: retried if there is one, with about six functions."""
+    functions = {
+        created.parent.item: len(created.inputs) for created in history.created.values() if created.parent and created.parent.run == root
+    }
+    retried = Counter(entry.event.item for entry in history.entries if isinstance(entry.event, StepRetrying) and entry.event.run == root)
+    return min(functions, key=lambda item: (not retried[item], abs(functions[item] - 6), item), default=0)
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Nearest rank; 0 for none."""
     ordered = sorted(values)
