@@ -8,7 +8,7 @@ cycle (item → run → items) is cut when the item ends.
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 
 import msgspec
@@ -148,11 +148,22 @@ class State:
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
-        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key
-        self.finished: dict[RunId, tuple[int, str, str | None]] = {}
+        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
+        # oldest entry among all that were removed before it.
+        self.finished: OrderedDict[RunId, tuple[int, str, str | None]] = OrderedDict()
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied
+
+    def release(self) -> None:
+        """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
+        for tree in self.trees.values():
+            tree.queue.clear()
+            tree.pending.clear()
+        for run in self.runs.values():
+            run.items.clear()
+        self.runs.clear()
+        self.trees.clear()
 
 
 def new_item(run: Run, index: int) -> Item:
