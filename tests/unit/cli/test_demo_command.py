@@ -26,7 +26,7 @@ def test_a_batch_that_is_too_small_to_plot_is_refused(tmp_path: Path) -> None:
 
 
 def outcome(seed: int, *findings: str, problem: str = "") -> Outcome:
-    kills = [Killed("worker", (11,), 1.5, 100), Killed("all", (12, 13, 14), 2.5, 200)]
+    kills = [Killed("worker", (11,), 1.5, 100, 10), Killed("all", (12, 13, 14), 2.5, 200, 20)]
     checks = [Check("every item ended, once", 200), Check("no completed step ran again", 900, findings)]
     return Outcome(seed, "run", 9.5, kills, checks, 900, 3, 3, problem=problem, explained=["step a waits for a worker"] if problem else [])
 

@@ -77,10 +77,15 @@ def test_it_is_written_whole(parts: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_plots_of_nothing_are_empty_not_errors() -> None:
-    assert figures.throughput({"bin_s": 1.0, "pools": {}}).startswith("<svg")
+    assert figures.throughput({"bin_s": 1.0, "pools": {}, "marks": []}).startswith("<svg")
     assert figures.complexity_of_functions([]) == ""
     assert figures.slowest([]) == ""
     assert figures.coverage([]) == ""
+
+
+def test_kills_are_marked_on_the_timeline() -> None:
+    plot = figures.throughput({"bin_s": 1.0, "pools": {"cpu": [3, 4, 5]}, "marks": [[1.5, "kill -9 worker"]]})
+    assert "kill -9 worker" in plot
 
 
 def test_the_most_frequent_packages_get_the_colours() -> None:

@@ -7,7 +7,7 @@ from tests.unit.cli.recording import FILES, Recorded
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_cli.demo.history import History
-from stepmesh_cli.demo.timings import BINS, facts, percentile, telling_item
+from stepmesh_cli.demo.timings import BINS, Mark, facts, percentile, telling_item
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 3), (1.0, 5)])
@@ -49,6 +49,12 @@ def test_an_execution_that_was_killed_is_counted_apart(recorded: Recorded) -> No
     cut = [recorded.executions[0]._replace(end_us=None, outcome="killed"), *recorded.executions[1:]]
     found = facts(recorded.history, cut, recorded.root)
     assert (found["killed"], found["executions"]) == (1, len(recorded.executions) - 1)
+
+
+def test_marks_are_placed_from_the_first_step_on(recorded: Recorded) -> None:
+    first = min(one.start_us for one in recorded.executions)
+    found = facts(recorded.history, recorded.executions, recorded.root, [Mark(first + 1_500_000, "kill -9 worker")])
+    assert found["timeline"]["marks"] == [[1.5, "kill -9 worker"]]
 
 
 def test_an_empty_history_has_facts_too() -> None:
