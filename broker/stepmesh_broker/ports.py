@@ -71,13 +71,14 @@ class TaskSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Take no more; a waiting `fetch` returns empty. Frames fetched but not acknowledged are delivered again after the
-        ack wait, and may still be settled. Idempotent."""
+        """Take no more; a waiting `fetch` returns empty, a later one raises `BrokerUnavailable`. Frames fetched but not acknowledged
+        are delivered again after the ack wait, and may still be settled. Idempotent."""
         ...
 
 
 class Inbox(Protocol):
-    """The single reader of one partition's inbox, in order of position."""
+    """The single reader of one partition's inbox, in order of position. A newer reader takes the partition over: `fetch` of
+    the older one then raises `InboxTaken`. After `close`, `fetch` raises `BrokerUnavailable`."""
 
     async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
         """Up to `max_messages`, as soon as there is one; empty after `timeout_s`. Unacknowledged ones come again

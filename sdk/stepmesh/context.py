@@ -19,7 +19,7 @@ from stepmesh import payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import NoContext
 from stepmesh.requests import Requests
-from stepmesh.runs import RunHandle, value_of
+from stepmesh.runs import RunHandle, value_of, without_result
 from stepmesh_broker.protocol.api import BlobData, RunInfo
 from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ParentRef, Submit
@@ -209,6 +209,8 @@ class Context:
         """Run a flow (document, `Flow` or id) on one input as a sub-run; returns its result. Raises `RunFailed`, `FlowInvalid`."""
         handle = await self.submit_run(flow, [input], key=key, variables=variables)
         info = await handle.wait()
+        if not info.results:
+            raise without_result(handle.id, 0, info.summary.status)
         return value_of(handle.id, info.results[0])
 
     async def evaluate_flow_by_id(

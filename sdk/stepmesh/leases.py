@@ -99,9 +99,18 @@ class Leases:
             self._holding.clear()
 
     def ask(self, attempts: list[Attempt]) -> None:
-        """Claim attempts of one partition before they start; each has a slot reserved, which is given back with the answer."""
-        self.waiting.update(attempts)
-        self._spawn(self._ask(attempts))
+        """Claim attempts of one partition before they start; each has a slot reserved, which is given back with the answer.
+
+        A copy of what runs here already (its frame came again after a pause of this process) is dropped without asking.
+        """
+        running = {attempt.ref() for attempt in self._runs.live}
+        for copy in [attempt for attempt in attempts if attempt.ref() in running]:
+            attempts.remove(copy)
+            self._runs.stop(copy, Why.ELSEWHERE)
+            self._runs.unreserve(1)
+        if attempts:
+            self.waiting.update(attempts)
+            self._spawn(self._ask(attempts))
 
     async def keep(self) -> None:
         """Restart ack waits, claim what runs long, renew leases; until cancelled."""
@@ -181,7 +190,7 @@ class Leases:
     async def _round(self, partition: Partition, claims: list[Attempt], beats: list[Attempt]) -> None:
         try:
             if claims:
-                self._judge(claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims])))
+                self._judge(claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims], running=True)))
             if beats:
                 progress = [Progress(attempt.ref(), attempt.progress, attempt.details) for attempt in beats]
                 self._judge(beats, await self._control(partition, Heartbeat(self._worker, progress)))

@@ -61,6 +61,7 @@ class Outbox:
         self._on_broken = on_broken
         self._lanes: dict[tuple[Partition, str], _Lane] = {}
         self._senders: set[asyncio.Task[None]] = set()
+        self._abandoned = False
         self._room = broker.max_message_bytes - 4 * OVERHEAD
 
     def put(self, frame: Frame, result: Result | None) -> None:
@@ -69,6 +70,8 @@ class Outbox:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(*key)
+        if self._abandoned:
+            return
         lane.entries.append((frame, result))
         if not lane.sending:
             lane.sending = True
@@ -87,7 +90,8 @@ class Outbox:
             await asyncio.wait(self._senders)
 
     def abandon(self) -> None:
-        """Give up what is not posted. Its frames were not acknowledged, so the broker delivers them again."""
+        """Give up what is not posted, and take no more. Its frames were not acknowledged, so the broker delivers them again."""
+        self._abandoned = True
         for sender in self._senders:
             sender.cancel()
 

@@ -23,6 +23,8 @@ Waiting = Callable[[], AbstractAsyncContextManager[None]]
 """Entered around each wait for a run; a component gives its slot back meanwhile."""
 POLL_S = 20.0
 """Longest single wait that is asked of the orchestrator, in seconds; longer waits are several."""
+PAUSE_S = 0.5
+"""Pause before a wait that found nobody is taken up again, in seconds."""
 PAGE = 1000
 """Items or events per page."""
 
@@ -65,23 +67,26 @@ class RunHandle:
             except BrokerUnavailable:
                 if until is not None and asyncio.get_running_loop().time() >= until:
                     raise
+                await asyncio.sleep(PAUSE_S)
 
     async def result(self, timeout: float | None = None) -> Any:
         """Waits; the result of the only item, or the list of all items' results. Raises `RunFailed` for the first item without one."""
-        await self.wait(timeout)
+        summary = (await self.wait(timeout)).summary
         values = [value_of(self.id, item) async for item in self.items()]
+        if len(values) < summary.total:
+            raise without_result(self.id, len(values), summary.status)
         return values[0] if len(values) == 1 else values
 
     async def items(self) -> AsyncIterator[ItemResult]:
         """Items that ended so far, by index; `result` is a FlowResult as JSON text."""
         first = 0
         while True:
-            page = (await self._requests.ask(GetItems(self.id, first, PAGE), Items)).results
-            for item in page:
+            page = await self._requests.ask(GetItems(self.id, first, PAGE), Items)
+            for item in page.results:
                 yield item
-            if len(page) < PAGE:
+                first = item.item + 1
+            if not page.more:
                 return
-            first = page[-1].item + 1
 
     async def events(self, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
         """Status events above position `after`, to the end of the run; without `follow` only those that are there.
@@ -100,6 +105,11 @@ class RunHandle:
     async def cancel(self, reason: str = "") -> None:
         """Stop the run and its sub-runs."""
         await self._requests.cancel(self.id, reason)
+
+
+def without_result(run: str, item: int, status: str) -> RunFailed:
+    """The error for an item that never ended, because the run was cancelled before."""
+    return RunFailed(run, item, status.upper(), f"the run ended as {status} before the item did")
 
 
 def value_of(run: str, item: ItemResult) -> Any:

@@ -90,6 +90,8 @@ class Session:
             self.execution.close()
             self.leases.close()
             self.outbox.abandon()
+            for attempt in self._attempts():
+                self.execution.stop(attempt, Why.LEAVING)
             await source.close()
             await cancels.close()
             await self._hello(stopping=True)

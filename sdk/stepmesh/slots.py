@@ -52,8 +52,8 @@ class Slots:
             yield
         finally:
             attempt.parked -= 1
-        if attempt.live and not attempt.parked and not attempt.holds_slot and attempt.why is None:
-            await self._retake(attempt)
+            if attempt.live and not attempt.parked and not attempt.holds_slot and attempt.why is None:
+                await self._retake(attempt)
 
     async def _retake(self, attempt: Attempt) -> None:
         if self.free > 0:

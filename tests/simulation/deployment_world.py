@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from stepmesh import Context, Worker
 from stepmesh.client import Client
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.ports import Broker
-from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core import events as ev
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.core.snapshot import state_hash

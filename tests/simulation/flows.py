@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
-
 from tests.simulation.script import CODES, VALUES
 
 _T = TypeVar("_T")
@@ -125,7 +124,7 @@ class _Maker:
             steps.append(self._step(f"s{index}"))
             self.before.append(f"s{index}")
         flow: dict[str, Any] = {"name": f"n{self.nesting}", "steps": steps, "output": self._output()}
-        if chance(self.choices, 50):
+        if chance(self.choices, 75):
             variables = {"type": "object", "properties": {"declared": {"default": pick(self.choices, VALUES)}}}
             flow["schemas"] = {"type": "object", "properties": {"variables": variables}}
         return flow
@@ -148,13 +147,13 @@ class _Maker:
             step["skip"] = self.expression(2) if chance(choices, 40) else {"$if": self.expression(1), "then": False}
         if chance(choices, 12):
             step["mustExecute"] = True
-        if chance(choices, 40):
+        if chance(choices, 55):
             step["onError"] = self._on_error()
         return step
 
     def _on_error(self) -> dict[str, Any]:
         choices = self.choices
-        action = pick(choices, ("fail", "useDefault", "retry"))
+        action = pick(choices, ("fail", "useDefault", "retry", "retry"))
         policy: dict[str, Any] = {"action": action}
         if action != "fail" and chance(choices, 60):
             self.in_default = True

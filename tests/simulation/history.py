@@ -7,14 +7,15 @@ import re
 from collections import Counter
 from typing import Any
 
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.core.session import EngineSettings
 from tests.simulation.driver import World
 from tests.simulation.flows import Choices, chance, make_case, pick
 from tests.simulation.oracle import RUN_ID, ItemRecord, Oracle
 from tests.simulation.script import answer
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.session import EngineSettings
 
 MAX_ACTIONS = 120
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -35,11 +36,10 @@ def play(world: World) -> None:
 
 
 def make_world(choices: Choices) -> World:
-    """A world with limits that are reached."""
+    """A world with limits that are reached. In every other one ended runs are soon forgotten (then none is submitted again)."""
     window = pick(choices, (10_000, 1, 2))
-    return World(
-        choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=pick(choices, (100_000, 1)), remember_ended_ms=10_000)
-    )
+    remembered, milliseconds = pick(choices, ((100_000, 10**12), (1, 10_000)))
+    return World(choices, EngineSettings(max_iterations=6, item_window=window, remember_ended=remembered, remember_ended_ms=milliseconds))
 
 
 def finish_and_compare(world: World) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def check(world: World) -> None:
     """Slots are counted right and never above the limit; every live run has a next cause."""
     session = world.session
-    assert not (session.work or session.resolved or session.over or session.touched), "the turn is not settled"
+    left = [session.work, session.resolved, session.over, session.touched]
+    assert not any(left), "the turn is not settled"
     running: dict[str, int] = {}
     known = _Causes(world)
     for run in session.state.runs.values():

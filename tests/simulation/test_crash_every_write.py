@@ -1,4 +1,4 @@
-"""Row K1 of the fault matrix: the orchestrator dies at every journal write, before the frame is durable and after it, also while it recovers."""
+"""Row K1 of the fault matrix: the orchestrator dies at every journal write, before and after it is durable, also while it recovers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.simulation.virtual_loop import run_virtual
 from tests.simulation.deployment_world import Crash, World
+from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 

@@ -1,4 +1,4 @@
-"""Duplicates, losses, reordering, refusals, crashes of orchestrator and workers, all at once and seeded: every run still ends, recorded once."""
+"""Duplicates, losses, reordering, refusals and crashes, all at once and seeded: every run still ends, and is recorded once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 from random import Random
 
 import pytest
-
-from stepmesh_orchestrator.journal.memory import MemoryJournal
 from tests.simulation.deployment_world import Crash, World
 from tests.simulation.faults import FaultyBroker, Rates
 from tests.simulation.test_crash_every_write import FLOW, expected
 from tests.simulation.virtual_loop import run_virtual
+
+from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 SEEDS = int(os.environ.get("STEPMESH_FAULT_SEEDS", "12"))
 ROWS = {

@@ -69,13 +69,14 @@ class Connection:
         self._born: datetime | None = None
         self._up = asyncio.Event()
         self._attempts = 0
-        self._closed = False
+        self._opened = self._closed = False
 
     async def connect(self) -> None:
         """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 await self.wire.connect(**self._options())
+            await self._learn_life()
         except (NatsError, OSError, TimeoutError) as problem:
             reason = self.wire.last_error or problem
             await self.wire.close()
@@ -83,7 +84,10 @@ class Connection:
                 f"no connection to {self._where()}: {reason or type(reason).__name__}",
                 hint="is nats-server up, and are url and password right?",
             ) from problem
-        await self._learn_life()
+        except BrokerError:
+            await self.wire.close()
+            raise
+        self._opened = True
         self._up.set()
 
     async def close(self) -> None:
@@ -107,9 +111,8 @@ class Connection:
     def check(self) -> None:
         """Raises `BrokerUnavailable` when there is no connection now."""
         if not self._up.is_set():
-            raise BrokerUnavailable(
-                f"no connection to {self._where()}", hint="call connect() first" if not self._closed else "it was closed"
-            )
+            self._require_open()
+            raise BrokerUnavailable(f"no connection to {self._where()} at present", hint="it comes back by itself once nats-server is up")
 
     async def join_pool(self, pool: Pool) -> None:
         """Make sure of the pool's consumer, and note in which life of the stream."""
@@ -145,6 +148,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         try:
             if not self._up.is_set():
+                self._require_open()
                 async with asyncio.timeout_at(deadline):
                     await self._up.wait()
             return await self.wire.ask(subject, data, headers, deadline - loop.time())
@@ -160,6 +164,10 @@ class Connection:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(_RETRY_S)
+
+    def _require_open(self) -> None:
+        if self._closed or not self._opened:
+            raise BrokerUnavailable("this connection is not open", hint="call connect() first, and nothing after close()")
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings

@@ -8,20 +8,24 @@ its partition can neither read nor acknowledge. It must not know what the messag
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
 from stepmesh_broker.nats.pull import StandingPull, heard
 from stepmesh_broker.nats.streams import Streams
-from stepmesh_broker.nats.wire import Wire, published
+from stepmesh_broker.nats.wire import Disconnected, Wire, published
 from stepmesh_broker.ports import InboxEntry
 from stepmesh_broker.protocol.ids import Partition, Position
 
+_log = logging.getLogger(__name__)
 READ_AHEAD = 256
 """Messages requested beyond what was fetched: there is only one reader, so nobody else waits for them."""
 _RETRY_S = 0.1
+_ACK_TIMEOUT_S = 1.0
 
 
 class NatsInbox:
@@ -36,6 +40,8 @@ class NatsInbox:
         self._unacked: deque[tuple[Position, bytes]] = deque()
         self._news = asyncio.Event()
         self._consumer = ""
+        self._born: datetime | None = None
+        self._last_ack = b""
         self._pull: StandingPull | None = None
         self._closed = False
 
@@ -45,6 +51,7 @@ class NatsInbox:
         self._unacked.clear()
         name = f"p{self._partition}-{secrets.token_hex(6)}"
         stream = await self._streams.ensure(self._streams.inbox)
+        self._born = stream.created
         if self._acked > stream.state.last_seq:
             self._acked = Position(0)  # a position of a stream that was lost
         await self._streams.open_reader(self._partition, name)
@@ -65,7 +72,8 @@ class NatsInbox:
         self._acked = max(self._acked, position)
         done: list[bytes] = []
         while self._unacked and self._unacked[0][0] <= position:
-            done.append(b"PUB %b 0\r\n\r\n" % self._unacked.popleft()[1])
+            self._last_ack = self._unacked.popleft()[1]
+            done.append(b"PUB %b 0\r\n\r\n" % self._last_ack)
         if done:
             self._wire.put(b"".join(done))
 
@@ -78,6 +86,7 @@ class NatsInbox:
         if self._pull is not None:
             self._pull.give_back()
         if self._wire.is_connected and self._consumer:
+            await self._acks_arrived()
             await self._streams.remove_consumer(self._streams.inbox, self._consumer)
 
     def disconnected(self) -> None:
@@ -104,23 +113,38 @@ class NatsInbox:
             await heard(self._news, timeout_s)
 
     async def _reopen(self) -> None:
+        """After a reconnect, or after the stream was lost."""
         try:
-            if self._consumer:
-                await self._streams.remove_consumer(self._streams.inbox, self._consumer)
+            if set(await self._streams.readers(self._partition)) - {self._consumer}:
+                raise InboxTaken.of(self._partition)
             await self.open()
         except BrokerUnavailable:
             await asyncio.sleep(_RETRY_S)
 
     async def _lost_consumer(self) -> None:
-        """Somebody removed the consumer: the next reader (then this one is over), or the whole stream is new."""
-        if await self._streams.readers(self._partition):
+        """Somebody removed the consumer: the next reader, and then this one is over; or the whole stream is new."""
+        try:
+            stream = await self._streams.find(self._streams.inbox)
+        except BrokerUnavailable:
+            await asyncio.sleep(_RETRY_S)
+            return
+        if stream is not None and stream.created == self._born:
             raise InboxTaken.of(self._partition)
         self._pull = None
+
+    async def _acks_arrived(self) -> None:
+        """A consumer that is removed forgets acknowledgements that it did not work on yet; it answers the last one after all others."""
+        if self._last_ack:
+            try:
+                await self._wire.ask(self._last_ack.decode(), b"", b"", _ACK_TIMEOUT_S)
+            except (TimeoutError, Disconnected):
+                _log.info("the last acknowledgements of partition %d may be lost; those messages come again", self._partition)
 
     def _arrived(self, reply: bytes, data: bytes) -> None:
         tokens = reply.split(b".")
         position = Position(int(tokens[5 if len(tokens) == 9 else 7]))
         if position <= self._acked:
+            self._last_ack = reply
             self._wire.put(published(reply.decode(), b""))
             return
         self._unacked.append((position, reply))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError, ServerError
+from nats.js.errors import APIError, NotFoundError
 
 from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.nats.connection import Connection
@@ -27,6 +27,7 @@ from stepmesh_broker.protocol.subjects import Subject
 HEADER_ROOM = 16 * 1024
 """Bytes of the server's `max_payload` kept free for headers, which it counts in."""
 _MAX_REASON = 1000
+_NO_MESSAGE = (10043, 10057)  # "sequence … not found" of a deleted one, "no message found" of one that never was
 _REASON = "Stepmesh-Reason"
 
 
@@ -126,9 +127,9 @@ class NatsBroker:
             return False
         try:
             return await self._streams.js.delete_msg(self._streams.dead, position)
-        except (NotFoundError, ServerError):
-            return False
         except (TimeoutError, NatsError) as problem:
+            if isinstance(problem, NotFoundError) or (isinstance(problem, APIError) and problem.err_code in _NO_MESSAGE):
+                return False
             raise as_broker_error(problem, f"dead letter {position}") from problem
 
     async def send(self, subject: Subject, data: bytes) -> None:

@@ -1,7 +1,8 @@
 """The numeric step: a file's text as a vector, and vectors as points on a map. NumPy only, nothing is fitted beforehand.
 
 A vector is a hashed bag of identifiers (the "hashing trick", Weinberger et al., ICML 2009), log-damped, brought to `DIMENSIONS`
-numbers by a fixed random projection (Achlioptas, PODS 2001). The map is the first two principal components. Deterministic.
+numbers by a fixed random projection (Achlioptas, PODS 2001). The map is exact t-SNE (van der Maaten and Hinton, JMLR 2008).
+Deterministic.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ _COMMON = frozenset(
     b"return self try while with yield True False the this that".split()
 )
 
+PERPLEXITY = 12.0
+"""Neighbours that count for a file on the map."""
+TURNS = 400
+"""Of the gradient descent."""
+
 Vector = NDArray[np.float32]
+Matrix = NDArray[np.float64]
 
 
 def embed(text: bytes) -> list[float]:
@@ -49,16 +56,59 @@ def surprise(text: bytes) -> float:
 
 
 def layout(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Two coordinates per vector, by principal components (singular value decomposition), scaled to −1 … 1; signs are fixed."""
-    if len(vectors) < 3:
+    """Two coordinates per vector within −1 … 1, alike vectors near each other: t-SNE from the principal components."""
+    if len(vectors) < 10:
         return [[0.0, 0.0] for _ in vectors]
     points = np.asarray(vectors, np.float64)
     points -= points.mean(axis=0)
     _, _, axes = np.linalg.svd(points, full_matrices=False)
-    flat: NDArray[np.float64] = points @ axes[:2].T
-    flat *= np.sign(flat[np.abs(flat).argmax(axis=0), [0, 1]])
-    widest = float(np.abs(flat).max()) or 1.0
-    return [[round(float(x), 4), round(float(y), 4)] for x, y in flat / widest]
+    start: Matrix = points @ axes[:2].T
+    start *= np.sign(start[np.abs(start).argmax(axis=0), [0, 1]])
+    flat = _spread(_affinities(points), start * (1e-2 / (start.std() or 1.0)))
+    flat -= (flat.max(axis=0) + flat.min(axis=0)) / 2
+    return [[round(float(x), 4), round(float(y), 4)] for x, y in flat / (np.abs(flat).max(axis=0) + 1e-12)]
+
+
+def _affinities(points: Matrix) -> Matrix:
+    """Symmetric neighbour probabilities; each row's width by bisection, so that its entropy is that of `PERPLEXITY` neighbours."""
+    squares = _squared_distances(points)
+    np.fill_diagonal(squares, np.inf)  # nobody is its own neighbour
+    target = float(np.log(min(PERPLEXITY, len(points) / 3)))
+    found = np.stack([_shares(distances, target) for distances in squares])
+    return np.maximum((found + found.T) / (2 * len(points)), 1e-12)
+
+
+def _shares(distances: Matrix, target: float) -> Matrix:
+    """Of one point's neighbours."""
+    nearest = distances.min()
+    shares = np.zeros_like(distances)
+    low, high, beta = 0.0, np.inf, 1.0
+    for _ in range(50):
+        weights = np.exp(-(distances - nearest) * beta)
+        shares = weights / weights.sum()
+        entropy = -(shares * np.log(shares + 1e-300)).sum()
+        low, high = (beta, high) if entropy > target else (low, beta)
+        beta = beta * 2 if high == np.inf else (low + high) / 2
+    return shares
+
+
+def _spread(affinities: Matrix, flat: Matrix) -> Matrix:
+    """Gradient descent with momentum and early exaggeration."""
+    velocity = np.zeros_like(flat)
+    for turn in range(TURNS):
+        near = 1 / (1 + _squared_distances(flat))
+        np.fill_diagonal(near, 0.0)
+        pull = (affinities * (4.0 if turn < 100 else 1.0) - near / near.sum()) * near
+        gradient = 4 * (pull.sum(axis=1)[:, None] * flat - pull @ flat)
+        velocity = (0.5 if turn < 100 else 0.8) * velocity - len(flat) / 12 * gradient
+        flat = flat + velocity
+    return flat
+
+
+def _squared_distances(points: Matrix) -> Matrix:
+    norms = (points**2).sum(axis=1)
+    squares: Matrix = norms[:, None] + norms[None, :] - 2 * points @ points.T
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def neighbours(names: Sequence[str], vectors: Sequence[Sequence[float]], count: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
-import textwrap
+import threading
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -18,6 +18,11 @@ _DECISIONS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHan
 _NESTING = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.With, ast.AsyncWith, ast.Match)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED = (*_FUNCTIONS, ast.ClassDef)
+
+
+_one_at_a_time = threading.Lock()
+"""CPython's parser counts its recursion per interpreter: in several threads at once it may raise a SystemError (cpython issue 106905).
+Warning filters are of the process, too."""
 
 
 class Span(TypedDict):
@@ -71,7 +76,7 @@ class Shape(TypedDict):
 
 def tree_of(text: bytes) -> ast.Module:
     """Raises `SyntaxError` or `ValueError`."""
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         return ast.parse(text)
 
@@ -124,8 +129,9 @@ def documentation(text: bytes) -> Documentation:
 def shape(text: bytes, span: Span) -> Shape:
     """Raises `SyntaxError` or `ValueError` when the lines of the span hold no function."""
     lines = text.decode("utf-8", "replace").splitlines(keepends=True)[span["first"] - 1 : span["last"]]
-    tree = tree_of(textwrap.dedent("".join(lines)).encode())
-    node = tree.body[0]
+    indented = lines[0][:1] in " \t"  # not dedented: strings over several lines may begin at the margin
+    body = tree_of(("if 1:\n" * indented + "".join(lines)).encode()).body
+    node = body[0].body[0] if indented and isinstance(body[0], ast.If) else body[0]
     if not isinstance(node, _FUNCTIONS):
         raise ValueError(f"lines {span['first']} to {span['last']} hold no function")
     arguments = node.args
@@ -147,7 +153,15 @@ def _decisions(nodes: Iterator[ast.AST] | list[ast.AST]) -> int:
 
 
 def _depth(node: ast.AST) -> int:
-    return max((isinstance(child, _NESTING) + _depth(child) for child in ast.iter_child_nodes(node)), default=0)
+    """Levels of blocks below the node; an `elif` is as deep as its `if`."""
+    chained = node.orelse if isinstance(node, ast.If) and len(node.orelse) == 1 else []
+    return max(
+        (
+            _depth(child) + (isinstance(child, _NESTING) and not (child in chained and isinstance(child, ast.If)))
+            for child in ast.iter_child_nodes(node)
+        ),
+        default=0,
+    )
 
 
 def _imports(nodes: list[ast.AST]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from stepmesh import ComponentError, Context, InvalidInput, Worker
 from stepmesh_cli.demo import source_code
 from stepmesh_cli.demo.ledger import VARIABLE, Ledger
-from stepmesh_cli.demo.source_code import Documentation, Outline, Shape, Size
+from stepmesh_cli.demo.source_code import Documentation, Shape, Size
 
 PACE = "STEPMESH_DEMO_PACE_MS"
 """Environment: milliseconds that every component takes longer, so that a chaos monkey finds it at work."""
@@ -50,10 +50,11 @@ cpu = demo_worker("cpu", 4)
 
 
 @cpu.component
-def parse(path: str, functions: int = 24) -> Outline:
-    """The outline of a file, with its longest functions. Fails for a file that does not parse."""
+def parse(path: str, functions: int = 24) -> dict[str, Any]:
+    """The outline of a file; its longest functions, each with the path, are the items of a map. Fails for a file that does not parse."""
     try:
-        return source_code.outline(read(path), functions)
+        found = source_code.outline(read(path), functions)
+        return {**found, "functions": [{"path": path, **span} for span in found["functions"]]}
     except (SyntaxError, ValueError) as problem:
         raise ComponentError(_what(problem)) from problem
 

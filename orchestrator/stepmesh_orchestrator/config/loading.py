@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from stepmesh_orchestrator.config.errors import ConfigInvalid
 from stepmesh_orchestrator.config.models import Config
@@ -121,20 +122,21 @@ def _invalid(problems: Iterable[tuple[Path, str]], document: Document) -> Config
 
 
 def _problems(refused: ValidationError, value: Any) -> Iterator[tuple[Path, str]]:
-    for error in refused.errors(include_url=False, include_input=False, include_context=False):
-        yield _existing(error["loc"], value), error["msg"].removeprefix("Value error, ")
+    """Each once, though a backend in the short form is checked for every role."""
+    errors = refused.errors(include_url=False, include_input=False, include_context=False)
+    found = ((_existing(error, value), error["msg"].removeprefix("Value error, ")) for error in errors)
+    return iter(dict.fromkeys(found))
 
 
-def _existing(location: tuple[str | int, ...], value: Any) -> Path:
-    """pydantic's location without the parts that are its own (the tag of a union); the last part may name an absent key."""
+def _existing(error: ErrorDetails, value: Any) -> Path:
+    """Where the error is in the text: pydantic's location without the parts that are its own, such as the tag of a union."""
     path: list[str | int] = []
-    for number, part in enumerate(location):
+    for part in error["loc"]:
         found = _member(value, part)
-        if found is None and not (number == len(location) - 1 and isinstance(value, dict)):
-            continue
-        path.append(part)
-        value = found
-    return tuple(path)
+        if found is not None:
+            path.append(part)
+            value = found
+    return (*path, error["loc"][-1]) if error["type"] == "missing" else tuple(path)
 
 
 def _member(value: Any, part: str | int) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers
-from stepmesh_orchestrator.core.state import CHILD, DONE, FETCHING, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, State
+from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, FETCHING, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,9 @@ def _cause(item: Item, step: int, phase: int, now_ms: int) -> Cause | None:
         return Cause(run.id, item.index, step, name, "fetching", "waits for the flow of its sub-run to be loaded", since)
     if phase == QUEUED:
         return Cause(run.id, item.index, step, name, "queued", f"ready, waits for a slot ({_slots(run)})", since)
+    if phase == FALLBACK and (problem := item.wait(step).last_failure) is not None:
+        needs = ", ".join(f"'{flow.steps[index].id}'" for index in default_blockers(item, flow.steps[step], problem)[:5])
+        return Cause(run.id, item.index, step, name, "fallback", f"failed ({problem.message}); its default needs {needs}", since)
     if phase == WAITING:
         needs = ", ".join(f"'{flow.steps[index].id}'" for index in blockers(item, step)[:5])
         return Cause(run.id, item.index, step, name, "waiting", f"needs {needs}", since)

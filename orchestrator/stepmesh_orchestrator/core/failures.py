@@ -11,7 +11,6 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.flow.compiled import Backoff, ErrorAction, ErrorPolicy
 from stepmesh_orchestrator.core.state import Wait
 
-
 MAX_DELAY_MS = 366 * 24 * 3_600_000
 """A year: the longest wait that a worker may wish for. Times beyond would not fit the journal's integers."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 
-_INSTANT = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
+_INSTANT = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
 def parse_instant_ms(text: str) -> int:
@@ -14,9 +14,9 @@ def parse_instant_ms(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is not a time; write it like 2026-11-21T19:40:03Z or 2026-11-21T20:40:03+01:00")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    in_range = 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60
+    fraction, sign, offset_hours, offset_minutes = found[7] or "", found[8], int(found[9] or 0), int(found[10] or 0)
+    in_range = 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60 and offset_hours < 24 and offset_minutes < 60
     if not (in_range and year and 1 <= day <= calendar.monthrange(year, month)[1]):
         raise ValueError(f"{text!r} is not a time: a field is out of range")
-    fraction, zone = found[7] or "", found[8]
-    offset = 0 if zone in "Zz" else (int(zone[1:3]) * 60 + int(zone[4:6])) * (1 if zone[0] == "+" else -1)
+    offset = (offset_hours * 60 + offset_minutes) * (-1 if sign == "-" else 1)
     return (calendar.timegm((year, month, day, hour, minute, second)) - offset * 60) * 1000 + int(fraction.ljust(3, "0")[:3])

@@ -183,10 +183,28 @@ async def test_several_items_give_a_list_and_the_first_failure_is_raised(client,
     assert caught.value.code == "SM-5101"
 
 
+async def test_a_cancelled_run_has_no_result(client, api, info):
+    api.answers[messages.GetRun] = lambda request: info(request.run, "cancelled", [None, None])
+    api.answers[messages.GetItems] = lambda request: messages.Items(info("r1", "cancelled", [{"outcome": "success", "result": 1}]).results)
+    with pytest.raises(RunFailed) as caught:
+        await client.handle("r1").result()
+    assert (caught.value.item, caught.value.error_code) == (1, "CANCELLED")
+
+
+async def test_a_wait_without_patience_still_lets_others_work(broker, api, info):
+    client = Client(broker, patience_s=0.0)
+    await api.be_away()
+    job = asyncio.create_task(client.handle("r1").wait())
+    await asyncio.sleep(30)
+    api.answers[messages.GetRun] = lambda request: info("r1")
+    await api.open()
+    assert (await job).summary.status == "completed"
+
+
 async def test_items_are_paged(client, api):
     def get_items(request):
         last = min(request.first + request.limit, 2500)
-        return messages.Items([messages.ItemResult(n, "completed", b"{}", 1) for n in range(request.first, last)])
+        return messages.Items([messages.ItemResult(n, "completed", b"{}", 1) for n in range(request.first, last)], more=last < 2500)
 
     api.answers[messages.GetItems] = get_items
     assert [item.item async for item in client.handle("r1").items()] == list(range(2500))

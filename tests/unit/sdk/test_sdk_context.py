@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 import pytest
 
-from stepmesh import ErrorCode, Flow, Value, Worker, current_context
+from stepmesh import ErrorCode, Flow, Value, WaitTimeout, Worker, current_context
 from stepmesh.compat import StepflowContext, StepflowValueError
 from stepmesh.errors import NoContext
 from stepmesh_broker.protocol.api import BlobData, BlobStored, FlowStored, GetBlob, GetRun, PutBlob, StoreFlow
@@ -183,6 +183,43 @@ async def test_a_wait_outlives_an_orchestrator_that_is_away(shard, api, info, or
         return (await handle.wait()).summary.status
 
     assert await outputs(running, shard, worker, task("/parent")) == ["completed"]
+
+
+async def test_a_wait_that_times_out_takes_its_slot_again(shard, api, info, running, task):
+    worker = Worker("cpu", concurrency=1)
+    now, most = 0, 0
+
+    async def get_run(request):
+        await asyncio.sleep(request.wait_ms / 1000)
+        return info(request.run, "running")
+
+    api.answers[GetRun] = get_run
+
+    @worker.component
+    async def parent(context):
+        nonlocal now, most
+        await asyncio.sleep(0.1)
+        with pytest.raises(WaitTimeout):
+            await context.get_run("r1", wait=True, timeout=2)
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(1)
+        now -= 1
+
+    await outputs(running, shard, worker, *[task("/parent", step=n) for n in range(4)])
+    assert most == 1
+
+
+async def test_a_cancelled_sub_run_is_a_failure(shard, api, info, running, task):
+    worker = Worker("cpu")
+    api.answers[GetRun] = lambda request: info(request.run, "cancelled")
+
+    @worker.component
+    async def parent(context):
+        await context.evaluate_flow_by_id(FLOW, 1)
+
+    (failed,) = await outputs(running, shard, worker, task("/parent"))
+    assert "CANCELLED" in failed.message
 
 
 async def test_a_failed_sub_run_fails_the_component_unless_it_is_caught(shard, orchestrator, running, task):

@@ -143,6 +143,17 @@ async def test_a_redelivered_frame_is_claimed(shard, running, task, log, worker)
     assert log.started == ["s2"]
 
 
+async def test_a_copy_of_what_runs_here_is_dropped_without_asking(shard, running, task, log, worker):
+    async with running(worker):
+        await shard.send(task("/work", 0.9, step=1))
+        await shard.send(task("/work", 0.9, step=1, dispatch=2, claim_first=True))
+        await shard.until_results(1)
+        assert await shard.no_result(10)
+    assert log.started == ["s1"]
+    assert not shard.claims
+    assert await shard.frames_left() == 0
+
+
 async def test_an_exclusive_worker_claims_everything_and_no_more_than_it_can_start(shard, running, task, log):
     async with running(_worker(log, exclusive=True, concurrency=2)):
         await shard.send(*[task("/work", 0.5, step=n) for n in range(5)])

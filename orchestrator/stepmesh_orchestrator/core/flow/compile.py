@@ -71,6 +71,10 @@ def _compile(value: Any, text: bytes, findings: Findings, limits: Limits) -> Com
     if not isinstance(value, dict):
         findings.add(Code.TYPE, (), "a flow must be an object", "write {steps: […], output: …}")
         return None
+    if len(text) > limits.document_bytes:
+        message = f"{len(text):,} bytes of compact JSON, more than {limits.document_bytes:,}"
+        findings.add(Code.LIMIT, (), message, "split the flow, or store the data as a blob")
+        return None
     fields = Fields(value, (), findings, "the flow")
     fields.only(FLOW_KEYS, "a flow")
     _check_labels(fields)

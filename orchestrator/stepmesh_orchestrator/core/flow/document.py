@@ -136,7 +136,7 @@ def _walk(value: Any, builder: TreeBuilder, here: list[str | int], limits: Limit
             here.pop()
         builder.close()
     else:
-        builder.scalar(_leaf(value, limits), 0, None, len(value) if isinstance(value, str) else 8)
+        builder.scalar(_leaf(value, limits), 0)
 
 
 def _key(name: Any) -> str:

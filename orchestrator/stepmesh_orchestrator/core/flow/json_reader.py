@@ -13,7 +13,7 @@ from stepmesh_orchestrator.core.flow.yaml_reader import finite, integer
 _TOKEN = re.compile(
     r"""[ \t\n\r]*(?:
       ([\[\]{},:])
-    | ("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")
+    | ("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")
     | (-?(?:0|[1-9][0-9]*)(?![0-9.eE]))
     | (-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)
     | (true|false|null)(?![A-Za-z0-9_])
@@ -67,13 +67,13 @@ class _Reader:
 
     def _scalar(self, kind: int, token: str, at: int) -> None:
         if kind == 2:
-            self.builder.scalar(self._string(token, at), at, None, len(token) - 2)
+            self.builder.scalar(self._string(token, at), at)
         elif kind == 3:
-            self.builder.scalar(integer(token, at, self._limits), at, None, len(token))
+            self.builder.scalar(integer(token, at, self._limits), at)
         elif kind == 4:
-            self.builder.scalar(finite(token, at), at, None, len(token))
+            self.builder.scalar(finite(token, at), at)
         else:
-            self.builder.scalar(_CONSTANTS[token], at, None, len(token))
+            self.builder.scalar(_CONSTANTS[token], at)
 
     def _punctuation(self, token: str, at: int) -> None:
         expect = self._expect

@@ -16,8 +16,8 @@ PAYLOAD_DEPTH = 200
 class Limits:
     """Upper bounds, inclusive: a document at a bound is accepted, one above is refused."""
 
-    document_bytes: int = 8 * 1024 * 1024  # text as given, UTF-8
-    expanded_characters: int = 16 * 1024 * 1024  # of strings and keys after aliases are expanded
+    document_bytes: int = 8 * 1024 * 1024  # of the text as given, and of the compact JSON that is stored
+    expanded_characters: int = 16 * 1024 * 1024  # of scalars and keys after aliases are expanded
     nodes: int = 1_000_000  # values and keys after aliases are expanded
     depth: int = 100  # lists and objects inside each other
     integer_digits: int = 4_300  # Python's own limit for int ⇄ text

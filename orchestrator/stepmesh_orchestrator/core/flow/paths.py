@@ -19,8 +19,8 @@ Path = tuple[str | int, ...]
 _NAME = re.compile(r"""[^\s.\[\]*?(),'"\\\x00-\x1f\x7f]+""")
 _PLAIN = re.compile(r"[\w$@-]+")  # printed without quotes; more than that is read without them
 _INDEX = re.compile(r"\[\s*([0-9]{1,18})\s*\]")
-_DOUBLE = re.compile(r'\[\s*("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")\s*\]')
-_SINGLE = re.compile(r"\[\s*'((?:[^'\\\x00-\x1f]|\\.)*)'\s*\]")
+_DOUBLE = re.compile(r'\[\s*("(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")\s*\]')
+_SINGLE = re.compile(r"\[\s*'((?:[^'\\\x00-\x1f]++|\\.)*+)'\s*\]")
 
 
 class PathError(ValueError):

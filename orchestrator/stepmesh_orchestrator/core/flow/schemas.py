@@ -38,19 +38,14 @@ class Validator:
             plain = loads(value)
             if self._compiled.is_valid(plain):
                 return []
-            errors = list(self._errors(plain, len(value)))
+            if len(value) > _LISTED_BELOW:
+                self._compiled.validate(plain)
+            errors = list(self._compiled.iter_errors(plain))[:MAX_VIOLATIONS]
+        except jsonschema_rs.ValidationError as first:
+            errors = [first]
         except ValueError as problem:
             return [f"$: {_cut(str(problem))}"]
         return [f"{paths.show(tuple(error.instance_path))}: {_cut(error.message)}" for error in errors]
-
-    def _errors(self, plain: Any, size: int) -> list[jsonschema_rs.ValidationError]:
-        if size <= _LISTED_BELOW:
-            return list(self._compiled.iter_errors(plain))[:MAX_VIOLATIONS]
-        try:
-            self._compiled.validate(plain)
-        except jsonschema_rs.ValidationError as first:
-            return [first]
-        return []
 
 
 def _cut(message: str) -> str:
@@ -72,12 +67,12 @@ def compile_schema(schema: Any, path: Path, findings: Findings, *, secret: bool 
         schema = {**schema, "$defs": {**defs, **_object(schema.get("$defs"))}}
     try:
         return Validator(schema, secret=secret)
-    except jsonschema_rs.ValidationError as problem:
-        where = (*path, *problem.instance_path)
-        findings.add(Code.SCHEMA, where, f"not a JSON Schema: {_cut(problem.message)}", "see JSON Schema, Draft 2020-12")
-    except ValueError as problem:
-        findings.add(Code.SCHEMA, path, f"not a JSON Schema: {_cut(str(problem))}")
-    return None
+    except ValueError as problem:  # jsonschema_rs.ValidationError is one, with its place
+        where = (*path, *getattr(problem, "instance_path", ()))
+        findings.add(
+            Code.SCHEMA, where, f"not a JSON Schema: {_cut(getattr(problem, 'message', str(problem)))}", "see JSON Schema, Draft 2020-12"
+        )
+        return None
 
 
 def _remote_reference(schema: Any, path: Path) -> Path | None:

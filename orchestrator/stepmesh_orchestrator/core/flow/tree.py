@@ -66,16 +66,18 @@ class TreeBuilder:
         """True when the next scalar names a member."""
         return bool(self._open) and isinstance(self._open[-1].value, dict) and self._open[-1].key is None
 
-    def scalar(self, value: Any, offset: int, anchor: str | None = None, size: int = 0) -> None:
-        """A string, number, bool or null; `size` is its length in characters."""
-        self._attach(value, offset, offset, _Cost(1, size), anchor)
+    def scalar(self, value: Any, offset: int, anchor: str | None = None) -> None:
+        """A string, number, bool or null."""
+        self._attach(value, offset, offset, _Cost(1, _length(value)), anchor)
 
-    def key(self, name: str, offset: int) -> None:
+    def key(self, name: str, offset: int, anchor: str | None = None) -> None:
         """The name of the next member."""
         top = self._open[-1]
         if name in top.value:
             shown = name if len(name) <= 60 else name[:60] + "…"
             raise Unreadable(Code.DUPLICATE_KEY, f"the key `{shown}` stands twice in one object", offset, "keep one of the two")
+        if anchor is not None:
+            self._anchors[anchor] = (name, offset, _Cost(1, len(name)))
         top.key, top.key_offset = name, offset
         self._count(_Cost(1, len(name)), offset)
         top.cost.nodes += 1
@@ -146,6 +148,13 @@ class TreeBuilder:
 
     def _too_much(self, what: str, offset: int) -> None:
         raise Unreadable(Code.LIMIT, what, offset, "split the flow, or store the data as a blob")
+
+
+def _length(value: Any) -> int:
+    """About the length of a scalar in JSON, worked out from the value: a document weighs the same from YAML, JSON and memory."""
+    if isinstance(value, str):
+        return len(value)
+    return value.bit_length() // 3 if isinstance(value, int) else 4
 
 
 def offset_of(marks: Mark, path: Path) -> int:

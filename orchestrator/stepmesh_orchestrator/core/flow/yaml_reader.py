@@ -36,19 +36,16 @@ def read_yaml(text: str, limits: Limits) -> TreeBuilder:
     builder = TreeBuilder(limits)
     try:
         _build(text, builder, limits)
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        what = ", ".join(part for part in (problem.context, problem.problem) if part)
-        raise Unreadable(Code.SYNTAX, f"not YAML: {what}", mark.index if mark else 0, _advice(text, mark)) from problem
     except yaml.YAMLError as problem:
-        raise Unreadable(Code.SYNTAX, f"not YAML: {problem}", 0) from problem
+        mark = getattr(problem, "problem_mark", None)
+        what = ", ".join(filter(None, (getattr(problem, "context", None), getattr(problem, "problem", None) or str(problem))))
+        offset = mark.index if mark else 0
+        raise Unreadable(Code.SYNTAX, f"not YAML: {what}", offset, _advice(text, offset)) from problem
     return builder
 
 
-def _advice(text: str, mark: Any) -> str:
-    if mark is None:
-        return ""
-    line = text[text.rfind("\n", 0, mark.index) + 1 :].split("\n", 1)[0]
+def _advice(text: str, offset: int) -> str:
+    line = text[text.rfind("\n", 0, offset) + 1 :].split("\n", 1)[0]
     return "indent with spaces, not tabs" if "\t" in line[: len(line) - len(line.lstrip())] else "check indentation, colons and quotes"
 
 
@@ -92,13 +89,13 @@ def _scalar(event: Any, builder: TreeBuilder, limits: Limits) -> None:
         _refuse_tag(event)
     value = _resolved(text, offset, limits) if plain and event.tag is None else text
     if not builder.wants_key:
-        builder.scalar(value, offset, event.anchor, len(text))
+        builder.scalar(value, offset, event.anchor)
     elif plain and text == "<<":
         raise Unreadable(Code.YAML_FEATURE, "merge keys (`<<`) are not part of YAML 1.2", offset, "write the members out")
     elif not isinstance(value, str):
         raise Unreadable(Code.KEY_TYPE, f"the key {text or 'null'} is not a string", offset, f'write it as "{text}"')
     else:
-        builder.key(value, offset)
+        builder.key(value, offset, event.anchor)
 
 
 def _refuse_tag(event: Any) -> None:

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.events import StepRetrying, Turn, decode_turn, encode_turn
 from stepmesh_orchestrator.core.failures import MAX_DELAY_MS, Budget, delay_ms, error_json, flow_result, retry_budget
 from stepmesh_orchestrator.core.flow.compiled import Backoff, ErrorAction, ErrorPolicy
 from stepmesh_orchestrator.core.state import Wait
-from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
 TRANSPORT = [ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT]
 COMPONENT = [ErrorCode.COMPONENT_FAILED, ErrorCode.RESOURCE_UNAVAILABLE]

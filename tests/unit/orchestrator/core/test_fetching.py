@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
+
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import ResolveFlow
 from stepmesh_orchestrator.core.effects import NeedFlow
 from stepmesh_orchestrator.core.state import FETCHING
-from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
 
 BODY = flow([step("w")], ref("w"))
 NO_FLOW = Failure(ErrorCode.INVALID_INPUT, "there is no such flow")

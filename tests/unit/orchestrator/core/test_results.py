@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.core.engine import ROOT, Engine, flow, js, kinds, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result, TaskRef
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
 from stepmesh_orchestrator.core.decide.results import checked_json
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
-from tests.unit.orchestrator.core.engine import ROOT, Engine, flow, js, kinds, ref, step
 
 ONE = flow([step("a")], ref("a"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -128,7 +129,7 @@ steps:
 output: {x: {$step: a}, y: {$literal: {$step: c}}}
 """
     )
-    assert flow.dependents == ((1, 2, 4), (2,), (), ())
+    assert flow.dependents == ((1, 2, 4), (2, 3), (), ())
 
 
 def test_the_id_is_that_of_the_compact_document_in_source_order() -> None:
@@ -310,6 +311,39 @@ def test_the_number_of_steps() -> None:
     assert [(item.code, item.path) for item in diagnostics.items] == [("SM-2007", "$.steps")]
 
 
+def test_the_size_of_what_is_stored() -> None:
+    text = "name: n\ndescription: d\nmetadata: {a: &a xxxxxxxxxxxxxxxxxxxx, b: *a, c: *a}"
+    document = dumps(load(text).value)
+    limits = replace(LIMITS, document_bytes=len(document))
+    assert len(text) < len(document)
+    assert compile_flow(load(text), limits=limits)[0] is not None
+    assert compile_stored(document, limits=limits).document == document
+    limits = replace(LIMITS, document_bytes=len(document) - 1)
+    flow, diagnostics = compile_flow(load(text), limits=limits)
+    assert flow is None
+    assert [item.code for item in diagnostics.items] == ["SM-2007"]
+    with pytest.raises(FlowInvalid, match="compact JSON"):
+        compile_stored(document, limits=limits)
+
+
+def accepted(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except FlowInvalid:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("leaf", ["x", "12345678", "1.5", "true", "null", "[]", "{k: v}"])
+def test_what_loads_at_a_limit_also_compiles_from_the_store(leaf: str) -> None:
+    text = f"name: n\ndescription: d\nmetadata: {{l: [{', '.join([leaf] * 20)}]}}"
+    for limits in [replace(LIMITS, nodes=nodes) for nodes in range(20, 100)] + [
+        replace(LIMITS, expanded_characters=size) for size in range(20, 220)
+    ]:
+        document = dumps(load(text).value)
+        assert accepted(lambda: load(text, limits=limits)) is accepted(lambda: compile_stored(document, limits=limits))  # noqa: B023
+
+
 def test_ten_thousand_steps_compile_and_one_more_does_not() -> None:
     flow, _ = compile_flow(load(json.dumps(chain(10_000))))
     assert flow is not None
@@ -341,7 +375,7 @@ def test_the_usual_complexity_limit_refuses_a_flow_that_would_stall_its_shard() 
 
 
 def test_a_document_with_very_many_mistakes_stays_small_and_keeps_its_errors() -> None:
-    steps = [{"id": f"s{n}", "component": "/p/c", "inptu": 1} for n in range(5_000)]
+    steps: list[dict[str, Any]] = [{"id": f"s{n}", "component": "/p/c", "inptu": 1} for n in range(5_000)]
     steps.append({"id": "s0", "component": "x", "input": {"$step": "nobody"}})
     flow, diagnostics = compile_flow({"name": "n", "description": "d", "steps": steps})
     assert flow is None
@@ -350,6 +384,12 @@ def test_a_document_with_very_many_mistakes_stays_small_and_keeps_its_errors() -
     steps = [{"id": f"step-number-{n}", "component": "/p/c", "input": {"$step": f"stpe-number-{n}"}} for n in range(5_000)]
     _, diagnostics = compile_flow({"name": "n", "description": "d", "steps": steps})
     assert len(diagnostics.items) == MAX_PER_LEVEL
+
+
+def test_a_crowded_list_is_not_filled_with_guesses() -> None:
+    _, diagnostics = compile_flow({"name": "n", "description": "d", "output": [{"$stpe": n} for n in range(10_000)]})
+    assert 50 <= len(diagnostics.items) <= MAX_PER_LEVEL
+    assert all(item.code == "SM-2026" for item in diagnostics.items)
 
 
 def test_a_megabyte_expression_compiles() -> None:

@@ -84,6 +84,7 @@ def test_anchors_and_aliases() -> None:
     document = load("base: &b {retries: 3}\nname: &n x\nuse: [*b, *b, *n]\nagain: &b 5\nlast: *b")
     assert document.value["use"] == [{"retries": 3}, {"retries": 3}, "x"]
     assert document.value["last"] == 5
+    assert load("&k name: 1\nuse: *k").value == {"name": 1, "use": "name"}
 
 
 def test_an_empty_document_is_null() -> None:

@@ -1,0 +1,1 @@
+"""The project's own benchmark: what the speed budget is measured with."""
