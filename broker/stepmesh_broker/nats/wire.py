@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.errors import Error
+from nats.errors import ConnectionReconnectingError, Error
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,9 @@ class Wire(Client):
         for future in answers.values():
             if not future.done():
                 future.set_exception(Disconnected())
+        for request in list(self._resp_map.values()):  # nats-py's own, which would wait for their timeout
+            if not request.done():
+                request.set_exception(ConnectionReconnectingError())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         on_message = self._direct.get(sid)
