@@ -78,17 +78,9 @@ class Connection:
     async def connect(self) -> None:
         """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
         try:
-            async with asyncio.timeout(self.settings.connect_timeout_s):
-                await self.wire.connect(**self._options())
+            await self._dial()
             await self._learn_life()
-        except (NatsError, OSError, TimeoutError) as problem:
-            reason = self.wire.last_error or problem
-            await self.wire.close()
-            raise BrokerUnavailable(
-                f"no connection to {self._where()}: {reason or type(reason).__name__}",
-                hint="is nats-server up, and are url and password right?",
-            ) from problem
-        except BrokerError:
+        except BaseException:
             await self.wire.close()
             raise
         self._opened = True
@@ -167,6 +159,24 @@ class Connection:
             return None
         except TimeoutError as problem:
             raise BrokerUnavailable(f"no answer on {subject} in time from {self._where()}", hint="is nats-server up?") from problem
+
+    async def _dial(self) -> None:
+        """nats-py tries for ever and swallows a cancellation in places, so a limit on its attempts is what ends it."""
+        dialling = asyncio.get_running_loop().create_task(self.wire.connect(**self._options()))
+        try:
+            await asyncio.wait([dialling], timeout=self.settings.connect_timeout_s)
+            reason = self.wire.last_error
+        finally:
+            if not dialling.done():
+                self.wire.options["max_reconnect_attempts"] = 1
+                dialling.cancel()
+                await asyncio.wait([dialling])
+        problem = None if dialling.cancelled() else dialling.exception()
+        if dialling.cancelled() or problem is not None:
+            raise BrokerUnavailable(
+                f"no connection to {self._where()}: {reason or problem or 'no answer'}",
+                hint="is nats-server up, and are url and password right?",
+            ) from problem
 
     async def _wait_up(self, deadline: float) -> None:
         if self._up.is_set():
