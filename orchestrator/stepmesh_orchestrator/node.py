@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 from stepmesh_broker.errors import MalformedMessage
@@ -57,6 +57,7 @@ class Node:
         """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`."""
         broker, namespace = self.ports.broker, self.settings.namespace
         self._served.append(await broker.listen(subjects.presence(namespace), self._hear))
+        engine = replace(self.settings.engine, secrets_may_rest=self.ports.journal.durability == "process")
         for number in range(self.settings.partitions):
             partition = Partition(number)
             service = PartitionService(
@@ -65,9 +66,10 @@ class Node:
                 partition,
                 self.settings.owner,
                 self._router,
-                self.settings.engine,
+                engine,
                 self.flows,
                 self.presence,
+                self.settings.partitions,
                 self._fail,
             )
             await service.start()

@@ -76,6 +76,7 @@ class Connection:
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 await self.wire.connect(**self._options())
+            await self._learn_life()
         except (NatsError, OSError, TimeoutError) as problem:
             reason = self.wire.last_error or problem
             await self.wire.close()
@@ -83,7 +84,9 @@ class Connection:
                 f"no connection to {self._where()}: {reason or type(reason).__name__}",
                 hint="is nats-server up, and are url and password right?",
             ) from problem
-        await self._learn_life()
+        except BrokerError:
+            await self.wire.close()
+            raise
         self._opened = True
         self._up.set()
 

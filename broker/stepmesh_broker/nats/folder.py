@@ -67,6 +67,7 @@ class NatsFolder:
         """Give the folder up. Idempotent."""
         if self._lock is not None:
             self._endpoint.unlink(missing_ok=True)
+            self._pid_file.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 

@@ -144,6 +144,7 @@ class NatsInbox:
         tokens = reply.split(b".")
         position = Position(int(tokens[5 if len(tokens) == 9 else 7]))
         if position <= self._acked:
+            self._last_ack = reply
             self._wire.put(published(reply.decode(), b""))
             return
         self._unacked.append((position, reply))

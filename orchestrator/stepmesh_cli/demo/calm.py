@@ -24,14 +24,14 @@ FUNCTIONS = 24
 async def play(stage: Stage, quiet: bool = False) -> dict[str, Any]:
     """Run it; tells what it does on stderr. Returns `{report, files, failed, seconds, executions, retries, trace, …}`. Raises
     `StepmeshError`."""
-    tell = (lambda line: None) if quiet else say
+    tell = _unheard if quiet else say
     began = time.monotonic()
     settings = DeploymentSettings(
         broker="embedded",
         journal="sqlite",
         data_dir=stage.data,
         processes=stage.worker_processes(),
-        say=lambda line: None if quiet else None,
+        say=_unheard,
     )
     async with Deployment(settings) as deployment:
         tell(f"up in {time.monotonic() - began:.1f} s: embedded NATS, SQLite journal, 2 cpu workers and 1 accel worker in {stage.data}")
@@ -59,3 +59,7 @@ async def play(stage: Stage, quiet: bool = False) -> dict[str, Any]:
         "module": stage.files[item].module,
         "trace": waterfall(history, done, handle.id, item),
     }
+
+
+def _unheard(_: str) -> None:
+    """For lines that nobody wants."""

@@ -23,7 +23,7 @@ INK, FAINT, GRID = "#1f2a37", "#6b7785", "#e6e9ee"
 OTHER = "#c3cad3"
 PALETTE = ("#2f6fde", "#e4702e", "#1f9d7a", "#b4459b", "#d9a400", "#7a5cd6", "#d2405c", "#3aa5c9")
 POOLS = {"cpu": "#2f6fde", "accel": "#e4702e", "builtin": "#1f9d7a"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stepmesh",
     "font.family": "sans-serif",
@@ -64,8 +64,8 @@ def size_and_complexity(files: Sequence[Mapping[str, Any]], paint: Mapping[str, 
     axes.set_ylabel("complexity of the file")
     for index in _standouts(xs, ys):
         axes.annotate(
-            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
-            path_effects=_halo(),
+            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center",
+            fontsize=9, path_effects=_halo(),
         )  # fmt: skip
     return _svg(figure)
 

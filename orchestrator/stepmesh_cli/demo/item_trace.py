@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_cli.demo.history import History
 from stepmesh_cli.demo.ledger import Execution
-from stepmesh_orchestrator.core.events import ItemEnded, StepDispatched, StepRetrying
+from stepmesh_orchestrator.core.events import RunCreated, RunEnded, StepDispatched, StepRetrying
 
+LABEL = 24
+"""Characters of the names."""
 WIDTH = 56
 """Characters of the time axis."""
 SUB_ITEMS = 6
 """Rows of a sub-run; the rest is one line."""
 WAITING, WORKING = "·", "█"
+_KINDS = (RunCreated, StepDispatched, RunEnded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,15 @@ def waterfall(history: History, executions: Sequence[Execution], root: RunId, it
     if not rows:
         return [f"item {item}: nothing ran"]
     first = min(row.dispatched_us for row in rows)
-    last = max(row.end_us for row in rows)
-    ended = next(
-        (e.at_ms * 1000 for e in history.entries if isinstance(e.event, ItemEnded) and (e.event.run, e.event.item) == (root, item)), last
-    )
-    span = max(last - first, 1)
-    shown, hidden = rows, 0
-    if len(rows) > SUB_ITEMS + 12:
-        own = [row for row in rows if not row.label.startswith(" ")]
-        sub = [row for row in rows if row.label.startswith(" ")]
-        shown, hidden = [*own, *sub[:SUB_ITEMS]], len(sub) - SUB_ITEMS
-    lines = [_line(row, first, span) for row in shown]
-    if hidden > 0:
-        lines.append(f"  … {hidden} more functions")
-    axis = f"  {'':<24} 0{'ms'.rjust(WIDTH - len(str(span // 1000)))} {span // 1000}"
-    lines.append(axis)
-    lines.append(
-        f"  {WAITING} journaled and waiting   {WORKING} the component's code   item ended {max(0, ended - first) // 1000} ms after its first dispatch"
-    )
+    span = max(1, max(row.end_us for row in rows) - first)
+    below = [row for row in rows if row.label.startswith(" ")]
+    hidden = below[SUB_ITEMS:] if len(below) > SUB_ITEMS + 2 else []
+    lines = [_line(row, first, span) for row in rows if row not in hidden]
+    if hidden:
+        lines.append(f"    … and {len(hidden)} more like it")
+    scale = f"{span / 1000:.0f} ms"
+    lines.append(f"  {'':<{LABEL}} 0{scale:>{WIDTH}}")
+    lines.append(f"  {WAITING} journaled, waits for a slot or a worker   {WORKING} the component's code")
     return lines
 
 
@@ -83,7 +77,21 @@ def _rows(history: History, executions: Sequence[Execution], root: RunId, item: 
             label = f"  {one.step}[{one.item}]{again}" if below else f"{one.step}{again}"
             end_us = one.end_us or one.start_us
             rows.append(Row(label, f"{one.pool} {one.pid}", min(at_us, one.start_us), one.start_us, end_us))
-    return sorted(rows, key=lambda row: (row.dispatched_us, row.start_us))
+    return sorted([*rows, *_maps(history, root, item)], key=lambda row: (row.dispatched_us, row.label.startswith(" "), row.start_us))
+
+
+def _maps(history: History, root: RunId, item: int) -> list[Row]:
+    """The item's sub-runs: created, their first task dispatched, ended."""
+    rows: list[Row] = []
+    for run, created in history.created.items():
+        if created.parent is None or (created.parent.run, created.parent.item) != (root, item):
+            continue
+        times = {kind: [e.at_ms * 1000 for e in history.entries if e.event.run == run and isinstance(e.event, kind)] for kind in _KINDS}
+        began = times[RunCreated][0]
+        dispatched = min(times[StepDispatched], default=began)
+        label = f"{history.step_id(root, created.parent.step)} ({created.parent.kind} of {len(created.inputs)})"
+        rows.append(Row(label, "", began, dispatched, max(times[RunEnded], default=dispatched)))
+    return rows
 
 
 def _line(row: Row, first: int, span: int) -> str:
@@ -91,4 +99,4 @@ def _line(row: Row, first: int, span: int) -> str:
     end = max(end, start + 1)
     bar = " " * wait + WAITING * (start - wait) + WORKING * (end - start)
     took = (row.end_us - row.start_us) / 1000
-    return f"  {row.label:<24} {bar:<{WIDTH + 1}} {took:7.1f} ms  {row.where}"
+    return f"  {row.label:<{LABEL}} {bar:<{WIDTH + 1}} {took:7.1f} ms  {row.where}"

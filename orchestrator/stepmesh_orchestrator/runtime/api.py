@@ -15,6 +15,7 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.codec import decode_api_request, encode
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, content_id
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics, FlowInvalid
@@ -33,6 +34,7 @@ from stepmesh_orchestrator.runtime.shard import Shard
 MAX_WAIT_MS = 60_000
 """A long poll is answered after this time at the latest; clients ask again."""
 PAGE = 1_000
+_BUILTIN = Pool("builtin")
 
 
 class Api:
@@ -205,7 +207,7 @@ class Api:
 
     async def _list_components(self, request: api.ListComponents) -> api.ApiAnswer:
         self._presence.forget_silent()
-        found: list[api.ComponentEntry] = []
+        found = [api.ComponentEntry(self._component_path(_BUILTIN, one.path), _BUILTIN, one, 1) for one in core_components()]
         for pool, components in self._presence.offered().items():
             for path, component in components.items():
                 name = Pool(pool)

@@ -47,10 +47,10 @@ class Projector:
             self._wake.set()
 
     async def reached(self, sequence: int) -> None:
-        """Until the rows of every turn up to `sequence` are stored, or the store cannot be written."""
+        """Until the rows of every turn up to `sequence`, which were put before, are stored; or the store cannot be written."""
         try:
             async with asyncio.timeout(STALE_AFTER_S if self._behind else None) as limit, self._moved:
-                while self.sequence < sequence and self._queue:
+                while self._queue and self._queue[0][0] <= sequence:
                     await self._moved.wait()
                     if self._behind and limit.when() is None:
                         limit.reschedule(asyncio.get_running_loop().time() + STALE_AFTER_S)

@@ -103,7 +103,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
     key = None if run.run_key is None else f"{run.namespace}/{run.run_key}"
     if run.id == tree.root or key is not None:
         state.finished[run.id] = (at_ms, event.status, key)
-    if run.id != tree.root:
+    if run.parent is not None and run.parent.kind == "worker":
         tree.ended[run.id] = event.status
     if run.parent is not None:
         owner = state.runs.get(run.parent.run)
@@ -112,6 +112,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
         if owner is not None and run.parent.kind == "worker" and run.parent.item in owner.items:
             steps.sub_run_ended(owner.items[run.parent.item], run.parent.step)
     if not tree.live:
+        tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]
 
 
