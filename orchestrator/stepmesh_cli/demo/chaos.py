@@ -25,7 +25,7 @@ from stepmesh_cli.demo.examine import examine, history_of
 from stepmesh_cli.demo.kills import Kill, plan
 from stepmesh_cli.demo.ledger import LedgerWatch, executions, read_lines
 from stepmesh_cli.demo.stage import Stage
-from stepmesh_cli.demo.timings import facts
+from stepmesh_cli.demo.timings import Mark, facts
 
 FILES = 200
 """Size of the batch, when nobody says."""
@@ -40,12 +40,13 @@ _DEFINITION = re.compile(rb"^[ \t]*(?:async )?def ", re.MULTILINE)
 
 
 class Killed(NamedTuple):
-    """`after_s`: since the run was submitted; `executions`: component executions that had begun."""
+    """`after_s`: since the run was submitted; `executions`: component executions that had begun; `at_us`: wall clock, µs since 1970."""
 
     target: str
     pids: tuple[int, ...]
     after_s: float
     executions: int
+    at_us: int
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ async def _rage(kills: tuple[Kill, ...], expected: int, stage: Stage, cast: Cast
             await asyncio.sleep(_POLL_S)
             watch.look()
             victims = cast.strike(kill, watch.busy) if watch.begun >= kill.at * expected else []
-        killed = Killed(kill.target, tuple(victims), round(time.monotonic() - began, 2), watch.begun)
+        killed = Killed(kill.target, tuple(victims), round(time.monotonic() - began, 2), watch.begun, time.time_ns() // 1000)
         outcome.kills.append(killed)
         tell(f"  kill -9 {killed.target:<12} after {killed.after_s:4.1f} s and {killed.executions} executions: {_listed(victims)}")
 
@@ -140,7 +141,8 @@ async def _reduce(stage: Stage, client: Client, outcome: Outcome) -> str:
     kinds = ", ".join(kill.target for kill in outcome.kills)
     note = f"{len(outcome.kills)} times kill -9: {kinds}. “measure” also fails on purpose now and then."
     done = executions(read_lines(stage.ledger))
-    run = {**facts(await history_of(stage), done, RunId(outcome.run)), "about": stage.about(note)}
+    marks = [Mark(kill.at_us, f"kill -9 {kill.target}") for kill in outcome.kills]
+    run = {**facts(await history_of(stage), done, RunId(outcome.run), marks), "about": stage.about(note)}
     written = await survey.reduce(client, found, run, stage.report, f"chaos-reduce-{stage.seed}", PATIENCE_S)
     return str(written["path"])
 

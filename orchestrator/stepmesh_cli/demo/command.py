@@ -79,8 +79,7 @@ def _calm(stage: Stage, as_json: bool) -> int:
 def _tell_calm(outcome: dict[str, Any]) -> None:
     say("")
     say(f"trace of item {outcome['item']}, {outcome['module']}:")
-    for line in outcome["trace"]:
-        say(line)
+    say(outcome["trace"])
     say("")
     say(
         f"{outcome['files']} files, {outcome['executions']} step executions in {outcome['batch_s']:.1f} s, {outcome['retries']} retries, "
@@ -139,7 +138,7 @@ def _tell_kills(outcome: Outcome) -> None:
 def _tell_checks(outcome: Outcome) -> None:
     say("")
     if outcome.problem:
-        say(f"SM-0120 {outcome.problem}")
+        say(f"SM-0113 {outcome.problem}")
         for line in outcome.explained:
             say(f"  {line}")
     for check in outcome.checks:

@@ -6,7 +6,7 @@ Who looks, finds nothing and then waits must begin to listen before the look, or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from stepmesh_broker.protocol.ids import RunId
@@ -23,7 +23,7 @@ class Waiters:
         return bool(self._waiting)
 
     @contextmanager
-    def listen(self, run: RunId) -> Iterator[asyncio.Event]:
+    def listen(self, run: RunId) -> Generator[asyncio.Event, None, None]:
         """Set by every `wake(run)` from now on."""
         news = asyncio.Event()
         self._waiting.setdefault(run, set()).add(news)

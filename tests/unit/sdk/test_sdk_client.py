@@ -204,7 +204,7 @@ async def test_a_wait_without_patience_still_lets_others_work(broker, api, info)
 async def test_items_are_paged(client, api):
     def get_items(request):
         last = min(request.first + request.limit, 2500)
-        return messages.Items([messages.ItemResult(n, "completed", b"{}", 1) for n in range(request.first, last)])
+        return messages.Items([messages.ItemResult(n, "completed", b"{}", 1) for n in range(request.first, last)], more=last < 2500)
 
     api.answers[messages.GetItems] = get_items
     assert [item.item async for item in client.handle("r1").items()] == list(range(2500))
