@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 from stepmesh_broker.errors import MalformedMessage
@@ -64,6 +64,7 @@ class Node:
     async def _start(self) -> None:
         broker, namespace = self.ports.broker, self.settings.namespace
         self._served.append(await broker.listen(subjects.presence(namespace), self._hear))
+        engine = replace(self.settings.engine, secrets_may_rest=self.ports.journal.durability == "process")
         for number in range(self.settings.partitions):
             partition = Partition(number)
             service = PartitionService(
@@ -72,7 +73,7 @@ class Node:
                 partition,
                 self.settings.owner,
                 self._router,
-                self.settings.engine,
+                engine,
                 self.flows,
                 self.presence,
                 self.settings.partitions,

@@ -190,7 +190,9 @@ class Leases:
     async def _round(self, partition: Partition, claims: list[Attempt], beats: list[Attempt]) -> None:
         try:
             if claims:
-                self._judge(claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims])))
+                self._judge(
+                    claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims], running=True))
+                )
             if beats:
                 progress = [Progress(attempt.ref(), attempt.progress, attempt.details) for attempt in beats]
                 self._judge(beats, await self._control(partition, Heartbeat(self._worker, progress)))

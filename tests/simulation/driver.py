@@ -338,6 +338,7 @@ class World:
         state, rows = self.replayed(None)
         assert state_hash(state) == state_hash(self.session.state), "the replay differs from the live state"
         assert rows == self.rows, "the replay's rows differ from the live ones"
+        state.release()
 
     def crash(self) -> None:
         """The process dies before its present turn is durable, and another takes over; what was not consumed is delivered again."""
@@ -346,6 +347,8 @@ class World:
         whole, _ = self.replayed(None)
         state, _ = self.replayed(pick(self.choices, [None, *self.snapshots]))
         assert state_hash(state) == state_hash(whole), "a snapshot leads to another state than the whole journal"
+        whole.release()
+        self.session.state.release()
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now

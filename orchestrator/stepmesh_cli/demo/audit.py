@@ -6,7 +6,8 @@ Pure: a history and executions in, findings out. Rules, for every run tree that 
 - every step has one outcome at most, a dispatched one exactly one, and no dispatch after it;
 - an attempt is dispatched once, attempts count up from 1;
 - the output of a step that a worker carried out was made by an execution in the ledger;
-- no component began a step whose outcome was journaled already, but for `TOLERANCE_MS`.
+- no component began a step whose outcome was journaled already, but for `TOLERANCE_MS`;
+- no item failed: the retry budget for lost workers is larger than the plan's kills of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stepmesh_orchestrator.core.events import (
     StepSucceeded,
 )
 
-TOLERANCE_MS = 250
+TOLERANCE_MS = 50
 """A step that begins this soon after the time of the frame with its outcome is not held against the engine: that time is when the
 turn began, before its fsync, and a worker that was told to go on just before needs a moment to begin (ms)."""
 SHOWN = 5
@@ -77,6 +78,7 @@ def audit(history: History, executions: Sequence[Execution]) -> list[Check]:
         _dispatches(history, index),
         _witnessed(history, index, executions),
         _not_again(history, index, executions),
+        _nothing_failed(history),
     ]
 
 
@@ -169,6 +171,12 @@ def _not_again(history: History, index: _Index, executions: Sequence[Execution])
                 f"{late_ms:.0f} ms after its outcome was journaled; that execution: {one.outcome}"
             )
     return _check("no completed step ran again", len(executions), wrong)
+
+
+def _nothing_failed(history: History) -> Check:
+    ended = [entry.event for entry in history.entries if isinstance(entry.event, ItemEnded)]
+    wrong = [f"item {event.item} of run {event.run} failed: {event.failure.message}" for event in ended if event.failure is not None]
+    return _check("no item failed for a kill", len(ended), wrong)
 
 
 def repeated(executions: Iterable[Execution]) -> int:

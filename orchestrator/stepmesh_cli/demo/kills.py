@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from typing import Literal, NamedTuple, get_args
 
-Target = Literal["worker", "orchestrator", "broker", "all"]
-"""`all`: worker processes, orchestrator and broker at once, like a power cut."""
+Target = Literal["worker", "orchestrator", "broker", "all", "wipe"]
+"""`all`: worker processes, orchestrator and broker at once. `wipe`: orchestrator and broker, and everything that the broker stored."""
 EARLIEST, LATEST = 0.04, 0.8
 
 

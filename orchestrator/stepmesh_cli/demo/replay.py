@@ -6,6 +6,7 @@ Only reads.
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import Partition
+from stepmesh_cli.demo.history import FIRST
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
 from stepmesh_orchestrator.core.projection import apply
@@ -16,7 +17,7 @@ from stepmesh_orchestrator.ports import Journal, Store
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 
 
-async def replayed(journal: Journal, store: Store, partition: Partition = Partition(0), through: int | None = None) -> tuple[int, str]:
+async def replayed(journal: Journal, store: Store, partition: Partition = FIRST, through: int | None = None) -> tuple[int, str]:
     """(frames, state hash) after every frame up to `through`, applied to an empty state. Raises `JournalCorrupt`."""
     flows = FlowRegistry(store, SystemClock())
     state = State(partition)
@@ -33,7 +34,7 @@ async def replayed(journal: Journal, store: Store, partition: Partition = Partit
     return state.sequence, state_hash(state)
 
 
-async def kept(journal: Journal, store: Store, partition: Partition = Partition(0)) -> tuple[int, str] | None:
+async def kept(journal: Journal, store: Store, partition: Partition = FIRST) -> tuple[int, str] | None:
     """(frame, state hash) of the newest snapshot: what the live orchestrator had in memory then. None without a snapshot."""
     flows = FlowRegistry(store, SystemClock())
     for snapshot in await journal.snapshots(partition):

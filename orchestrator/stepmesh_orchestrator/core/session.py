@@ -25,7 +25,8 @@ DEFAULT_BACKOFF = Backoff()
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory."""
+    """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
+    `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -36,6 +37,7 @@ class EngineSettings:
     max_iterations: int = 1_000
     remember_ended_ms: int = 24 * 3_600_000
     remember_ended: int = 100_000
+    secrets_may_rest: bool = False
 
 
 class Flows(Protocol):

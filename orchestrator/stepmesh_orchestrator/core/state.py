@@ -36,7 +36,10 @@ DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 
 
 class Wait(msgspec.Struct, array_like=True, gc=False):
-    """What a step carries beyond its phase: attempts so far, used budgets, when it goes on, with what."""
+    """What a step carries beyond its phase: attempts so far, used budgets, when it goes on, with what.
+
+    A running step with `sub_runs` holds no slot of its tree: its component waits for them, and they need slots.
+    """
 
     attempt: int = 1
     transport_used: int = 0
@@ -46,6 +49,7 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     child: RunId | None = None
     iteration: int = 0
     last_failure: Failure | None = None
+    sub_runs: int = 0  # live ones that its component started
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -128,6 +132,13 @@ class Item(msgspec.Struct, gc=False, eq=False):
         waits = self.waits
         return 1 if waits is None or step not in waits else waits[step].attempt
 
+    def holds_slot(self, step: int) -> bool:
+        """Whether the step takes one of the tasks that its tree may have in flight."""
+        if self.phases[step] != RUNNING:
+            return False
+        waits = self.waits
+        return waits is None or step not in waits or not waits[step].sub_runs
+
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""
         if self.waits is None:
@@ -154,6 +165,16 @@ class State:
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied
+
+    def release(self) -> None:
+        """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
+        for tree in self.trees.values():
+            tree.queue.clear()
+            tree.pending.clear()
+        for run in self.runs.values():
+            run.items.clear()
+        self.runs.clear()
+        self.trees.clear()
 
 
 def new_item(run: Run, index: int) -> Item:

@@ -23,7 +23,7 @@ async def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
 
 def _claims(shard: Shard, claim: Claim, clock: Clock) -> list[Verdict]:
     now = clock.monotonic()
-    return [_claim(shard, task, claim.worker, now) for task in claim.tasks]
+    return [_claim(shard, task, claim, now) for task in claim.tasks]
 
 
 def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claimed:
@@ -33,11 +33,11 @@ def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claime
     return Claimed([_renew(shard, progress, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
 
 
-def _claim(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
+def _claim(shard: Shard, task: TaskRef, claim: Claim, now: float) -> Verdict:
     timeout_ms = _time_limit(shard, task)
     if timeout_ms is None:
         return Verdict.GONE
-    return shard.dispatcher.leases.claim(task, worker, now, timeout_ms)
+    return shard.dispatcher.leases.claim(task, claim.worker, now, timeout_ms, running=claim.running)
 
 
 def _renew(shard: Shard, progress: Progress, worker: WorkerId, now: float) -> Verdict:

@@ -83,14 +83,16 @@ class Leases:
         flight.open -= 1
         return flight.pool
 
-    def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
-        """A worker wants the task, which is in flight with this attempt."""
+    def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int, *, running: bool = False) -> Verdict:
+        """A worker wants the task, which is in flight with this attempt. Soon after a recovery only the one that runs it gets it."""
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker and lease.expires > now:
-                return Verdict.HELD
-        elif key in self.recovered and now < self.recovered_until:
+            if lease.worker != worker:
+                return (
+                    Verdict.HELD
+                )  # also when it ran out: the sweeper fails the attempt, so that a task that takes workers down is counted
+        elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY
         self._grant(key, task, worker, now, timeout_ms)
         return Verdict.GRANTED

@@ -133,6 +133,7 @@ class PartitionService:
             await self._inbox.close()
         if snapshot and self._running is not None and self._running.exception() is None:
             await self.shard.snapshot()
+        self.shard.session.state.release()
 
     async def abort(self) -> None:
         """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept."""

@@ -111,6 +111,9 @@ def test_nobody_there_ends_with_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "SM-0110" in capsys.readouterr().err
     assert main(["list", "--data", str(tmp_path)]) == exits.UNREACHABLE
     assert "no deployment runs in" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["list", "--data", str(tmp_path / "file")]) == exits.UNREACHABLE
+    assert "SM-0110 the endpoint of" in capsys.readouterr().err
     assert main(["list", "--url", "nats://127.0.0.1:1"]) == exits.UNREACHABLE
     assert "SM-3001" in capsys.readouterr().err
 

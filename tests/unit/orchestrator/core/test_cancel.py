@@ -62,6 +62,18 @@ def test_items_end_as_cancelled_and_workers_are_told() -> None:
     assert (last.status, last.completed, last.failed, last.cancelled, last.total) == ("cancelled", 0, 0, 3, 3)
 
 
+def test_a_tree_lets_go_of_its_items_when_it_ends() -> None:
+    engine = Engine()
+    engine.submit(TWO, 1, 2, max_concurrency=1)
+    tree = engine.live().tree
+    assert tree.queue
+
+    engine.cancel()
+
+    assert not tree.queue
+    assert not tree.pending
+
+
 def test_a_result_that_comes_after_is_dropped() -> None:
     engine = Engine()
     engine.submit(TWO)

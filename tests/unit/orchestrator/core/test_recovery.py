@@ -159,6 +159,20 @@ def test_an_ended_output_waits_for_what_must_execute_after_a_restart_too() -> No
     assert engine.state.finished
 
 
+def test_a_state_that_is_released_keeps_no_cycle() -> None:
+    engine = Engine()
+    engine.submit(flow([step("a"), step("b")], [ref("a"), ref("b")]), 1, 2, max_concurrency=1)
+    run, tree = engine.live(), engine.live().tree
+
+    engine.state.release()
+
+    assert not engine.state.runs
+    assert not engine.state.trees
+    assert not run.items
+    assert not tree.queue
+    assert not tree.pending
+
+
 # --- formats ---
 
 

@@ -315,3 +315,29 @@ def test_a_failed_run_is_remembered_as_such() -> None:
     engine.fail("a", ErrorCode.INVALID_INPUT)
 
     assert engine.state.finished == {ROOT: (NOW, "failed", None)}
+
+
+SECRETIVE = flow(
+    [],
+    output=1,
+    schemas={
+        "type": "object",
+        "properties": {"variables": {"type": "object", "properties": {"key": {"type": "string", "is_secret": True}}}},
+    },
+)
+
+
+def test_a_secret_is_refused_where_the_journal_would_keep_it() -> None:
+    engine = Engine()
+    engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
+    answer = engine.answer()
+    assert isinstance(answer, Refused)
+    assert answer.code == "SM-5010"
+    assert "'key'" in answer.message
+    assert "hunter2" not in str(answer)
+
+
+def test_a_secret_is_taken_where_nothing_rests() -> None:
+    engine = Engine(secrets_may_rest=True)
+    engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
+    assert isinstance(engine.answer(), Accepted)
