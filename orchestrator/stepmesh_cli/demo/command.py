@@ -139,7 +139,7 @@ def _tell_kills(outcome: Outcome) -> None:
 def _tell_checks(outcome: Outcome) -> None:
     say("")
     if outcome.problem:
-        say(f"SM-0120 {outcome.problem}")
+        say(f"SM-0109 {outcome.problem}")
         for line in outcome.explained:
             say(f"  {line}")
     for check in outcome.checks:
