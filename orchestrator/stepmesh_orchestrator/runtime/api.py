@@ -198,7 +198,7 @@ class Api:
         key = (RunId(run), item, step)
         lease = shard.dispatcher.leases.held.get(key)
         if lease is not None:
-            return f"; worker {lease.worker} holds it"
+            return f"; {lease.told()}"
         flight = shard.dispatcher.leases.flights.get(key)
         if flight is None:
             return ""
