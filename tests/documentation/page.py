@@ -79,7 +79,9 @@ def _commands(text: str) -> list[Command]:
 
 def matches(shown: str, said: str) -> bool:
     """Whether `said` is what the page shows."""
-    lines = [r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ ]*\n" for line in shown.splitlines()]
+    lines = [
+        r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ ]*\n" for line in shown.splitlines()
+    ]
     return re.fullmatch("".join(lines), said if said.endswith("\n") or not said else said + "\n") is not None
 
 
