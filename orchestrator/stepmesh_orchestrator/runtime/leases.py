@@ -18,6 +18,8 @@ LEASE_MS = 6_000
 """How long a worker may be silent about a claimed task; heartbeats come three times as often."""
 TIMEOUT_GRACE_S = 2.0
 """A worker enforces an attempt's time limit itself; the shard steps in this much later."""
+DETAILS_SHOWN = 200
+"""Characters of a heartbeat's details that `stepmesh explain` shows."""
 ADOPTED_S = 30.0
 """A frame of an earlier owner whose place in its pool cannot be bounded is sent again after this time, seconds."""
 
