@@ -1,8 +1,7 @@
 # Recipes that people, hooks and CI share. `./dev RECIPE` makes the environment first.
 
 set positional-arguments
-
-packages := "broker/stepmesh_broker sdk/stepmesh components/stepmesh_components orchestrator/stepmesh_orchestrator orchestrator/stepmesh_cli"
+set shell := ["bash", "-euc"]
 
 # list the recipes
 default:
@@ -34,3 +33,19 @@ test *args:
 # N random histories of the core against the oracle, on all cores; a second argument is the first seed
 histories *args:
     python -m tests.simulation.bulk "$@"
+
+# kill -9 of real processes at N random points, seeded: `just kills 200 7`
+kills count="200" seed="1":
+    STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py
+
+# a real batch over the standard library, with its report; arguments go to `stepmesh demo`
+demo *args:
+    stepmesh demo "$@"
+
+# N seeds of the chaos demo in a row, a line per seed
+chaos count="20" *args:
+    stepmesh demo --seeds "1..{{count}}" "${@:2}"
+
+# measure this machine; arguments go to `stepmesh bench`
+bench *args:
+    stepmesh bench "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -15,8 +16,13 @@ from stepmesh_broker.nats import EmbeddedNats
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real nats-server for the whole session (one per xdist worker): use a namespace of your own in it.
 
-    It is run by an event loop in a thread of its own, because the loops of tests come and go.
+    The one at `STEPMESH_TEST_NATS_URL` if that is set; else one that is started here from its wheel, run by an event loop in a
+    thread of its own, because the loops of tests come and go.
     """
+    given = os.environ.get("STEPMESH_TEST_NATS_URL")
+    if given:
+        yield given
+        return
     server = EmbeddedNats(tmp_path_factory.mktemp("nats"))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -39,7 +39,10 @@ def find_url(url: str | None, data: Path | None) -> str:
     if url is None and data is not None:
         from stepmesh_broker.nats import read_endpoint
 
-        url = read_endpoint(data)
+        try:
+            url = read_endpoint(data)
+        except (OSError, ValueError, KeyError) as problem:
+            raise EndpointNotFound(f"the endpoint of {data} cannot be read: {problem}", hint=f"stepmesh up --data {data}") from problem
         if url is None:
             raise EndpointNotFound(f"no deployment runs in {data}", hint=f"stepmesh up --data {data}")
     return endpoint.find(url)

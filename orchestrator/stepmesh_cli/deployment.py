@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stepmesh.client import Client
 from stepmesh.serving import GC_THRESHOLDS
+from stepmesh.telemetry import instrument
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.telemetry import Configured, TelemetrySettings, read
 from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
@@ -30,6 +32,7 @@ from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
 from stepmesh_orchestrator.ports import Journal, Store
 from stepmesh_orchestrator.runtime.partition import Ports
+from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
 
 if TYPE_CHECKING:
     from stepmesh import Worker
@@ -77,6 +80,7 @@ class Deployment:
         self.supervisor: Supervisor | None = None
         self._bus: MemoryBus | None = None
         self._data: Path | None = None
+        self._telemetry: TelemetrySettings | None = None
         self._stack = AsyncExitStack()
         self._gc_thresholds = gc.get_threshold()
 
@@ -118,7 +122,8 @@ class Deployment:
 
     async def client(self) -> Client:
         """A client on a connection of its own, closed with the deployment."""
-        return Client(await self.connect(), self.settings.namespace)
+        tracing = instrument(self._telemetry, "stepmesh-client")
+        return Client(await self.connect(), self.settings.namespace, instrument=tracing)
 
     async def guard(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, unless a part of the deployment fails first: then that part's error."""
@@ -148,7 +153,8 @@ class Deployment:
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
         )
-        ports = Ports(await self.connect(), journal, store, SystemClock())
+        telemetry = self._open_telemetry(node_settings.owner)
+        ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
         self.node = Node(ports, node_settings, self.parts.router)
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
@@ -156,6 +162,16 @@ class Deployment:
         for worker in self._own_workers():
             await self._run_worker(worker)
         self._start_processes()
+
+    def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:
+        """None when it is off. Closed after the node, beside the loop: a receiver that is away may hold it up for seconds."""
+        config = self.settings.config
+        block = Configured() if config is None else Configured(**config.telemetry.model_dump())
+        self._telemetry = read(os.environ, block)
+        telemetry = start(self._telemetry, owner)
+        if telemetry is not None:
+            self._stack.push_async_callback(asyncio.to_thread, telemetry.close)
+        return telemetry
 
     def _own_data_folder(self) -> int:
         settings = self.settings
@@ -232,6 +248,7 @@ class Deployment:
         return [builtin_worker(parts.file_roots, namespace=namespace), *mocks, *self.settings.workers]
 
     async def _run_worker(self, worker: Worker) -> None:
+        worker.instrument = worker.instrument or instrument(self._telemetry, "stepmesh-worker")
         task = asyncio.create_task(worker.run(await self.connect()), name=f"stepmesh worker {worker.pool}")
         task.add_done_callback(self._part_ended)
 
@@ -252,7 +269,8 @@ class Deployment:
         from stepmesh_cli.processes import Supervisor
 
         settings = self.settings
-        environment = {"STEPMESH_URL": self.url, "STEPMESH_NAMESPACE": settings.namespace}
+        traced = {} if self._telemetry is None else self._telemetry.environment()
+        environment = {"STEPMESH_URL": self.url, "STEPMESH_NAMESPACE": settings.namespace, **traced}
         self.supervisor = Supervisor(environment, settings.say, self._fail)
         self._stack.push_async_callback(self.supervisor.stop, settings.grace_s)
         self.supervisor.start(wanted)

@@ -166,7 +166,7 @@ async def _deployment(target: Target) -> Check:
         async with connected(target) as client:
             info: Info = await client.requests.info()
     except EndpointNotFound as problem:
-        return Check("deployment", "ok", "none runs here", problem.hint)
+        return Check("deployment", "ok", "none runs here", problem.hint)  # the data folder's own check tells more
     except StepmeshError as problem:
         return Check("deployment", "failed", str(problem), problem.hint)
     same = info.version == version("stepmesh")

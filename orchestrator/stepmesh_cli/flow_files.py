@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepmesh_cli.errors import BadInput
-from stepmesh_cli.inputs import STDIN, read_text
+from stepmesh_cli.inputs import read_text
+from stepmesh_cli.main import STDIN
 from stepmesh_cli.reporting import show_findings
 from stepmesh_orchestrator.core.flow.codes import Code
 from stepmesh_orchestrator.core.flow.compile import compile_flow

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stepmesh_cli.errors import BadInput
+from stepmesh_cli.main import STDIN
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.document import load
 
-STDIN = "-"
 _INLINE = ("{", "[", '"')
 
 

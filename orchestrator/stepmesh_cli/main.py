@@ -55,13 +55,23 @@ COMMANDS = (
     Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),
     Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
     Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
+    Command("validate", "stepmesh_cli.validate:validate", CHECK, "Check flow files.", "stepmesh validate flow.yaml --strict"),
+    Command(
+        "visualize", "stepmesh_cli.visualize:visualize", CHECK, "Draw a flow, or a run.", "stepmesh visualize flow.yaml --output flow.svg"
+    ),
     Command("bench", "stepmesh_cli.bench.command:bench", CHECK, "Measure this machine.", "stepmesh bench chain --workers 2"),
+    Command(
+        "journal", "stepmesh_cli.journal:journal", OPERATE, "Check, read, repair a journal.", "stepmesh journal verify --data .stepmesh"
+    ),
+    Command("trace", "stepmesh_cli.trace:trace", OPERATE, "Show one item of a run as a waterfall.", "stepmesh trace RUN --item 3"),
     Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
     Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),
 )
 GC_THRESHOLDS = (50_000, 25, 25)
 """Allocations before a collection, per generation: what imports make is no garbage."""
 DEBUG = "STEPMESH_DEBUG"
+STDIN = "/dev/stdin"
+"""What `-` becomes before parsing."""
 
 
 def build_app() -> App:
@@ -83,7 +93,7 @@ def build_app() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run one command, and say what went wrong if something did. Returns the exit code; never raises."""
     gc.set_threshold(*GC_THRESHOLDS)
-    given, debug = _debug(list(sys.argv[1:] if arguments is None else arguments))
+    given, debug = _prepared(list(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         code = build_app()(given, exit_on_error=False, print_error=False)
@@ -105,10 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else exits.OK
 
 
-def _debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """`--debug` may stand anywhere before `--`."""
+def _prepared(arguments: list[str]) -> tuple[list[str], bool]:
+    """`--debug` may stand anywhere before `--`, and so may `-`, which the parser would take for an option."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    kept = [one for one in arguments[:end] if one != "--debug"]
+    kept = [STDIN if one == "-" else one for one in arguments[:end] if one != "--debug"]
     return kept + arguments[end:], len(kept) < end or bool(os.environ.get(DEBUG))
 
 

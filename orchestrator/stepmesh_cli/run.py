@@ -53,6 +53,8 @@ class Submission:
 
 
 NOTHING = Submission()
+CANCEL_S = 2.0
+"""How long an interrupted command tries to cancel its run, in seconds."""
 
 
 def chosen_flow(flow: str | None, flag: str | None) -> str:
@@ -167,8 +169,9 @@ async def _submit_and_wait(client: Client, work: _Work) -> int:
     watcher = asyncio.create_task(watch(client, handle.id, view(work.quiet)))
     try:
         summary = (await handle.wait(work.timeout_s)).summary
-    except WaitTimeout:
-        await handle.cancel(f"not done within {work.timeout_s:g} s")
+    except (WaitTimeout, asyncio.CancelledError) as problem:
+        reason = "interrupted" if isinstance(problem, asyncio.CancelledError) else f"not done within {work.timeout_s:g} s"
+        await asyncio.wait((asyncio.ensure_future(handle.cancel(reason)),), timeout=CANCEL_S)  # or its tasks would hold up the drain
         raise
     finally:
         watcher.cancel()

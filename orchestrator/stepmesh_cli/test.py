@@ -30,9 +30,9 @@ def run_tests(
     broker: Annotated[str, Parameter(help="memory, embedded, or a nats:// URL.")] = "memory",
     journal: Annotated[str, Parameter(help="memory, sqlite, or sqlite:PATH.")] = "memory",
     timeout: Annotated[float, Parameter(help="Seconds for one case.")] = 60.0,
-    diff: Annotated[bool, Parameter(negative="", help="Show all that differs, not only the first lines.")] = False,
-    update: Annotated[bool, Parameter(negative="", help="Write what came out into the files, where it differs.")] = False,
-    json: Annotated[bool, Parameter(negative="", help="One JSON object on stdout.")] = False,
+    diff: Annotated[bool, Parameter(help="Show all that differs, not only the first lines.")] = False,
+    update: Annotated[bool, Parameter(help="Write what came out into the files, where it differs.")] = False,
+    json: Annotated[bool, Parameter(help="One JSON object on stdout.")] = False,
 ) -> int:
     """Run the test cases of flows: files, or folders that are searched. Exit code 1 when a case fails, 2 when there is none.
 

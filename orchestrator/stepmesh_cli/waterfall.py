@@ -15,7 +15,7 @@ from stepmesh_broker.protocol import tracecontext
 from stepmesh_broker.telemetry.span_file import SpanRecord
 
 WAITING, RUNNING, OTHER = "░", "█", "─"
-LEGEND = f"{WAITING} waits in its queue   {RUNNING} executes   {OTHER} covers what is below, or waits without a pool   ✗ failed"
+LEGEND = f"{WAITING} waits in its queue   {RUNNING} executes   {OTHER} anything else, what is below included   ✗ failed"
 _LABEL = 34
 _MS = 1_000_000
 
@@ -78,8 +78,8 @@ def waterfall(spans: Iterable[SpanRecord], run: str, item: int, width: int = 60)
     start_ns, end_ns = min(span.start_ns for span in shown), max(span.end_ns for span in shown)
     axis = _Axis(start_ns, max(end_ns, start_ns + 1), width)
     lines = [_Line(depth, span, None) for depth, span in enumerate(above)] + below
-    trace = shown[0].trace_id
-    title = f"run {run} · item {item} · trace {trace} · {_duration(end_ns - start_ns)}"
+    trace = f" · trace {shown[0].trace_id}" if shown[0].trace_id else ""
+    title = f"run {run} · item {item}{trace} · {_duration(end_ns - start_ns)}"
     return "\n".join([title, *(axis.draw(line) for line in lines), LEGEND])
 
 
@@ -101,7 +101,8 @@ class _Axis:
 
     def _bar(self, line: _Line) -> str:
         span = line.span
-        first, last = self._column(span.start_ns), max(self._column(span.start_ns), self._column(span.end_ns) - 1)
+        first = min(self._column(span.start_ns), self.width - 1)
+        last = max(first, self._column(span.end_ns) - 1)
         if line.executed_ns is None:
             body = OTHER * (last - first + 1)
         else:
@@ -111,7 +112,7 @@ class _Axis:
 
     def _column(self, at_ns: int) -> int:
         share = (min(max(at_ns, self.start_ns), self.end_ns) - self.start_ns) / (self.end_ns - self.start_ns)
-        return min(self.width - 1, int(share * self.width)) if share < 1 else self.width
+        return int(share * self.width)
 
 
 def _label(span: SpanRecord) -> str:

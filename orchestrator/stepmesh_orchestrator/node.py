@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 from stepmesh_broker.errors import MalformedMessage
@@ -54,9 +54,17 @@ class Node:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`."""
+        """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`; nothing is left behind then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def _start(self) -> None:
         broker, namespace = self.ports.broker, self.settings.namespace
         self._served.append(await broker.listen(subjects.presence(namespace), self._hear))
+        engine = replace(self.settings.engine, secrets_may_rest=self.ports.journal.durability == "process")
         for number in range(self.settings.partitions):
             partition = Partition(number)
             service = PartitionService(
@@ -65,9 +73,10 @@ class Node:
                 partition,
                 self.settings.owner,
                 self._router,
-                self.settings.engine,
+                engine,
                 self.flows,
                 self.presence,
+                self.settings.partitions,
                 self._fail,
             )
             await service.start()
@@ -101,6 +110,8 @@ class Node:
             await service.abort()
         for served in self._served:
             await served.close()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _hear(self, data: bytes) -> None:
         try:

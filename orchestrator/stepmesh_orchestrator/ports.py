@@ -44,9 +44,10 @@ class JournalFull(JournalError):
 
 
 class StoreError(StepmeshError):
-    """The store could not do what was asked."""
+    """The store could not do what was asked. `retryable`: later it may; nothing of a write was kept."""
 
     default_code = "SM-4100"
+    retryable = False
 
 
 class Frame(NamedTuple):

@@ -171,6 +171,7 @@ class Leases:
                 frame.touched = now
                 try:
                     await frame.delivery.in_progress()
+                    frame.keep(now)
                 except BrokerUnavailable as problem:
                     log.info("a frame could not be kept and may come twice: %s", problem)
 
@@ -190,7 +191,9 @@ class Leases:
     async def _round(self, partition: Partition, claims: list[Attempt], beats: list[Attempt]) -> None:
         try:
             if claims:
-                self._judge(claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims])))
+                self._judge(
+                    claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims], running=True))
+                )
             if beats:
                 progress = [Progress(attempt.ref(), attempt.progress, attempt.details) for attempt in beats]
                 self._judge(beats, await self._control(partition, Heartbeat(self._worker, progress)))

@@ -81,12 +81,12 @@ class RunHandle:
         """Items that ended so far, by index; `result` is a FlowResult as JSON text."""
         first = 0
         while True:
-            page = (await self._requests.ask(GetItems(self.id, first, PAGE), Items)).results
-            for item in page:
+            page = await self._requests.ask(GetItems(self.id, first, PAGE), Items)
+            for item in page.results:
                 yield item
-            if len(page) < PAGE:
+                first = item.item + 1
+            if not page.more:
                 return
-            first = page[-1].item + 1
 
     async def events(self, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
         """Status events above position `after`, to the end of the run; without `follow` only those that are there.

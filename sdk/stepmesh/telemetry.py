@@ -16,23 +16,27 @@ _opened: list[tuple[TelemetrySettings, str, OtelInstrument]] = []
 
 
 def configured(service: str) -> OtelInstrument | None:
-    """None when telemetry is off. One per settings and service name of a process; what it holds is sent when the process exits.
+    """As the environment says; None when telemetry is off. Raises `StepmeshError` SM-0120 or SM-0121."""
+    return instrument(read(os.environ), service)
 
-    Raises `StepmeshError` SM-0120 or SM-0121.
+
+def instrument(settings: TelemetrySettings | None, service: str) -> OtelInstrument | None:
+    """None for None. One per settings and service name of a process; what it holds is sent when the process exits.
+
+    Raises `StepmeshError` SM-0121 when the OpenTelemetry packages are not installed.
     """
-    settings = read(os.environ)
     if settings is None:
         return None
-    for known, name, instrument in _opened:
+    for known, name, made in _opened:
         if known == settings and name == service:
-            return instrument
+            return made
     return _open(settings, service)
 
 
 def flush() -> None:
     """Send what is queued, now: before an exit that runs no exit handlers. Blocks."""
-    for _, _, instrument in _opened:
-        instrument.flush()
+    for _, _, made in _opened:
+        made.flush()
 
 
 def _open(settings: TelemetrySettings, service: str) -> OtelInstrument:
@@ -41,8 +45,8 @@ def _open(settings: TelemetrySettings, service: str) -> OtelInstrument:
     except ImportError as problem:
         raise missing(problem) from problem
 
-    instrument = OtelInstrument(open_pipeline(settings, service))
-    share(instrument)
-    _opened.append((settings, service, instrument))
-    atexit.register(instrument.close)
-    return instrument
+    made = OtelInstrument(open_pipeline(settings, service))
+    share(made)
+    _opened.append((settings, service, made))
+    atexit.register(made.close)
+    return made

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from tests.simulation.flows import Case, Choices, chance, compact, flow_id, pick
+from tests.simulation.flows import Case, Choices, chance, compact, flow_id, make_case, pick
 from tests.simulation.invariants import check
 from tests.simulation.script import Fail, answer
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result, Submit, Task, TaskRef
+from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, ParentRef, Refused, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
@@ -103,9 +103,9 @@ class World:
     turn: list[Command] = field(default_factory=list)
     # for the record
     dispatched: dict[TaskRef, Task] = field(default_factory=dict)
-    answers: list[Any] = field(default_factory=list)
     over: list[RunId] = field(default_factory=list)
     runs: dict[RunId, Case] = field(default_factory=dict)
+    submissions: dict[RunId, StartRun] = field(default_factory=dict)
     crashes: int = 0
     actions: Counter[str] = field(default_factory=Counter)  # taken, by name
 
@@ -118,19 +118,61 @@ class World:
 
     # --- what may happen ---
 
-    def submit(self, case: Case) -> RunId:
-        """A client starts the run of a case."""
+    def submit(self, case: Case, parent: ParentRef | None = None) -> None:
+        """A client starts the run of a case, or a component a sub-run, with the variables of its run unless it gives others."""
         for document in case.stored.values():
             self.store.put(compact(document))
         name = self.store.put(compact(case.flow))
         run = RunId(f"0190{len(self.runs):04x}-0000-7000-8000-000000000000")
-        self.runs[run] = case
         variables = None if case.variables is None else compact(case.variables)
-        message = Submit(run, Namespace("default"), name, list(map(compact, case.inputs)), variables, max_concurrency=case.max_concurrency)
+        owner = None if parent is None else self.session.state.runs.get(parent.run)
+        if owner is not None and owner.given is not None and variables is None:
+            case = replace(case, variables=msgspec.json.decode(owner.given))
+        key = f"key {run}" if chance(self.choices, 50) else None
+        message = Submit(
+            run,
+            Namespace("default"),
+            name,
+            list(map(compact, case.inputs)),
+            variables,
+            max_concurrency=case.max_concurrency,
+            run_key=key,
+            parent=parent,
+        )
         compiled = self.store.load(name)
         assert compiled is not None
-        self.send(StartRun(message, compiled))
-        return run
+        command = StartRun(message, compiled)
+        self.send(command)
+        answer = self._last_answer()
+        if isinstance(answer, Accepted):
+            self.runs[run] = case
+            self.submissions[run] = command
+        else:
+            assert answer.code == "SM-5007", answer
+
+    def _last_answer(self) -> Accepted | Refused:
+        return [effect.answer for effect in self.session.effects if isinstance(effect, Answered)][-1]
+
+    def submit_again(self) -> None:
+        """A client is not sure that its submission arrived, and sends it again, perhaps under another run id: nothing comes of it."""
+        first = pick(self.choices, list(self.submissions))
+        message, state = self.submissions[first].submit, self.session.state
+        if message.run_key is not None and chance(self.choices, 50):
+            message = msgspec.structs.replace(message, run=RunId("another"))
+            remembered = f"default/{message.run_key}" in state.keys
+        else:
+            remembered = first in state.runs or first in state.finished
+        if remembered:
+            known = len(self.session.events)
+            self.send(StartRun(message, self.submissions[first].flow))
+            assert len(self.session.events) == known
+            assert self._last_answer() == Accepted(first, existing=True)
+
+    def start_child(self) -> None:
+        """A component starts a sub-run; one whose attempt is over is refused."""
+        task = pick(self.choices, self.tasks)
+        root = RunId(task.root or task.run)
+        self.submit(make_case(self.choices), ParentRef(root, task.run, task.item, task.step, "key"))
 
     def answer_task(self) -> None:
         """Some worker answers, or vanishes; another copy of the task may be about."""
@@ -260,8 +302,6 @@ class World:
                 self.timers.append(effect)
             elif isinstance(effect, NeedFlow):
                 self.needs.append(effect)
-            elif isinstance(effect, Answered):
-                self.answers.append(effect.answer)
             elif isinstance(effect, RunOver):
                 self.over.append(effect.run)
         session.tasks, session.effects = {}, []
@@ -298,6 +338,7 @@ class World:
         state, rows = self.replayed(None)
         assert state_hash(state) == state_hash(self.session.state), "the replay differs from the live state"
         assert rows == self.rows, "the replay's rows differ from the live ones"
+        state.release()
 
     def crash(self) -> None:
         """The process dies before its present turn is durable, and another takes over; what was not consumed is delivered again."""
@@ -306,6 +347,8 @@ class World:
         whole, _ = self.replayed(None)
         state, _ = self.replayed(pick(self.choices, [None, *self.snapshots]))
         assert state_hash(state) == state_hash(whole), "a snapshot leads to another state than the whole journal"
+        whole.release()
+        self.session.state.release()
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now
@@ -344,6 +387,10 @@ class World:
         yield self.answer_odd
         if self.tasks:
             yield self.lose_task
+            if len(self.runs) < 4:
+                yield self.start_child
+        if self.submissions and self.settings.remember_ended > 1:
+            yield self.submit_again
         if self.past:
             yield self.duplicate
         if self.late:

@@ -1,4 +1,4 @@
-"""Row K1 of the fault matrix: the orchestrator dies at every journal write, before the frame is durable and after it, also while it recovers."""
+"""Row K1 of the fault matrix: the orchestrator dies at every journal write, before and after it is durable, also while it recovers."""
 
 from __future__ import annotations
 

@@ -34,8 +34,9 @@ def test_the_histories_reach_what_they_are_for() -> None:
 
     assert {
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
-        "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled", "answer_task", "lose_task", "duplicate", "answer_late",
-        "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow", "evict_flows", "cancel_any", "snapshot", "crash", "commit",
+        "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
+        "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
+        "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
 
 
@@ -87,6 +88,16 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.at.tasks)
     def answer_task(self) -> None:
         self.at.answer_task()
+
+    @rule()
+    @precondition(lambda self: self.at.tasks and len(self.at.runs) < 3)
+    def start_child(self) -> None:
+        self.at.start_child()
+
+    @rule()
+    @precondition(lambda self: self.at.submissions and self.at.settings.remember_ended > 1)
+    def submit_again(self) -> None:
+        self.at.submit_again()
 
     @rule()
     @precondition(lambda self: self.at.tasks)

@@ -1,4 +1,4 @@
-"""Duplicates, losses, reordering, refusals, crashes of orchestrator and workers, all at once and seeded: every run still ends, recorded once."""
+"""Duplicates, losses, reordering, refusals and crashes, all at once and seeded: every run still ends, and is recorded once."""
 
 from __future__ import annotations
 

@@ -95,6 +95,15 @@ class Wire(Client):
         finally:
             self._answers.pop(token, None)
 
+    async def close(self) -> None:
+        """Disconnect for good. What a lost connection still held is dropped: nats-py would write it to the closed transport."""
+        if not self.is_connected:
+            self.forget()
+        try:
+            await super().close()
+        except (OSError, RuntimeError) as problem:  # lost just now, before nats-py could see it; uvloop raises RuntimeError
+            _log.info("the connection was lost while it was closed: %s", problem)
+
     def forget(self) -> None:
         """After a disconnect: fail open questions and drop what was never sent."""
         self._pending.clear()

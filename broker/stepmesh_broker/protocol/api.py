@@ -141,20 +141,24 @@ class GetItems(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
 
 
 class Items(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="items"):
-    """Ended items from index `first` on."""
+    """Ended items from index `first` on. `more`: the page is full, by `limit` or by bytes; go on after its last item."""
 
     results: list[ItemResult]
+    more: bool = False
 
 
 class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_steps"):
-    """Answer: `Steps`, live and ended ones, of one item or (None) of all."""
+    """Answer: `Steps`, live and ended ones, of one item or (None) of the items from index `first` on."""
 
     run: RunId
     item: int | None = None
+    first: int = 0
 
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
-    """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed."""
+    """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed.
+
+    `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last."""
 
     item: int
     step: int
@@ -166,12 +170,15 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     failure: bytes | None = None
     started_ms: int | None = None
     finished_ms: int | None = None
+    fraction: float | None = None
+    details: bytes | None = None
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
-    """In order of item and step."""
+    """In order of item and step. `more`: the page is full (1,000 items, or by bytes); go on with the items after its last one."""
 
     steps: list[StepStatus]
+    more: bool = False
 
 
 class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_runs"):

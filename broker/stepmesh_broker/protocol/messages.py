@@ -151,10 +151,11 @@ class TaskRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claim"):
-    """A worker asks before (or while) it works on tasks of one partition. Answer: `Claimed`."""
+    """A worker asks before it works on tasks of one partition, or while it does (`running`). Answer: `Claimed`."""
 
     worker: WorkerId
     tasks: list[TaskRef]
+    running: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claimed"):

@@ -5,6 +5,7 @@ Invariant: nothing here is global but what the caller makes global; `close` flus
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ EXPORT_SPANS = 2_048
 """Spans of one export at most."""
 DELAY_MS = 1_000
 """How long spans gather before they are exported: what a killed process loses."""
+EXPORT_TIMEOUT_S = 3.0
+"""How long one export is tried, unless OTEL_EXPORTER_OTLP_TIMEOUT says it: a receiver that is away delays the end of a process by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def _span_exporters(settings: TelemetrySettings) -> list[SpanExporter]:
     if settings.traces_url:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        exporters.append(OTLPSpanExporter(endpoint=settings.traces_url, headers=_headers(settings)))
+        exporters.append(OTLPSpanExporter(endpoint=settings.traces_url, headers=_headers(settings), timeout=_timeout_s()))
     if settings.trace_file:
         from stepmesh_broker.telemetry.file_exporter import FileSpanExporter
 
@@ -99,7 +102,12 @@ def _metric_exporter(settings: TelemetrySettings) -> MetricExporter | None:
         return None
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter(endpoint=settings.metrics_url, headers=_headers(settings))
+    return OTLPMetricExporter(endpoint=settings.metrics_url, headers=_headers(settings), timeout=_timeout_s())
+
+
+def _timeout_s() -> float | None:
+    """None: the exporter reads the variable itself."""
+    return None if "OTEL_EXPORTER_OTLP_TIMEOUT" in os.environ else EXPORT_TIMEOUT_S
 
 
 def _headers(settings: TelemetrySettings) -> dict[str, str] | None:

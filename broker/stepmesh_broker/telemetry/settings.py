@@ -48,6 +48,7 @@ class TelemetrySettings:
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": self.traces_url,
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": self.metrics_url,
             "STEPMESH_TRACE_FILE": None if self.trace_file is None else str(self.trace_file),
+            "OTEL_SERVICE_NAME": self.service_name,
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": str(self.sampling),
             "OTEL_EXPORTER_OTLP_HEADERS": ",".join(f"{name}={quote(value)}" for name, value in self.headers.items()) or None,

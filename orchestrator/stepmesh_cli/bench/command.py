@@ -40,7 +40,7 @@ def bench(
     journal: str = "sqlite",
     workers: int = 1,
     scale: float = 1.0,
-    versus: str | None = None,
+    versus: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     rounds: int = 1,
     profile: bool = False,
     data: Path | None = None,

@@ -8,7 +8,7 @@ import os
 import pstats
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ class Stage:
     client: Client
 
     @asynccontextmanager
-    async def measured(self) -> AsyncIterator[Meter]:
+    async def measured(self) -> AsyncGenerator[Meter]:
         """Meter what happens inside; with `profile`, print where this process's time went."""
         meter, profiler = Meter(), cProfile.Profile() if self.settings.profile else None
         before = {name: spent for name, pid in self._pids().items() if (spent := usage(pid)) is not None}
@@ -78,7 +78,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Path | None = None) -> AsyncIterator[Stage]:
+async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Path | None = None) -> AsyncGenerator[Stage]:
     """A deployment with `settings.workers` workers, all of them heard."""
     in_memory = settings.broker == "memory"
     own = tuple(make_worker() for _ in range(settings.workers)) if in_memory and with_workers else ()

@@ -7,7 +7,7 @@ import gc
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,7 @@ async def _submit_runs(client: Client, flow: str, runs: int) -> None:
 
 
 @asynccontextmanager
-async def _folder(settings: BenchSettings) -> AsyncIterator[Path]:
+async def _folder(settings: BenchSettings) -> AsyncGenerator[Path]:
     if settings.data is not None:
         yield settings.data
         return

@@ -5,13 +5,13 @@ Invariant: the same Python and seed give the same list. Nothing here runs a flow
 
 from __future__ import annotations
 
-import ast
 import random
 import sysconfig
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
+
+from stepmesh_cli.demo.source_code import tree_of
 
 DEFAULT_FILES = 240
 """Size of the batch."""
@@ -56,9 +56,7 @@ def choose(seed: int, count: int, scratch: Path, root: Path | None = None) -> li
 def parses(text: bytes) -> bool:
     """Whether it has a syntax tree."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            ast.parse(text)
+        tree_of(text)
     except (SyntaxError, ValueError):
         return False
     return True

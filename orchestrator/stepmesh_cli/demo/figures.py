@@ -23,7 +23,7 @@ INK, FAINT, GRID = "#1f2a37", "#6b7785", "#e6e9ee"
 OTHER = "#c3cad3"
 PALETTE = ("#2f6fde", "#e4702e", "#1f9d7a", "#b4459b", "#d9a400", "#7a5cd6", "#d2405c", "#3aa5c9")
 POOLS = {"cpu": "#2f6fde", "accel": "#e4702e", "builtin": "#1f9d7a"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stepmesh",
     "font.family": "sans-serif",
@@ -64,8 +64,8 @@ def size_and_complexity(files: Sequence[Mapping[str, Any]], paint: Mapping[str, 
     axes.set_ylabel("complexity of the file")
     for index in _standouts(xs, ys):
         axes.annotate(
-            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
-            path_effects=_halo(),
+            _short(files[index]["module"]), (xs[index], ys[index]), (-7, 0), textcoords="offset points", ha="right", va="center",
+            fontsize=9, path_effects=_halo(),
         )  # fmt: skip
     return _svg(figure)
 
@@ -100,7 +100,9 @@ def likeness_map(files: Sequence[Mapping[str, Any]], points: Sequence[Sequence[f
 
 
 def coverage(rows: Sequence[tuple[str, int, float]]) -> str:
-    """Share of public definitions with a docstring, by package: (name, definitions, share 0..1), best first."""
+    """Share of public definitions with a docstring, by package: (name, definitions, share 0..1), best first. "" for none."""
+    if not rows:
+        return ""
     figure, axes = _canvas(5.8, 0.6 + 0.27 * len(rows))
     places = range(len(rows))
     axes.barh(places, [1.0] * len(rows), color="#eef1f5", height=0.66)
@@ -118,7 +120,7 @@ def coverage(rows: Sequence[tuple[str, int, float]]) -> str:
 
 
 def throughput(timeline: Mapping[str, Any]) -> str:
-    """Executions per second that ended, by pool, stacked over the time since the first one began."""
+    """Executions per second that ended, by pool, stacked over the time since the first one began; what hit the run is marked."""
     figure, axes = _canvas(11.9, 2.5)
     width = timeline["bin_s"]
     pools = timeline["pools"]
@@ -129,8 +131,14 @@ def throughput(timeline: Mapping[str, Any]) -> str:
         axes.stackplot(
             xs, rates, labels=list(pools), colors=[POOLS.get(pool, OTHER) for pool in pools], step="post", alpha=0.85, linewidth=0
         )
-        axes.legend(loc="upper right", ncols=3, labelcolor=INK)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=3, labelcolor=INK)
         axes.set_xlim(0, xs[-1])
+    for at_s, label in timeline["marks"]:
+        axes.axvline(at_s, color=PALETTE[6], linewidth=1)
+        axes.annotate(
+            label, (at_s, 1), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, va="top", fontsize=8,
+            color=PALETTE[6], bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
     axes.set_xlabel("seconds since the first step began")
     axes.set_ylabel("steps per second")
     axes.grid(visible=False, axis="x")
@@ -138,7 +146,9 @@ def throughput(timeline: Mapping[str, Any]) -> str:
 
 
 def slowest(rows: Sequence[tuple[str, float]]) -> str:
-    """Work per file, all steps and functions together: (name, ms), longest first."""
+    """Work per file, all steps and functions together: (name, ms), longest first. "" for none."""
+    if not rows:
+        return ""
     figure, axes = _canvas(5.8, 0.6 + 0.27 * len(rows))
     places = range(len(rows))
     axes.barh(places, [ms for _, ms in rows], color=PALETTE[0], height=0.66)
@@ -156,7 +166,9 @@ def slowest(rows: Sequence[tuple[str, float]]) -> str:
 
 
 def complexity_of_functions(values: Sequence[int]) -> str:
-    """How many functions have which complexity; 20 and more share a bar. McCabe's own limit of 10 is marked."""
+    """How many functions have which complexity; 20 and more share a bar. McCabe's own limit of 10 is marked. "" for none."""
+    if not values:
+        return ""
     figure, axes = _canvas(5.8, 3.1)
     most = 20
     counts = Counter(min(value, most) for value in values)

@@ -15,6 +15,9 @@ from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.ports import Journal, JournalError, Store
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 
+FIRST = Partition(0)
+"""The demo has one partition."""
+
 
 class Entry(NamedTuple):
     """`sequence`: of its frame, from 1; `at_ms`: the time of that frame's turn, which began before the frame was durable."""
@@ -53,7 +56,7 @@ class History:
         return (run, item) if parent is None else self.root_item(parent.run, parent.item)
 
 
-async def read_history(journal: Journal, store: Store, partition: Partition = Partition(0)) -> History:
+async def read_history(journal: Journal, store: Store, partition: Partition = FIRST) -> History:
     """Raises `JournalCorrupt`, or `JournalError` for a flow that the store does not have."""
     history = History()
     registry = FlowRegistry(store, SystemClock())

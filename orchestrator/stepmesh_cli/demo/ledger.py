@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,6 +34,9 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     step: str
     attempt: int
     outcome: str = ""
+
+
+_decoder = msgspec.json.Decoder(Line)
 
 
 class Execution(NamedTuple):
@@ -75,8 +79,7 @@ class Ledger:
 
 def read_lines(folder: Path) -> list[Line]:
     """Every whole line of all processes, in order of time."""
-    decoder = msgspec.json.Decoder(Line)
-    found = [decoder.decode(text) for path in sorted(folder.glob("*.jsonl")) for text in _whole_lines(path.read_bytes())]
+    found = [_decoder.decode(text) for path in sorted(folder.glob("*.jsonl")) for text in _whole_lines(path.read_bytes())]
     return sorted(found, key=lambda line: line.at_us)
 
 
@@ -106,3 +109,31 @@ def _whole_lines(text: bytes) -> Iterator[bytes]:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+class LedgerWatch:
+    """Follows ledgers that are being written, reading only what is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.begun = 0
+        """Executions that began."""
+        self._folder = folder
+        self._read: Counter[Path] = Counter()
+        self._open: Counter[int] = Counter()
+
+    @property
+    def busy(self) -> set[int]:
+        """Process ids with an execution under way, those among them that were killed included."""
+        return {pid for pid, count in self._open.items() if count > 0}
+
+    def look(self) -> None:
+        """Take in what was written since."""
+        for path in self._folder.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read[path])
+                whole, newline, _torn = file.read().rpartition(b"\n")
+            self._read[path] += len(whole) + len(newline)
+            for text in whole.splitlines():
+                line = _decoder.decode(text)
+                self.begun += line.kind == "start"
+                self._open[line.pid] += 1 if line.kind == "start" else -1

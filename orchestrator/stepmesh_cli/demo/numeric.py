@@ -73,19 +73,23 @@ def _affinities(points: Matrix) -> Matrix:
     """Symmetric neighbour probabilities; each row's width by bisection, so that its entropy is that of `PERPLEXITY` neighbours."""
     squares = _squared_distances(points)
     np.fill_diagonal(squares, np.inf)  # nobody is its own neighbour
-    found = np.zeros_like(squares)
-    target = np.log(min(PERPLEXITY, len(points) / 3))
-    for row, distances in enumerate(squares):
-        nearest = distances.min()
-        low, high, beta = 0.0, np.inf, 1.0
-        for _ in range(50):
-            weights = np.exp(-(distances - nearest) * beta)
-            shares = weights / weights.sum()
-            entropy = -(shares * np.log(shares + 1e-300)).sum()
-            low, high = (beta, high) if entropy > target else (low, beta)
-            beta = beta * 2 if high == np.inf else (low + high) / 2
-        found[row] = shares
+    target = float(np.log(min(PERPLEXITY, len(points) / 3)))
+    found = np.stack([_shares(distances, target) for distances in squares])
     return np.maximum((found + found.T) / (2 * len(points)), 1e-12)
+
+
+def _shares(distances: Matrix, target: float) -> Matrix:
+    """Of one point's neighbours."""
+    nearest = distances.min()
+    shares = np.zeros_like(distances)
+    low, high, beta = 0.0, np.inf, 1.0
+    for _ in range(50):
+        weights = np.exp(-(distances - nearest) * beta)
+        shares = weights / weights.sum()
+        entropy = -(shares * np.log(shares + 1e-300)).sum()
+        low, high = (beta, high) if entropy > target else (low, beta)
+        beta = beta * 2 if high == np.inf else (low + high) / 2
+    return shares
 
 
 def _spread(affinities: Matrix, flat: Matrix) -> Matrix:
@@ -103,7 +107,8 @@ def _spread(affinities: Matrix, flat: Matrix) -> Matrix:
 
 def _squared_distances(points: Matrix) -> Matrix:
     norms = (points**2).sum(axis=1)
-    return np.maximum(norms[:, None] + norms[None, :] - 2 * points @ points.T, 0.0)
+    squares: Matrix = norms[:, None] + norms[None, :] - 2 * points @ points.T
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def neighbours(names: Sequence[str], vectors: Sequence[Sequence[float]], count: int) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def _words(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[s
         ),
         "figures": "".join(f'<div class="figure"><b>{number}</b><span>{html.escape(what)}</span></div>' for number, what in key),
         "broken_note": html.escape(
-            f"{len(broken)} of {len(files)}: their parse step fails, and onError gives a default with the error in it, so their item goes on. "
+            f"{len(broken)} of {len(files)}: their parse step fails, onError gives a default with the error in it, and their items go on. "
             + about["broken"]
         ),
         "throughput_note": html.escape(
@@ -71,7 +71,8 @@ def _words(files: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[s
         ),
         "retries_note": html.escape(about["retries"]),
         "footer": html.escape(
-            f"Stepmesh {about['version']} · {about['broker']} · {about['journal']} · {about['machine']} · seed {about['seed']} · run {run['run']}"
+            f"Stepmesh {about['version']} · {about['broker']} · {about['journal']} · {about['machine']} · seed {about['seed']} "
+            f"· run {run['run']}"
         ),
     }
 

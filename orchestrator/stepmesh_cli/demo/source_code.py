@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import threading
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ _DECISIONS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHan
 _NESTING = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.With, ast.AsyncWith, ast.Match)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED = (*_FUNCTIONS, ast.ClassDef)
+
+
+_one_at_a_time = threading.Lock()
+"""CPython's parser counts its recursion per interpreter: in several threads at once it may raise a SystemError (cpython issue 106905).
+Warning filters are of the process, too."""
 
 
 class Span(TypedDict):
@@ -70,7 +76,7 @@ class Shape(TypedDict):
 
 def tree_of(text: bytes) -> ast.Module:
     """Raises `SyntaxError` or `ValueError`."""
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         return ast.parse(text)
 

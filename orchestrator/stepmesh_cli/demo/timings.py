@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_cli.demo.history import History
@@ -18,8 +18,15 @@ BINS = 60
 """Of the throughput timeline."""
 
 
-def facts(history: History, executions: Sequence[Execution], root: RunId) -> dict[str, Any]:
-    """About the run tree of `root`: JSON for the report."""
+class Mark(NamedTuple):
+    """Something that happened to the run from outside; µs since 1970."""
+
+    at_us: int
+    label: str
+
+
+def facts(history: History, executions: Sequence[Execution], root: RunId, marks: Sequence[Mark] = ()) -> dict[str, Any]:
+    """About the run tree of `root`: JSON for the report. `marks` go onto the timeline."""
     tree = {run for run, created in history.created.items() if created.root == root}
     mine = [one for one in executions if one.run in tree and one.end_us is not None]
     first = min((one.start_us for one in mine), default=0)
@@ -36,10 +43,19 @@ def facts(history: History, executions: Sequence[Execution], root: RunId) -> dic
         "frames": len({entry.sequence for entry in history.entries if entry.event.run in tree}),
         "pools": [_pool(pool, mine, waits, last - first) for pool in sorted({one.pool for one in mine})],
         "steps": [_step(step, mine) for step in dict.fromkeys(one.step for one in mine)],
-        "timeline": _timeline(mine, first, last),
+        "timeline": {**_timeline(mine, first, last), "marks": [[(mark.at_us - first) / 1e6, mark.label] for mark in marks]},
         "busy_ms_by_item": _busy_by_item(history, mine, root),
         "retries": _retries(history, tree),
     }
+
+
+def telling_item(history: History, root: RunId) -> int:
+    """An item whose trace is worth showing: retried if there is one, with about six functions."""
+    functions = {
+        created.parent.item: len(created.inputs) for created in history.created.values() if created.parent and created.parent.run == root
+    }
+    retried = Counter(entry.event.item for entry in history.entries if isinstance(entry.event, StepRetrying) and entry.event.run == root)
+    return min(functions, key=lambda item: (not retried[item], abs(functions[item] - 6), item), default=0)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -97,12 +97,13 @@ class LimitsConfig(Section):
 
 
 class TelemetryConfig(Section):
-    """OpenTelemetry over OTLP/HTTP; off without `endpoint`."""
+    """OpenTelemetry over OTLP/HTTP, or into a file of spans; off without either (docs/telemetry.md)."""
 
     endpoint: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     sample_ratio: float = Field(default=1, ge=0, le=1)
-    service_name: str = "stepmesh"
+    service_name: str | None = None
+    trace_file: str | None = None
 
 
 def _builtin_only() -> dict[str, Plugin]:

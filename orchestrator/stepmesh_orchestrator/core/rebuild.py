@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stepmesh_broker.protocol.messages import Failure, Task, TaskRef
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.decide.progress import demand, settle
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
@@ -40,17 +40,19 @@ def in_flight(state: State) -> Iterator[tuple[Item, int]]:
                         yield item, step
 
 
-def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[str, Task] | None:
-    """(pool, task) of an attempt in flight, to be claimed before it starts; None when it cannot be made any more."""
+def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[str, Task] | Failure:
+    """(pool, task) of an attempt in flight, to be claimed before it starts; why not when it cannot be made any more (its route is gone)."""
     run = item.run
     compiled = run.flow.steps[step]
     try:
         value = compiled.input.render(item)
-    except (PlanFailed, PlanSkipped):
-        return None
+    except PlanFailed as problem:
+        return problem.failure
+    except PlanSkipped:
+        return Failure(ErrorCode.ORCHESTRATOR_ERROR, f"the input of step '{compiled.id}', which is in flight, is skipped now")
     route = session.router.route(compiled.component, value, compiled.pool)
     if isinstance(route, Failure):
-        return None
+        return route
     root = run.tree.root
     return route.pool, Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,

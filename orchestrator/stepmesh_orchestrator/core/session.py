@@ -25,7 +25,8 @@ DEFAULT_BACKOFF = Backoff()
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory."""
+    """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
+    `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -36,6 +37,7 @@ class EngineSettings:
     max_iterations: int = 1_000
     remember_ended_ms: int = 24 * 3_600_000
     remember_ended: int = 100_000
+    secrets_may_rest: bool = False
 
 
 class Flows(Protocol):
@@ -86,14 +88,14 @@ class Session:
     stale_results: int = 0  # dropped: duplicates, late or unknown
 
     def emit(self, event: Event) -> None:
-        """Apply an event and keep it for the frame."""
-        self.events.append(event)
+        """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""
         apply(self.state, event, self.now, self.flows, self.rows)
+        self.events.append(event)
 
     def create(self, event: RunCreated, flow: CompiledFlow) -> None:
         """`emit` for a new run. Its flow is given: the registry may have dropped it since it was looked up."""
-        self.events.append(event)
         apply(self.state, event, self.now, _Given(flow), self.rows)
+        self.events.append(event)
 
     def resolve(self, item: Item, step: int) -> None:
         """The step has its outcome: tell its dependents, and see what its tree may start."""

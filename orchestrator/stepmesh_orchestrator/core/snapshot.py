@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import OrderedDict
 
 import msgspec
 
@@ -106,7 +107,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
         raise ValueError(f"snapshot of format {image.format}; this version reads up to {SNAPSHOT_FORMAT}")
     state = State(image.partition)
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
-    state.finished, state.keys = image.finished, image.keys
+    state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.trees = {tree.root: Tree(tree.root, tree.limit, tree.in_flight, 0, tree.ended) for tree in image.trees}
     for run_image in image.runs:
         run = _run(run_image, state.trees[run_image.root], flows)

@@ -8,7 +8,7 @@ cycle (item → run → items) is cut when the item ends.
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 
 import msgspec
@@ -36,7 +36,10 @@ DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 
 
 class Wait(msgspec.Struct, array_like=True, gc=False):
-    """What a step carries beyond its phase: attempts so far, used budgets, when it goes on, with what."""
+    """What a step carries beyond its phase: attempts so far, used budgets, when it goes on, with what.
+
+    A running step with `sub_runs` holds no slot of its tree: its component waits for them, and they need slots.
+    """
 
     attempt: int = 1
     transport_used: int = 0
@@ -46,6 +49,7 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     child: RunId | None = None
     iteration: int = 0
     last_failure: Failure | None = None
+    sub_runs: int = 0  # live ones that its component started
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -55,7 +59,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     limit: int
     in_flight: int = 0
     live: int = 0  # runs
-    ended: dict[RunId, str] = {}  # sub-runs that ended, while the tree lives: run → status
+    ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
     pending: list[Run] = []  # runs with items not yet started
 
@@ -128,6 +132,13 @@ class Item(msgspec.Struct, gc=False, eq=False):
         waits = self.waits
         return 1 if waits is None or step not in waits else waits[step].attempt
 
+    def holds_slot(self, step: int) -> bool:
+        """Whether the step takes one of the tasks that its tree may have in flight."""
+        if self.phases[step] != RUNNING:
+            return False
+        waits = self.waits
+        return waits is None or step not in waits or not waits[step].sub_runs
+
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""
         if self.waits is None:
@@ -148,11 +159,22 @@ class State:
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
-        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key
-        self.finished: dict[RunId, tuple[int, str, str | None]] = {}
+        # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
+        # oldest entry among all that were removed before it.
+        self.finished: OrderedDict[RunId, tuple[int, str, str | None]] = OrderedDict()
         self.inbox = 0
         self.confirmed = 0
         self.sequence = 0  # of the last frame that was applied
+
+    def release(self) -> None:
+        """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
+        for tree in self.trees.values():
+            tree.queue.clear()
+            tree.pending.clear()
+        for run in self.runs.values():
+            run.items.clear()
+        self.runs.clear()
+        self.trees.clear()
 
 
 def new_item(run: Run, index: int) -> Item:

@@ -5,34 +5,46 @@ Live runs are answered from the shards of this process, ended ones from the read
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
-
-from stepmesh_broker.errors import MalformedMessage, StepmeshError
+from stepmesh_broker.errors import MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.codec import decode_api_request, encode
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, content_id
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics, FlowInvalid
 from stepmesh_orchestrator.core.flow.document import load
 from stepmesh_orchestrator.core.flow.jsontext import dumps
-from stepmesh_orchestrator.core.projection import run_row, step_row
-from stepmesh_orchestrator.core.rows import RunRow, StepRow
-from stepmesh_orchestrator.core.state import PHASE_NAMES, RUNNING, Run
+from stepmesh_orchestrator.core.projection import run_row
+from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.state import Run
 from stepmesh_orchestrator.ports import BlobRecord, RunQuery
+from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
-from stepmesh_orchestrator.runtime.history import read_events
+from stepmesh_orchestrator.runtime.history import History
 from stepmesh_orchestrator.runtime.partition import PartitionService, Ports
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.shard import Shard
+from stepmesh_orchestrator.runtime.waiters import heard
+
+log = logging.getLogger("stepmesh.api")
+_T = TypeVar("_T")
 
 MAX_WAIT_MS = 60_000
 """A long poll is answered after this time at the latest; clients ask again."""
 PAGE = 1_000
+"""Runs, items or events of one answer at most."""
+MAX_CAUSES = 200
+"""Lines of one `explain` at most."""
+_IN_THREAD_BYTES = 100_000
+_BUILTIN = Pool("builtin")
 
 
 class Api:
@@ -55,6 +67,7 @@ class Api:
         self._presence = presence
         self._partitions = partitions
         self._component_path = component_path
+        self._history = History(ports.journal, flows)
         self._answers: dict[type, Callable[[Any], Awaitable[api.ApiAnswer]]] = {
             api.GetInfo: self._get_info,
             api.StoreFlow: self._store_flow,
@@ -75,11 +88,14 @@ class Api:
         """Bytes in, bytes out; what goes wrong is a `Refused`."""
         try:
             request = decode_api_request(data)
-            return encode(await self.answer(request))
+            return self._checked(encode(await self.answer(request)))
         except MalformedMessage as problem:
             return encode(Refused(problem.code, problem.message, "client and server may be of different versions"))
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
+        except Exception:
+            log.exception("SM-5900 a request cannot be answered")
+            return encode(Refused("SM-5900", "the orchestrator failed to answer; its log has the details", "report it with that log"))
 
     async def answer(self, request: api.ApiRequest) -> api.ApiAnswer:
         """One request. Raises `StepmeshError` of ports."""
@@ -90,15 +106,14 @@ class Api:
 
     async def _store_flow(self, request: api.StoreFlow) -> api.ApiAnswer:
         try:
-            document = load(request.document)
+            flow, diagnostics = await _aside(_compile, request.document)
         except FlowInvalid as problem:
-            return api.FlowStored(FlowId(""), False, _diagnostics(problem.diagnostics))
-        flow, diagnostics = compile_flow(document)
+            return api.FlowStored(FlowId(""), False, answers.findings(problem.diagnostics))
         if flow is None or diagnostics.failed:
-            return api.FlowStored(FlowId(""), False, _diagnostics(diagnostics))
+            return api.FlowStored(FlowId(""), False, answers.findings(diagnostics))
         if not request.dry_run:
             await self._flows.add(flow.document, flow)
-        return api.FlowStored(flow.id, not request.dry_run, _diagnostics(diagnostics))
+        return api.FlowStored(flow.id, not request.dry_run, answers.findings(diagnostics))
 
     async def _get_flow(self, request: api.GetFlow) -> api.ApiAnswer:
         record = await self._ports.store.get_flow(request.flow)
@@ -112,7 +127,7 @@ class Api:
         data = request.data
         if request.kind != "binary":
             try:
-                data = dumps(load(data, name="blob").value)
+                data = await _aside(_compact, data)
             except (FlowInvalid, ValueError) as problem:
                 return Refused("SM-5009", f"the blob is not JSON: {problem}", "send JSON text, or kind binary")
         blob = BlobId(content_id(data))
@@ -129,65 +144,82 @@ class Api:
         return Refused("SM-5005", f"there is no blob with id {request.blob}", "ids are the SHA-256 of the content")
 
     async def _get_run(self, request: api.GetRun) -> api.ApiAnswer:
-        live = self._live(request.run)
-        if live is not None and request.wait_ms:
+        live = await self._live(request.run)
+        if live is not None and request.wait_ms > 0:
             await live[0].over.wait(request.run, min(request.wait_ms, MAX_WAIT_MS) / 1000)
         row = await self._row(request.run)
         if row is None:
             return _unknown_run(request.run)
-        results = await self._results(request.run, 0, PAGE) if request.results else []
-        return api.RunInfo(_summary(row), results)
+        results = (await self._items(request.run, 0, PAGE)).results if request.results else []
+        return api.RunInfo(answers.summary(row), results)
 
     async def _get_items(self, request: api.GetItems) -> api.ApiAnswer:
-        await self._projected(request.run)
-        return api.Items(await self._results(request.run, request.first, min(request.limit, PAGE)))
+        return await self._items(request.run, max(0, request.first), request.limit)
+
+    async def _items(self, run: RunId, first: int, limit: int) -> api.Items:
+        await self._projected()
+        asked = max(1, min(limit, PAGE))
+        rows = await self._ports.store.get_items(run, first, asked + 1)
+        page = answers.fitting([answers.item_result(row) for row in rows[:asked]], answers.item_bytes, self._page_bytes)
+        return api.Items(page, more=len(page) < len(rows))
 
     async def _get_steps(self, request: api.GetSteps) -> api.ApiAnswer:
-        live = self._live(request.run)
-        await self._projected(request.run)
+        live = await self._live(request.run)
+        active = {} if live is None else dict(live[1].items)
+        await self._projected()
         if live is None and await self._ports.store.get_run(request.run) is None:
             return _unknown_run(request.run)
-        first, limit = (0, PAGE) if request.item is None else (request.item, 1)
-        ended = await self._ports.store.get_items(request.run, first, limit)
-        steps = [_step(row.item, step) for row in ended if request.item in (None, row.item) for step in row.steps]
-        if live is not None:
-            steps.extend(_live_steps(live[1], request.item))
-        return api.Steps(sorted(steps, key=lambda step: (step.item, step.step)))
+        first, limit = (max(0, request.first), PAGE) if request.item is None else (request.item, 1)
+        rows = await self._ports.store.get_items(request.run, first, limit)
+        ended = {row.item: row for row in rows if request.item in (None, row.item)}
+        wanted = sorted({*ended, *(index for index in active if index >= first and request.item in (None, index))})
+        steps: list[api.StepStatus] = []
+        for index in wanted[:limit]:
+            if index in ended:
+                steps.extend(answers.ended_steps(ended[index]))
+            elif live is not None:
+                steps.extend(answers.live_steps(active[index], live[0].dispatcher.leases))
+        page = answers.fitting(steps, answers.step_bytes, self._page_bytes)
+        return api.Steps(page, more=len(page) < len(steps) or (request.item is None and (len(wanted) > limit or len(rows) == limit)))
 
     async def _list_runs(self, request: api.ListRuns) -> api.ApiAnswer:
         query = RunQuery(
             self._namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
-            min(request.limit, PAGE), request.offset,
+            max(0, min(request.limit, PAGE)), max(0, request.offset),
         )  # fmt: skip
-        for service in self._partitions.values():
-            await service.shard.projector.reached(service.shard.sequence)
+        await self._projected()
         rows = await self._ports.store.list_runs(query)
-        return api.Runs([_summary(self._fresh(row)) for row in rows])
+        return api.Runs([answers.summary(self._fresh(row)) for row in rows])
 
     async def _get_events(self, request: api.GetEvents) -> api.ApiAnswer:
         row = await self._row(request.run)
         if row is None:
             return _unknown_run(request.run)
-        while True:
-            live = self._live(request.run)
-            page = await read_events(
-                self._ports.journal, self._flows, row.partition, request.run, row.created_sequence, request.after, min(request.limit, PAGE)
-            )
-            if page.events or page.ended or live is None or not request.wait_ms:
-                return page
-            if not await live[0].moved.wait(request.run, min(request.wait_ms, MAX_WAIT_MS) / 1000):
-                return page
+        live = await self._live(request.run)
+        if live is None or request.wait_ms <= 0:
+            return await self._events(row, request)
+        clock = asyncio.get_running_loop().time
+        until = clock() + min(request.wait_ms, MAX_WAIT_MS) / 1000
+        with live[0].moved.listen(row.root) as moved:
+            while True:
+                moved.clear()
+                page = await self._events(row, request)
+                if page.events or page.ended or not await heard(moved, until - clock()):
+                    return page
+
+    async def _events(self, row: RunRow, request: api.GetEvents) -> api.Events:
+        return await self._history.page(row, request.after, max(1, min(request.limit, PAGE)), self._page_bytes)
 
     async def _explain(self, request: api.Explain) -> api.ApiAnswer:
-        live = self._live(request.run)
+        live = await self._live(request.run)
         if live is None:
             row = await self._row(request.run)
             return _unknown_run(request.run) if row is None else api.Explained([f"the run is over: {row.status}"])
         shard, run = live
-        lines: list[str] = []
-        for cause in explain(shard.session.state, run, self._ports.clock.now_ms()):
-            where = "" if cause.item is None else f"item {cause.item}, {cause.step_id}: "
-            lines.append(f"{where}{cause.text}{self._pool_note(shard, cause.run, cause.item, cause.step)}")
+        causes = explain(shard.session.state, run, self._ports.clock.now_ms())
+        lines = [answers.cause_line(one, self._pool_note(shard, one.run, one.item, one.step)) for one in causes[:MAX_CAUSES]]
+        if len(causes) > MAX_CAUSES:
+            lines.append(f"… and {len(causes) - MAX_CAUSES} more")
         return api.Explained(lines)
 
     def _pool_note(self, shard: Shard, run: str, item: int | None, step: int | None) -> str:
@@ -196,7 +228,7 @@ class Api:
         key = (RunId(run), item, step)
         lease = shard.dispatcher.leases.held.get(key)
         if lease is not None:
-            return f"; worker {lease.worker} holds it"
+            return answers.progress_text(lease)
         flight = shard.dispatcher.leases.flights.get(key)
         if flight is None:
             return ""
@@ -205,7 +237,7 @@ class Api:
 
     async def _list_components(self, request: api.ListComponents) -> api.ApiAnswer:
         self._presence.forget_silent()
-        found: list[api.ComponentEntry] = []
+        found = [api.ComponentEntry(self._component_path(_BUILTIN, one.path), _BUILTIN, one, 1) for one in core_components()]
         for pool, components in self._presence.offered().items():
             for path, component in components.items():
                 name = Pool(pool)
@@ -230,78 +262,58 @@ class Api:
             pools.append(api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers))
         return api.Pools(pools)
 
-    def _live(self, run: RunId) -> tuple[Shard, Run] | None:
+    async def _live(self, run: RunId) -> tuple[Shard, Run] | None:
+        """A live run, and what the journal holds of it until the caller awaits something."""
         for service in self._partitions.values():
+            await service.shard.settled()
             found = service.shard.session.state.runs.get(run)
             if found is not None:
                 return service.shard, found
         return None
 
     async def _row(self, run: RunId) -> RunRow | None:
-        live = self._live(run)
+        live = await self._live(run)
         if live is not None:
             return run_row(live[0].session.state, live[1])
-        await self._projected(run)
+        await self._projected()
         return await self._ports.store.get_run(run)
 
-    async def _projected(self, run: RunId) -> None:
+    async def _projected(self) -> None:
         for service in self._partitions.values():
             await service.shard.projector.reached(service.shard.sequence)
 
     def _fresh(self, row: RunRow) -> RunRow:
-        live = self._live(row.run)
-        return row if live is None else run_row(live[0].session.state, live[1])
+        """A listed run as it is by now; one that has ended since stays as it was listed."""
+        for service in self._partitions.values():
+            live = service.shard.session.state.runs.get(row.run)
+            if live is not None:
+                return run_row(service.shard.session.state, live)
+        return row
 
-    async def _results(self, run: RunId, first: int, limit: int) -> list[api.ItemResult]:
-        rows = await self._ports.store.get_items(run, first, limit)
-        return [api.ItemResult(row.item, row.status, row.result, row.finished_ms) for row in rows]
+    @property
+    def _page_bytes(self) -> int:
+        """Payloads of one answer, so that it fits with all that is around them."""
+        return self._ports.broker.max_message_bytes // 2
 
-
-def _summary(row: RunRow) -> api.RunSummary:
-    return api.RunSummary(
-        row.run, row.namespace, row.partition, row.flow, row.flow_name, row.status, row.total, row.completed, row.failed, row.cancelled,
-        row.created_ms, row.finished_ms, row.root, row.parent, row.parent_step, row.run_key, row.tags,
-    )  # fmt: skip
-
-
-def _step(item: int, row: StepRow, status: str | None = None) -> api.StepStatus:
-    return api.StepStatus(
-        item,
-        row.step,
-        row.step_id,
-        row.component,
-        status or row.status,
-        row.attempt,
-        row.output,
-        row.failure,
-        row.started_ms,
-        row.finished_ms,
-    )
+    def _checked(self, answer: bytes) -> bytes:
+        limit = self._ports.broker.max_message_bytes
+        if len(answer) <= limit:
+            return answer
+        problem = MessageTooLarge.of(len(answer), limit)
+        return encode(Refused(problem.code, f"the answer cannot be sent: {problem.message}", problem.hint))
 
 
-def _live_steps(run: Run, index: int | None) -> list[api.StepStatus]:
-    steps: list[api.StepStatus] = []
-    for item in run.items.values():
-        if index not in (None, item.index):
-            continue
-        for step, phase in enumerate(item.phases[:-1]):
-            row = step_row(item, step)
-            if row is not None:
-                status = None if item.outcomes[step] is not None else PHASE_NAMES[phase] if phase != RUNNING else "running"
-                steps.append(_step(item.index, row, status))
-    return steps
+async def _aside(work: Callable[[bytes], _T], data: bytes) -> _T:
+    """Small data at once; large data in a thread, so that leases are renewed meanwhile."""
+    return await asyncio.to_thread(work, data) if len(data) > _IN_THREAD_BYTES else work(data)
 
 
-def _diagnostics(diagnostics: Diagnostics) -> bytes:
-    return msgspec.json.encode(
-        [
-            {
-                "code": item.code, "level": item.level.name.lower(), "message": item.message, "path": item.path,
-                "line": item.line, "column": item.column, "hint": item.hint,
-            }
-            for item in diagnostics.items
-        ]
-    )  # fmt: skip
+def _compile(data: bytes) -> tuple[CompiledFlow | None, Diagnostics]:
+    return compile_flow(load(data))
+
+
+def _compact(data: bytes) -> bytes:
+    return dumps(load(data, name="blob").value)
 
 
 def _unknown_run(run: RunId) -> Refused:

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import WorkerId
-from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, TaskRef, Verdict
+from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, TaskRef, Verdict
 from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.leases import LEASE_MS
 from stepmesh_orchestrator.runtime.shard import Shard
 
 
-def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
-    """A verdict per task, in order."""
-    return Claimed([_claim(shard, task, claim.worker, clock.monotonic()) for task in claim.tasks], LEASE_MS)
+async def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
+    """A verdict per task, in order. GONE ends a task for good, so it is said only of what the journal holds; else NOT_READY."""
+    verdicts = _claims(shard, claim, clock)
+    if Verdict.GONE in verdicts:
+        settled = await shard.settled()
+        verdicts = _claims(shard, claim, clock)
+        if not settled:
+            verdicts = [Verdict.NOT_READY if verdict is Verdict.GONE else verdict for verdict in verdicts]
+    return Claimed([*verdicts], LEASE_MS)
+
+
+def _claims(shard: Shard, claim: Claim, clock: Clock) -> list[Verdict]:
+    now = clock.monotonic()
+    return [_claim(shard, task, claim, now) for task in claim.tasks]
 
 
 def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claimed:
-    """A verdict per task, in order; a task that the shard does not know to be held is granted to its worker."""
+    """A verdict per task, in order; a task that the shard does not know to be held is granted to its worker. A task that is over may
+    run on until the journal holds that it is: the next heartbeat says so."""
     now = clock.monotonic()
-    return Claimed([_renew(shard, progress.task, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
+    return Claimed([_renew(shard, progress, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
 
 
-def _claim(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
+def _claim(shard: Shard, task: TaskRef, claim: Claim, now: float) -> Verdict:
     timeout_ms = _time_limit(shard, task)
     if timeout_ms is None:
         return Verdict.GONE
-    return shard.dispatcher.leases.claim(task, worker, now, timeout_ms)
+    return shard.dispatcher.leases.claim(task, claim.worker, now, timeout_ms, running=claim.running)
 
 
-def _renew(shard: Shard, task: TaskRef, worker: WorkerId, now: float) -> Verdict:
-    timeout_ms = _time_limit(shard, task)
+def _renew(shard: Shard, progress: Progress, worker: WorkerId, now: float) -> Verdict:
+    timeout_ms = _time_limit(shard, progress.task)
     if timeout_ms is None:
-        return Verdict.CANCELLED
-    return shard.dispatcher.leases.renew(task, worker, now, timeout_ms)
+        return Verdict.CANCELLED if shard.is_settled else Verdict.GRANTED
+    return shard.dispatcher.leases.renew(progress, worker, now, timeout_ms)
 
 
 def _time_limit(shard: Shard, task: TaskRef) -> int | None:

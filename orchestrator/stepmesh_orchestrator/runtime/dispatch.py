@@ -10,15 +10,15 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
+from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
-from stepmesh_broker.protocol.messages import FORMAT, Accepted, Refused, Stop, Task, TaskFrame, TaskRef
-from stepmesh_orchestrator.core.commands import Command, ResolveFlow
+from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, Failure, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
 from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask
-from stepmesh_orchestrator.ports import Ownership
+from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
 from stepmesh_orchestrator.runtime.outbox import Departure, Outbox
@@ -26,6 +26,9 @@ from stepmesh_orchestrator.runtime.packing import PoolPace, pack
 from stepmesh_orchestrator.runtime.presence import Presence
 
 log = logging.getLogger("stepmesh.dispatch")
+_RETRY_S = 0.5
+_STOPS = 1_000
+"""Tasks in one stop signal, so that it stays far below any broker's limit."""
 
 
 class Dispatcher:
@@ -44,13 +47,14 @@ class Dispatcher:
     ) -> None:
         self.broker = broker
         self.leases = Leases()
-        self.outbox = Outbox(broker, confirmed)
+        self.outbox = Outbox(broker, confirmed, self._refused)
+        self.presence = presence
+        self.post: Callable[[Command], None]  # the shard's: given when there is one
         self.paces: dict[str, PoolPace] = {}
         self.journaled_bytes = 0  # since the last snapshot
         self.tasks_published = 0
         self._inbox = inbox
         self._flows = flows
-        self._presence = presence
         self._namespace = namespace
         self._partition = partition
         self._ownership = ownership
@@ -68,7 +72,7 @@ class Dispatcher:
         """Send the tasks of the turn `sequence`, by pool."""
         departures: list[Departure] = []
         for pool, ready in tasks.items():
-            size = self._pace(pool).frame_size(len(ready), self._presence.workers(pool))
+            size = self._pace(pool).frame_size(len(ready), self.presence.workers(pool))
             departures.extend(self._departure(sequence, pool, frame) for frame in pack(ready, size))
             self.tasks_published += len(ready)
         self.outbox.put(sequence, departures)
@@ -86,29 +90,26 @@ class Dispatcher:
             self._acknowledging = True
             self._spawn(self._acknowledge())
 
-    def fetch_flow(self, need: NeedFlow, post: Callable[[Command], None]) -> None:
+    def fetch_flow(self, need: NeedFlow) -> None:
         """Load or store the flow, then say so to the core."""
-        self._spawn(self._fetch_flow(need, post))
+        self._spawn(self._fetch_flow(need))
 
-    async def stop_task(self, task: TaskRef) -> None:
-        """Tell the workers of its pool. A lost signal is made up for by the verdict on the next heartbeat."""
-        pool = self.leases.land((task.run, task.item, task.step))
-        if pool is None:
-            return
-        try:
-            await self.broker.send(subjects.workers(self._namespace, Pool(pool)), encode(Stop([task])))
-        except StepmeshError as problem:
-            log.info("a stop signal was not sent; the next heartbeat's verdict says it: %s", problem)
+    def stop_tasks(self, tasks: list[TaskRef]) -> None:
+        """Tell the workers of their pools. A lost signal is made up for by the verdict on the next heartbeat."""
+        pools: dict[str, list[TaskRef]] = {}
+        for task in tasks:
+            pool = self.leases.land((task.run, task.item, task.step))
+            if pool is not None:
+                pools.setdefault(pool, []).append(task)
+        for pool, stopped in pools.items():
+            subject = subjects.workers(self._namespace, Pool(pool))
+            for first in range(0, len(stopped), _STOPS):
+                self._spawn(self._send(subject, encode(Stop(stopped[first : first + _STOPS]))))
 
-    async def park(self, park: ParkTask) -> None:
+    def park(self, park: ParkTask) -> None:
         """Put the task into the dead-letter topic."""
-        flight = self.leases.flights.get((park.task.run, park.task.item, park.task.step))
-        pool = Pool(flight.pool if flight is not None else "unknown")
-        reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
-        try:
-            await self.broker.park(pool, encode(park.task), reason)
-        except StepmeshError as problem:
-            log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+        pool = self.leases.land((park.task.run, park.task.item, park.task.step))
+        self._spawn(self._park(Pool(pool or "unknown"), park))
 
     def reply(self, subject: str, answer: Accepted | Refused) -> None:
         """Answer a message that came through the inbox."""
@@ -116,7 +117,7 @@ class Dispatcher:
 
     def again(self, pool: str, tasks: list[Task], sequence: int) -> None:
         """Publish attempts once more, each to be claimed first."""
-        size = self._pace(pool).frame_size(len(tasks), self._presence.workers(pool))
+        size = self._pace(pool).frame_size(len(tasks), self.presence.workers(pool))
         self.outbox.put(sequence, [self._departure(sequence, pool, frame) for frame in pack(tasks, size)])
 
     def abort(self) -> None:
@@ -138,7 +139,8 @@ class Dispatcher:
     def _departure(self, sequence: int, pool: str, tasks: list[Task]) -> Departure:
         ownership = self._ownership
         frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, tasks)
-        flight = Flight(pool, None, [(task.run, task.item, task.step) for task in tasks])
+        keys = [(task.run, task.item, task.step) for task in tasks]
+        flight = Flight(pool, None, keys, max(task.dispatch for task in tasks))
         self.leases.launch(flight)
         self._frames += 1
         return Departure(sequence, frame, f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}", flight)
@@ -148,13 +150,29 @@ class Dispatcher:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
+    def _refused(self, departure: Departure, problem: StepmeshError) -> list[Departure]:
+        """The broker will never take this frame: cut it where it is too large, else fail its attempts, so that no run waits for ever."""
+        flight, frame = departure.flight, departure.frame
+        tasks = [task for task in frame.tasks if self.leases.flights.get((task.run, task.item, task.step)) is flight]
+        too_large = isinstance(problem, MessageTooLarge)
+        if too_large and len(frame.tasks) > 1:
+            half = (len(tasks) + 1) // 2
+            return [self._departure(departure.sequence, flight.pool, part) for part in (tasks[:half], tasks[half:]) if part]
+        log.warning("a task frame cannot be published to pool %s; its tasks fail: %s", flight.pool, problem)
+        self.leases.drop(flight)
+        code = ErrorCode.INVALID_INPUT if too_large else ErrorCode.ORCHESTRATOR_ERROR
+        for task in tasks:
+            failure = Failure(code, f"the task of step '{task.step_id}' cannot be sent to pool {flight.pool}: {problem}")
+            self.post(FailAttempt(TaskRef(task.run, task.item, task.step, task.attempt), failure))
+        return []
+
     async def _acknowledge(self) -> None:
         try:
             done = 0
             while done < self._acknowledged:
                 done = self._acknowledged
                 await self._inbox.ack(Position(done))
-        except BrokerUnavailable as problem:
+        except StepmeshError as problem:
             log.info("the inbox was not acknowledged and will come again: %s", problem)
         finally:
             self._acknowledging = False
@@ -163,11 +181,36 @@ class Dispatcher:
         try:
             await self.broker.send(subject, data)
         except StepmeshError as problem:
-            log.info("an answer was not sent: %s", problem)
+            log.info("a message to %s was not sent: %s", subject, problem)
 
-    async def _fetch_flow(self, need: NeedFlow, post: Callable[[Command], None]) -> None:
+    async def _park(self, pool: Pool, park: ParkTask) -> None:
+        reason = f"step '{park.step_id}' of run {park.task.run}: {park.reason}"
+        while True:
+            try:
+                await self.broker.park(pool, encode(park.task), reason)
+                return
+            except BrokerUnavailable as problem:
+                log.info("a task is parked later: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            except StepmeshError as problem:
+                log.error("cannot park a task; the run's failure has its story: %s (%s)", reason, problem)
+                return
+
+    async def _fetch_flow(self, need: NeedFlow) -> None:
+        """However long the store cannot be used: nothing else moves the steps that wait for the flow."""
+        while True:
+            try:
+                self.post(ResolveFlow(need.key, await self._fetched(need)))
+                return
+            except StoreError as problem:
+                log.warning("a flow is fetched or stored later: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                log.exception("SM-5900 a flow cannot be fetched or stored; the steps that need it fail")
+                self.post(ResolveFlow(need.key, Failure(ErrorCode.ORCHESTRATOR_ERROR, "SM-5900 its flow cannot be fetched; see the log")))
+                return
+
+    async def _fetched(self, need: NeedFlow) -> Failure | None:
         if need.document is not None:
-            failure = await self._flows.add_text(need.document)
-        else:
-            failure = await self._flows.fetch(FlowId(need.key.decode()))
-        post(ResolveFlow(need.key, failure))
+            return await self._flows.add_text(need.document)
+        return await self._flows.fetch(FlowId(need.key.decode()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
@@ -19,7 +19,34 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 KEPT = 2_000
 """Compiled flows kept at hand. Live runs hold their own, so this bounds only re-compilation."""
+KEPT_BYTES = 64 * 1024 * 1024
+"""Documents of the flows kept at hand, bytes; what is compiled from them takes a few times as much."""
 _IN_THREAD_BYTES = 100_000
+
+
+class _Recent(Generic[_K, _V]):
+    """What was used last, bounded by count and by bytes; the newest entry stays whatever its size."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: _K) -> _V | None:
+        """None when it is not kept."""
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        self._entries.move_to_end(key)
+        return found[0]
+
+    def keep(self, key: _K, value: _V, size: int) -> None:
+        """Add or replace; the least recently used ones go. `size` in bytes."""
+        older = self._entries.pop(key, None)
+        self._entries[key] = (value, size)
+        self._bytes += size - (0 if older is None else older[1])
+        while len(self._entries) > 1 and (len(self._entries) > KEPT or self._bytes > KEPT_BYTES):
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._bytes -= dropped
 
 
 class FlowRegistry:
@@ -28,8 +55,9 @@ class FlowRegistry:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._compiled: OrderedDict[tuple[FlowId, bytes | None], CompiledFlow] = OrderedDict()
-        self._texts: OrderedDict[bytes, CompiledFlow | Failure] = OrderedDict()
+        self._compiled: _Recent[tuple[FlowId, bytes | None], CompiledFlow] = _Recent()
+        self._texts: _Recent[bytes, CompiledFlow | Failure] = _Recent()
+        self._loading: dict[tuple[FlowId, bytes | None], asyncio.Future[CompiledFlow | None]] = {}
 
     def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
         """By id and overrides; None when it is not loaded."""
@@ -40,22 +68,22 @@ class FlowRegistry:
         return self._texts.get(document)
 
     async def load(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
-        """From memory or the store (a flow, or a blob of kind flow); None when unknown. Raises `FlowInvalid`."""
-        known = self._compiled.get((flow, overrides))
+        """From memory or the store (a flow, or a blob of kind flow); None when unknown. Raises `FlowInvalid`, `StoreError`.
+        Those who ask at the same time share one compilation."""
+        key = (flow, overrides)
+        known = self._compiled.get(key)
         if known is not None:
-            self._compiled.move_to_end((flow, overrides))
             return known
-        document = await self._document(flow)
-        if document is None:
-            return None
-        compiled = await _compile(document, overrides)
-        _keep(self._compiled, (flow, overrides), compiled)
-        return compiled
+        loading = self._loading.get(key)
+        if loading is None:
+            loading = self._loading[key] = asyncio.ensure_future(self._load(flow, overrides))
+            loading.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(loading)
 
     async def add(self, document: bytes, compiled: CompiledFlow) -> CompiledFlow:
         """Store and keep a flow that was compiled from `document` (compact JSON)."""
         await self._store.put_flow(FlowRecord(compiled.id, compiled.name, document, self._clock.now_ms()))
-        _keep(self._compiled, (compiled.id, None), compiled)
+        self._compiled.keep((compiled.id, None), compiled, len(document))
         return compiled
 
     async def add_text(self, text: bytes) -> Failure | None:
@@ -65,9 +93,9 @@ class FlowRegistry:
             compiled = await self.add(document, await _compile(document, None))
         except FlowInvalid as problem:
             failure = invalid_flow(problem)
-            _keep(self._texts, text, failure)
+            self._texts.keep(text, failure, len(text))
             return failure
-        _keep(self._texts, text, compiled)
+        self._texts.keep(text, compiled, len(text))
         return None
 
     async def fetch(self, flow: FlowId) -> Failure | None:
@@ -77,6 +105,14 @@ class FlowRegistry:
         except FlowInvalid as problem:
             return invalid_flow(problem)
         return None if found is not None else Failure(ErrorCode.INVALID_INPUT, f"there is no flow with id {flow}")
+
+    async def _load(self, flow: FlowId, overrides: bytes | None) -> CompiledFlow | None:
+        document = await self._document(flow)
+        if document is None:
+            return None
+        compiled = await _compile(document, overrides)
+        self._compiled.keep((flow, overrides), compiled, len(document) + len(overrides or b""))
+        return compiled
 
     async def _document(self, flow: FlowId) -> bytes | None:
         record = await self._store.get_flow(flow)
@@ -96,9 +132,3 @@ async def _compile(document: bytes, overrides: bytes | None) -> CompiledFlow:
     if len(document) > _IN_THREAD_BYTES:
         return await asyncio.to_thread(compile_stored, document, overrides)
     return compile_stored(document, overrides)
-
-
-def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-    cache[key] = value
-    if len(cache) > KEPT:
-        cache.popitem(last=False)

@@ -1,20 +1,23 @@
 """Status events of a run, read from the journal: what happened to it and its sub-runs, in order.
 
-A position is frame × 1,000,000 + index in the frame: it grows, and survives restarts because the journal does.
+A position is frame × 1,000,000 + index in the frame: it grows, and survives restarts because the journal does. What belongs to a run is
+known only by reading from its creation on, so that is remembered: who follows a run reads each frame once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import msgspec
 
 from stepmesh_broker.protocol.api import Events, RunEvent
-from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events as core_events
 from stepmesh_orchestrator.core.events import Event, RunCreated, RunEnded, decode_turn
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.ports import Journal
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 
@@ -36,43 +39,78 @@ _KINDS: dict[type, str] = {
 }
 
 
+KEPT = 256
+"""Runs whose family is remembered. Forgetting one costs its next reader a scan from the run's creation."""
+
+
 @dataclass(slots=True)
 class _Family:
-    """The runs that are listened to: the one asked for, and what was created below it."""
+    """A run and what was created below it, as of frame `known`; `latest` is the position of its last event up to there.
+
+    Readers share it: it only grows, and whoever was created later has no event before."""
 
     top: RunId
-    flows: dict[RunId, CompiledFlow | None]
+    known: int
+    latest: int = 0
     ended: bool = False
+    flows: dict[RunId, CompiledFlow | None] = field(default_factory=dict[RunId, CompiledFlow | None])
+
+    def start(self, after: int) -> int:
+        """The frame behind which a reader at position `after` begins: nothing between the last event and `known` is of this family."""
+        return self.known if after >= self.latest else min(self.known, after // PER_FRAME - 1)
 
 
-async def read_events(
-    journal: Journal, flows: FlowRegistry, partition: Partition, run: RunId, created_sequence: int, after: int, limit: int
-) -> Events:
-    """The events of `run` and its sub-runs above position `after`, at most `limit`."""
-    family = _Family(run, {})
-    found: list[RunEvent] = []
-    async for frame in journal.read(partition, after=max(0, created_sequence - 1)):
-        turn = decode_turn(frame.payload)
-        for index, event in enumerate(turn.events):
-            if not await _belongs(event, family, flows):
-                continue
-            position = frame.sequence * PER_FRAME + index
-            if position > after:
-                found.append(_status_event(event, position, turn.at_ms, family))
-            if isinstance(event, RunEnded) and event.run == family.top:
-                return Events(found, ended=True)
-            if len(found) >= limit:
-                return Events(found, ended=False)
-    return Events(found, ended=False)
+class History:
+    """The events of the runs of one journal, for readers that come back for more."""
 
+    def __init__(self, journal: Journal, flows: FlowRegistry) -> None:
+        self._journal = journal
+        self._flows = flows
+        self._families: OrderedDict[RunId, _Family] = OrderedDict()
 
-async def _belongs(event: Event, family: _Family, flows: FlowRegistry) -> bool:
-    if isinstance(event, RunCreated):
-        related = event.run == family.top or (event.parent is not None and event.parent.run in family.flows)
-        if related:
-            family.flows[event.run] = await flows.load(event.flow, event.overrides)
-        return related
-    return event.run in family.flows
+    async def page(self, run: RunRow, after: int, limit: int, max_bytes: int) -> Events:
+        """The events of `run` and its sub-runs above position `after`: at most `limit`, and no more than `max_bytes` in all of which the
+        first may be larger. Raises `JournalError`."""
+        family = self._family(run)
+        found: list[RunEvent] = []
+        if family.ended and after >= family.latest:
+            return Events(found, ended=True)
+        size = 0
+        async for frame in self._journal.read(run.partition, after=max(run.created_sequence - 1, family.start(after))):
+            turn = decode_turn(frame.payload)
+            for index, event in enumerate(turn.events):
+                if not await self._belongs(event, family):
+                    continue
+                position = frame.sequence * PER_FRAME + index
+                family.latest = max(family.latest, position)
+                if position > after:
+                    told = _status_event(event, position, turn.at_ms, family)
+                    size += len(told.data)
+                    if len(found) >= limit or (found and size > max_bytes):
+                        return Events(found, ended=False)
+                    found.append(told)
+                if isinstance(event, RunEnded) and event.run == family.top:
+                    family.ended = True
+                    return Events(found, ended=True)
+            family.known = max(family.known, frame.sequence)
+        return Events(found, ended=False)
+
+    def _family(self, run: RunRow) -> _Family:
+        family = self._families.get(run.run)
+        if family is None:
+            family = self._families[run.run] = _Family(run.run, run.created_sequence - 1)
+            if len(self._families) > KEPT:
+                self._families.popitem(last=False)
+        self._families.move_to_end(run.run)
+        return family
+
+    async def _belongs(self, event: Event, family: _Family) -> bool:
+        if isinstance(event, RunCreated):
+            related = event.run == family.top or (event.parent is not None and event.parent.run in family.flows)
+            if related and event.run not in family.flows:
+                family.flows[event.run] = await self._flows.load(event.flow, event.overrides)
+            return related
+        return event.run in family.flows
 
 
 def _status_event(event: Event, position: int, at_ms: int, family: _Family) -> RunEvent:

@@ -11,36 +11,43 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Position, RunId, WorkerId
-from stepmesh_broker.protocol.messages import TaskRef, Verdict
+from stepmesh_broker.protocol.messages import Progress, TaskRef, Verdict
 
 Key = tuple[RunId, int, int]  # run, item, step
 LEASE_MS = 6_000
 """How long a worker may be silent about a claimed task; heartbeats come three times as often."""
 TIMEOUT_GRACE_S = 2.0
 """A worker enforces an attempt's time limit itself; the shard steps in this much later."""
+ADOPTED_S = 30.0
+"""A frame of an earlier owner whose place in its pool cannot be bounded is sent again after this time, seconds."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flight:
-    """A published frame: `position` is None until the broker has it. `open`: tasks of it without a result.
+    """A frame in a pool. `position` is None until the broker has it. `open`: tasks of it without a result. `dispatch`: how often its
+    tasks were published, at most.
 
+    `adopted`: published by an earlier owner of the partition; `position` is then an upper bound, once one is known.
     `done_since`: when the broker was first seen to be done with it (monotonic s)."""
 
     pool: str
     position: Position | None
     keys: list[Key]
+    dispatch: int = 1
+    adopted: bool = False
     open: int = 0
     done_since: float | None = None
 
 
 @dataclass(slots=True)
 class Lease:
-    """A claimed task. Times are monotonic seconds; `deadline` is that of the attempt, if it has a limit."""
+    """A claimed task. Times are monotonic seconds; `deadline` is that of the attempt, if it has a limit. `progress`: what was said last."""
 
     worker: WorkerId
     attempt: int
     expires: float
     deadline: float | None
+    progress: Progress | None = None
 
 
 @dataclass(slots=True)
@@ -69,33 +76,40 @@ class Leases:
         flight = self.flights.pop(key, None)
         if self.held:
             self.held.pop(key, None)
+        if self.recovered:
+            self.recovered.discard(key)
         if flight is None:
             return None
         flight.open -= 1
         return flight.pool
 
-    def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
-        """A worker wants the task, which is in flight with this attempt."""
+    def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int, *, running: bool = False) -> Verdict:
+        """A worker wants the task, which is in flight with this attempt. Soon after a recovery only the one that runs it gets it."""
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker and lease.expires > now:
-                return Verdict.HELD
-        elif key in self.recovered and now < self.recovered_until:
+            if lease.worker != worker:
+                return (
+                    Verdict.HELD
+                )  # also when it ran out: the sweeper fails the attempt, so that a task that takes workers down is counted
+        elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY
         self._grant(key, task, worker, now, timeout_ms)
         return Verdict.GRANTED
 
-    def renew(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
+    def renew(self, progress: Progress, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
         """A worker says that it runs the task, which is in flight with this attempt."""
+        task = progress.task
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
-        if lease is None or lease.attempt != task.attempt:
-            self._grant(key, task, worker, now, timeout_ms)
-        elif lease.worker == worker:
-            lease.expires = now + LEASE_MS / 1000
-        else:
-            return Verdict.HELD
+        if lease is not None and lease.attempt == task.attempt:
+            if lease.worker == worker:
+                lease.expires = now + LEASE_MS / 1000
+                lease.progress = progress
+                return Verdict.GRANTED
+            if lease.expires > now:
+                return Verdict.HELD
+        self._grant(key, task, worker, now, timeout_ms).progress = progress
         return Verdict.GRANTED
 
     def expired(self, now: float) -> list[tuple[Key, Lease, bool]]:
@@ -116,29 +130,59 @@ class Leases:
     def lost(self, pool: str, floor: Position, idle: bool, now: float, grace_s: float) -> list[Flight]:
         """Frames that the broker is done with (acknowledged, or `idle`: it holds nothing) for `grace_s`, with open unclaimed tasks.
         They are taken out; the caller sends their tasks again."""
-        flights = self.by_pool.get(pool)
-        if flights is None:
-            return []
+        flights = self.by_pool.get(pool, ())
+        bound = next((flight.position for flight in flights if flight.position is not None), None)
         kept: deque[Flight] = deque()
         lost: list[Flight] = []
         for flight in flights:
             if flight.open <= 0:
                 continue
-            if not idle and (flight.position is None or flight.position > floor):
+            if flight.adopted and flight.position is None:
+                flight.position = bound  # what was published later lies behind it
+            if _in_broker(flight, floor, idle):
                 flight.done_since = None
                 kept.append(flight)
                 continue
-            flight.done_since = flight.done_since or now
-            waited = now - flight.done_since >= grace_s
+            flight.done_since = now if flight.done_since is None else flight.done_since
+            patience = ADOPTED_S if flight.position is None and not idle else grace_s
+            waited = now - flight.done_since >= patience
             (lost if waited and self.open_keys(flight) else kept).append(flight)
-        self.by_pool[pool] = kept
+        if kept:
+            self.by_pool[pool] = kept
+        else:
+            self.by_pool.pop(pool, None)
         return lost
+
+    def drop(self, flight: Flight) -> list[Key]:
+        """The frame was never published and never will be: its tasks that are still its own, each forgotten."""
+        dropped = [key for key in flight.keys if self.flights.get(key) is flight]
+        for key in dropped:
+            self.land(key)
+        flights = self.by_pool.get(flight.pool)
+        if flights is not None and flight in flights:
+            flights.remove(flight)
+            if not flights:
+                del self.by_pool[flight.pool]
+        return dropped
+
+    def dispatched(self, key: Key) -> int:
+        """How often the attempt in flight was published, as far as this owner knows; at least once."""
+        flight = self.flights.get(key)
+        return 1 if flight is None else flight.dispatch
 
     def open_keys(self, flight: Flight) -> list[Key]:
         """Tasks of the frame that are still its own and not claimed."""
         return [key for key in flight.keys if self.flights.get(key) is flight and key not in self.held]
 
-    def _grant(self, key: Key, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> None:
+    def _grant(self, key: Key, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int) -> Lease:
         deadline = now + timeout_ms / 1000 + TIMEOUT_GRACE_S if timeout_ms else None
-        self.held[key] = Lease(worker, task.attempt, now + LEASE_MS / 1000, deadline)
+        lease = self.held[key] = Lease(worker, task.attempt, now + LEASE_MS / 1000, deadline)
         self.recovered.discard(key)
+        return lease
+
+
+def _in_broker(flight: Flight, floor: Position, idle: bool) -> bool:
+    """Whether the broker may still hand the frame out, or this side has yet to publish it."""
+    if flight.position is None:
+        return not flight.adopted
+    return not idle and flight.position > floor

@@ -1,14 +1,14 @@
 """Task frames on their way to the broker: published in the order of their turns, all frames of several turns at once.
 
-Invariant: `confirmed` is a sequence below which every effect is known to be published. The broker being away stops the outbox,
-never loses from it; the backlog is bounded by the shard, which takes no new submissions while it is full.
+Invariant: every effect of the turns up to `confirmed` is known to be published, or to be impossible to publish. The broker being away
+stops the outbox, never loses from it; the backlog is bounded by the shard, which takes nothing new while it is full.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
@@ -18,7 +18,6 @@ from stepmesh_broker.protocol.ids import Pool
 from stepmesh_broker.protocol.messages import TaskFrame
 from stepmesh_orchestrator.runtime.leases import Flight
 
-log = logging.getLogger("stepmesh.outbox")
 _MAX_AT_ONCE = 256
 _RETRY_S = 0.25
 
@@ -33,15 +32,21 @@ class Departure:
     flight: Flight
 
 
+Refuse = Callable[[Departure, StepmeshError], list[Departure]]
+"""Told of a frame that the broker will never take; gives what is to be published in its place."""
+
+
 class Outbox:
     """One shard's publisher."""
 
-    def __init__(self, broker: Broker, confirmed: int) -> None:
+    def __init__(self, broker: Broker, confirmed: int, refuse: Refuse) -> None:
         self._broker = broker
+        self._refuse = refuse
         self._queue: deque[Departure] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._moved = asyncio.Event()
         self._latest = confirmed
         self.confirmed = confirmed
         self.published = 0  # frames
@@ -64,6 +69,12 @@ class Outbox:
         """Until everything is published."""
         await self._idle.wait()
 
+    async def below(self, frames: int) -> None:
+        """Until fewer than `frames` wait."""
+        while len(self._queue) >= frames:
+            self._moved.clear()
+            await self._moved.wait()
+
     async def run(self) -> None:
         """Publish for ever."""
         while True:
@@ -75,30 +86,27 @@ class Outbox:
                 for _ in batch:
                     self._queue.popleft()
                 self.confirmed = self._queue[0].sequence - 1 if self._queue else self._latest
+                self._moved.set()
             self._idle.set()
 
     async def _publish(self, batch: list[Departure]) -> None:
-        pending = batch
-        while pending:
-            outcomes = await asyncio.gather(*map(self._publish_one, pending), return_exceptions=True)
-            failed = [
-                (departure, outcome) for departure, outcome in zip(pending, outcomes, strict=True) if isinstance(outcome, BaseException)
-            ]
-            for _, outcome in failed:
-                if not isinstance(outcome, BrokerUnavailable):
-                    _report(outcome)
-            pending = [departure for departure, outcome in failed if isinstance(outcome, BrokerUnavailable)]
-            if pending:
+        while batch:
+            outcomes = await asyncio.gather(*map(self._publish_one, batch), return_exceptions=True)
+            left: list[Departure] = []
+            away = False
+            for departure, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, BrokerUnavailable):
+                    away = True
+                    left.append(departure)
+                elif isinstance(outcome, StepmeshError):
+                    left.extend(self._refuse(departure, outcome))
+                elif outcome is not None:
+                    raise outcome
+            batch = left
+            if away:
                 await asyncio.sleep(_RETRY_S)
 
     async def _publish_one(self, departure: Departure) -> None:
         data = encode(departure.frame)
         departure.flight.position = await self._broker.publish_tasks(Pool(departure.frame.pool), data, departure.message_id)
         self.published += 1
-
-
-def _report(outcome: BaseException | None) -> None:
-    if isinstance(outcome, StepmeshError):
-        log.error("a task frame cannot be published and is left to the sweeper: %s", outcome)
-    elif outcome is not None:
-        raise outcome

@@ -8,21 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, StepmeshError
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Claimed, Heartbeat, Refused, Submit
-from stepmesh_orchestrator.core.commands import CancelRun, StartRun
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.ports import Clock, Journal, Store
+from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -63,6 +63,7 @@ class PartitionService:
         settings: EngineSettings,
         flows: FlowRegistry,
         presence: Presence,
+        partitions: int,
         on_end: Callable[[BaseException], None],
     ) -> None:
         self.ports = ports
@@ -73,16 +74,25 @@ class PartitionService:
         self._router = router
         self._settings = settings
         self._presence = presence
+        self._partitions = partitions
         self._on_end = on_end
         self._tasks: list[asyncio.Task[None]] = []
         self._running: asyncio.Task[None] | None = None
         self._control: Subscription | None = None
         self._inbox: Inbox | None = None
+        self._dispatcher: Dispatcher | None = None
         self.shard: Shard
         self.sweeper: Sweeper
 
     async def start(self) -> None:
-        """Take over, recover, go. Raises `JournalError` or `BrokerError`."""
+        """Take over, recover, go. Raises `JournalError`, `BrokerError` or `StoreError`; nothing is left behind then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def _start(self) -> None:
         ports = self.ports
         ownership = await ports.journal.acquire(self.partition, self._owner)
         projector = Projector(ports.store, self.partition)
@@ -90,7 +100,7 @@ class PartitionService:
         state = recovered.state
         session = Session(state, self.flows, self._router, self._settings)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
-        dispatcher = Dispatcher(
+        dispatcher = self._dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
         )
         observer = None if ports.telemetry is None else ports.telemetry.observer(self.namespace, self.partition, self.flows)
@@ -113,8 +123,8 @@ class PartitionService:
         self.shard.stop()
         if self._running is not None:
             await asyncio.wait((self._running,))
-        await asyncio.wait((asyncio.ensure_future(self.shard.dispatcher.outbox.drained()),), timeout=2)
-        await asyncio.wait((asyncio.ensure_future(self.shard.projector.reached(self.shard.sequence)),), timeout=5)
+        await _within(2, self.shard.dispatcher.outbox.drained())
+        await _within(5, self.shard.projector.reached(self.shard.sequence))
         await self.shard.dispatcher.close()
         for task in self._tasks:
             task.cancel()
@@ -123,6 +133,7 @@ class PartitionService:
             await self._inbox.close()
         if snapshot and self._running is not None and self._running.exception() is None:
             await self.shard.snapshot()
+        self.shard.session.state.release()
 
     async def abort(self) -> None:
         """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept."""
@@ -130,7 +141,8 @@ class PartitionService:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.shard.dispatcher.abort()
+        if self._dispatcher is not None:
+            self._dispatcher.abort()
         if self._control is not None:
             await self._control.close()
         if self._inbox is not None:
@@ -146,7 +158,11 @@ class PartitionService:
             key = (item.run.id, item.index, step)
             if key in recovered.unsent:
                 unsent.append(key)
-            elif (made := task_again(shard.session, item, step, 1)) is not None:
+                continue
+            made = task_again(shard.session, item, step, 1)
+            if isinstance(made, Failure):  # it cannot be sent again, so nobody may be waited for
+                shard.post(FailAttempt(TaskRef(*key, item.attempt(step)), made))
+            else:
                 watched[made[0]].append(key)
         for pool, keys in watched.items():
             self.sweeper.adopt(keys, pool)
@@ -159,13 +175,9 @@ class PartitionService:
 
     async def _read(self) -> None:
         """Inbox → shard, flows loaded, with back-pressure."""
-        shard, inbox = self.shard, self._inbox
+        inbox = self._inbox
         while inbox is not None:
-            if len(shard.inputs.messages) >= MAX_MESSAGES or len(shard.dispatcher.outbox) > MAX_BACKLOG:
-                shard.inputs.room.clear()
-                shard.inputs.wake.set()
-                await asyncio.wait((asyncio.ensure_future(shard.inputs.room.wait()),), timeout=0.05)
-                continue
+            await self._room()
             try:
                 entries = await inbox.fetch(MAX_MESSAGES, 5.0)
             except BrokerUnavailable as problem:
@@ -175,39 +187,81 @@ class PartitionService:
             for entry in entries:
                 await self._receive(entry)
 
+    async def _room(self) -> None:
+        """Until the shard has room for new work, and the broker took most of the old."""
+        await self.shard.dispatcher.outbox.below(MAX_BACKLOG)
+        await self.shard.inputs.room.wait()
+
     async def _receive(self, entry: InboxEntry) -> None:
+        """Hand an entry to the shard; the next one comes after it, so a broker or store that is away is waited for."""
+        while True:
+            try:
+                await self._hand_over(entry)
+                return
+            except (BrokerUnavailable, StoreError) as problem:
+                if isinstance(problem, StoreError) and not problem.retryable:
+                    raise
+                log.warning("a message of the inbox waits: %s", problem)
+                await self.ports.clock.sleep(0.25)
+
+    async def _hand_over(self, entry: InboxEntry) -> None:
+        shard = self.shard
         try:
             message = decode_inbox(entry.data)
-            if isinstance(message, Submit):
-                message = self._traced(message)
-            flow = await self.flows.load(message.flow, message.overrides) if isinstance(message, Submit) else None
-        except (MalformedMessage, FlowInvalid) as problem:
-            self.shard.counters.malformed += 1
-            log.warning("a message of the inbox cannot be used and is parked: %s", problem)
-            await self.ports.broker.park(Pool("inbox"), entry.data, str(problem))
-            return
-        self.shard.receive(entry.position, message, flow)
+            admitted = await self._admit(message) if isinstance(message, Submit) else message
+        except MalformedMessage as problem:
+            message, admitted = None, Refused(problem.code, problem.message)
+        if isinstance(admitted, Refused):
+            shard.counters.malformed += 1
+            log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
+            await self._park(entry, f"{admitted.code} {admitted.message}")
+            if isinstance(message, Submit) and message.reply_to:
+                shard.dispatcher.reply(message.reply_to, admitted)
+            shard.receive(entry.position, None)
+        elif isinstance(admitted, StartRun):
+            shard.receive(entry.position, admitted.submit, admitted.flow)
+        else:
+            shard.receive(entry.position, admitted)
+
+    async def _park(self, entry: InboxEntry, reason: str) -> None:
+        try:
+            await self.ports.broker.park(Pool("inbox"), entry.data, reason)
+        except MessageTooLarge as problem:
+            log.error("a message of the inbox cannot be parked and is dropped: %s (%s)", reason, problem)
 
     async def _serve(self, data: bytes) -> bytes:
         try:
             message = decode_control(data)
             if isinstance(message, Claim):
-                return encode(answer_claim(self.shard, message, self.ports.clock))
+                return encode(await answer_claim(self.shard, message, self.ports.clock))
             if isinstance(message, Heartbeat):
                 return encode(answer_heartbeat(self.shard, message, self.ports.clock))
             return encode(await self._command(message))
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel) -> Accepted | Refused | Claimed:
+    async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
         if isinstance(message, Cancel):
             return await self.shard.command(CancelRun(message.run, message.reason))
-        if message.namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {message.namespace} is not served here", f"this is {self.namespace}")
-        flow = await self.flows.load(message.flow, message.overrides)
-        if flow is None:
-            return unknown_flow(message)
-        return await self.shard.command(StartRun(self._traced(message), flow))
+        await self._room()
+        admitted = await self._admit(message)
+        return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)
+
+    async def _admit(self, submit: Submit) -> StartRun | Refused:
+        """What can be said of a submission without the state of its partition."""
+        if submit.namespace != self.namespace:
+            return Refused("SM-5008", f"namespace {submit.namespace} is not served here", f"this is {self.namespace}")
+        root = submit.run if submit.parent is None else submit.parent.root
+        home = partition_of(root, self._partitions)
+        if home != self.partition:
+            return Refused(
+                "SM-5010", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
+            )
+        try:
+            flow = await self.flows.load(submit.flow, submit.overrides)
+        except FlowInvalid as problem:
+            return Refused(problem.code, problem.message, problem.hint)
+        return unknown_flow(submit) if flow is None else StartRun(self._traced(submit), flow)
 
     def _traced(self, submit: Submit) -> Submit:
         observer = self.shard.observer
@@ -217,3 +271,10 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
+
+
+async def _within(seconds: float, work: Awaitable[None]) -> None:
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        log.warning("stopping: what was begun did not end within %g s; a recovery takes it up", seconds)

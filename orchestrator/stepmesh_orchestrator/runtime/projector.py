@@ -1,6 +1,7 @@
 """Rows → store, behind the shard and never in its way: at least once, in order, many turns in one transaction.
 
-Invariant: the stored position never passes a frame whose rows are not stored. A store that fails is tried again; rows wait.
+Invariant: the stored position never passes a frame whose rows are not stored. A store that has no space, or is locked, is tried again
+while rows wait; one that is broken ends the partition.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import asyncio
 import logging
 from collections import deque
 
-from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.ports import Store
+from stepmesh_orchestrator.ports import Store, StoreError
 
 log = logging.getLogger("stepmesh.projector")
 _MAX_ROWS = 2_000
 _RETRY_S = 0.5
+STALE_AFTER_S = 1.0
+"""How long a reader waits for a store that cannot be written; then it reads what is there, in seconds."""
 
 
 class Projector:
@@ -30,6 +32,7 @@ class Projector:
         self._moved = asyncio.Condition()
         self.sequence = 0  # up to which the read model holds
         self.waiting = 0  # rows
+        self._behind = False  # the store could not be written
 
     async def position(self) -> int:
         """The stored position, read once at start."""
@@ -44,12 +47,18 @@ class Projector:
             self._wake.set()
 
     async def reached(self, sequence: int) -> None:
-        """Until the rows of every turn up to `sequence` are stored."""
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.sequence >= sequence or not self._queue)
+        """Until the rows of every turn up to `sequence`, which were put before, are stored; or the store cannot be written."""
+        try:
+            async with asyncio.timeout(STALE_AFTER_S if self._behind else None) as limit, self._moved:
+                while self._queue and self._queue[0][0] <= sequence:
+                    await self._moved.wait()
+                    if self._behind and limit.when() is None:
+                        limit.reschedule(asyncio.get_running_loop().time() + STALE_AFTER_S)
+        except TimeoutError:
+            log.info("a reader gets the read model as of frame %d instead of %d", self.sequence, sequence)
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write for ever. Raises `StoreError` when that cannot help."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -72,12 +81,19 @@ class Projector:
         sequence = self._queue[turns - 1][0]
         try:
             await self._store.project(self._partition, sequence, list(runs.values()), items)
-        except StepmeshError as problem:
+        except StoreError as problem:
+            if not problem.retryable:
+                raise
             log.error("the read model cannot be written, trying again: %s", problem)
+            await self._tell(behind=True)
             await asyncio.sleep(_RETRY_S)
             return
         for _ in range(turns):
             self.waiting -= len(self._queue.popleft()[1])
+        self.sequence = sequence
+        await self._tell(behind=False)
+
+    async def _tell(self, *, behind: bool) -> None:
+        self._behind = behind
         async with self._moved:
-            self.sequence = sequence
             self._moved.notify_all()

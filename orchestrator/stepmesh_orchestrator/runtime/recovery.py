@@ -32,19 +32,25 @@ class Recovered:
 
 
 async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, projector: Projector) -> Recovered:
-    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4005 for a flow that the store has lost."""
+    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4005 for a flow that the store has lost.
+
+    Frames that the snapshot holds are read once more from the confirmed one on: what they dispatched may never have been sent.
+    """
     state = await _from_snapshot(journal, partition, flows)
     snapshot_sequence = state.sequence
     dispatched: dict[Key, int] = {}
     projected = await projector.position()
-    async for frame in journal.read(partition, after=state.sequence):
+    async for frame in journal.read(partition, after=min(state.confirmed, state.sequence)):
         turn = decode_turn(frame.payload)
+        for event in turn.events:
+            if isinstance(event, StepDispatched):
+                dispatched[event.run, event.item, event.step] = frame.sequence
+        if frame.sequence <= snapshot_sequence:
+            continue
         await _load_flows(turn, flows)
         rows: list[RunRow | ItemRow] = []
         for event in turn.events:
             apply(state, event, turn.at_ms, flows, rows)
-            if isinstance(event, StepDispatched):
-                dispatched[event.run, event.item, event.step] = frame.sequence
         state.sequence, state.inbox, state.confirmed = frame.sequence, turn.inbox, turn.confirmed
         if frame.sequence > projected:
             projector.put(frame.sequence, rows)

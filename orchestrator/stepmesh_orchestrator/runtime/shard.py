@@ -13,20 +13,22 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import Answered, Effect, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import encode_state
-from stepmesh_orchestrator.ports import Clock, Journal, Ownership, Snapshot
+from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.timers import Timers
-from stepmesh_orchestrator.runtime.waiters import Waiters
+from stepmesh_orchestrator.runtime.waiters import Waiters, heard
 from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
 
 log = logging.getLogger("stepmesh.shard")
@@ -34,7 +36,12 @@ MAX_MESSAGES = 512
 """Inbox messages of one turn at most, so that a flood does not make one endless turn."""
 
 SNAPSHOT_BYTES = 64 * 1024 * 1024
-"""Journal bytes between two snapshots, so that a replay reads at most about that much."""
+"""Journal bytes between two snapshots at least, so that a replay reads at most about that much. A state above that is kept more rarely:
+after as many bytes as the last snapshot had, so that snapshots never cost more than the journal does."""
+LONGEST_SLEEP_S = 60.0
+"""A shard looks at the wall clock at least so often while a timer waits: it may have been set."""
+SETTLE_S = 1.0
+"""How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
 
 Answer = Accepted | Refused
 
@@ -55,7 +62,7 @@ class Counters:
 class Inputs:
     """What waits for the next turn."""
 
-    messages: deque[tuple[int, Results | Submit | Cancel, CompiledFlow | None]] = field(default_factory=deque)
+    messages: deque[tuple[int, Results | Submit | Cancel | None, CompiledFlow | None]] = field(default_factory=deque)
     commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,20 +95,28 @@ class Shard:
         self.counters = Counters()
         self.inputs = Inputs()
         self.observer = observer
-        self._journal = journal
         self._clock = clock
-        self._sequence = ownership.next_sequence
+        self._frames = FrameWriter(journal, clock, partition, ownership, self._refuse_waiting)
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
         self._results: list[Results] = []  # of this turn
         self._stopping = False
+        self._settled = asyncio.Event()
+        self._snapshot_bytes = SNAPSHOT_BYTES
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_ms = 0
+        self.inputs.room.set()
+        dispatcher.post = self.post
 
     @property
     def sequence(self) -> int:
         """Of the last durable frame."""
-        return self._sequence - 1
+        return self._frames.sequence
 
     async def command(self, command: Command) -> Answer:
-        """Decide on a command in the next turn; the answer comes when its effect is journaled."""
+        """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
+        refusal = self._frames.refusal()
+        if refusal is not None and not self._is_pending(command):
+            return refusal
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.post(command, future)
         return await future
@@ -111,30 +126,47 @@ class Shard:
         self.inputs.commands.append((command, answer))
         self.inputs.wake.set()
 
-    def receive(self, position: int, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
-        """A message of the inbox, with the flow that it names loaded (None: there is none)."""
-        self.inputs.messages.append((position, message, flow))
-        self.inputs.wake.set()
+    def receive(self, position: int, message: Results | Submit | Cancel | None, flow: CompiledFlow | None = None) -> None:
+        """A message of the inbox; a `Submit` with its flow. None: it was dealt with, and only its position is to be journaled."""
+        inputs = self.inputs
+        inputs.messages.append((position, message, flow))
+        inputs.wake.set()
+        if len(inputs.messages) >= MAX_MESSAGES:
+            inputs.room.clear()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the state is no more than what the journal holds, as between two turns."""
+        return self._settled.is_set()
+
+    async def settled(self) -> bool:
+        """Until `is_settled`, which holds then until the caller awaits something. False when that takes more than `SETTLE_S`."""
+        return self.is_settled or await heard(self._settled, SETTLE_S)
 
     def stop(self) -> None:
         """Let `run` return after the turn that it is in."""
         self._stopping = True
+        self._frames.give_up()
         self.inputs.wake.set()
 
     async def run(self) -> None:
         """Turn after turn, until `stop`. Raises `JournalError` when this shard may not go on."""
-        self.inputs.room.set()
-        await self.turn()  # what the recovery derived: timers, flows to fetch, steps that had become possible
-        while True:
-            await self._wait()
-            if self._stopping and not self.inputs.commands and not self.session.events:
-                return
-            await self.turn()
+        try:
+            await self.turn()  # what the recovery derived: timers, flows to fetch, steps that had become possible
+            while True:
+                await self._wait()
+                if self._stopping and not self.inputs.commands and not self.session.events:
+                    return
+                await self.turn()
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def turn(self) -> None:
         """One turn over what waits now."""
         session = self.session
         session.now = self._clock.now_ms()
+        self._settled.clear()
         consumed = self._take()
         state = session.state
         if session.events or consumed > state.inbox:
@@ -142,21 +174,23 @@ class Shard:
             await self._append()
         self._results.clear()
         answers, self._answers = self._answers, []
-        await self._release()
+        self._release()
+        self._settled.set()
         for future, reply_to, answer in answers:
             self._tell(future, reply_to, answer)
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
-        if self.dispatcher.journaled_bytes > SNAPSHOT_BYTES:
+        if self.dispatcher.journaled_bytes > self._snapshot_bytes:
             await self.snapshot()
 
     async def snapshot(self) -> None:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
         if self.sequence:
-            snapshot = Snapshot(self.sequence, encode_state(self.session.state))
-            await self._journal.save_snapshot(self.partition, self.ownership.epoch, snapshot)
+            payload = encode_state(self.session.state)
+            self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
+            await self._frames.snapshot(payload)
 
     def _take(self) -> int:
         inputs, consumed = self.inputs, 0
@@ -164,7 +198,7 @@ class Shard:
         for _ in range(min(len(inputs.messages), MAX_MESSAGES)):
             position, message, flow = inputs.messages.popleft()
             consumed = position
-            if position > known:  # else it was journaled before and is redelivered
+            if message is not None and position > known:  # else it was journaled before and is redelivered
                 self._message(message, flow)
         if len(inputs.messages) < MAX_MESSAGES:
             inputs.room.set()
@@ -190,9 +224,7 @@ class Shard:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
             self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
-        elif flow is None:
-            self._answers.append((None, message.reply_to, unknown_flow(message)))
-        else:
+        elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 
     def _decide(self, command: Command, future: asyncio.Future[Answer] | None, reply_to: str = "") -> None:
@@ -201,7 +233,7 @@ class Shard:
         try:
             decide(session, command)
         except Exception:
-            self._quarantine(command, future)
+            self._quarantine(command, future, reply_to)
             return
         if future is None and not reply_to:
             return
@@ -213,7 +245,7 @@ class Shard:
         if future is not None:
             self._answers.append((future, "", Accepted(RunId(""))))
 
-    def _quarantine(self, command: Command, future: asyncio.Future[Answer] | None) -> None:
+    def _quarantine(self, command: Command, future: asyncio.Future[Answer] | None, reply_to: str) -> None:
         """A decision that fails is a defect; it must cost its run tree, not the partition. What was emitted stays, and was applied."""
         self.counters.quarantined += 1
         log.exception("SM-5900 a decision failed; its run is cancelled: %r", command)
@@ -223,36 +255,46 @@ class Shard:
         session.over.clear()
         run = run_of(command)
         refusal = Refused("SM-5900", "the orchestrator failed to decide on this; its log has the details", "report it with that log")
-        if future is not None:
-            self._answers.append((future, "", refusal))
+        self._answers.append((future, reply_to, refusal))
         live = session.state.runs.get(run) if run is not None else None
         if live is not None and not isinstance(command, CancelRun):
             root = live.tree.root if live.tree.root in session.state.runs else live.id
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
 
     async def _append(self) -> None:
-        session, sequence = self.session, self._sequence
-        turn = Turn(TURN_FORMAT, session.now, session.state.inbox, self.dispatcher.confirmed, session.events)
-        payload = encode_turn(turn)
-        started = self._clock.monotonic()
-        await self._journal.append(self.partition, self.ownership.epoch, sequence, payload)
-        took_s = self._clock.monotonic() - started
+        session, confirmed = self.session, self.dispatcher.confirmed
+        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        took_s = await self._frames.append(payload)
         counters = self.counters
         counters.journal_s += took_s
         counters.turns += 1
         counters.events += len(session.events)
-        session.state.sequence = sequence
-        session.state.confirmed = self.dispatcher.confirmed
-        self._sequence = sequence + 1
+        session.state.sequence = self.sequence
+        session.state.confirmed = confirmed
         self.dispatcher.journaled_bytes += len(payload)
         if self.moved:
-            for root in {getattr(event, "run", None) for event in session.events}:
-                self.moved.wake(root)  # type: ignore[arg-type]  # every event names its run
+            for root in _moved_roots(session):
+                self.moved.wake(root)
         if self.observer is not None:
             self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
 
-    async def _release(self) -> None:
+    def _refuse_waiting(self) -> None:
+        """The journal is full. What is in the turn waits for space, because it is decided; what came after it need not."""
+        refusal = self._frames.refusal()
+        kept: deque[tuple[Command, asyncio.Future[Answer] | None]] = deque()
+        for command, future in self.inputs.commands:
+            if future is None or refusal is None or self._is_pending(command):
+                kept.append((command, future))
+            else:
+                self._tell(future, "", refusal)
+        self.inputs.commands = kept
+
+    def _is_pending(self, command: Command) -> bool:
+        """Whether it repeats a submission that the turn may still make durable: no refusal may follow an acceptance."""
+        return isinstance(command, StartRun) and command.submit.run in self.session.state.runs
+
+    def _release(self) -> None:
         session = self.session
         if session.rows:
             rows, session.rows = session.rows, []
@@ -260,20 +302,24 @@ class Shard:
         tasks, session.tasks = session.tasks, {}
         self.dispatcher.dispatch(self.sequence, tasks)
         effects, session.effects = session.effects, []
+        stopped: list[TaskRef] = []
         for effect in effects:
-            await self._carry_out(effect)
+            if isinstance(effect, StopTask):
+                stopped.append(effect.task)
+            else:
+                self._carry_out(effect)
+        if stopped:
+            self.dispatcher.stop_tasks(stopped)
 
-    async def _carry_out(self, effect: Effect) -> None:
+    def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, SetTimer):
             self.timers.set(effect.due_ms, effect.task)
         elif isinstance(effect, RunOver):
             self.over.wake(effect.run)
         elif isinstance(effect, NeedFlow):
-            self.dispatcher.fetch_flow(effect, self.post)
-        elif isinstance(effect, StopTask):
-            await self.dispatcher.stop_task(effect.task)
+            self.dispatcher.fetch_flow(effect)
         elif isinstance(effect, ParkTask):
-            await self.dispatcher.park(effect)
+            self.dispatcher.park(effect)
 
     def _tell(self, future: asyncio.Future[Answer] | None, reply_to: str, answer: Answer) -> None:
         if future is not None and not future.done():
@@ -288,19 +334,31 @@ class Shard:
             return
         inputs.wake.clear()
         due = self.timers.next_due()
-        if due is None:
-            await inputs.wake.wait()
-            return
-        delay = (due - self._clock.now_ms()) / 1000
-        if delay <= 0:
-            return
-        sleeper = asyncio.ensure_future(self._clock.sleep(delay))
-        waker = asyncio.ensure_future(inputs.wake.wait())
-        try:
-            await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            waker.cancel()
+        if due is not None:
+            self._set_alarm(due)
+        await inputs.wake.wait()
+
+    def _set_alarm(self, due_ms: int) -> None:
+        """Wake at `due_ms`, or before. The alarm outlives a wait, so that a busy shard does not make one for each."""
+        if self._alarm is not None and not self._alarm.done():
+            if self._alarm_ms <= due_ms:
+                return
+            self._alarm.cancel()
+        self._alarm_ms = due_ms
+        self._alarm = asyncio.ensure_future(self._ring(due_ms))
+
+    async def _ring(self, due_ms: int) -> None:
+        delay_s = (due_ms - self._clock.now_ms()) / 1000
+        await self._clock.sleep(min(max(0.0, delay_s), LONGEST_SLEEP_S))
+        self.inputs.wake.set()
+
+
+def _moved_roots(session: Session) -> set[RunId]:
+    """The trees that this turn's events are about. Runs that ended are out of the state, but have a row."""
+    runs = session.state.runs
+    roots = {row.root for row in session.rows if isinstance(row, RunRow)}
+    roots.update(run.tree.root for event in session.events if (run := runs.get(event.run)) is not None)
+    return roots
 
 
 def run_of(command: Command) -> RunId | None:

@@ -32,7 +32,6 @@ class Sweeper:
         self._shard = shard
         self._clock = clock
         self._incarnation = incarnation
-        self._dispatches: dict[Key, int] = {}
         self.redispatched = 0
 
     async def run(self) -> None:
@@ -48,15 +47,18 @@ class Sweeper:
     async def sweep(self) -> None:
         """One look at everything in flight."""
         dispatcher = self._shard.dispatcher
-        leases = dispatcher.leases
         incarnation = await dispatcher.broker.incarnation()
-        self._expire()
+        dispatcher.presence.forget_silent()
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
-        for pool in list(leases.by_pool):
-            depth = await dispatcher.broker.depth(Pool(pool)) if not reborn else PoolDepth(0, 0, Position(0))
-            idle = reborn or (depth.ready == 0 and depth.in_flight == 0 and not len(dispatcher.outbox))
-            flights = leases.lost(pool, depth.floor, idle, self._clock.monotonic(), 0.0 if reborn else GRACE_S)
-            self._again([key for flight in flights for key in leases.open_keys(flight)])
+        for pool in list(dispatcher.leases.by_pool):
+            self._look_for_lost(pool, PoolDepth(0, 0, Position(0)) if reborn else await dispatcher.broker.depth(Pool(pool)), reborn)
+        self._expire()  # last: what fails now is not looked for above before its failure was decided on
+
+    def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:
+        leases = self._shard.dispatcher.leases
+        idle = depth.ready == 0 and depth.in_flight == 0
+        flights = leases.lost(pool, depth.floor, idle, self._clock.monotonic(), 0.0 if reborn else GRACE_S)
+        self._again([key for flight in flights for key in leases.open_keys(flight)])
 
     def resend(self, keys: list[Key]) -> None:
         """Publish these attempts again, now."""
@@ -64,36 +66,37 @@ class Sweeper:
 
     def adopt(self, keys: list[Key], pool: str) -> None:
         """Attempts from before a recovery that are with the broker or a worker: watch them as one frame of unknown position."""
-        self._shard.dispatcher.leases.launch(Flight(pool, None, keys))
+        self._shard.dispatcher.leases.launch(Flight(pool, None, keys, adopted=True))
 
     def _expire(self) -> None:
-        leases = self._shard.dispatcher.leases
-        for key, lease, late in leases.expired(self._clock.monotonic()):
+        leases, now = self._shard.dispatcher.leases, self._clock.monotonic()
+        if now >= leases.recovered_until:
+            leases.recovered.clear()
+        for key, lease, late in leases.expired(now):
             del leases.held[key]
-            task = TaskRef(*key, lease.attempt)
             if late:
+                leases.land(key)
                 failure = Failure(ErrorCode.TIMEOUT, "the attempt is over its time limit and its worker did not end it")
-            else:
+            else:  # stays in flight until it is sent again, or parked in the dead letters of its pool
                 failure = Failure(ErrorCode.UNREACHABLE, f"worker {lease.worker} was silent for {LEASE_MS / 1000:.0f} s")
-            leases.land(key)
-            self._shard.post(FailAttempt(task, failure))
+            self._shard.post(FailAttempt(TaskRef(*key, lease.attempt), failure))
 
     def _again(self, keys: list[Key]) -> None:
-        shard = self._shard
+        shard, leases = self._shard, self._shard.dispatcher.leases
         pools: dict[str, list[Task]] = {}
         for run, index, step in keys:
             live = shard.session.state.runs.get(run)
             attempt = live.items[index].attempt(step) if live is not None and index in live.items else 0
             item = in_flight(shard.session, run, index, step, attempt)
             if item is None:
-                shard.dispatcher.leases.land((run, index, step))
+                leases.land((run, index, step))
                 continue
-            dispatch = self._dispatches[run, index, step] = self._dispatches.get((run, index, step), 1) + 1
-            made = task_again(shard.session, item, step, dispatch)
-            if made is not None:
+            made = task_again(shard.session, item, step, leases.dispatched((run, index, step)) + 1)
+            if isinstance(made, Failure):
+                leases.land((run, index, step))
+                shard.post(FailAttempt(TaskRef(run, index, step, attempt), made))
+            else:
                 pools.setdefault(made[0], []).append(made[1])
         for pool, tasks in pools.items():
             self.redispatched += len(tasks)
             shard.dispatcher.again(pool, tasks, shard.sequence)
-        if len(self._dispatches) > 100_000:
-            self._dispatches.clear()

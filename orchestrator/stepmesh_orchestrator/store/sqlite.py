@@ -23,6 +23,7 @@ class StoreFull(StoreError):
     """Retryable: no space left. Nothing of the write was kept."""
 
     default_code = "SM-4101"
+    retryable = True
 
 
 class StoreCorrupt(StoreError):
@@ -35,6 +36,7 @@ class StoreUnavailable(StoreError):
     """The file cannot be opened, is locked by another process, or was closed."""
 
     default_code = "SM-4103"
+    retryable = True
 
 
 _ERRORS: dict[Fault, type[StoreError]] = {

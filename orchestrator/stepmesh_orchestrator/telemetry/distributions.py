@@ -28,6 +28,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from stepmesh_broker.protocol import attributes as names
 
+_SCOPE = InstrumentationScope(f"{names.SCOPE}.tasks")
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 """Upper bounds of the buckets, seconds: from a quick function to an hour of GPU work."""
 
@@ -98,9 +99,13 @@ class WithDistributions(MetricExporter):
         now_ns = time.time_ns()
         ours = [metric for one in self._distributions if (metric := one.metric(now_ns)) is not None]
         if ours:
-            scope = ScopeMetrics(InstrumentationScope(names.SCOPE), ours, "")
-            metrics_data = MetricsData([*metrics_data.resource_metrics, ResourceMetrics(self._resource, [scope], "")])
+            metrics_data = self._joined(metrics_data, ScopeMetrics(_SCOPE, ours, ""))
         return self._inner.export(metrics_data, timeout_millis, **kwargs)
+
+    def _joined(self, collected: MetricsData, ours: ScopeMetrics) -> MetricsData:
+        """Under the one resource that there is: the OTLP encoder keeps one entry per resource and scope."""
+        scopes = [scope for resource in collected.resource_metrics for scope in resource.scope_metrics]
+        return MetricsData([ResourceMetrics(self._resource, [*scopes, ours], "")])
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """The inner exporter's."""

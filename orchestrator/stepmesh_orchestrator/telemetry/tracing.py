@@ -140,6 +140,7 @@ class TurnTracer:
             end_ns = max(end_ns, self._task(run, index, step, landed, values))
         elif wait:
             values[names.WAIT] = wait
+            end_ns = max(end_ns, item.ended_ns)
         self._emit_attempt(run, index, step, number, Period(start_ns, end_ns), values, failure)
 
     def _task(self, run: TracedRun, index: int, step: int, landed: Landed, values: Values) -> int:
@@ -214,6 +215,7 @@ class TurnTracer:
 
     def _run_ended(self, run: TracedRun, event: events.RunEnded) -> None:
         del self._runs[run.id]
+        end_ns = max(run.ended_ns, self._at_ms * _MS)
         values: Values = self._about | {
             names.KIND: "run", names.RUN_ID: run.id, names.ROOT_RUN_ID: run.root, names.FLOW_ID: run.flow.id,
             names.FLOW_NAME: run.flow.name, names.RUN_ITEMS: run.total, names.RUN_STATUS: event.status,
@@ -221,13 +223,17 @@ class TurnTracer:
         links = []
         if run.parent is not None:
             values[names.PARENT_RUN_ID] = run.parent.run
+            owner = self._owner(run)
+            item = None if owner is None else owner.items.get(run.parent.item)
+            if item is not None:
+                item.ended_ns = max(item.ended_ns, end_ns)
             links.append(link_to(run.trace_id, tracecontext.run_span(run.parent.run), "parent_run"))
         self._sink.emit(
             f"run {run.flow.name}",
             run.trace_id,
             tracecontext.run_span(run.id),
             run.parent_id,
-            Period(run.created_ms * _MS, max(run.ended_ns, self._at_ms * _MS)),
+            Period(run.created_ms * _MS, end_ns),
             values,
             error="an item of the run failed" if event.status == "failed" else None,
             links=links,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,13 +73,14 @@ async def test_mocks_of_the_configuration_are_served() -> None:
         assert "/f/say" in [entry.path for entry in await client.components()]
 
 
-async def test_a_temporary_folder_is_used_and_removed() -> None:
+async def test_a_temporary_folder_is_used_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with deployed(broker="embedded", journal="sqlite") as deployment:
-        folder = deployment.node.ports.journal
         assert await (await deployment.client()).run(NOOP, None, timeout=30) == 1
-        path = Path(str(folder._where))  # pyright: ignore[reportPrivateUsage]  # the only one who knows where it is
-        assert path.is_dir()
-    assert not path.exists()
+        made = list(tmp_path.iterdir())
+        assert [path.name.startswith("stepmesh-") for path in made] == [True]
+        assert {"nats", "journal.db", "store.db"} <= {path.name for path in made[0].iterdir()}
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_ran_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -156,10 +158,7 @@ async def test_a_broken_part_ends_what_is_guarded() -> None:
 
 async def test_a_worker_that_breaks_ends_what_is_guarded() -> None:
     worker = doubling()
-    async with deployed(workers=(worker,)) as deployment:
-        with pytest.raises(StepmeshError, match="runs already"):
-            await worker.run(await deployment.connect())
-        await deployment._run_worker(worker)  # pyright: ignore[reportPrivateUsage]
+    async with deployed(workers=(worker, worker)) as deployment:
         with pytest.raises(StepmeshError, match="runs already"):
             await deployment.guard(asyncio.sleep(3600))
 

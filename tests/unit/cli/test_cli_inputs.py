@@ -12,6 +12,7 @@ import pytest
 
 from stepmesh_cli.errors import BadInput
 from stepmesh_cli.inputs import InputSource, from_environment, parse_value, read_inputs, read_object
+from stepmesh_cli.main import STDIN
 
 BIG = 12345678901234567890123456789
 
@@ -62,7 +63,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 
 def test_dash_is_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"n": 7}')))
-    assert read_inputs(InputSource(file="-")) == [{"n": 7}]
+    assert read_inputs(InputSource(file=STDIN)) == [{"n": 7}]
 
 
 def test_two_ways_exclude_each_other() -> None:

@@ -33,9 +33,9 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"Example: stepmesh {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "completion"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("completion", "journal")] + ["journal verify", "journal repair"])
 def test_every_command_speaks_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([name, "--help"])
+    main([*name.split(), "--help"])
     assert "--json" in capsys.readouterr().out
 
 
@@ -111,6 +111,9 @@ def test_nobody_there_ends_with_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "SM-0110" in capsys.readouterr().err
     assert main(["list", "--data", str(tmp_path)]) == exits.UNREACHABLE
     assert "no deployment runs in" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["list", "--data", str(tmp_path / "file")]) == exits.UNREACHABLE
+    assert "SM-0110 the endpoint of" in capsys.readouterr().err
     assert main(["list", "--url", "nats://127.0.0.1:1"]) == exits.UNREACHABLE
     assert "SM-3001" in capsys.readouterr().err
 

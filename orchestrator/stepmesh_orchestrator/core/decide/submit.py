@@ -70,10 +70,10 @@ def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(submit, flow)
+    return _variables_refusal(session, submit, flow)
 
 
-def _variables_refusal(submit: Submit, flow: CompiledFlow) -> Refused | None:
+def _variables_refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | None:
     given: dict[str, msgspec.Raw] = {}
     if submit.variables is not None:
         if results.checked_json(submit.variables) is None:
@@ -82,6 +82,12 @@ def _variables_refusal(submit: Submit, flow: CompiledFlow) -> Refused | None:
             given = _members.decode(submit.variables)
         except msgspec.MsgspecError:
             return Refused("SM-5001", "variables are not a JSON object", 'send {"name": value, …}')
+    secret = [name for name in given if name in flow.variables and flow.variables[name].secret]
+    if secret and not session.settings.secrets_may_rest:
+        return Refused(
+            "SM-5010", f"variables {', '.join(map(repr, secret))} are secret, and this deployment's journal would keep them on disk",
+            "give workers secrets through their environment, or run with --journal memory",
+        )  # fmt: skip
     missing = [name for name, variable in flow.variables.items() if variable.required and variable.default is None and name not in given]
     if missing and submit.parent is None:
         return _invalid("variables are missing", [f"$.{name}: required" for name in missing])

@@ -6,6 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.evolve import steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.state import CHILD, RUNNING, Run, State, Tree, new_item
@@ -53,6 +54,8 @@ def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
         owner.children = []
     owner.children.append(run.id)
     if parent.kind == "worker":
+        if parent.item in owner.items:
+            steps.sub_run_started(owner.items[parent.item], parent.step)
         return
     run.results = {}
     item = owner.items[parent.item]
@@ -80,7 +83,7 @@ def item_ended(state: State, event: events.ItemEnded, at_ms: int) -> None:
     if item is not None:
         item.open = False
         if RUNNING in item.phases:
-            run.tree.in_flight -= item.phases.count(RUNNING)
+            run.tree.in_flight -= sum(map(item.holds_slot, range(len(item.outcomes))))
     if event.failure is None:
         run.completed += 1
     elif run.stopping:
@@ -100,13 +103,16 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
     key = None if run.run_key is None else f"{run.namespace}/{run.run_key}"
     if run.id == tree.root or key is not None:
         state.finished[run.id] = (at_ms, event.status, key)
-    if run.id != tree.root:
+    if run.parent is not None and run.parent.kind == "worker":
         tree.ended[run.id] = event.status
     if run.parent is not None:
         owner = state.runs.get(run.parent.run)
         if owner is not None and owner.children is not None:
             owner.children.remove(run.id)
+        if owner is not None and run.parent.kind == "worker" and run.parent.item in owner.items:
+            steps.sub_run_ended(owner.items[run.parent.item], run.parent.step)
     if not tree.live:
+        tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]
 
 

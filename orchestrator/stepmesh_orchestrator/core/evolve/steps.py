@@ -14,7 +14,8 @@ def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
     item = run.items[event.item]
     step = event.step
     item.phases[step] = RUNNING
-    run.tree.in_flight += 1
+    if item.holds_slot(step):
+        run.tree.in_flight += 1
     if not item.times[step << 1]:
         item.times[step << 1] = at_ms
 
@@ -25,7 +26,7 @@ def succeeded(state: State, event: events.StepSucceeded, at_ms: int) -> None:
     item = run.items[event.item]
     step = event.step
     phases = item.phases
-    if phases[step] == RUNNING:
+    if item.holds_slot(step):
         run.tree.in_flight -= 1
     phases[step] = DONE
     item.outcomes[step] = event.output
@@ -81,10 +82,25 @@ def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> Non
     item.wait(event.step).last_failure = event.failure
 
 
+def sub_run_started(item: Item, step: int) -> None:
+    """The step's component started a sub-run: the slot is for that one."""
+    if item.holds_slot(step):
+        item.run.tree.in_flight -= 1
+    item.wait(step).sub_runs += 1
+
+
+def sub_run_ended(item: Item, step: int) -> None:
+    """A sub-run that the step's component started is over: with the last one the step takes its slot again."""
+    wait = item.wait(step)
+    wait.sub_runs = max(0, wait.sub_runs - 1)
+    if not wait.sub_runs and item.holds_slot(step):
+        item.run.tree.in_flight += 1
+
+
 def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
     run = state.runs[run_id]
     item = run.items[index]
-    if item.phases[step] == RUNNING:
+    if item.holds_slot(step):
         run.tree.in_flight -= 1
     return item
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
+from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, parent_of, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused
@@ -60,6 +60,18 @@ def test_items_end_as_cancelled_and_workers_are_told() -> None:
     assert engine.result() == {"outcome": "failed", "error": {"code": "CANCELLED", "message": "enough"}}
     (last,) = [row for row in engine.session.rows if isinstance(row, RunRow) and row.finished_ms]
     assert (last.status, last.completed, last.failed, last.cancelled, last.total) == ("cancelled", 0, 0, 3, 3)
+
+
+def test_a_tree_lets_go_of_its_items_when_it_ends() -> None:
+    engine = Engine()
+    engine.submit(TWO, 1, 2, max_concurrency=1)
+    tree = engine.live().tree
+    assert tree.queue
+
+    engine.cancel()
+
+    assert not tree.queue
+    assert not tree.pending
 
 
 def test_a_result_that_comes_after_is_dropped() -> None:
@@ -121,13 +133,22 @@ def test_a_sub_run_alone_can_be_stopped_and_its_step_goes_on() -> None:
     assert isinstance(engine.answer(), Refused)  # its tree is over
 
 
-def test_a_sub_run_that_is_over_is_known_while_its_tree_lives() -> None:
-    body = flow([], 1)
+def test_a_sub_run_of_a_component_that_is_over_is_known_while_its_tree_lives() -> None:
+    child = RunId("child")
     engine = Engine()
-    engine.shelf.put(body)
-    engine.submit(flow([step("s", "/builtin/eval", {"flow": {"$literal": body}}), step("t")], [ref("s"), ref("t")]))
-    (child,) = engine.live().tree.ended
+    engine.submit(flow([step("t")], ref("t")))
+    engine.submit(flow([], 1), run=child, parent=parent_of(engine.tasks[0]))
 
     engine.cancel(child)
 
     assert engine.answer() == Accepted(child, existing=True)
+
+
+def test_sub_runs_of_the_core_leave_nothing_behind() -> None:
+    body = flow([], 1)
+    engine = Engine()
+    engine.shelf.put(body)
+    engine.submit(flow([step("m", "/builtin/map", {"workflow": {"$literal": body}, "items": [1, 2]}), step("t")], [ref("m"), ref("t")]))
+
+    assert engine.live().tree.ended == {}
+    assert engine.live().children == []

@@ -122,3 +122,15 @@ def test_a_default_beside_retry_is_used_when_no_retry_is_left(code: ErrorCode) -
     engine.fail("a", code)
 
     assert engine.result() == {"outcome": "success", "result": "spent"}
+
+
+def test_a_default_that_waited_sees_the_last_failure() -> None:
+    value = [{"$error": "message"}, ref("spare")]
+    engine = given(step("spare"), step("a", onError={"action": "retry", "maxRetries": 1, "defaultValue": value}))
+
+    engine.fail("a", message="first")
+    engine.fire()
+    engine.fail("a", message="last")
+    engine.succeed("spare", 1)
+
+    assert engine.result()["result"] == ["last", 1]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.unit.orchestrator.core.engine import Engine, Shelf, flow, ref, step
 
-from stepmesh_broker.protocol.messages import Failure
+from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, decode_turn, encode_turn
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -135,7 +135,8 @@ def test_a_task_is_not_made_again_when_its_route_is_gone() -> None:
     session = restored(engine)
     session.router = Router({})
 
-    assert [task_again(session, item, at, 2) for item, at in in_flight(session.state)] == [None] * 4
+    again = [task_again(session, item, at, 2) for item, at in in_flight(session.state)]
+    assert [isinstance(one, Failure) and one.code for one in again] == [ErrorCode.COMPONENT_NOT_FOUND] * 4
 
 
 def test_a_task_is_not_made_again_when_its_input_is_gone() -> None:
@@ -145,7 +146,7 @@ def test_a_task_is_not_made_again_when_its_input_is_gone() -> None:
     item = engine.item()
     item.outcomes[0] = Failure(2, "changed")
 
-    assert task_again(engine.session, item, 1, 2) is None
+    assert task_again(engine.session, item, 1, 2) == Failure(2, "changed")
 
 
 def test_an_ended_output_waits_for_what_must_execute_after_a_restart_too() -> None:
@@ -156,6 +157,20 @@ def test_an_ended_output_waits_for_what_must_execute_after_a_restart_too() -> No
     assert engine.restart() == []
     engine.succeed("side")
     assert engine.state.finished
+
+
+def test_a_state_that_is_released_keeps_no_cycle() -> None:
+    engine = Engine()
+    engine.submit(flow([step("a"), step("b")], [ref("a"), ref("b")]), 1, 2, max_concurrency=1)
+    run, tree = engine.live(), engine.live().tree
+
+    engine.state.release()
+
+    assert not engine.state.runs
+    assert not engine.state.trees
+    assert not run.items
+    assert not tree.queue
+    assert not tree.pending
 
 
 # --- formats ---

@@ -182,13 +182,17 @@ def test_it_may_have_its_own_variables_and_limit() -> None:
     assert len(engine.live(CHILD).items) == 2
 
 
-def test_its_tasks_know_their_root_and_count_for_the_limit_of_the_tree() -> None:
+def test_its_tasks_know_their_root_and_get_the_slot_of_the_task_that_waits_for_it() -> None:
     engine = with_child()
-    assert engine.dispatched() == []  # the parent's task has the only slot
-
-    engine.succeed("p")
-    engine.take()
+    assert engine.dispatched() == ["a"]  # the tree's limit is 1, and the parent's task is in flight too
     assert engine.tasks[-1].root == ROOT
+    tree = engine.state.trees[ROOT]
+    assert tree.in_flight == 1
+
+    engine.succeed("a", run=CHILD)
+    assert tree.in_flight == 1, "the parent's task has its slot again"
+    engine.succeed("p")
+    assert tree.in_flight == 0
 
 
 def test_the_step_does_not_wait_for_it_and_the_tree_lives_as_long_as_it() -> None:
@@ -315,3 +319,29 @@ def test_a_failed_run_is_remembered_as_such() -> None:
     engine.fail("a", ErrorCode.INVALID_INPUT)
 
     assert engine.state.finished == {ROOT: (NOW, "failed", None)}
+
+
+SECRETIVE = flow(
+    [],
+    output=1,
+    schemas={
+        "type": "object",
+        "properties": {"variables": {"type": "object", "properties": {"key": {"type": "string", "is_secret": True}}}},
+    },
+)
+
+
+def test_a_secret_is_refused_where_the_journal_would_keep_it() -> None:
+    engine = Engine()
+    engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
+    answer = engine.answer()
+    assert isinstance(answer, Refused)
+    assert answer.code == "SM-5010"
+    assert "'key'" in answer.message
+    assert "hunter2" not in str(answer)
+
+
+def test_a_secret_is_taken_where_nothing_rests() -> None:
+    engine = Engine(secrets_may_rest=True)
+    engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
+    assert isinstance(engine.answer(), Accepted)

@@ -1,0 +1,60 @@
+"""`stepmesh bench` as a user runs it, small: every scenario ends, and the last line is one object with its figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STEPMESH = str(Path(sys.executable).parent / "stepmesh")
+
+
+def bench(*options: str) -> dict[str, Any]:
+    done = subprocess.run([STEPMESH, "bench", *options, "--json"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("scenario", "rate", "more"),
+    [
+        ("chain", "steps_per_s", {"cpu_us_per_step", "peak_rss_mb", "durability", "machine"}),
+        ("single", "runs_per_s", {"p50_ms", "p99_ms", "cpu_us_per_step"}),
+        ("fanout", "items_per_s", {"p50_ms", "p99_ms"}),
+        ("latency", "runs_per_s", {"p50_ms", "p99_ms"}),
+        ("recovery", "runs_per_s", {"recovered", "seconds"}),
+        ("memory", "runs_per_s", {"bytes_per_run"}),
+    ],
+)
+def test_every_scenario_reports_its_figures(scenario: str, rate: str, more: set[str]) -> None:
+    found = bench(scenario, "--scale", "0.02")
+    assert found["bench"] == scenario
+    assert found[rate] > 0
+    assert more <= set(found)
+    assert found["durability"] == "fsync"
+    if scenario == "recovery":
+        assert found["recovered"] == found["runs"]
+
+
+@pytest.mark.acceptance
+def test_two_settings_are_measured_in_turn() -> None:
+    found = bench("chain", "--scale", "0.02", "--broker", "memory", "--journal", "memory", "--versus", "--workers 2", "--rounds", "2")
+    assert found["durability"] == "process"
+    assert found["versus"]["settings"]["workers"] == 2
+    assert len(found["ratios"]) == 2
+    assert all(ratio > 0 for ratio in found["ratios"])
+
+
+@pytest.mark.acceptance
+def test_a_setting_that_is_not_understood_is_refused() -> None:
+    done = subprocess.run(
+        [STEPMESH, "bench", "chain", "--versus", "faster please"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "--versus" in done.stderr

@@ -1,0 +1,159 @@
+"""The wiring to a real receiver: an HTTP server on the loopback that decodes what the OTLP exporters send."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
+from tests.integration.telemetry.conftest import World, flow
+
+from stepmesh_broker.protocol import attributes as names
+from stepmesh_broker.telemetry import Configured, read
+from stepmesh_orchestrator.runtime.readings import read_shard
+
+
+@dataclass
+class Receiver:
+    """What came in, and with which headers."""
+
+    url: str
+    traces: list[Any] = field(default_factory=list)
+    metrics: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def spans(self) -> list[tuple[str, Any]]:
+        """(service, span)."""
+        found: list[tuple[str, Any]] = []
+        for request in self.traces:
+            for resource in request.resource_spans:
+                service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
+                found += [(service, span) for scope in resource.scope_spans for span in scope.spans]
+        return found
+
+    def latest(self) -> dict[str, Any]:
+        """The newest state of each metric by name."""
+        found: dict[str, Any] = {}
+        for request in self.metrics:
+            for resource in request.resource_metrics:
+                found |= {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+        return found
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Runs while the test does."""
+    holder: list[Receiver] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            kept, kind = {
+                "/v1/traces": (holder[0].traces, ExportTraceServiceRequest),
+                "/v1/metrics": (holder[0].metrics, ExportMetricsServiceRequest),
+            }[self.path]
+            holder[0].headers.append(dict(self.headers))
+            kept.append(kind.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    holder.append(Receiver(f"http://127.0.0.1:{server.server_port}"))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield holder[0]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def through(world: World, receiver: Receiver, *, items: int = 3) -> str:
+    """A run of `items` items, two of whose tries fail, over telemetry to the receiver. Its id."""
+    calls = 0
+
+    @world.worker.component
+    async def flaky(n: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise RuntimeError("not yet")
+        return n
+
+    settings = read({}, Configured(endpoint=receiver.url, headers={"x-team": "blue"}))
+    world.settings = dict.fromkeys(world.settings, settings)
+    await world.start()
+    step = {"id": "a", "component": "/cpu/flaky", "input": {"$input": "$"}, "onError": {"action": "retry", "maxRetries": 3}}
+    handle = await world.client.submit(flow(step, output={"$step": "a"}), list(range(items)))
+    await handle.wait(30)
+    service = next(iter(world.node.partitions.values()))
+    assert world.telemetry is not None
+    world.telemetry.read([read_shard(service.shard, service.sweeper, world.node.ports.clock)])
+    world.spans()
+    return handle.id
+
+
+async def test_spans_of_all_parts_arrive(receiver: Receiver, world: World) -> None:
+    await through(world, receiver)
+    spans = receiver.spans()
+    assert {service for service, _ in spans} == {"stepmesh-client", "stepmesh-orchestrator", "stepmesh-worker"}
+    assert len({span.trace_id for _, span in spans}) == 1
+    ids = {span.span_id for _, span in spans}
+    assert {span.parent_span_id for _, span in spans} - ids == {b""}
+    assert sum(len(span.links) for _, span in spans) == 2
+    assert all(headers["x-team"] == "blue" for headers in receiver.headers)
+
+
+async def test_metrics_arrive_with_their_units_and_values(receiver: Receiver, world: World) -> None:
+    await through(world, receiver)
+    found = receiver.latest()
+    assert {metric.name for metric in names.METRICS} - set(found) == {names.TASK_FAILURES.name, names.TASK_PARKED.name}
+    assert all(found[metric.name].unit == metric.unit for metric in names.METRICS if metric.name in found)
+    (duration,) = found[names.TASK_DURATION.name].histogram.data_points
+    assert (duration.count, sum(duration.bucket_counts)) == (5, 5)
+    assert {one.key: one.value.string_value for one in duration.attributes} == {names.POOL: "cpu", names.COMPONENT: "/flaky"}
+    assert found[names.TASK_DURATION.name].histogram.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
+    (wait,) = found[names.QUEUE_WAIT.name].histogram.data_points
+    assert wait.count == 5
+    (retries,) = found[names.TASK_RETRIES.name].sum.data_points
+    assert retries.as_int == 2
+    assert {one.key: one.value.string_value for one in retries.attributes} == {
+        names.POOL: "cpu", names.RETRY_KIND: "component", names.ERROR_TYPE: "COMPONENT_FAILED",
+    }  # fmt: skip
+    (ended,) = found[names.RUNS_ENDED.name].sum.data_points
+    assert ended.as_int == 1
+    (published,) = found[names.TASKS_PUBLISHED.name].sum.data_points
+    assert published.as_int == 5
+    (live,) = found[names.RUNS_LIVE.name].gauge.data_points
+    assert live.as_int == 0
+    (turns,) = found[names.TURN_EVENTS.name].histogram.data_points
+    (appends,) = found[names.JOURNAL_APPEND.name].histogram.data_points
+    assert turns.count == appends.count > 0
+    assert turns.sum == world.node.partitions[0].shard.counters.events  # type: ignore[index]  # partition 0
+
+
+async def test_a_receiver_that_is_away_costs_the_spans_and_nothing_else(
+    world: World, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    away = Receiver(f"http://127.0.0.1:{unused_tcp_port}")
+
+    @world.worker.component
+    async def one() -> int:
+        return 1
+
+    world.settings = dict.fromkeys(world.settings, read({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{away.url}/v1/traces"}))
+    await world.start()
+    document = flow({"id": "a", "component": "/cpu/one", "input": {}}, output={"$step": "a"})
+    assert await world.client.run(document, None, timeout=30) == 1

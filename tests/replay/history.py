@@ -1,0 +1,110 @@
+"""Recorded journals as files: what a release wrote, so that every later one is tested to read it the same.
+
+`python -m tests.replay.history NAME` records one with today's engine. A recorded file is never changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+from pathlib import Path
+
+from tests.simulation.deployment_world import World
+from tests.simulation.test_crash_every_write import FLOW
+from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
+
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.core.events import RunCreated, decode_turn
+from stepmesh_orchestrator.core.projection import apply
+from stepmesh_orchestrator.core.snapshot import state_hash
+from stepmesh_orchestrator.core.state import State
+from stepmesh_orchestrator.journal.memory import MemoryJournal
+from stepmesh_orchestrator.ports import FlowRecord
+from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.store.memory import MemoryStore
+
+FOLDER = Path(__file__).parent / "histories"
+FAILING = {
+    "name": "what goes wrong",
+    "steps": [
+        {"id": "off", "component": "/cpu/echo", "input": 1, "skip": {"$input": "skip"}},
+        {
+            "id": "bad",
+            "component": "/cpu/unknown",
+            "input": {"$input": "$"},
+            "onError": {"action": "useDefault", "defaultValue": {"$error": "code"}},
+        },
+        {"id": "slow", "component": "/cpu/slow", "input": 1},
+        {
+            "id": "late",
+            "component": "/cpu/unknown",
+            "input": 2,
+            "onError": {"action": "useDefault", "defaultValue": {"$step": "slow"}},
+        },
+        {"id": "lost", "component": "/cpu/echo", "input": {"$step": "bad", "path": "$.nowhere"}, "mustExecute": True},
+    ],
+    "output": {
+        "off": {"$step": "off", "onSkip": {"action": "useDefault", "defaultValue": "skipped"}},
+        "bad": {"$step": "bad"},
+        "late": {"$step": "late"},
+    },
+}
+
+
+async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
+    """The state's hash after each frame."""
+    state = State(Partition(0))
+    found: list[str] = []
+    for sequence, payload in enumerate(frames, start=1):
+        turn = decode_turn(payload)
+        for event in turn.events:
+            if isinstance(event, RunCreated):
+                await flows.load(event.flow, event.overrides)
+            apply(state, event, turn.at_ms, flows, [])
+        state.sequence, state.inbox, state.confirmed = sequence, turn.inbox, turn.confirmed
+        found.append(state_hash(state))
+    return found
+
+
+async def record() -> dict[str, object]:
+    """A run of everything: chain, retries, sleep, map, skip, default, failure, cancel."""
+    world = World(MemoryJournal())
+    await world.start_node()
+    await world.start_worker()
+    client = await world.client()
+    for flow, inputs in ((FLOW, [{"n": 1}, {"n": 2}]), (FAILING, [{"skip": True}, {"skip": False}])):
+        handle = await client.submit(flow, inputs, run_key=str(flow["name"]), tags={"kind": "golden"})
+        await handle.wait(timeout=100)
+    slow = await client.submit(FLOW, [{"n": 3}])
+    await asyncio.sleep(1)
+    await client.cancel(slow.id)
+    await world.close()
+    frames = [frame.payload async for frame in world.journal.read(Partition(0))]
+    flows = FlowRegistry(world.store, world.clock)
+    documents: dict[str, str] = {}
+    for payload in frames:
+        for event in decode_turn(payload).events:
+            if isinstance(event, RunCreated):
+                flow = await flows.load(event.flow)
+                assert flow is not None
+                documents[event.flow] = flow.document.decode()
+    return {"flows": documents, "frames": [base64.b64encode(frame).decode() for frame in frames], "hashes": await hashes(frames, flows)}
+
+
+async def replay(history: dict[str, object]) -> list[str]:
+    """The hashes that today's engine finds."""
+    store = MemoryStore()
+    flows: dict[str, str] = history["flows"]  # type: ignore[assignment]  # as recorded
+    for name, document in flows.items():
+        await store.put_flow(FlowRecord(name, "", document.encode(), 0))  # type: ignore[arg-type]  # an id
+    frames: list[str] = history["frames"]  # type: ignore[assignment]  # as recorded
+    return await hashes([base64.b64decode(frame) for frame in frames], FlowRegistry(store, LoopTimeClock()))
+
+
+if __name__ == "__main__":
+    target = FOLDER / f"{sys.argv[1]}.json"
+    if target.exists():
+        raise SystemExit(f"{target} exists; a recorded history is never changed")
+    target.write_text(json.dumps(run_virtual(record()), indent=1) + "\n")
