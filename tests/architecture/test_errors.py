@@ -29,7 +29,12 @@ SAME_MEANING_ELSEWHERE = {
     "SM-5003": {"stepmesh/errors.py", "runtime/api.py", "decide/cancel.py"},  # raised in the client for the refusal
     "SM-5004": {"stepmesh/errors.py", "runtime/api.py", "runtime/shard.py"},
     "SM-5005": {"stepmesh/errors.py", "runtime/api.py"},
-    "SM-5900": {"runtime/shard.py", "runtime/dispatch.py", "protocol/attributes.py"},  # a defect; the metric that counts it
+    "SM-5900": {
+        "runtime/shard.py",
+        "runtime/dispatch.py",
+        "runtime/api.py",
+        "protocol/attributes.py",
+    },  # a defect; the metric that counts it
 }
 
 
