@@ -49,7 +49,6 @@ COMMANDS = (
     Command("status", "stepmesh_cli.runs:status", OPERATE, "Show a run and its steps.", "stepmesh status RUN --item 3"),
     Command("list", "stepmesh_cli.runs:list_runs", OPERATE, "List runs, newest first.", "stepmesh list --status failed --limit 10"),
     Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
-    Command("trace", "stepmesh_cli.trace:trace", OPERATE, "Show one item of a run as a waterfall.", "stepmesh trace RUN --item 3"),
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
