@@ -22,6 +22,7 @@ from stepmesh_broker.telemetry.span_file import AttributeValue, SpanRecord, load
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.errors import CommandError
+from stepmesh_cli.tables import print_json
 from stepmesh_cli.waterfall import waterfall
 
 _MS = 1_000_000
@@ -38,6 +39,7 @@ def trace(
     item: int = 0,
     file: Annotated[Path | None, Parameter(env_var="STEPMESH_TRACE_FILE")] = None,
     width: int = 60,
+    json: bool = False,
     target: Target = HERE,
 ) -> int:
     """Show one item of a run as a waterfall.
@@ -52,12 +54,21 @@ def trace(
         Span file; without one, or when it does not have the run, the journal is asked.
     width
         Characters of the time axis.
+    json
+        Print the run's spans, one JSON object a line.
     """
     spans = load(file)[0] if file is not None and file.is_file() else []
-    shown = waterfall(spans, run, item, width) or waterfall(run_to_end(_asked(target, run)), run, item, width)
+    shown = waterfall(spans, run, item, width)
+    if not shown:
+        spans = run_to_end(_asked(target, run))
+        shown = waterfall(spans, run, item, width)
     if not shown:
         raise CommandError(f"run {run} has no item {item} that began", hint=f"stepmesh status {run}")
-    print(shown)
+    if json:
+        for span in spans:
+            print_json(span)
+    else:
+        print(shown)
     return exits.OK
 
 

@@ -67,12 +67,11 @@ class Deployment(World):
         return worker
 
     async def noted(self, context: Context, work: Any) -> None:
-        """Note in `stopped` that the component was cancelled."""
+        """Note in `stopped` that the component went on no more: cancelled, or because its sub-run was."""
         try:
             await work
-        except asyncio.CancelledError:
+        finally:
             self.stopped.append(context.step_id)
-            raise
 
     @property
     def shard(self) -> Shard:

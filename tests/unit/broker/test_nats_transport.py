@@ -162,3 +162,25 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
     finally:
         server.terminate()
         await server.wait()
+
+
+async def test_closing_a_connection_that_was_lost_just_now_raises_nothing(settings: NatsSettings) -> None:
+    made = NatsBroker(settings)
+    await made.connect()
+    wire = made._connection.wire
+    transport = wire._transport
+
+    class Lost:
+        """uvloop's: closed by the other side, which nats-py has not seen yet."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(transport, name)
+
+        def writelines(self, payload: list[bytes]) -> None:
+            transport.close()
+            raise RuntimeError("the handler is closed")
+
+    wire._transport = Lost()  # type: ignore[assignment]  # the two calls that matter
+    wire.put(b"PING\r\n")
+    await wire.close()
+    assert wire.is_closed

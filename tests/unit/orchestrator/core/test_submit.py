@@ -182,13 +182,17 @@ def test_it_may_have_its_own_variables_and_limit() -> None:
     assert len(engine.live(CHILD).items) == 2
 
 
-def test_its_tasks_know_their_root_and_count_for_the_limit_of_the_tree() -> None:
+def test_its_tasks_know_their_root_and_get_the_slot_of_the_task_that_waits_for_it() -> None:
     engine = with_child()
-    assert engine.dispatched() == []  # the parent's task has the only slot
-
-    engine.succeed("p")
-    engine.take()
+    assert engine.dispatched() == ["a"]  # the tree's limit is 1, and the parent's task is in flight too
     assert engine.tasks[-1].root == ROOT
+    tree = engine.state.trees[ROOT]
+    assert tree.in_flight == 1
+
+    engine.succeed("a", run=CHILD)
+    assert tree.in_flight == 1, "the parent's task has its slot again"
+    engine.succeed("p")
+    assert tree.in_flight == 0
 
 
 def test_the_step_does_not_wait_for_it_and_the_tree_lives_as_long_as_it() -> None:
