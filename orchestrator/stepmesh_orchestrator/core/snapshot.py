@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
+from collections.abc import Generator
 
 import msgspec
 
@@ -78,12 +79,25 @@ _decoder = msgspec.msgpack.Decoder(_StateImage)
 
 def encode_state(state: State) -> bytes:
     """All that events said."""
+    work = encoding(state, 0)
+    try:
+        while True:
+            next(work)
+    except StopIteration as done:
+        return bytes(done.value)
+
+
+def encoding(state: State, runs_at_once: int) -> Generator[None, None, bytes]:
+    """`encode_state` with a pause after each `runs_at_once` runs (0: none). The state must not change before the end."""
     trees = [_TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended) for tree in state.trees.values()]
-    runs = [_run_image(run) for run in state.runs.values()]
-    image = _StateImage(
-        SNAPSHOT_FORMAT, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys
-    )
-    return _encoder.encode(image)
+    runs: list[msgspec.Raw] = []
+    for run in state.runs.values():
+        runs.append(msgspec.Raw(_encoder.encode(_run_image(run))))
+        if runs_at_once and len(runs) % runs_at_once == 0:
+            yield
+    return _encoder.encode(
+        (SNAPSHOT_FORMAT, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
+    )  # the fields of _StateImage, with runs that are encoded already
 
 
 def state_hash(state: State) -> str:

@@ -90,7 +90,7 @@ class Leases:
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker:  # even when it ran out: the sweeper fails the attempt, and so counts a task that kills workers
+            if lease.worker != worker:  # also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted
                 return Verdict.HELD
         elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY
@@ -102,14 +102,12 @@ class Leases:
         task = progress.task
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
-        if lease is not None and lease.attempt == task.attempt:
-            if lease.worker == worker:
-                lease.expires = now + LEASE_MS / 1000
-                lease.progress = progress
-                return Verdict.GRANTED
-            if lease.expires > now:
-                return Verdict.HELD
-        self._grant(key, task, worker, now, timeout_ms).progress = progress
+        if lease is None or lease.attempt != task.attempt:
+            lease = self._grant(key, task, worker, now, timeout_ms)
+        elif lease.worker != worker:
+            return Verdict.HELD
+        lease.expires = now + LEASE_MS / 1000
+        lease.progress = progress
         return Verdict.GRANTED
 
     def expired(self, now: float) -> list[tuple[Key, Lease, bool]]:

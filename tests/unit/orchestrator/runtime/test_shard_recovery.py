@@ -11,8 +11,9 @@ from tests.simulation.virtual_loop import LoopTimeClock
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, until, virtual
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.core.snapshot import state_hash
+from stepmesh_orchestrator.core.snapshot import encode_state, state_hash
 from stepmesh_orchestrator.ports import Frame, JournalError, Snapshot
+from stepmesh_orchestrator.runtime import shard as shards
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, recover
@@ -148,4 +149,37 @@ async def test_rows_that_the_store_lacks_are_projected_by_the_next_owner() -> No
     info = await lab.ended(task.run)
     assert info.summary.status == "completed"
     assert msgspec.json.decode(info.results[0].result)["result"] == "done"
+    await lab.stop()
+
+
+@virtual
+async def test_while_a_snapshot_is_made_workers_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "RUNS_AT_ONCE", 1)
+    lab = await with_runs(3)
+    await until(lambda: lab.shard.is_settled)
+    snapshot = asyncio.create_task(lab.shard.snapshot())
+    passes = 0
+    while not snapshot.done():
+        await asyncio.sleep(0)
+        passes += 1
+    assert passes >= 3
+    (kept,) = await lab.journal.snapshots(P)
+    assert kept.payload == encode_state(lab.shard.session.state)
+    await lab.stop()
+
+
+@virtual
+async def test_a_snapshot_is_taken_after_so_many_bytes_of_journal_and_more_rarely_for_a_large_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shards, "SNAPSHOT_BYTES", 1)
+    lab = await with_runs(3)
+    taken = [snapshot.sequence for snapshot in await lab.journal.snapshots(P)]
+    assert taken
+    size = len(encode_state(lab.shard.session.state))
+    lab.shard.dispatcher.journaled_bytes = 0
+    await lab.submit(ONE_STEP, 1)
+    assert [snapshot.sequence for snapshot in await lab.journal.snapshots(P)] == taken, (
+        f"a state of {size} bytes is not kept for every frame"
+    )
     await lab.stop()
