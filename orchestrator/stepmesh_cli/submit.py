@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepmesh import documents
+from stepmesh.documents import FlowLike
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.errors import CommandError
@@ -68,7 +68,7 @@ class _How:
     as_json: bool
 
 
-async def _submit(target: Target, flow: str | Mapping[str, Any], inputs: list[Any], options: dict[str, Any], how: _How) -> int:
+async def _submit(target: Target, flow: FlowLike, inputs: list[Any], options: dict[str, Any], how: _How) -> int:
     from stepmesh_cli.progress import view, watch
     from stepmesh_cli.results import write_results
 
@@ -93,12 +93,12 @@ async def _submit(target: Target, flow: str | Mapping[str, Any], inputs: list[An
         return exits.OK if summary.status == "completed" else exits.FAILED
 
 
-def _flow(given: str) -> tuple[str | Mapping[str, Any], dict[str, Any]]:
+def _flow(given: str) -> tuple[FlowLike, dict[str, Any]]:
     """What the client takes, and the variables that it declares. An install without the server part leaves checking to the server."""
     if documents.known_id(given) is not None:
         return given, {}
     if importlib.util.find_spec("jsonschema_rs") is None:
-        return documents.document(Path(given)), {}
+        return Path(given), {}
     from stepmesh_cli.flow_files import read_flow
 
     document, compiled = read_flow(given)

@@ -15,7 +15,7 @@ from stepmesh_broker.protocol import tracecontext
 from stepmesh_broker.telemetry.span_file import SpanRecord
 
 WAITING, RUNNING, OTHER = "░", "█", "─"
-LEGEND = f"{WAITING} waits in its queue   {RUNNING} executes   {OTHER} covers what is below, or waits without a pool   ✗ failed"
+LEGEND = f"{WAITING} waits in its queue   {RUNNING} executes   {OTHER} anything else, what is below included   ✗ failed"
 _LABEL = 34
 _MS = 1_000_000
 

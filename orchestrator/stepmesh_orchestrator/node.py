@@ -54,7 +54,14 @@ class Node:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`."""
+        """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`; nothing is left behind then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def _start(self) -> None:
         broker, namespace = self.ports.broker, self.settings.namespace
         self._served.append(await broker.listen(subjects.presence(namespace), self._hear))
         engine = replace(self.settings.engine, secrets_may_rest=self.ports.journal.durability == "process")
@@ -103,6 +110,8 @@ class Node:
             await service.abort()
         for served in self._served:
             await served.close()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _hear(self, data: bytes) -> None:
         try:

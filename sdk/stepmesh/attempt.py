@@ -26,10 +26,16 @@ class Why(Enum):
     LEAVING = auto()  # this worker stops: the frame is handed back
 
 
-class Frame:
-    """A delivery that this worker holds. `left`: attempts not settled yet. `touched`: loop time of the last sign of life."""
+KEPT_S = 4.0
+"""A frame whose ack wait (6 s) was not restarted for this long may be with another worker by now, in seconds: this process was stopped,
+or its event loop was blocked. It is well above the time between two restarts."""
 
-    __slots__ = ("delivery", "hand_back", "header", "left", "touched")
+
+class Frame:
+    """A delivery that this worker holds. `left`: attempts not settled yet. `touched`: loop time of the last sign of life; `kept`: of the
+    last one that came in time."""
+
+    __slots__ = ("delivery", "hand_back", "header", "kept", "left", "touched")
 
     def __init__(self, delivery: Delivery, header: TaskFrame, now: float) -> None:
         self.delivery = delivery
@@ -37,6 +43,16 @@ class Frame:
         self.left = len(header.tasks)
         self.hand_back = False
         self.touched = now
+        self.kept = now
+
+    def keep(self, now: float) -> None:
+        """A sign of life went out. One that comes too late does not make up for the silence before it."""
+        if not self.in_doubt(now):
+            self.kept = now
+
+    def in_doubt(self, now: float) -> bool:
+        """Whether another worker may have the frame: what has not started is claimed first."""
+        return now - self.kept > KEPT_S
 
 
 class Attempt:

@@ -188,10 +188,13 @@ class Execution:
             attempt = self.ready.popleft()
             if attempt.settled:
                 continue
-            if not attempt.claim_first:
+            if not self._needs_claim(attempt):
                 return attempt
             self._ask_first(attempt)
         return None
+
+    def _needs_claim(self, attempt: Attempt) -> bool:
+        return attempt.claim_first or (not attempt.lease_s and attempt.frame.in_doubt(self._loop.time()))
 
     def _ask_first(self, first: Attempt) -> None:
         """Ask for the lease of `first`, and of what follows it and needs one from the same partition, as far as there are slots."""
@@ -199,7 +202,7 @@ class Execution:
         partition = first.frame.header.partition
         while self.ready and len(asking) < self.slots.free:
             follower = self.ready[0]
-            if not follower.claim_first or follower.settled or follower.frame.header.partition != partition:
+            if not self._needs_claim(follower) or follower.settled or follower.frame.header.partition != partition:
                 break
             asking.append(self.ready.popleft())
         self.slots.reserve(len(asking))

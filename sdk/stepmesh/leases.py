@@ -171,6 +171,7 @@ class Leases:
                 frame.touched = now
                 try:
                     await frame.delivery.in_progress()
+                    frame.keep(now)
                 except BrokerUnavailable as problem:
                     log.info("a frame could not be kept and may come twice: %s", problem)
 

@@ -99,7 +99,7 @@ class Requests:
 
     async def store_flow(self, flow: FlowLike) -> FlowId:
         """Store a flow; returns its content id. Raises `FlowInvalid` with diagnostics, `BadFlow` when it cannot be read."""
-        answer = await self.ask(StoreFlow(payloads.write(documents.document(flow))), FlowStored)
+        answer = await self.ask(StoreFlow(documents.text(flow)), FlowStored)
         if not answer.stored:
             found = msgspec.json.decode(answer.diagnostics)
             worst = next((one for one in found if one.get("level") != "warning"), None) or {}

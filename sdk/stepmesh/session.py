@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepmesh.attempt import Attempt, Frame, Why
+from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.component import Components
 from stepmesh.execution import Execution, Limits
 from stepmesh.instrument import Instrument
@@ -141,6 +141,7 @@ class Session:
     # --- taking -------------------------------------------------------------------------------------------------
 
     async def _fetch(self, source: TaskSource) -> None:
+        heard = self._loop.time()
         while not self._leaving.is_set():
             room = self._room()
             if not room:
@@ -153,8 +154,9 @@ class Session:
                 log.warning("cannot take tasks of pool %s: %s", self._identity.pool, problem)
                 await asyncio.sleep(FETCH_RETRY_S)
                 continue
+            late, heard = self._loop.time() - heard > KEPT_S, self._loop.time()
             for delivery in deliveries:
-                await self._take(delivery)
+                await self._take(delivery, late)
 
     def _room(self) -> int:
         execution = self.execution
@@ -162,7 +164,8 @@ class Session:
             return 0
         return min(execution.slots.free, FETCH_FRAMES)
 
-    async def _take(self, delivery: Delivery) -> None:
+    async def _take(self, delivery: Delivery, late: bool) -> None:
+        """`late`: the delivery may have waited in this process while it was stopped or blocked, and be with another worker by now."""
         try:
             header = codec.decode_task_frame(delivery.data)
         except MalformedMessage as problem:
@@ -173,7 +176,7 @@ class Session:
             await delivery.ack()
             return
         self.leases.hold(frame)
-        self.execution.accept(frame, delivery.deliveries > 1 or self._identity.exclusive)
+        self.execution.accept(frame, delivery.deliveries > 1 or late or self._identity.exclusive)
 
     async def _park(self, delivery: Delivery, problem: MalformedMessage) -> None:
         log.error("parked a message of pool %s: %s", self._identity.pool, problem)

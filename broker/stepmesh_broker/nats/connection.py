@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 import msgspec
 from nats.aio.client import Server
 from nats.errors import Error as NatsError
+from nats.js.api import StreamInfo
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.settings import NatsSettings
@@ -24,6 +26,7 @@ from stepmesh_broker.nats.tasks import Life
 from stepmesh_broker.nats.wire import Answer, Disconnected, Wire
 from stepmesh_broker.protocol.ids import Pool, Position
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _API_TIMEOUT_S = 2.0
 _PING_INTERVAL_S = 10
@@ -66,6 +69,7 @@ class Connection:
         self.streams = Streams(self.wire.jetstream(timeout=_API_TIMEOUT_S), settings)
         self.life = Life()
         self.followers: WeakSet[Follower] = WeakSet()
+        self._making: dict[str, asyncio.Task[StreamInfo]] = {}
         self._born: datetime | None = None
         self._up = asyncio.Event()
         self._attempts = 0
@@ -74,17 +78,9 @@ class Connection:
     async def connect(self) -> None:
         """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
         try:
-            async with asyncio.timeout(self.settings.connect_timeout_s):
-                await self.wire.connect(**self._options())
+            await self._dial()
             await self._learn_life()
-        except (NatsError, OSError, TimeoutError) as problem:
-            reason = self.wire.last_error or problem
-            await self.wire.close()
-            raise BrokerUnavailable(
-                f"no connection to {self._where()}: {reason or type(reason).__name__}",
-                hint="is nats-server up, and are url and password right?",
-            ) from problem
-        except BrokerError:
+        except BaseException:
             await self.wire.close()
             raise
         self._opened = True
@@ -113,6 +109,17 @@ class Connection:
         if not self._up.is_set():
             self._require_open()
             raise BrokerUnavailable(f"no connection to {self._where()} at present", hint="it comes back by itself once nats-server is up")
+
+    async def steady(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """A call that may be made twice; it is, when the connection was lost meanwhile and is back within `publish_timeout_s`."""
+        deadline = asyncio.get_running_loop().time() + self.settings.publish_timeout_s
+        while True:
+            await self._wait_up(deadline)
+            try:
+                return await call()
+            except BrokerUnavailable:
+                if self._up.is_set():
+                    raise
 
     async def join_pool(self, pool: Pool) -> None:
         """Make sure of the pool's consumer, and note in which life of the stream."""
@@ -145,21 +152,50 @@ class Connection:
 
     async def _ask(self, subject: str, data: bytes, headers: bytes, deadline: float) -> Answer | None:
         """None when the connection was lost meanwhile."""
-        loop = asyncio.get_running_loop()
+        await self._wait_up(deadline)
         try:
-            if not self._up.is_set():
-                self._require_open()
-                async with asyncio.timeout_at(deadline):
-                    await self._up.wait()
-            return await self.wire.ask(subject, data, headers, deadline - loop.time())
+            return await self.wire.ask(subject, data, headers, deadline - asyncio.get_running_loop().time())
         except Disconnected:
             return None
         except TimeoutError as problem:
             raise BrokerUnavailable(f"no answer on {subject} in time from {self._where()}", hint="is nats-server up?") from problem
 
-    async def _make(self, stream: str, deadline: float) -> None:
+    async def _dial(self) -> None:
+        """nats-py tries for ever and swallows a cancellation in places, so a limit on its attempts is what ends it."""
+        dialling = asyncio.get_running_loop().create_task(self.wire.connect(**self._options()))
         try:
-            await self.streams.ensure(stream)
+            await asyncio.wait([dialling], timeout=self.settings.connect_timeout_s)
+            reason = self.wire.last_error
+        finally:
+            if not dialling.done():
+                self.wire.options["max_reconnect_attempts"] = 1
+                dialling.cancel()
+                await asyncio.wait([dialling])
+        problem = None if dialling.cancelled() else dialling.exception()
+        if dialling.cancelled() or problem is not None:
+            raise BrokerUnavailable(
+                f"no connection to {self._where()}: {reason or problem or 'no answer'}",
+                hint="is nats-server up, and are url and password right?",
+            ) from problem
+
+    async def _wait_up(self, deadline: float) -> None:
+        if self._up.is_set():
+            return
+        self._require_open()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._up.wait()
+        except TimeoutError as problem:
+            raise BrokerUnavailable(f"no connection to {self._where()}", hint="is nats-server up?") from problem
+
+    async def _make(self, stream: str, deadline: float) -> None:
+        """Make a stream, once for all that miss it now."""
+        making = self._making.get(stream)
+        if making is None:
+            making = self._making[stream] = asyncio.get_running_loop().create_task(self.streams.ensure(stream))
+            making.add_done_callback(lambda _: self._making.pop(stream))
+        try:
+            await asyncio.shield(making)
         except BrokerUnavailable:
             if asyncio.get_running_loop().time() > deadline:
                 raise

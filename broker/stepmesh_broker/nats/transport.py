@@ -59,8 +59,8 @@ class NatsBroker:
 
     async def incarnation(self) -> str:
         """When the task stream was made."""
-        self._connection.check()
-        return str((await self._streams.ensure(self._streams.tasks)).created)
+        stream = await self._connection.steady(lambda: self._streams.ensure(self._streams.tasks))
+        return str(stream.created)
 
     async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
         """Add a frame to a pool."""
@@ -69,21 +69,18 @@ class NatsBroker:
 
     async def tasks(self, pool: Pool) -> NatsTaskSource:
         """Join the pool's consumer group."""
-        self._connection.check()
         connection = self._connection
-
-        async def join() -> None:
-            await connection.join_pool(pool)
-
-        await join()
-        source = NatsTaskSource(self._wire, self._streams.tasks, pool, join, lambda: connection.life)
+        await connection.steady(lambda: connection.join_pool(pool))
+        source = NatsTaskSource(self._wire, self._streams.tasks, pool, lambda: connection.join_pool(pool), lambda: connection.life)
         connection.followers.add(source)
         self._parts.add(source)
         return source
 
     async def depth(self, pool: Pool) -> PoolDepth:
         """From the pool's consumer; from the stream while nobody joined the pool."""
-        self._connection.check()
+        return await self._connection.steady(lambda: self._depth(pool))
+
+    async def _depth(self, pool: Pool) -> PoolDepth:
         subject = self._streams.task_subject(pool)
         consumer = await self._streams.pool_consumer(pool)
         if consumer is not None and consumer.ack_floor is not None:
@@ -99,9 +96,8 @@ class NatsBroker:
 
     async def inbox(self, partition: Partition, after: Position) -> NatsInbox:
         """Read a partition's inbox."""
-        self._connection.check()
         inbox = NatsInbox(self._wire, self._streams, partition, after)
-        await inbox.open()
+        await self._connection.steady(inbox.open)
         self._connection.followers.add(inbox)
         self._parts.add(inbox)
         return inbox
@@ -114,7 +110,9 @@ class NatsBroker:
 
     async def parked(self, limit: int = 1000) -> Sequence[Parked]:
         """Oldest first, one look-up per message."""
-        self._connection.check()
+        return await self._connection.steady(lambda: self._parked(limit))
+
+    async def _parked(self, limit: int) -> Sequence[Parked]:
         found: list[Parked] = []
         while len(found) < limit and (one := await self._parked_after(found[-1].position if found else Position(0))):
             found.append(one)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.errors import Error
+from nats.errors import ConnectionReconnectingError, Error
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +72,11 @@ class Wire(Client):
             queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def room(self) -> None:
-        """Wait while more than nats-py's `pending_size` is unsent."""
-        if self._pending_data_size > self._max_pending_size:
-            await self._flush_pending(force_flush=True)
+        """Wait for a flush while more than nats-py's `pending_size` is unsent."""
+        if self._pending_data_size > self._max_pending_size and self._flush_queue is not None:
+            flushed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await self._flush_queue.put(flushed)
+            await flushed
 
     async def ask(self, subject: str, data: bytes, headers: bytes, timeout_s: float) -> Answer:
         """Publish with a reply subject and wait for the first answer. Raises `Disconnected` or `TimeoutError`."""
@@ -106,10 +108,17 @@ class Wire(Client):
         """After a disconnect: fail open questions and drop what was never sent."""
         self._pending.clear()
         self._pending_data_size = 0
+        while self._flush_queue is not None and not self._flush_queue.empty():
+            waiting = self._flush_queue.get_nowait()
+            if not waiting.done():
+                waiting.set_result(None)
         answers, self._answers = self._answers, {}
         for future in answers.values():
             if not future.done():
                 future.set_exception(Disconnected())
+        for request in list(self._resp_map.values()):  # nats-py's own, which would wait for their timeout
+            if not request.done():
+                request.set_exception(ConnectionReconnectingError())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         on_message = self._direct.get(sid)

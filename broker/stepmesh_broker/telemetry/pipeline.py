@@ -28,7 +28,7 @@ EXPORT_SPANS = 2_048
 DELAY_MS = 1_000
 """How long spans gather before they are exported: what a killed process loses."""
 EXPORT_TIMEOUT_S = 3.0
-"""How long one export is tried, unless OTEL_EXPORTER_OTLP_TIMEOUT says it: a receiver that is away holds up the end of a process so long."""
+"""How long one export is tried, unless OTEL_EXPORTER_OTLP_TIMEOUT says it: a receiver that is away delays the end of a process by that."""
 
 
 @dataclass(frozen=True, slots=True)

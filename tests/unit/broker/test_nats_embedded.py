@@ -97,6 +97,8 @@ async def test_a_frozen_server_is_given_up_after_the_publish_timeout(tmp_path: P
         await broker.connect()
         position = await broker.post(P, b"x")
         os.kill(server.pid, signal.SIGSTOP)
+        while b") T " not in Path(f"/proc/{server.pid}/stat").read_bytes():
+            os.sched_yield()
         for call in (broker.post(P, b"y"), broker.publish_tasks(POOL, b"x", "1")):
             with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
                 await call

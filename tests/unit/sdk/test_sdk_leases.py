@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from stepmesh import Worker
-from stepmesh_broker.protocol.messages import ErrorCode, Verdict
+from stepmesh.attempt import KEPT_S, Frame
+from stepmesh_broker.protocol.messages import ErrorCode, TaskFrame, Verdict
 
 
 class Log:
@@ -17,6 +18,7 @@ class Log:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.began = asyncio.Event()
         self.ended: list[str] = []
         self.cancelled: list[str] = []
 
@@ -37,6 +39,7 @@ def _worker(log, **options):
     @worker.component
     async def work(input, context):
         log.started.append(context.step_id)
+        log.began.set()
         try:
             await asyncio.sleep(input or 0)
         except asyncio.CancelledError:
@@ -327,3 +330,41 @@ async def test_wait_cancelled_lets_a_component_end_in_its_own_way(shard, running
         await shard.stop_tasks(one)
         assert await shard.no_result()
     assert seen == [True]
+
+
+def stand_still(seconds: float) -> None:
+    """The clock goes on while this process does not: SIGSTOP, a suspended machine, a component that blocks the event loop."""
+    asyncio.get_running_loop()._selector.now += seconds
+
+
+@pytest.mark.parametrize(("seconds", "claimed"), [(KEPT_S - 1, False), (KEPT_S + 1, True)])
+async def test_after_a_standstill_what_had_not_started_is_claimed_first(shard, running, task, log, seconds, claimed):
+    shard.verdict = lambda ref: Verdict.GONE if ref.step == 2 else Verdict.GRANTED
+    async with running(_worker(log, concurrency=1)):
+        await shard.send(task("/work", 0.1, step=1), task("/work", step=2), task("/work", step=3))
+        await log.began.wait()
+        stand_still(seconds)
+        await shard.until_results(2 if claimed else 3)
+        assert await shard.no_result()
+    assert log.started == (["s1", "s3"] if claimed else ["s1", "s2", "s3"])
+    assert ({2, 3} <= {ref.step for claim in shard.claims for ref in claim.tasks}) is claimed
+
+
+@pytest.mark.parametrize(("seconds", "claimed"), [(0.0, False), (KEPT_S + 1, True)])
+async def test_a_frame_that_waited_in_a_process_at_a_standstill_is_claimed_first(shard, running, task, log, worker, seconds, claimed):
+    shard.verdict = lambda ref: Verdict.HELD
+    async with running(worker):
+        await shard.send(task("/work", step=1))
+        await shard.until_results(1)
+        await shard.send(task("/work", step=2))
+        stand_still(seconds)
+        assert await shard.no_result() is claimed
+    assert log.started == (["s1"] if claimed else ["s1", "s2"])
+
+
+async def test_a_sign_of_life_that_comes_too_late_does_not_count():
+    frame = Frame(None, TaskFrame(1, "default", "cpu", 0, 1, "journal", []), 10.0)
+    frame.keep(10.0 + KEPT_S)
+    assert not frame.in_doubt(10.0 + 2 * KEPT_S)
+    frame.keep(10.1 + 2 * KEPT_S)
+    assert frame.in_doubt(10.1 + 2 * KEPT_S)
