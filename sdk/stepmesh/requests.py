@@ -42,21 +42,29 @@ TIMEOUT_S = 10.0
 """How long one request waits for its answer (seconds), beside the wait that it asks for itself."""
 RETRY_S = (0.05, 1.0)
 """Delay before a request is repeated: first, and largest (seconds); it doubles between."""
+NO_SPACE = frozenset({"SM-4003", "SM-4101"})
+"""Refusals that free space on the orchestrator's disk ends."""
 
 
 class Requests:
-    """Asks over one broker connection. `patience_s`: how long to repeat a request that finds nobody."""
+    """Asks over one broker connection. `patience_s`: how long to repeat a request that finds nobody. `waits_for_space`: one that is refused
+    because the orchestrator's disk is full is repeated until it is not.
+    """
 
-    def __init__(self, broker: Broker, namespace: Namespace, patience_s: float = 30.0) -> None:
+    def __init__(self, broker: Broker, namespace: Namespace, patience_s: float = 30.0, *, waits_for_space: bool = False) -> None:
         self.broker = broker
         self.namespace = namespace
         self.patience_s = patience_s
+        self._waits_for_space = waits_for_space
         self._info: Info | None = None
 
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
-        data = await self._ask(subjects.api(self.namespace), codec.encode(request), TIMEOUT_S + wait_s)
-        answer = codec.decode_api_answer(data)
+        data = codec.encode(request)
+        while True:
+            answer = codec.decode_api_answer(await self._ask(subjects.api(self.namespace), data, TIMEOUT_S + wait_s))
+            if not await self._waited(answer):
+                break
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, kind):
@@ -65,13 +73,23 @@ class Requests:
 
     async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
-        data = await self._ask(subjects.control(self.namespace, partition), codec.encode(message), TIMEOUT_S)
-        answer = codec.decode_answer(data)
+        data = codec.encode(message)
+        while True:
+            answer = codec.decode_answer(await self._ask(subjects.control(self.namespace, partition), data, TIMEOUT_S))
+            if not await self._waited(answer):
+                break
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, Accepted):
             raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
         return answer
+
+    async def _waited(self, answer: object) -> bool:
+        """Whether to ask again, after a pause: there was no space."""
+        again = self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE
+        if again:
+            await asyncio.sleep(RETRY_S[1])
+        return again
 
     async def _ask(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
         clock = asyncio.get_running_loop().time

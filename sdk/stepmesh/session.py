@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,9 @@ class Session:
         self._leaving = asyncio.Event()
         self._hurried = asyncio.Event()
         self._change = asyncio.Event()
-        self.execution = Execution(components, limits, Requests(broker, identity.namespace), self, instrument)
+        # What a component asks for outlives every outage: its attempt ends by its own time limit, a cancel or the worker's end.
+        requests = Requests(broker, identity.namespace, math.inf, waits_for_space=True)
+        self.execution = Execution(components, limits, requests, self, instrument)
         self.outbox = Outbox(broker, identity.worker, self.execution.busy, self._frame_settled, self.broken)
         self.leases = Leases(broker, identity.namespace, identity.worker, self.execution, timing, self.broken)
 

@@ -129,6 +129,27 @@ def test_reads_are_answered_and_running_work_goes_on_afterwards() -> None:
     run_virtual(main())
 
 
+def test_a_component_that_starts_a_sub_run_waits_for_space() -> None:
+    async def main() -> None:
+        disk = Disk()
+        world = deployment(disk)
+        store = world.store = SmallStore()
+        client = await up(world)
+        stored = await client.store_flow(flow("late_delegate"))
+        for number in range(2):
+            handle = await client.submit(stored, [number])
+            await until(lambda number=number: world.started("p") == number + 1)
+            disk.full = not number
+            store.problem = StoreFull("no space is left for the store") if number else None
+            await asyncio.sleep(120)
+            disk.full, store.problem = False, None
+            assert await handle.result(timeout=30) == number
+        await world.close()
+        await world.audit()
+
+    run_virtual(main())
+
+
 def test_a_stop_does_not_wait_for_space_and_the_next_life_has_what_was_accepted() -> None:
     async def main() -> None:
         disk = Disk()

@@ -57,6 +57,12 @@ class Deployment(World):
             return result
 
         @worker.component
+        async def late_delegate(value: Any, context: Context) -> Any:
+            note(context)
+            await asyncio.sleep(5)
+            return await context.evaluate_flow(CHILD, value)
+
+        @worker.component
         async def delegate_endless(value: Any, context: Context) -> Any:
             note(context)
             await self.noted(context, context.evaluate_flow(SLOW_CHILD, value))
@@ -136,6 +142,23 @@ def test_a_worker_with_one_slot_runs_what_its_component_waits_for() -> None:
         world = Deployment(concurrency=1)
         client = await up(world)
         assert await client.run(flow("deep"), 5, timeout=60, max_concurrency=1) == 0
+        await down(world)
+
+    run_virtual(main())
+
+
+def test_an_orchestrator_that_is_long_away_fails_no_component_that_starts_a_sub_run() -> None:
+    async def main() -> None:
+        world = Deployment()
+        client = await up(world)
+        handle = await client.submit(flow("late_delegate"), ["x"])
+        await until(lambda: world.started("p"))
+        assert world.node is not None
+        await world.node.abort()
+        await asyncio.sleep(300)
+        await world.start_node()
+        assert await handle.result(timeout=60) == "x"
+        assert world.started("p") == 1
         await down(world)
 
     run_virtual(main())
