@@ -141,5 +141,5 @@ class World:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait, in virtual time, until the condition gives something true."""
-    while not condition():  # noqa: ASYNC110  # what it looks at is no event, and a virtual tenth of a second is free
+    while not condition():  # what it looks at is no event, and a virtual tenth of a second is free
         await asyncio.sleep(0.1)
