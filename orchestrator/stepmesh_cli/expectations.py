@@ -31,8 +31,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_LIKE_A_NUMBER = tuple("+-.0123456789")
+"""Quoted: PyYAML quotes by YAML 1.1, where for example `0E0` is no number."""
+
+
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\n" in value else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\n" in value or value[:1] in _LIKE_A_NUMBER else None)
 
 
 _Dumper.add_representer(str, _text)

@@ -6,6 +6,8 @@ an attempt then reads as one bar from its dispatch to its end.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,21 +57,38 @@ def trace(
     width
         Characters of the time axis.
     json
-        Print the run's spans, one JSON object a line.
+        One JSON object per span of the item, as the span file has them.
     """
     spans = load(file)[0] if file is not None and file.is_file() else []
-    shown = waterfall(spans, run, item, width)
-    if not shown:
+    below = spans_below(spans, run, item)
+    if not below:
         spans = run_to_end(_asked(target, run))
-        shown = waterfall(spans, run, item, width)
-    if not shown:
+        below = spans_below(spans, run, item)
+    if not below:
         raise CommandError(f"run {run} has no item {item} that began", hint=f"stepmesh status {run}")
     if json:
-        for span in spans:
-            print_json(span)
+        for span in below:
+            print_json(msgspec.to_builtins(span))
     else:
-        print(shown)
+        print(waterfall(spans, run, item, width))
     return exits.OK
+
+
+def spans_below(spans: Iterable[SpanRecord], run: str, item: int) -> list[SpanRecord]:
+    """The span of an item and all that hang below it, by start; empty when there is none. A span that came twice counts once."""
+    top = f"{tracecontext.item_span(run, item):016x}"
+    by_id = {span.span_id: span for span in spans}
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for span in by_id.values():
+        children[span.parent_id].append(span.span_id)
+    found: dict[str, SpanRecord] = {}
+    waiting = [top]
+    while waiting:
+        span_id = waiting.pop()
+        if span_id in by_id and span_id not in found:
+            found[span_id] = by_id[span_id]
+        waiting.extend(children.pop(span_id, ()))
+    return sorted(found.values(), key=lambda span: (span.start_ns, span.end_ns))
 
 
 async def _asked(target: Target, run: str) -> list[SpanRecord]:

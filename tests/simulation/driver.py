@@ -98,6 +98,7 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
+    parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
     needs: list[NeedFlow] = field(default_factory=list)
     # of this turn
     turn: list[Command] = field(default_factory=list)
@@ -172,6 +173,7 @@ class World:
         """A component starts a sub-run; one whose attempt is over is refused."""
         task = pick(self.choices, self.tasks)
         root = RunId(task.root or task.run)
+        self.parents.add((task.run, task.item, task.step))
         self.submit(make_case(self.choices), ParentRef(root, task.run, task.item, task.step, "key"))
 
     def answer_task(self) -> None:

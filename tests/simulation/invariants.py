@@ -33,16 +33,20 @@ def check(world: World) -> None:
     left = [session.work, session.resolved, session.over, session.touched]
     assert not any(left), "the turn is not settled"
     running: dict[str, int] = {}
+    returned: dict[str, int] = {}  # components that take their slot again after their sub-runs: they cannot be made to wait for one
     known = _Causes(world)
     for run in session.state.runs.values():
         assert run.id == run.tree.root or run.parent is not None
         for item in run.items.values():
-            running[run.tree.root] = running.get(run.tree.root, 0) + item.phases.count(RUNNING)
+            held = [step for step in range(len(item.outcomes)) if item.holds_slot(step)]
+            running[run.tree.root] = running.get(run.tree.root, 0) + len(held)
+            back = sum((run.id, item.index, step) in world.parents for step in held)
+            returned[run.tree.root] = returned.get(run.tree.root, 0) + back
             _check_item(known, item)
         _check_run(world, run)
     for tree in session.state.trees.values():
         assert tree.in_flight == running.get(tree.root, 0), f"{tree.in_flight} slots taken by {running.get(tree.root, 0)} tasks"
-        assert not tree.limit or tree.in_flight <= tree.limit, "more tasks in flight than the limit"
+        assert not tree.limit or tree.in_flight <= tree.limit + returned.get(tree.root, 0), "more tasks in flight than the limit"
         assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
 
 

@@ -71,5 +71,5 @@ async def read_history(journal: Journal, store: Store, partition: Partition = FI
 async def _flow(registry: FlowRegistry, flow: FlowId, overrides: bytes | None) -> CompiledFlow:
     found = await registry.load(flow, overrides)
     if found is None:
-        raise JournalError(f"the journal names flow {flow}, which the store does not have", code="SM-4005")
+        raise JournalError(f"the journal names flow {flow}, which the store does not have", code="SM-4008")
     return found

@@ -18,6 +18,8 @@ LEASE_MS = 6_000
 """How long a worker may be silent about a claimed task; heartbeats come three times as often."""
 TIMEOUT_GRACE_S = 2.0
 """A worker enforces an attempt's time limit itself; the shard steps in this much later."""
+DETAILS_SHOWN = 200
+"""Characters of a heartbeat's details that `stepmesh explain` shows."""
 ADOPTED_S = 30.0
 """A frame of an earlier owner whose place in its pool cannot be bounded is sent again after this time, seconds."""
 
@@ -88,7 +90,7 @@ class Leases:
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker:  # also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted
+            if lease.worker != worker:  # even when it ran out: the sweeper fails the attempt, and so counts a task that kills workers
                 return Verdict.HELD
         elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY

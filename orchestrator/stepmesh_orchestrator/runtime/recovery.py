@@ -32,7 +32,7 @@ class Recovered:
 
 
 async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, projector: Projector) -> Recovered:
-    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4005 for a flow that the store has lost.
+    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4008 for a flow that the store has lost.
 
     Frames that the snapshot holds are read once more from the confirmed one on: what they dispatched may never have been sent.
     """
@@ -79,6 +79,6 @@ async def _load(flows: FlowRegistry, flow: FlowId, overrides: bytes | None) -> N
     if await flows.load(flow, overrides) is None:
         raise JournalError(
             f"the journal names flow {flow}, which the store does not have",
-            code="SM-4005",
+            code="SM-4008",
             hint="restore the store that belongs to this journal",
         )

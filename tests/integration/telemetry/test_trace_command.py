@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from stepmesh_broker.telemetry.span_file import SpanRecord
 from stepmesh_cli import trace as command
 from stepmesh_cli.connection import Target
 from stepmesh_cli.errors import CommandError
+from stepmesh_cli.main import main
 from stepmesh_cli.trace import spans_of
 from stepmesh_cli.waterfall import waterfall
 
@@ -95,6 +98,22 @@ async def test_the_command_prints_from_the_file(world: World, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert f"run {run} · item 0 · trace " in printed
     assert "step flaky #2" in printed
+
+
+async def test_json_is_the_item_and_what_is_below_it(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    run = await ran(world)
+    world.spans()
+    assert command.trace(run, file=world.path, json=True) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = Counter(span["attributes"][names.KIND] for span in shown)
+    assert (kinds["item"], kinds["attempt"]) == (3 + 1, 9)  # of the inner runs too
+    assert kinds["run"] == 2  # the inner ones; the run of the item itself is above it
+    assert len({span["span_id"] for span in shown}) == len(shown)
+
+
+def test_the_program_has_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", "--help"]) == 0
+    assert "waterfall" in capsys.readouterr().out
 
 
 def test_without_file_and_deployment_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

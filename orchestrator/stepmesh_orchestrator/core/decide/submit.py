@@ -85,7 +85,7 @@ def _variables_refusal(session: Session, submit: Submit, flow: CompiledFlow) -> 
     secret = [name for name in given if name in flow.variables and flow.variables[name].secret]
     if secret and not session.settings.secrets_may_rest:
         return Refused(
-            "SM-5010", f"variables {', '.join(map(repr, secret))} are secret, and this deployment's journal would keep them on disk",
+            "SM-5011", f"variables {', '.join(map(repr, secret))} are secret, and this deployment's journal would keep them on disk",
             "give workers secrets through their environment, or run with --journal memory",
         )  # fmt: skip
     missing = [name for name, variable in flow.variables.items() if variable.required and variable.default is None and name not in given]

@@ -336,7 +336,7 @@ def test_a_secret_is_refused_where_the_journal_would_keep_it() -> None:
     engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
     answer = engine.answer()
     assert isinstance(answer, Refused)
-    assert answer.code == "SM-5010"
+    assert answer.code == "SM-5011"
     assert "'key'" in answer.message
     assert "hunter2" not in str(answer)
 

@@ -198,7 +198,7 @@ def frame_of(delivery: Delivery) -> TaskFrame:
 async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     """Let virtual time pass until it holds."""
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110  # virtual time: waiting costs nothing
+        while not condition():  # virtual time: waiting costs nothing
             await asyncio.sleep(0.01)
 
 

@@ -73,7 +73,7 @@ async def test_a_flow_that_the_store_lost_is_said_with_the_fix() -> None:
     lab.store = MemoryStore()
     with pytest.raises(JournalError) as problem:
         await recovered(lab)
-    assert problem.value.code == "SM-4005"
+    assert problem.value.code == "SM-4008"
     assert "restore" in problem.value.hint
 
 

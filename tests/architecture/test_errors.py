@@ -1,0 +1,92 @@
+"""The catalogue of error codes and the source say the same, and a code means one thing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"SM-\d{4}")
+SOURCES = [path for folder in ("broker", "sdk", "components", "orchestrator") for path in sorted((ROOT / folder).rglob("*.py"))]
+RANGES = {
+    "SM-0xxx": "set-up and command line",
+    "SM-2xxx": "flows",
+    "SM-3xxx": "broker",
+    "SM-4xxx": "journal and store",
+    "SM-5xxx": "runs",
+    "SM-6xxx": "workers",
+}
+SAME_MEANING_ELSEWHERE = {
+    "SM-0200": {"config/errors.py", "config/loading.py"},
+    "SM-3004": {"protocol/subjects.py", "nats/transport.py"},  # what no subject can hold, as a name and as a whole subject
+    "SM-3012": {"nats/embedded.py", "nats/folder.py"},  # the broker's folder, by its owner and by its server
+    "SM-4008": {"runtime/recovery.py", "demo/history.py"},  # whoever replays a journal needs its flows
+    "SM-5001": {"decide/submit.py", "stepmesh_cli/cases.py"},  # the test command tells a refused input as a failed case
+    "SM-5003": {"stepmesh/errors.py", "runtime/api.py", "decide/cancel.py"},  # raised in the client for the refusal
+    "SM-5004": {"stepmesh/errors.py", "runtime/api.py", "runtime/shard.py"},
+    "SM-5005": {"stepmesh/errors.py", "runtime/api.py"},
+    "SM-5900": {
+        "runtime/api.py",
+        "runtime/shard.py",
+        "runtime/dispatch.py",
+        "protocol/attributes.py",
+    },  # a defect; the metric that counts it
+}
+
+
+def catalogued() -> list[str]:
+    return re.findall(r"^\| (SM-\d{4}) \|", (ROOT / "docs/errors.md").read_text(), re.M)
+
+
+def used(path: Path) -> set[str]:
+    """Codes in the text values of a module; docstrings and comments only tell of codes."""
+    tree = ast.parse(path.read_text())
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in told]
+    return {code for value in values if isinstance(value, str) for code in CODE.findall(value)}
+
+
+def places() -> dict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in SOURCES:
+        if path.name != "exits.py":  # says how each ends, raises none
+            for code in used(path):
+                found[code].add(f"{path.parent.name}/{path.name}")
+    found["SM-0001"].add("dev")
+    return found
+
+
+def test_every_code_of_the_source_is_in_the_catalogue_and_no_other() -> None:
+    assert sorted(catalogued()) == sorted(places())
+
+
+def test_a_code_has_one_row() -> None:
+    assert [code for code, count in Counter(catalogued()).items() if count > 1] == []
+
+
+def test_a_code_has_one_meaning() -> None:
+    several = {code: names for code, names in places().items() if len(names) > 1}
+    assert several == SAME_MEANING_ELSEWHERE
+
+
+def test_codes_that_are_told_exist() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md"), *SOURCES]
+    unknown = {path.name: codes for path in documents if (codes := set(CODE.findall(path.read_text())) - set(catalogued()))}
+    assert unknown == {}
+
+
+def test_the_setup_script_has_its_code() -> None:
+    assert CODE.findall((ROOT / "dev").read_text()) == ["SM-0001"]
+
+
+@pytest.mark.parametrize(("heading", "about"), RANGES.items())
+def test_codes_stand_under_the_heading_of_their_range(heading: str, about: str) -> None:
+    section = (ROOT / "docs/errors.md").read_text().split(f"\n## {heading}: {about}\n")[1].split("\n## ")[0]
+    codes = re.findall(r"^\| (SM-\d{4}) \|", section, re.M)
+    assert codes
+    assert all(code.startswith(heading.removesuffix("xxx")) for code in codes)
+    assert codes == sorted(codes)
