@@ -1,7 +1,8 @@
-"""`stepmesh up` whose journal kills the process at a named moment: STEPMESH_CRASH="append:7:before". For tests; the product has no such hook.
+"""`stepmesh up` whose journal kills the process at a named moment: STEPMESH_CRASH="append:7:before". The product has no such hook.
 
 Moments: `append:N:before` and `append:N:after` the N-th frame is durable (all partitions, this process), `snapshot:N:before` and
-`:after`, `read:N:before` the N-th frame of the replay is handed over. `eio:N` instead of a kill: from the N-th append on the disk fails.
+`:after`, `read:N:before` the N-th frame of the replay is handed over. Instead of a kill: `eio:N`, from the N-th append on the disk fails;
+`full:PATH`, there is no space while the file PATH is there.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_cli.main import main
 from stepmesh_orchestrator.journal import sqlite
 from stepmesh_orchestrator.journal.rules import JournalBroken
-from stepmesh_orchestrator.ports import Frame, Snapshot
+from stepmesh_orchestrator.ports import Frame, JournalFull, Snapshot
 
 KIND, AT, SIDE = (os.environ.get("STEPMESH_CRASH", "never:0:") + "::").split(":")[:3]
 
@@ -43,6 +45,8 @@ class CrashingJournal(sqlite.SqliteJournal):
             CrashingJournal.calls += 1
             if CrashingJournal.calls >= int(AT):
                 raise JournalBroken("the journal: the disk failed (disk I/O error)", hint="check the disk, then start again")
+        if KIND == "full" and Path(AT).exists():
+            raise JournalFull("the journal: no space is left for it", hint="free some space; no restart is needed")
         if kind == KIND and SIDE == "before":
             self._count("before")
         await call()

@@ -184,7 +184,8 @@ async def test_nothing_is_lost_or_done_twice_while_processes_are_killed(tmp_path
         check(story, batch.accepted, lab.executions())
         print(
             f"\nkills {dict(killer.done)} in {killed_s:.0f} s, all over after {time.monotonic() - began:.0f} s; runs {batch.finished}"
-            f" ({batch.cancelled} cancelled), {len(story.created)} with sub-runs, {story.frames} frames, {len(lab.executions())} ledger lines"
+            f" ({batch.cancelled} cancelled), {len(story.created)} with sub-runs, {story.frames} frames"
+            f", {len(lab.executions())} ledger lines"
         )
         assert batch.finished >= KILLS // 8
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 _FENCE = re.compile(r"(?:^[^\n]*`(?P<name>[^`\n]+)`[^`\n]*:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _LIMIT_S = 60
+_READY = "stepmesh is up"
 
 
 class Fence(NamedTuple):
@@ -103,7 +104,7 @@ class Terminal:
             cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if command.line.startswith("kill ") and self.up is not None:
-            self.close()
+            self._ended(-signal.SIGKILL if " -9 " in command.line else 0)
         return done.stdout if done.stdout or not command.shown else done.stderr
 
     def _start(self, command: Command) -> str:
@@ -112,10 +113,11 @@ class Terminal:
             cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert self.up.stderr is not None
+        after = command.shown.partition(_READY)[2].count("\n")
         said: list[str] = []
         for line in self.up.stderr:
             said.append(line)
-            if len(said) >= max(1, len(command.shown.splitlines())):
+            if _READY in "".join(said[: max(0, len(said) - after)]):
                 break
         return "".join(said)
 
@@ -123,9 +125,13 @@ class Terminal:
         """Stop `stepmesh up`, which must end as asked."""
         if self.up is not None:
             self.up.send_signal(signal.SIGTERM)
-            _, said = self.up.communicate(timeout=_LIMIT_S)
-            code, self.up = self.up.returncode, None
-            assert code == 0, said
+            self._ended(0)
+
+    def _ended(self, code: int) -> None:
+        assert self.up is not None
+        _, said = self.up.communicate(timeout=_LIMIT_S)
+        ended, self.up = self.up.returncode, None
+        assert ended == code, said
 
 
 def rehearse(page: Page, folder: Path) -> int:

@@ -137,3 +137,9 @@ class World:
         flows = FlowRegistry(self.store, self.clock)
         recovered = await recover(self.journal, Partition(0), flows, Projector(store, Partition(0)))
         return state_hash(recovered.state)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait, in virtual time, until the condition gives something true."""
+    while not condition():  # what it looks at is no event, and a virtual tenth of a second is free
+        await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.simulation.deployment_world import Crash, World
+from tests.simulation.deployment_world import Crash, World, until
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Context, Worker
@@ -139,8 +139,7 @@ def test_slots_are_right_after_sub_runs_retries_and_a_recovery() -> None:
         world = Deployment()
         client = await up(world)
         handle = await client.submit(flow("delegate_endless"), [1, 2], max_concurrency=3)
-        while world.started("c") < 2:
-            await asyncio.sleep(0.1)
+        await until(lambda: world.started("c") == 2)
         assert world.shard.session.state.trees[handle.id].in_flight == 2, "the sub-runs' steps, not those that wait for them"
         assert world.node is not None
         await world.node.abort()
@@ -158,8 +157,7 @@ def test_a_cancel_reaches_sub_runs_and_the_components_that_wait_for_them() -> No
         world = Deployment()
         client = await up(world)
         handle = await client.submit(flow("delegate_endless"), [1])
-        while not world.started("c"):
-            await asyncio.sleep(0.1)
+        await until(lambda: world.started("c"))
         await handle.cancel("enough")
         await handle.wait(timeout=10)
         await asyncio.sleep(1.0)
@@ -206,8 +204,7 @@ def test_a_cancel_stops_the_running_component_at_once_and_frees_its_worker() -> 
         world = Deployment(concurrency=1)
         client = await up(world)
         handle = await client.submit(flow("endless"), [1])
-        while not world.started("p"):
-            await asyncio.sleep(0.1)
+        await until(lambda: world.started("p"))
         await handle.cancel()
         assert await client.run(flow("echo"), "next", timeout=5) == "next"
         assert world.stopped == ["p"]
@@ -230,8 +227,7 @@ def test_a_cancel_whose_signal_is_lost_in_a_crash_reaches_the_worker_with_its_ne
         await world.start_worker()
         client = await world.client()
         handle = await client.submit(flow("endless"), [1])
-        while not world.started("p"):
-            await asyncio.sleep(0.1)
+        await until(lambda: world.started("p"))
         await asyncio.sleep(2.0)
         crashing["armed"] = True
         await handle.cancel()
@@ -268,8 +264,7 @@ def test_a_silent_worker_loses_its_task_and_its_late_result() -> None:
         world = Deployment()
         client = await up(world)
         handle = await client.submit(flow("slow"), ["x"])
-        while not world.shard.dispatcher.leases.held:
-            await asyncio.sleep(0.1)
+        await until(lambda: world.shard.dispatcher.leases.held)
         first, run = world.workers[0]
         assert first._session is not None
         first._session.leases.close()
@@ -289,8 +284,7 @@ def test_a_worker_that_is_heard_keeps_its_task_over_a_restart() -> None:
         world = Deployment()
         client = await up(world, workers=2)
         handle = await client.submit(flow("slow"), ["x"])
-        while not world.started("p"):
-            await asyncio.sleep(0.05)
+        await until(lambda: world.started("p"))
         await asyncio.sleep(pause)
         assert world.node is not None
         await world.node.abort()
@@ -374,8 +368,7 @@ def test_the_shard_ends_an_attempt_whose_worker_does_not() -> None:
         world = Deployment()
         client = await up(world)
         handle = await client.submit(flow("endless", timeout="2s"), [1])
-        while not world.started("p"):
-            await asyncio.sleep(0.1)
+        await until(lambda: world.started("p"))
         worker, _ = world.workers[0]
         assert worker._session is not None
         execution = worker._session.execution
@@ -397,9 +390,8 @@ def test_a_task_that_takes_its_workers_down_is_parked_under_its_pool() -> None:
         handle = await client.submit(flow("endless"), [1])
         for attempt in range(1, 5):
             await world.start_worker()
-            worker, run = world.workers.pop()
-            while not world.executions[handle.id, 0, "p", attempt]:
-                await asyncio.sleep(0.1)
+            _, run = world.workers.pop()
+            await until(lambda attempt=attempt: world.executions[handle.id, 0, "p", attempt])
             await asyncio.sleep(1.5)
             assert world.shard.dispatcher.leases.held
             run.cancel()

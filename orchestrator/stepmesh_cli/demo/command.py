@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from stepmesh_cli import exits
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.demo.corpus import DEFAULT_FILES
 from stepmesh_cli.demo.stage import Stage, set_up
-from stepmesh_cli.errors import CommandError
+from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.reporting import say
 from stepmesh_cli.tables import print_json
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from stepmesh_cli.demo.chaos import Outcome
 
 FEWEST_FILES = 20
+NEEDED = ("numpy", "matplotlib", "yaml")
+"""Modules of its workers and its report, looked for before anything starts."""
 _SEEDS = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -55,6 +58,8 @@ def demo(
     """
     if files is not None and files < FEWEST_FILES:
         raise CommandError(f"--files {files} is below {FEWEST_FILES}", hint="the report needs something to plot")
+    if lacking := [name for name in NEEDED if find_spec(name) is None]:
+        raise NotAvailable(f"the demo needs {', '.join(lacking)}, which this install lacks", hint="pip install 'stepmesh[server,demo]'")
     if seeds is not None:
         return _many(_range(seeds), files, data or _fresh("chaos"), json)
     if chaos:

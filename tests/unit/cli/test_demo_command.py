@@ -10,7 +10,7 @@ from stepmesh_cli.demo import chaos, command
 from stepmesh_cli.demo.audit import Check
 from stepmesh_cli.demo.chaos import Killed, Outcome
 from stepmesh_cli.demo.stage import Stage
-from stepmesh_cli.errors import CommandError
+from stepmesh_cli.errors import CommandError, NotAvailable
 
 
 @pytest.mark.parametrize("seeds", ["", "5", "3..1", "a..b", "1..", "-1..2"])
@@ -23,6 +23,13 @@ def test_a_batch_that_is_too_small_to_plot_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="below 20"):
         command.demo(files=command.FEWEST_FILES - 1, data=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_install_without_the_extra_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "NEEDED", ("yaml", "no_such_module"))
+    with pytest.raises(NotAvailable, match="needs no_such_module") as caught:
+        command.demo(data=tmp_path)
+    assert "stepmesh[server,demo]" in caught.value.hint
 
 
 def outcome(seed: int, *findings: str, problem: str = "") -> Outcome:

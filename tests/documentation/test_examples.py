@@ -1,0 +1,30 @@
+"""Every folder of examples/ runs as its README shows, and its flows have no warnings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.documentation.page import ROOT, Page, rehearse
+
+from stepmesh_cli.main import main
+
+FOLDERS = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
+pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+
+
+def test_it_runs_as_shown(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert rehearse(Page.of(f"examples/{folder.name}/README.md"), copy) >= 1
+
+
+def test_its_readme_is_short(folder: Path) -> None:
+    assert len((folder / "README.md").read_text().splitlines()) <= 15
+
+
+def test_its_flows_are_clean(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flows = [str(path) for path in folder.glob("*.yaml")]
+    assert flows
+    assert main(["validate", "--strict", *flows]) == 0, capsys.readouterr().out

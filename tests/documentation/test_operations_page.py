@@ -1,0 +1,79 @@
+"""docs/operations.md: its session with a real deployment, and its table of limits against the source."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from tests.documentation.page import Page, rehearse
+
+from stepmesh import Worker, failures
+from stepmesh_broker.nats import EmbeddedNats, NatsBroker, NatsSettings
+from stepmesh_broker.nats.folder import MAX_PAYLOAD
+from stepmesh_broker.nats.transport import HEADER_ROOM
+from stepmesh_broker.protocol.ids import Namespace, Pool
+from stepmesh_orchestrator.core.decide.builtins import MAX_SLEEP_MS
+from stepmesh_orchestrator.core.flow.limits import LIMITS, PAYLOAD_DEPTH
+from stepmesh_orchestrator.core.session import EngineSettings
+from stepmesh_orchestrator.runtime.leases import LEASE_MS
+from stepmesh_orchestrator.runtime.shard import SNAPSHOT_BYTES
+
+PAGE = Page.of("docs/operations.md")
+ENGINE = EngineSettings()
+IN_SOURCE = [
+    LIMITS.document_bytes,
+    LIMITS.expanded_characters,
+    LIMITS.nodes,
+    LIMITS.depth,
+    LIMITS.steps,
+    LIMITS.integer_digits,
+    64,  # the pattern of names, see the test of subjects
+    PAYLOAD_DEPTH,
+    PAYLOAD_DEPTH,
+    Worker("x").payload_limit_bytes,
+    MAX_PAYLOAD - HEADER_ROOM,
+    ENGINE.max_items,
+    ENGINE.item_window,
+    ENGINE.default_max_concurrency,
+    ENGINE.max_depth,
+    ENGINE.max_iterations,
+    MAX_SLEEP_MS // 86_400_000,
+    ENGINE.transport_max_retries,
+    Worker("x").concurrency,
+    LEASE_MS // 1000,
+    failures.MESSAGE_LIMIT,
+    failures.TRACEBACK_LIMIT,
+    failures.DATA_LIMIT,
+]
+
+
+def test_the_table_of_limits_is_the_source() -> None:
+    table = PAGE.text.split("\n## Limits\n")[1]
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \|", table, re.M)
+    assert [int(row.replace(",", "")) for row in rows] == IN_SOURCE
+
+
+def test_figures_in_the_text_are_the_source() -> None:
+    assert f"after {SNAPSHOT_BYTES >> 20} MiB of journal" in PAGE.text
+    assert f"until {ENGINE.remember_ended_ms // 3_600_000} hours" in PAGE.text
+    assert f"at most {ENGINE.remember_ended:,} ended runs" in PAGE.text
+
+
+@pytest.mark.acceptance
+def test_the_session_is_as_shown(tmp_path: Path) -> None:
+    assert rehearse(PAGE, tmp_path) >= 20
+
+
+async def test_dead_letters_are_read_as_shown(tmp_path: Path) -> None:
+    PAGE.write(tmp_path)
+    async with EmbeddedNats(tmp_path / ".stepmesh") as server:
+        broker = NatsBroker(NatsSettings(url=server.url, namespace=Namespace("default")))
+        await broker.connect()
+        await broker.park(Pool("cpu"), b"x", "worker ann was silent")
+        await broker.close()
+        reader = await asyncio.create_subprocess_exec(sys.executable, "dead.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+        said, _ = await reader.communicate()
+    assert said.decode() == "stepmesh.default.dead.cpu worker ann was silent\n1 dead letters\n"
