@@ -19,13 +19,13 @@ class Writer:
         self.clock = VirtualClock()
         self.frames: FrameWriter
 
-    async def hours(self, count: int, retain_ms: int) -> None:
+    async def hours(self, count: int, retain_ms: int, unsent: int = 0) -> None:
         if not hasattr(self, "frames"):
             ownership = await self.journal.acquire(P, "me")
             self.frames = FrameWriter(self.journal, self.clock, P, ownership, lambda: None)
         for _ in range(count):
             await self.frames.append(b"frame")
-            await self.frames.snapshot(b"state", retain_ms)
+            await self.frames.snapshot(b"state", self.frames.sequence - unsent, retain_ms)
             await self.clock.advance(3_600)
 
     async def first_kept(self) -> int:
@@ -64,3 +64,9 @@ async def test_the_next_owner_forgets_only_what_it_saw_age() -> None:
     del writer.frames
     await writer.hours(4, retain_ms=2 * HOUR_MS)
     assert await writer.first_kept() == 7, "its own frames 5 and 6 are two hours old; with them goes what was before"
+
+
+async def test_frames_whose_effects_may_be_unsent_stay() -> None:
+    writer = Writer()
+    await writer.hours(8, retain_ms=0, unsent=2)
+    assert await writer.first_kept() == 8 - KEPT_SNAPSHOTS + 2 - 2
