@@ -54,7 +54,7 @@ class Process:
     async def ended(self, timeout_s: float = 30.0) -> int:
         """Its exit code. Raises `TimeoutError`."""
         async with asyncio.timeout(timeout_s):
-            while (code := self._popen.poll()) is None:  # another process
+            while (code := self._popen.poll()) is None:
                 await asyncio.sleep(0.02)
         return code
 
@@ -182,7 +182,7 @@ async def until(what: str, condition: object, timeout_s: float = 30.0) -> None:
     assert callable(condition)
     try:
         async with asyncio.timeout(timeout_s):
-            while not condition():  # another process
+            while not condition():
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise TimeoutError(f"{what}: not within {timeout_s:g} s") from None

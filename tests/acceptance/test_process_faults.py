@@ -110,6 +110,22 @@ async def test_a_second_orchestrator_on_the_folder_is_refused_while_the_first_sl
         await audited(lab, handle)
 
 
+async def test_an_orchestrator_that_slept_past_a_lease_blames_no_worker(tmp_path: Path) -> None:
+    """While it did not move it heard nobody, so silence proves nothing."""
+    async with Lab(tmp_path) as lab:
+        client = await up(lab)
+        handle = await client.submit(flow("slow"), [{"seconds": 12, "n": n} for n in range(4)])
+        await until("the steps run", lambda: lab.starts("p") == 4)
+        await asyncio.sleep(1.5)
+        assert lab.orchestrator is not None
+        lab.orchestrator.send(signal.SIGSTOP)
+        await asyncio.sleep(8.0)
+        lab.orchestrator.send(signal.SIGCONT)
+        assert [result["n"] for result in await handle.result(40)] == [0, 1, 2, 3]
+        assert lab.starts("p") == 4
+        await audited(lab, handle)
+
+
 async def test_a_healthy_worker_keeps_its_long_step_while_the_orchestrator_is_killed(tmp_path: Path) -> None:
     async with Lab(tmp_path) as lab:
         client = await up(lab, workers=2)

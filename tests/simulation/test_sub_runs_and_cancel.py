@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 from tests.simulation.deployment_world import Crash, World, until
+from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Context, Worker
@@ -19,6 +21,11 @@ from stepmesh_orchestrator.runtime.shard import Shard
 
 CHILD = {"steps": [{"id": "c", "component": "/cpu/echo", "input": {"$input": "$"}}], "output": {"$step": "c"}}
 SLOW_CHILD = {"steps": [{"id": "c", "component": "/cpu/endless", "input": 1}], "output": {"$step": "c"}}
+
+BUSY = {
+    "steps": [*FLOW["steps"], {"id": "d", "component": "/cpu/delegate", "input": {"$input": "n"}}],  # type: ignore[misc]  # a list
+    "output": {"s": {"$step": "s"}, "d": {"$step": "d"}},
+}
 
 
 def flow(component: str, **more: Any) -> dict[str, Any]:
@@ -242,6 +249,40 @@ def test_a_cancel_whose_signal_is_lost_in_a_crash_reaches_the_worker_with_its_ne
     run_virtual(main())
 
 
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_cancel_at_any_moment_and_a_crash_at_any_write_leave_an_ended_run(side: str) -> None:
+    statuses: Counter[str] = Counter()
+
+    async def main(at: int, after_s: float) -> int:
+        calls = 0
+
+        def hook(partition: int, sequence: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise Crash(f"at write {at}")
+
+        world = Deployment(MemoryJournal(**{f"{side}_append": hook}))
+        keeper = asyncio.create_task(world.keep_node_alive())
+        await world.start_worker()
+        client = await world.client()
+        handle = await client.submit(BUSY, [{"n": 7}, {"n": 8}], run_key="once")
+        await asyncio.sleep(after_s)
+        await handle.cancel("enough")
+        statuses[(await handle.wait(timeout=600)).summary.status] += 1
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await down(world)
+        return calls
+
+    for after_s in (0.0, 0.05, 0.5, 1.5, 2.5, 3.5, 9.0):
+        writes = run_virtual(main(0, after_s))
+        for at in range(1, writes + 1, 2):
+            run_virtual(main(at, after_s))
+    assert statuses["cancelled"] > 20
+    assert statuses["completed"] > 0
+
+
 # --- leases, broker lives, time limits ---------------------------------------------------------------------------
 
 
@@ -257,6 +298,35 @@ def test_a_lost_broker_loses_no_task() -> None:
         await down(world)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_broker_that_is_lost_with_the_orchestrator_at_any_write_loses_no_run(side: str) -> None:
+    """Tasks, results, claims: all that was on its way is gone, and the journal's word is all that is left. Row K4 with K1."""
+
+    async def main(at: int) -> int:
+        calls = 0
+
+        def hook(partition: int, sequence: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                world.bus.wipe()
+                raise Crash(f"at write {at}")
+
+        world = Deployment(MemoryJournal(**{f"{side}_append": hook}))
+        keeper = asyncio.create_task(world.keep_node_alive())
+        await world.start_worker()
+        client = await world.client()
+        handle = await client.submit(BUSY, [{"n": 7}, {"n": 8}], run_key="once")
+        assert await handle.result(timeout=600) == [{"s": 3, "d": 7}, {"s": 3, "d": 8}]
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await down(world)
+        return calls
+
+    for at in range(1, run_virtual(main(0)) + 1):
+        run_virtual(main(at))
 
 
 def test_a_silent_worker_loses_its_task_and_its_late_result() -> None:

@@ -90,11 +90,7 @@ class Leases:
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-<<<<<<< HEAD
-            if lease.worker != worker:  # even when it ran out: the sweeper fails the attempt, and so counts a task that kills workers
-=======
             if lease.worker != worker:  # also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted
->>>>>>> refs/heads/runtime
                 return Verdict.HELD
         elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY

@@ -49,19 +49,11 @@ def test_a_time_limit_gives_the_lease_a_deadline() -> None:
     assert leases.held[KEY].deadline == 10.0 + 1.5 + TIMEOUT_GRACE_S
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("at", [LEASE_S - TICK, LEASE_S, LEASE_S + TICK])
-def test_another_worker_never_takes_a_lease_over(at: float) -> None:
-    leases = Leases()
-    leases.claim(task(), W1, 0.0, 0)
-    assert leases.claim(task(), W2, at, 0) is Verdict.HELD, "the sweeper fails the attempt of a silent worker, and the next one is claimed"
-=======
 @pytest.mark.parametrize("at", [0.0, LEASE_S - TICK, LEASE_S, LEASE_S + TICK])
 def test_another_worker_never_takes_a_lease_over(at: float) -> None:
     leases = Leases()
     leases.claim(task(), W1, 0.0, 0)
     assert leases.claim(task(), W2, at, 0) is Verdict.HELD, "one that ran out is ended by the sweeper, which counts the loss"
->>>>>>> refs/heads/runtime
     assert leases.held[KEY].worker == W1
 
 
