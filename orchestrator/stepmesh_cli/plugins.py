@@ -15,6 +15,7 @@ from stepmesh_orchestrator.core.session import EngineSettings
 
 if TYPE_CHECKING:
     from stepmesh_orchestrator.config import Config, NatsPlugin, WorkerPlugin
+    from stepmesh_orchestrator.config.section import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,26 @@ def parts_of(config: Config | None) -> Parts:
             processes.extend(_processes(name, plugin, config))
         elif plugin.type != "builtin":
             warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
+    warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
     return Parts(config.router(), _engine(config), _prefixes(config), mocks, tuple(processes), roots, tuple(warnings))
+
+
+def _without_effect(config: Config) -> list[str]:
+    """Keys that are given, known (Stepflow has them, or a later version will), and not used here."""
+    found = [
+        *_given(config, "", "recovery", "blob_api", "lease_manager", "auth"),
+        *_given(config.limits, "limits.", "payload_bytes", "document_bytes"),
+        *_given(config.broker, "broker.", "directory", "credentials"),
+    ]
+    for name, plugin in config.plugins.items():
+        found += _given(plugin, f"plugins.{name}.", "queue_timeout_secs", "execution_timeout_secs")
+    return found
+
+
+def _given(section: Section, place: str, *fields: str) -> list[str]:
+    """Those of the fields that the file sets, as it writes them."""
+    return [f"{place}{type(section).model_fields[name].alias}" for name in fields if name in section.model_fields_set]
 
 
 def _engine(config: Config) -> EngineSettings:
@@ -57,6 +76,7 @@ def _engine(config: Config) -> EngineSettings:
         backoff=config.retry.backoff.compiled(),
         default_max_concurrency=config.limits.max_concurrency,
         max_items=config.limits.items,
+        retain_ms=int(config.limits.retention_hours * 3_600_000),
     )
 
 

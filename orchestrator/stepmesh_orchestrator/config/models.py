@@ -88,10 +88,12 @@ class LeaseManagerConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes."""
+    """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes.
+    `retentionHours`: how long the journal keeps the history of what is over."""
 
     max_concurrency: int = Field(default=10, ge=0)
     items: int = Field(default=1_000_000, ge=1)
+    retention_hours: float = Field(default=168, gt=0)
     payload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     document_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
 

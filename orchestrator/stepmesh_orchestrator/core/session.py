@@ -26,7 +26,8 @@ DEFAULT_BACKOFF = Backoff()
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
-    `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them."""
+    `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
+    `retain_ms`: how long the journal keeps what recovery does not need."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -38,6 +39,7 @@ class EngineSettings:
     remember_ended_ms: int = 24 * 3_600_000
     remember_ended: int = 100_000
     secrets_may_rest: bool = False
+    retain_ms: int = 7 * 24 * 3_600_000
 
 
 class Flows(Protocol):

@@ -7,6 +7,7 @@ have kept nothing of the frame; after any other failure this owner must end. It 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from stepmesh_broker.protocol.ids import Partition
@@ -14,6 +15,8 @@ from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.ports import Clock, Journal, JournalFull, Ownership, Snapshot
 
 log = logging.getLogger("stepmesh.journal")
+KEPT_SNAPSHOTS = 3
+"""As the Journal port promises; older frames than the oldest of them are for reading only."""
 RETRY_S = (0.1, 1.0)
 """Pause before an append that found no space is tried again: first, and largest (seconds); it doubles between."""
 
@@ -28,6 +31,8 @@ class FrameWriter:
         self._epoch = ownership.epoch
         self._on_full = on_full
         self._given_up = False
+        self._needed: deque[int] = deque(maxlen=KEPT_SNAPSHOTS)  # last frames that the snapshots saved here do not need
+        self._marks: deque[tuple[int, int]] = deque()  # when (ms) which frame was the last
         self.sequence = ownership.next_sequence - 1
         self.full: JournalFull | None = None
 
@@ -48,12 +53,27 @@ class FrameWriter:
             self.full = None
         return self._clock.monotonic() - started
 
-    async def snapshot(self, payload: bytes) -> None:
-        """Keep the state after the last frame. Without space there is none, and a recovery reads more frames. Raises `JournalError`."""
+    async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int) -> None:
+        """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs: a recovery
+        from it reads the frames after the `confirmed` one.
+
+        Without space there is no snapshot, and a recovery reads more frames. Raises `JournalError`.
+        """
         try:
             await self._journal.save_snapshot(self._partition, self._epoch, Snapshot(self.sequence, payload))
+            await self._forget(self._clock.now_ms(), confirmed, retain_ms)
         except JournalFull as problem:
             log.warning("partition %d: no snapshot after frame %d: %s", self._partition, self.sequence, problem)
+
+    async def _forget(self, now_ms: int, confirmed: int, retain_ms: int) -> None:
+        """Only what this owner saw age is forgotten, so a restart keeps more rather than less."""
+        self._needed.append(min(self.sequence, confirmed))
+        self._marks.append((now_ms, self.sequence))
+        through = 0
+        while len(self._needed) == KEPT_SNAPSHOTS and self._marks and self._marks[0][0] <= now_ms - retain_ms:
+            through = min(self._marks.popleft()[1], self._needed[0])
+        if through:
+            await self._journal.trim(self._partition, through)
 
     def refusal(self) -> Refused | None:
         """The answer to what cannot be journaled now; None when it can."""

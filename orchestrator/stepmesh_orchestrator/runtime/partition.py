@@ -255,7 +255,7 @@ class PartitionService:
         home = partition_of(root, self._partitions)
         if home != self.partition:
             return Refused(
-                "SM-5011", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
+                "SM-5010", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
             )
         try:
             flow = await self.flows.load(submit.flow, submit.overrides)

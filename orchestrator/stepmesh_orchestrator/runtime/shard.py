@@ -192,7 +192,7 @@ class Shard:
         if self.sequence:
             payload = await self._encoded()
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
-            await self._frames.snapshot(payload)
+            await self._frames.snapshot(payload, self.session.state.confirmed, self.session.settings.retain_ms)
 
     async def _encoded(self) -> bytes:
         """The state, while workers and readers are answered: no turn begins meanwhile, so it stands still."""

@@ -102,3 +102,14 @@ def test_plugins_become_pools_mocks_and_processes() -> None:
     assert (parts.engine.default_max_concurrency, parts.engine.max_items) == (3, 5)
     assert [line.split(":")[0] for line in parts.warnings] == ["plugin tools"]
     assert isinstance(parts.router.route("/nowhere/x", b"null"), Failure)
+
+
+def test_keys_that_do_nothing_here_are_named() -> None:
+    config, _ = parse_config(
+        "plugins: {b: {type: builtin}, far: {type: grpc, queueName: q, executionTimeoutSecs: 5}}\n"
+        "recovery: {enabled: false}\nlimits: {payloadBytes: 2048, items: 5}\n",
+        {},
+    )
+    named = {line.split(":")[0] for line in parts_of(config).warnings}
+    assert {"recovery", "limits.payloadBytes", "plugins.far.executionTimeoutSecs"} <= named
+    assert "limits.items" not in named

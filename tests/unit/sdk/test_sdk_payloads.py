@@ -151,7 +151,7 @@ WRITES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), WRITES, ids=[repr(row[0])[:40] for row in WRITES])
+@pytest.mark.parametrize(("value", "text"), WRITES, ids=range(len(WRITES)))
 def test_writes(value, text):
     assert payloads.write(value) == text
 
@@ -174,7 +174,7 @@ NOT_JSON = [
 ]
 
 
-@pytest.mark.parametrize(("value", "path", "kind"), NOT_JSON, ids=[repr(row[0])[:40] for row in NOT_JSON])
+@pytest.mark.parametrize(("value", "path", "kind"), NOT_JSON, ids=range(len(NOT_JSON)))  # a set has no stable text
 def test_what_is_not_json_is_refused_with_its_place(value, path, kind):
     with pytest.raises(payloads.NotJson) as caught:
         payloads.write(value)

@@ -6,7 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.messages import Accepted, ParentRef, Refused, Submit
 from stepmesh_orchestrator.core.commands import StartRun
-from stepmesh_orchestrator.core.decide import finish, results
+from stepmesh_orchestrator.core.decide import finish, results, subruns
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -107,6 +107,9 @@ def _parent_refusal(session: Session, submit: Submit) -> Refused | None:
     run = session.state.runs.get(parent.run)
     if run is None or run.tree.root != parent.root or not _is_running(run, parent):
         return Refused("SM-5007", f"step {parent.step} of run {parent.run} is not running", "a sub-run is started by a running component")
+    if subruns.depth(session, run) >= session.settings.max_depth:
+        deepest = f"sub-runs are nested deeper than {session.settings.max_depth}"
+        return Refused("SM-5002", deepest, "does a component start its own flow again without an end?")
     return None
 
 

@@ -165,7 +165,7 @@ def _start(
         failure.attempt_failed(session, item, step, flow)
     elif flow is None:
         _fetch(session, item, step, flow_id, text)
-    elif _depth(session, item.run) >= session.settings.max_depth:
+    elif depth(session, item.run) >= session.settings.max_depth:
         _bad_input(
             session, item, step, f"/{kind}: sub-runs are nested deeper than {session.settings.max_depth}; a flow that evaluates itself?"
         )
@@ -205,12 +205,13 @@ def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None
         session.cause(NeedFlow(key, document if flow_id is None else None))
 
 
-def _depth(session: Session, run: Run) -> int:
-    depth = 1
+def depth(session: Session, run: Run) -> int:
+    """How deep the run is nested; 1 for a root run."""
+    levels = 1
     while run.parent is not None and (owner := session.state.runs.get(run.parent.run)) is not None:
         run = owner
-        depth += 1
-    return depth
+        levels += 1
+    return levels
 
 
 def _bad_input(session: Session, item: Item, step: CompiledStep, message: str) -> None:

@@ -345,3 +345,15 @@ def test_a_secret_is_taken_where_nothing_rests() -> None:
     engine = Engine(secrets_may_rest=True)
     engine.submit(SECRETIVE, None, variables={"key": "hunter2"})
     assert isinstance(engine.answer(), Accepted)
+
+
+@pytest.mark.parametrize(("deepest", "accepted"), [(2, True), (1, False)])
+def test_sub_runs_of_components_have_a_deepest_level(deepest: int, accepted: bool) -> None:
+    engine = Engine(max_depth=deepest)
+    engine.submit(flow([step("p")], ref("p")))
+    engine.submit(ONE, 7, run=CHILD, parent=parent_of(engine.tasks[0]))
+    answer = engine.answer()
+    assert isinstance(answer, Accepted) is accepted
+    if isinstance(answer, Refused):
+        assert answer.code == "SM-5002"
+        assert "nested deeper than 1" in answer.message

@@ -115,7 +115,7 @@ async def test_a_run_that_belongs_to_another_partition_is_refused() -> None:
     flow = await lab.flow(ONE_STEP)
     answers = [await lab.control(Submit(run_id(1), lab.namespace, flow, [b"1"]), partition) for partition in (0, 1)]
     assert sorted(type(answer).__name__ for answer in answers) == ["Accepted", "Refused"]
-    assert [answer.code for answer in answers if isinstance(answer, Refused)] == ["SM-5011"]
+    assert [answer.code for answer in answers if isinstance(answer, Refused)] == ["SM-5010"]
     await lab.stop()
 
 
