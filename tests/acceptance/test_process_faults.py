@@ -74,6 +74,18 @@ async def test_a_broker_that_lost_everything_loses_no_run(tmp_path: Path) -> Non
         await audited(lab, *handles)
 
 
+async def test_a_broker_that_is_killed_with_a_thousand_tasks_in_flight_loses_none(tmp_path: Path) -> None:
+    """Row K3."""
+    async with Lab(tmp_path) as lab:
+        client = await up(lab, workers=2)
+        handle = await client.submit(CHAIN, list(range(1000)), max_concurrency=0)
+        for kill in range(4):
+            await until("progress", lambda kill=kill: len(lab.executions()) >= 1200 * kill + 200)
+            lab.kill_nats()
+        assert await handle.result(60) == list(range(1000))
+        await audited(lab, handle)
+
+
 async def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(tmp_path: Path) -> None:
     """Row Z1."""
     async with Lab(tmp_path) as lab:
