@@ -8,6 +8,7 @@ This module must not know workers or tasks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -37,6 +38,7 @@ from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Submit
 from stepmesh_broker.protocol.subjects import Subject
 
 _A = TypeVar("_A", bound=ApiAnswer)
+_T = TypeVar("_T")
 _REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
 TIMEOUT_S = 10.0
 """How long one request waits for its answer (seconds), beside the wait that it asks for itself."""
@@ -60,11 +62,7 @@ class Requests:
 
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
-        data = codec.encode(request)
-        while True:
-            answer = codec.decode_api_answer(await self._ask(subjects.api(self.namespace), data, TIMEOUT_S + wait_s))
-            if not await self._waited(answer):
-                break
+        answer = await self._ask(subjects.api(self.namespace), codec.encode(request), TIMEOUT_S + wait_s, codec.decode_api_answer)
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, kind):
@@ -73,36 +71,27 @@ class Requests:
 
     async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
-        data = codec.encode(message)
-        while True:
-            answer = codec.decode_answer(await self._ask(subjects.control(self.namespace, partition), data, TIMEOUT_S))
-            if not await self._waited(answer):
-                break
+        answer = await self._ask(subjects.control(self.namespace, partition), codec.encode(message), TIMEOUT_S, codec.decode_answer)
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, Accepted):
             raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
         return answer
 
-    async def _waited(self, answer: object) -> bool:
-        """Whether to ask again, after a pause: there was no space."""
-        again = self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE
-        if again:
-            await asyncio.sleep(RETRY_S[1])
-        return again
-
-    async def _ask(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+    async def _ask(self, subject: Subject, data: bytes, timeout_s: float, decode: Callable[[bytes], _T]) -> _T:
         clock = asyncio.get_running_loop().time
         until = clock() + self.patience_s
         delay, largest = RETRY_S
         while True:
             try:
-                return await self.broker.request(subject, data, timeout_s)
+                answer = decode(await self.broker.request(subject, data, timeout_s))
+                if not (self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE):
+                    return answer
             except BrokerUnavailable:
                 if clock() + delay >= until:
                     raise
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, largest)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, largest)
 
     async def info(self) -> Info:
         """The deployment; asked once."""
