@@ -105,11 +105,13 @@ class Node:
             await self.ports.clock.sleep(READ_EVERY_S)
 
     async def abort(self) -> None:
-        """End at once, as a crash would; a partition that failed leaves nothing to save."""
+        """End at once, as a crash would; a partition that failed leaves nothing to save, and nothing for a `stop` that follows."""
         for service in self.partitions.values():
             await service.abort()
+        self.partitions.clear()
         for served in self._served:
             await served.close()
+        self._served.clear()
         if self._reading is not None:
             self._reading.cancel()
 

@@ -50,7 +50,6 @@ async def recovery(settings: BenchSettings) -> Figures:
             flow = await on.client.store_flow(chain_flow())
             await _submit_runs(on.client, flow, runs)
             await on.deployment.node.abort()
-            on.deployment.node.partitions.clear()
         deployment = Deployment(DeploymentSettings(broker=settings.broker, journal=settings.journal, data_dir=data))
         started = time.perf_counter()
         await deployment.start()
