@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from stepmesh.client import Client
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.nats import read_endpoint
 
 HERE = Path(__file__).parent
@@ -124,14 +125,23 @@ class Lab:
     async def client(self, patience_s: float = 90.0) -> Client:
         """A client on a connection of its own, once the deployment answers."""
         async with asyncio.timeout(READY_S):
-            while (url := read_endpoint(self.data)) is None:
+            while (client := await self._connected(patience_s)) is None:
                 if self.orchestrator is not None and not self.orchestrator.alive:
                     raise RuntimeError(self.orchestrator.output())
                 await asyncio.sleep(0.05)
-        client = await Client.connect(url, patience_s=patience_s)
         self._clients.append(client)
         await client.requests.info()
         return client
+
+    async def _connected(self, patience_s: float) -> Client | None:
+        """None while there is no broker, or when it was killed in the middle of the connecting."""
+        url = read_endpoint(self.data)
+        if url is None:
+            return None
+        try:
+            return await Client.connect(url, patience_s=patience_s)
+        except BrokerUnavailable:
+            return None
 
     # --- kill ---------------------------------------------------------------------------------------------------
 
