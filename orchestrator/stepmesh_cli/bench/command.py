@@ -6,8 +6,10 @@ import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,15 +94,25 @@ def _measure(name: str, settings: BenchSettings, other: BenchSettings | None, ro
     for number in range(rounds):
         if rounds > 1 or other is not None:
             say(f"{name}: round {number + 1} of {rounds}")
-        ran.append(uvloop.run(_awaited(SCENARIOS[name](settings))))
+        ran.append(_fresh(name, settings))
         if other is not None:
-            against.append(uvloop.run(_awaited(SCENARIOS[name](other))))
+            against.append(_fresh(name, other))
     best = _median(ran)
     found = {"bench": name, "settings": _described(settings), **best, "machine": machine()}
     if other is not None:
         found["versus"] = {"settings": _described(other), **_median(against)}
         found["ratios"] = [round(_rate(one) / _rate(two), 3) for one, two in zip(ran, against, strict=True)]
     return found
+
+
+def _fresh(name: str, settings: BenchSettings) -> dict[str, Any]:
+    """Measure in a process of its own: what an earlier scenario left in memory is no part of this one's figures."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_run, name, settings).result()
+
+
+def _run(name: str, settings: BenchSettings) -> dict[str, Any]:
+    return uvloop.run(_awaited(SCENARIOS[name](settings)))
 
 
 async def _awaited(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
