@@ -49,3 +49,7 @@ chaos count="20" *args:
 # measure this machine; arguments go to `stepmesh bench`
 bench *args:
     stepmesh bench "$@"
+
+# branch coverage of the core; fails below 95 %
+cover:
+    pytest -q -n 2 tests/unit/orchestrator tests/simulation tests/replay --cov --cov-report=term
