@@ -361,6 +361,14 @@ class World:
         self.redeliver()
         for command in again:
             self.send(command)
+            if isinstance(command, StartRun) and isinstance(self._last_answer(), Refused):
+                self._forget_submission(command.submit.run)
+
+    def _forget_submission(self, run: RunId) -> None:
+        """A component's sub-run that the lost turn had taken, and the next owner does not: nobody was told that it was accepted, because
+        an answer leaves after the frame. (Its parent ran by that lost turn only.)"""
+        assert self.submissions.pop(run).submit.parent is not None
+        del self.runs[run]
 
     def redeliver(self) -> None:
         """The sweeper sends every task in flight once more."""
