@@ -361,7 +361,7 @@ class World:
         self.redeliver()
         for command in again:
             self.send(command)
-            if isinstance(command, StartRun) and isinstance(self._last_answer(), Refused):
+            if isinstance(command, StartRun) and command.submit.run in self.runs and isinstance(self._last_answer(), Refused):
                 self._forget_submission(command.submit.run)
 
     def _forget_submission(self, run: RunId) -> None:
