@@ -361,14 +361,16 @@ class World:
         self.redeliver()
         for command in again:
             self.send(command)
-            if isinstance(command, StartRun) and command.submit.run in self.runs and isinstance(self._last_answer(), Refused):
-                self._forget_submission(command.submit.run)
+            if isinstance(command, StartRun) and isinstance(self._last_answer(), Refused):
+                self._forget_submission(command)
 
-    def _forget_submission(self, run: RunId) -> None:
+    def _forget_submission(self, command: StartRun) -> None:
         """A component's sub-run that the lost turn had taken, and the next owner does not: nobody was told that it was accepted, because
         an answer leaves after the frame. (Its parent ran by that lost turn only.)"""
-        assert self.submissions.pop(run).submit.parent is not None
-        del self.runs[run]
+        run = command.submit.run
+        if self.submissions.get(run) is command:  # else it was refused before as well, and its id is another's now
+            assert command.submit.parent is not None
+            del self.submissions[run], self.runs[run]
 
     def redeliver(self) -> None:
         """The sweeper sends every task in flight once more."""
