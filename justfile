@@ -53,3 +53,8 @@ bench *args:
 # branch coverage of the core; fails below 95 %
 cover:
     pytest -q -n 2 tests/unit/orchestrator tests/simulation tests/replay --cov --cov-report=term
+
+# Python code from broker/proto; committed, so that nobody needs the compiler to install
+proto out="broker/stepmesh_broker/pb":
+    python -m grpc_tools.protoc -Ibroker/proto --python_out={{out}} --pyi_out={{out}} $(cd broker/proto && find . -name '*.proto' -printf '%P\n' | sort)
+    find {{out}} -name '*_pb2.py*' | xargs sed -i -E 's/^from (stepflow|stepmesh)\.v1 import/from stepmesh_broker.pb.\1.v1 import/'

@@ -3,7 +3,7 @@
 Every error carries a stable code `SM-…`, says what happened and where, and names the fix. Parts add
 subclasses in their own folder; this file must not know any of them. Codes: SM-0xxx set-up and command
 line, SM-10xx durable functions, SM-2xxx flows, SM-3xxx broker, SM-4xxx journal and store, SM-5xxx runs,
-SM-6xxx workers.
+SM-6xxx workers, SM-7xxx gateway.
 """
 
 from __future__ import annotations

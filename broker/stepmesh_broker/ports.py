@@ -106,11 +106,10 @@ Handler = Callable[[bytes], Awaitable[None]]
 Responder = Callable[[bytes], Awaitable[bytes]]
 
 
-class Broker(Protocol):
-    """A connection to one namespace of a broker.
+class Requester(Protocol):
+    """A connection over which orchestrators can be asked: a broker, or a gateway in front of one. All that a client needs.
 
     Raises `BrokerUnavailable` (retryable) when it cannot be reached, `MessageTooLarge` above `max_message_bytes`.
-    Topics and streams are made on first use with the settings of the backend.
     """
 
     @property
@@ -125,6 +124,18 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Flush what was published, then disconnect. Idempotent."""
         ...
+
+    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        """Ask whoever serves `subject`. Raises `BrokerUnavailable` at once when nobody does, or after `timeout_s`."""
+        ...
+
+
+class Broker(Requester, Protocol):
+    """A connection to one namespace of a broker.
+
+    Raises `BrokerUnavailable` (retryable) when it cannot be reached, `MessageTooLarge` above `max_message_bytes`.
+    Topics and streams are made on first use with the settings of the backend.
+    """
 
     async def incarnation(self) -> str:
         """Names the present life of the task streams: another value means that undelivered tasks were lost."""
@@ -169,10 +180,6 @@ class Broker(Protocol):
 
     async def listen(self, subject: Subject, handler: Handler) -> Subscription:
         """Hear all that is sent to `subject` (an ending `>` matches any rest), each message to every listener, in order per sender."""
-        ...
-
-    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
-        """Ask whoever serves `subject`. Raises `BrokerUnavailable` at once when nobody does, or after `timeout_s`."""
         ...
 
     async def serve(self, subject: Subject, responder: Responder, group: str = "") -> Subscription:

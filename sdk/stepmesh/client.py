@@ -20,7 +20,7 @@ from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
-from stepmesh_broker.ports import Broker
+from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol.api import (
     ComponentEntry,
     Components,
@@ -42,15 +42,15 @@ from stepmesh_broker.protocol.subjects import checked_name
 
 
 class Client:
-    """Over a broker connection. `patience_s`: how long requests are repeated while nobody answers (seconds). `instrument`: traces
-    submissions; a client made by `connect` has one when telemetry is configured (docs/telemetry.md).
+    """Over a connection to a broker or a gateway. `patience_s`: how long requests are repeated while nobody answers (seconds).
+    `instrument`: traces submissions; a client made by `connect` has one when telemetry is configured (docs/telemetry.md).
 
     `async with Client.connect() as client:` or `client = await Client.connect()` and later `await client.close()`.
     """
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Requester,
         namespace: str = "default",
         *,
         patience_s: float = 30.0,

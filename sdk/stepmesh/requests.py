@@ -17,7 +17,7 @@ from stepmesh import documents, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import BlobNotFound, FlowInvalid, FlowNotFound, RequestRefused, RunNotFound
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
-from stepmesh_broker.ports import Broker
+from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.api import (
     ApiAnswer,
@@ -53,7 +53,7 @@ class Requests:
     because the orchestrator's disk is full is repeated until it is not.
     """
 
-    def __init__(self, broker: Broker, namespace: Namespace, patience_s: float = 30.0, *, waits_for_space: bool = False) -> None:
+    def __init__(self, broker: Requester, namespace: Namespace, patience_s: float = 30.0, *, waits_for_space: bool = False) -> None:
         self.broker = broker
         self.namespace = namespace
         self.patience_s = patience_s

@@ -1,7 +1,7 @@
 """Requests that any orchestrator answers on the api subject, and their answers.
 
 Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. This is what the SDK's
-client, the command line and (later) the gateway speak; it carries no rules. Times are ms since 1970, waits are ms.
+client, the command line and the gateway speak; it carries no rules. Times are ms since 1970, waits are ms.
 """
 
 from __future__ import annotations
@@ -55,6 +55,48 @@ class FlowData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="flow
     document: bytes
 
 
+class DeleteFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="delete_flow"):
+    """Answer: `Deleted`, or `Refused` SM-5004, SM-5013 while a live run uses it."""
+
+    flow: FlowId
+
+
+class DeleteRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="delete_run"):
+    """Remove an ended run with its sub-runs, items and steps from every list. Answer: `Deleted`, or `Refused` SM-5003, SM-5012 while it
+    runs, SM-5014 for a sub-run."""
+
+    run: RunId
+
+
+class Deleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="deleted"):
+    """It is gone."""
+
+
+class GetVariables(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_variables"):
+    """The variables that a flow declares. Answer: `Variables`, or `Refused` SM-5004."""
+
+    flow: FlowId
+
+
+class Variable(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="variable"):
+    """`default` and `schema` are JSON; `default` None: there is none. `env_var`: what a client reads it from. `secret`: never shown."""
+
+    name: str
+    required: bool
+    schema: bytes
+    description: str | None = None
+    default: bytes | None = None
+    env_var: str | None = None
+    secret: bool = False
+
+
+class Variables(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="variables"):
+    """In the order in which the flow declares them."""
+
+    flow: FlowId
+    variables: list[Variable]
+
+
 class PutBlob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="put_blob"):
     """Answer: `BlobStored`. `kind`: data (JSON), flow (JSON) or binary."""
 
@@ -106,6 +148,9 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     parent_step: str | None
     run_key: str | None = None
     tags: dict[str, str] | None = None
+    created_at: int = 0  # position of the event that created it, see `RunEvent`
+    finished_at: int | None = None
+    owner: str = ""  # the orchestrator that owns the run's partition now; "" for an ended run
 
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
@@ -133,15 +178,16 @@ class RunInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_i
 
 
 class GetItems(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_items"):
-    """Answer: `Items`."""
+    """Answer: `Items`. `live`: also those that have not ended, with status running, an empty `result` and `finished_ms` 0."""
 
     run: RunId
     first: int = 0
     limit: int = 1000
+    live: bool = False
 
 
 class Items(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="items"):
-    """Ended items from index `first` on. `more`: the page is full, by `limit` or by bytes; go on after its last item."""
+    """Items by index, from `first` on. `more`: the page is full, by `limit` or by bytes; go on after its last item."""
 
     results: list[ItemResult]
     more: bool = False
@@ -153,6 +199,7 @@ class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
     run: RunId
     item: int | None = None
     first: int = 0
+    as_of: int | None = None  # the steps as they were at this position, see `RunEvent`; None: now
 
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
@@ -172,6 +219,7 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     finished_ms: int | None = None
     fraction: float | None = None
     details: bytes | None = None
+    position: int = 0  # of the step's last event; 0 when it is not known
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
@@ -191,6 +239,7 @@ class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list
     roots_only: bool = False
     limit: int = 100
     offset: int = 0
+    max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
 
 
 class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):
@@ -209,7 +258,7 @@ class GetEvents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get
 
 
 class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_event"):
-    """One status event. `position` grows within a run; `kind`: run_created, step_started, step_completed,
+    """One status event. `position` grows within a run; `kind`: run_created, steps_needed, step_ready, step_started, step_completed,
     step_retrying, step_skipped, item_completed, run_completed, …"""
 
     position: int
@@ -254,9 +303,30 @@ class ComponentEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag
 
 
 class Components(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="components"):
-    """All known components by path."""
+    """All known components by path. `silent`: pools that are configured, or hold tasks, and of which no worker was heard."""
 
     components: list[ComponentEntry]
+    silent: list[Pool] = []
+
+
+class ListQueues(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_queues"):
+    """Which pools does this deployment route to? Answer: `Queues`."""
+
+
+class Queue(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="queue"):
+    """A pool of the configuration. `kind`: type of its plugin (builtin, grpc, nats, mcp, mock, worker). `prefix`: its shortest route."""
+
+    pool: Pool
+    plugin: str
+    kind: str
+    prefix: str = ""
+
+
+class Queues(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="queues"):
+    """`open`: without a configuration a route may lead to any pool, so that no name is unknown."""
+
+    queues: list[Queue]
+    open: bool
 
 
 class ListPools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_pools"):
@@ -292,6 +362,9 @@ ApiRequest = (
     GetInfo
     | StoreFlow
     | GetFlow
+    | DeleteFlow
+    | DeleteRun
+    | GetVariables
     | PutBlob
     | GetBlob
     | GetRun
@@ -301,12 +374,15 @@ ApiRequest = (
     | GetEvents
     | Explain
     | ListComponents
+    | ListQueues
     | ListPools
 )
 ApiAnswer = (
     Info
     | FlowStored
     | FlowData
+    | Deleted
+    | Variables
     | BlobStored
     | BlobData
     | RunInfo
@@ -316,6 +392,7 @@ ApiAnswer = (
     | Events
     | Explained
     | Components
+    | Queues
     | Pools
     | Refused
 )

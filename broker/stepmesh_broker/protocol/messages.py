@@ -57,6 +57,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     claim_first: bool = False  # ask the shard before the work starts
     traceparent: str = ""
     path_params: dict[str, str] | None = None
+    flow: str = ""  # id of the flow that the step belongs to
 
 
 class TaskFrame(msgspec.Struct, frozen=True, array_like=True, gc=False):

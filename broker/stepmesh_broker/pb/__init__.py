@@ -1,0 +1,1 @@
+"""Generated from broker/proto by `./dev proto`; never edited."""

@@ -1,0 +1,39 @@
+"""What a gateway is told when it starts; its limits, each with the name under which a refusal explains it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import Namespace
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client or worker may ask of a gateway; a refusal names the limit, its value, and the setting that raises it."""
+
+    payload_bytes: int = 8 * 1024 * 1024
+    """One input, output, variable set or blob, as JSON."""
+    message_bytes: int = 16 * 1024 * 1024
+    """One gRPC message or HTTP body."""
+    header_bytes: int = 16 * 1024
+    """All headers of one HTTP request; gRPC metadata."""
+    streams_per_worker: int = 4
+    """PullTasks or Work streams with one worker id."""
+    streams: int = 10_000
+    """Open task and event streams in all."""
+    request_s: float = 300.0
+    """The longest wait of one request."""
+    unread_events: int = 1_000
+    """Events that wait for one slow reader; beyond it the gateway reads no further until the reader did."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`port` 0: any free one. `advertised`: `host:port` that workers are told to answer to; "" is `host:port` itself, with
+    127.0.0.1 for a host that means every interface. `heartbeat_s`: how often workers say that a task goes on."""
+
+    namespace: Namespace = Namespace("default")
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertised: str = ""
+    heartbeat_s: int = 5
+    drain_s: float = 10.0
+    limits: Limits = Limits()

@@ -1,0 +1,51 @@
+"""Which kind of error each code is, for every door: the names are those of gRPC and of Stepflow's REST answers."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
+
+
+class Kind(Enum):
+    """`value`: gRPC status number, HTTP status."""
+
+    INVALID_ARGUMENT = (3, 400)
+    DEADLINE_EXCEEDED = (4, 504)
+    NOT_FOUND = (5, 404)
+    PERMISSION_DENIED = (7, 403)
+    RESOURCE_EXHAUSTED = (8, 429)
+    FAILED_PRECONDITION = (9, 409)
+    UNIMPLEMENTED = (12, 501)
+    INTERNAL = (13, 500)
+    UNAVAILABLE = (14, 503)
+    TOO_LARGE = (8, 413)
+
+
+_BY_CODE = {
+    "SM-4003": Kind.RESOURCE_EXHAUSTED,
+    "SM-4101": Kind.RESOURCE_EXHAUSTED,
+    "SM-5001": Kind.INVALID_ARGUMENT,
+    "SM-5002": Kind.INVALID_ARGUMENT,
+    "SM-5003": Kind.NOT_FOUND,
+    "SM-5004": Kind.NOT_FOUND,
+    "SM-5005": Kind.NOT_FOUND,
+    "SM-5007": Kind.FAILED_PRECONDITION,
+    "SM-5009": Kind.INVALID_ARGUMENT,
+    "SM-5011": Kind.FAILED_PRECONDITION,
+    "SM-5012": Kind.FAILED_PRECONDITION,
+    "SM-5013": Kind.FAILED_PRECONDITION,
+    "SM-5014": Kind.FAILED_PRECONDITION,
+    "SM-5102": Kind.DEADLINE_EXCEEDED,
+}
+
+
+def kind_of(problem: StepmeshError) -> Kind:
+    """The kind of an error; what nobody listed is a defect."""
+    if isinstance(problem, BrokerUnavailable):
+        return Kind.UNAVAILABLE
+    if isinstance(problem, MessageTooLarge):
+        return Kind.TOO_LARGE
+    if isinstance(problem, MalformedMessage) or problem.code.startswith("SM-2"):
+        return Kind.INVALID_ARGUMENT
+    return _BY_CODE.get(problem.code, Kind.INTERNAL)
