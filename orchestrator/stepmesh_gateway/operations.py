@@ -15,6 +15,7 @@ import msgspec
 from stepmesh.requests import Requests
 from stepmesh.runs import POLL_S
 from stepmesh.uuid7 import new_run_id, new_run_id_on
+from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
@@ -34,6 +35,12 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     parent: ParentRef | None = None
     run: RunId | None = None
     traceparent: str = ""
+
+
+class StepNotFound(StepmeshError):
+    """A run has no such step in that item, or nothing has needed it so far."""
+
+    default_code = "SM-7005"
 
 
 class Operations:
@@ -91,6 +98,13 @@ class Operations:
             more = page.more and bool(page.steps)
             if more:
                 first = page.steps[-1].item + 1
+
+    async def step(self, run: RunId, step_id: str, item: int = 0, as_of: int | None = None) -> api.StepStatus:
+        """One step of one item, now or as it was at a position. Raises `RunNotFound`, `StepNotFound`."""
+        async for step in self.steps(run, item, as_of):
+            if step.step_id == step_id:
+                return step
+        raise StepNotFound(f"item {item} of run {run} has no step {step_id[:80]!r} that anything needed", hint="list the run's steps")
 
     async def events(self, run: RunId, after: int = 0) -> AsyncIterator[Sequence[api.RunEvent]]:
         """Pages of the run's events and those of its sub-runs, from behind position `after` until the run is over. An empty page is a

@@ -22,6 +22,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Open task and event streams in all."""
     request_s: float = 300.0
     """The longest wait of one request."""
+    arrival_s: float = 30.0
+    """Until the head of an HTTP request has come, and then until its body has."""
+    idle_s: float = 60.0
+    """How long an HTTP connection is kept without a request, and how long a reader may take nothing of an answer."""
+    connections: int = 10_000
+    """Open connections to the port, whatever they speak."""
     unread_events: int = 1_000
     """Events that wait for one slow reader; beyond it the gateway reads no further until the reader did."""
 
