@@ -87,7 +87,10 @@ def test_variables(client: Driver) -> None:
 def variable_flow(client: Driver) -> str:
     schema = {
         "type": "object",
-        "properties": {"word": {"type": "string", "env_var": "INTEROP_WORD", "description": "a word"}, "n": {"type": "number", "default": 4}},
+        "properties": {
+            "word": {"type": "string", "env_var": "INTEROP_WORD", "description": "a word"},
+            "n": {"type": "number", "default": 4},
+        },
         "required": ["word"],
     }
     output = {"word": {"$variable": "word"}, "n": {"$variable": "n"}}

@@ -34,9 +34,10 @@ def worker(python: Path, server: Server, *, slots: int = 4, queue: str = "python
         "STEPFLOW_MAX_CONCURRENT": str(slots),
         "INTEROP_MARKS": str(server.marks),
     }
-    with (server.folder / "worker.log").open("ab") as log, subprocess.Popen(
-        [str(python), str(HERE / "worker.py")], env=environment, stdout=log, stderr=log
-    ) as process:
+    with (
+        (server.folder / "worker.log").open("ab") as log,
+        subprocess.Popen([str(python), str(HERE / "worker.py")], env=environment, stdout=log, stderr=log) as process,
+    ):
         yield process
         process.kill()
 
@@ -103,9 +104,7 @@ def test_a_result_outlives_the_server(tmp_path: Path, without_command: dict[str,
         assert len(server.marked("nap")) == 1
 
 
-def test_a_drained_worker_finishes_and_another_goes_on(
-    tmp_path: Path, without_command: dict[str, Any], stepflow_python: Path
-) -> None:
+def test_a_drained_worker_finishes_and_another_goes_on(tmp_path: Path, without_command: dict[str, Any], stepflow_python: Path) -> None:
     with Server(tmp_path, without_command) as server, driver(stepflow_python, server) as client:
         flow = client.store(NAP)
         with worker(stepflow_python, server, slots=1) as first:

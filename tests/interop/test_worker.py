@@ -155,7 +155,9 @@ def test_udf_code_of_every_form(client: Driver, code: str) -> None:
 
 
 def test_udf_with_a_context(client: Driver) -> None:
-    ended = udf(client, "async def f(input, context):\n    return await context.get_blob(await context.put_blob({'n': input['n']}))", {"n": 5})
+    ended = udf(
+        client, "async def f(input, context):\n    return await context.get_blob(await context.put_blob({'n': input['n']}))", {"n": 5}
+    )
     assert ended["output"] == {"n": 5}
 
 
