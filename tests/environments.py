@@ -1,4 +1,7 @@
-"""Virtual environments for programs of others that tests run as they are: made once, in a folder of the checkout, by whoever needs it first."""
+"""Virtual environments for programs of others that tests run as they are: made once, in a folder of the checkout.
+
+Whoever needs one first makes it; the others wait.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.environments import python_with
 from tests.interop.deployment import HERE, Driver, Server
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.interop.deployment import CallFailed, Driver, Server
 
 SAME = {"id": "only", "component": "/python/same", "input": {"$input": "$"}}

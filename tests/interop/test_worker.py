@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-
 from tests.interop.deployment import CallFailed, Driver, Server
 
 DATA = {
