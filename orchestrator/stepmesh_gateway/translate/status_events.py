@@ -131,3 +131,8 @@ def _status(kind: str, type_: EventType, data: _Data) -> ExecutionStatus:
     if type_ is EventType.STEP_COMPLETED:
         return execution_status(data.status) if data.status else _ENDS.get(kind, ExecutionStatus.COMPLETED)
     return ExecutionStatus.UNSPECIFIED
+
+
+def behind(since: int | None) -> int:
+    """The position behind which to read, for a reader that asks for the events from `since` on (Stepflow counts that one in)."""
+    return 0 if since is None else max(0, since - 1)
