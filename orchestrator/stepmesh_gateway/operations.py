@@ -10,8 +10,9 @@ import asyncio
 import platform
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -28,6 +29,9 @@ from stepmesh_broker.protocol.messages import Accepted, ParentRef, Submit
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
+
+
+_T = TypeVar("_T")
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,12 @@ class StepNotFound(StepmeshError):
     """A run has no such step in that item, or nothing has needed it so far."""
 
     default_code = "SM-7005"
+
+
+class Closing(StepmeshError):
+    """The gateway stops; whatever was followed through it can be followed through another one."""
+
+    default_code = "SM-7007"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +84,22 @@ class Operations:
         self.namespace: Namespace = settings.namespace
         self.id = f"gateway-{secrets.token_hex(4)}"
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End every wait as if its time were over, and every stream of events; nothing waits from now on."""
+        self._closing.set()
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """The result of `work`; None when the gateway stops before."""
+        task, closing = asyncio.ensure_future(work), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((task, closing), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for one in (task, closing):
+                one.cancel()
+            await asyncio.gather(task, closing, return_exceptions=True)
 
     async def health(self) -> Health:
         """How the gateway is, and whether anyone stands behind it."""
@@ -111,16 +137,16 @@ class Operations:
         clock = asyncio.get_running_loop().time
         until = clock() + min(wait_s, self.settings.limits.request_s)
         while True:
-            left = max(0.0, min(POLL_S, until - clock()))
+            left = min(POLL_S, until - clock())
+            if left <= 0.0 or self._closing.is_set():
+                return (await self.requests.get_run(run)).summary
             try:
-                summary = (await self.requests.get_run(run, left)).summary
+                found = await self._unless_closing(self.requests.get_run(run, left))
             except BrokerUnavailable:
-                if clock() >= until:
-                    raise
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if summary.status != "running" or clock() >= until:
-                return summary
+            if found is not None and found.summary.status != "running":
+                return found.summary
 
     async def items(self, run: RunId, live: bool = True) -> AsyncIterator[api.ItemResult]:
         """The run's items by index; `live`: also those that have not ended. Raises `RunNotFound`."""
@@ -158,10 +184,14 @@ class Operations:
 
     async def events(self, run: RunId, after: int = 0) -> AsyncIterator[Sequence[api.RunEvent]]:
         """Pages of the run's events and those of its sub-runs, from behind position `after` until the run is over. An empty page is a
-        sign of life: nothing happened for a while. The next page is asked for when the reader comes back, so it sets the pace."""
+        sign of life: nothing happened for a while. The next page is asked for when the reader comes back, so it sets the pace.
+        Raises `RunNotFound`, `Closing`."""
         after = min(after, LARGEST)
         while True:
-            page = await self.requests.ask(api.GetEvents(run, after, wait_ms=round(POLL_S * 1000)), api.Events, POLL_S)
+            request = api.GetEvents(run, after, wait_ms=round(POLL_S * 1000))
+            page = await self._unless_closing(self.requests.ask(request, api.Events, POLL_S))
+            if page is None:
+                raise Closing("this gateway stops", hint="connect again, and go on from the last sequence number")
             yield page.events
             if page.events:
                 after = page.events[-1].position

@@ -53,4 +53,5 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new calls, let those that run end within the drain time, then end them."""
         self._health.stop()
+        self._operations.close()
         await self._server.stop(self.settings.drain_s)

@@ -7,7 +7,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from stepmesh_broker.pb.stepflow.v1 import components_pb2 as pb
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
-from stepmesh_gateway.translate.flow_messages import component, silent
+from stepmesh_gateway.translate.flow_messages import component
+from stepmesh_gateway.translate.offers import plugins, silent
 
 DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name["ComponentsService"]
 
@@ -23,9 +24,9 @@ class ComponentsMethods:
     ) -> pb.ListRegisteredComponentsResponse:
         """`complete` unless a configured plugin has no worker; those are named."""
         found = await self._operations.components()
-        plugins = {queue.pool: queue.plugin for queue in (await self._operations.queues()).queues}
+        plugin_of = plugins(await self._operations.queues())
         return pb.ListRegisteredComponentsResponse(
-            components=[component(entry, plugins, not request.exclude_schemas) for entry in found.components],
+            components=[component(entry, plugin_of, not request.exclude_schemas) for entry in found.components],
             complete=not found.silent,
-            failed_plugins=[silent(pool, plugins) for pool in found.silent],
+            failed_plugins=[pb.PluginDiscoveryError(plugin=plugin, error=error) for plugin, error in silent(found, plugin_of)],
         )

@@ -11,8 +11,7 @@ from stepmesh_broker.pb.stepflow.v1 import flows_pb2
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
 from stepmesh_gateway.translate import flow_messages
-from stepmesh_gateway.translate.diagnostics import diagnostics
-from stepmesh_gateway.translate.examples import all_examples
+from stepmesh_gateway.translate.documents import examples, findings
 from stepmesh_gateway.translate.fields import BadRequest, flow_id
 from stepmesh_gateway.translate.values import from_struct, to_struct
 
@@ -30,14 +29,14 @@ class FlowsMethods:
         if not request.HasField("flow"):
             raise BadRequest("flow is missing", field="flow", hint="send the flow as a Struct")
         answer = await self._operations.store_flow(from_struct(request.flow, "flow"), request.dry_run)
-        found = flow_messages.diagnostics(diagnostics(answer.diagnostics))
+        found = flow_messages.diagnostics(findings(answer.diagnostics))
         return flows_pb2.StoreFlowResponse(flow_id=answer.flow, stored=answer.stored, diagnostics=found)
 
     async def GetFlow(self, request: flows_pb2.GetFlowRequest, context: Context) -> flows_pb2.GetFlowResponse:
         """The flow with its examples and the inputs of its test cases."""
         found = await self._operations.get_flow(flow_id(request.flow_id))
-        examples = [flow_messages.example(one) for one in all_examples(found.document)]
-        return flows_pb2.GetFlowResponse(flow=to_struct(found.document), flow_id=found.flow, all_examples=examples)
+        inputs = [flow_messages.example(one) for one in examples(found.document)]
+        return flows_pb2.GetFlowResponse(flow=to_struct(found.document), flow_id=found.flow, all_examples=inputs)
 
     async def DeleteFlow(self, request: flows_pb2.DeleteFlowRequest, context: Context) -> flows_pb2.DeleteFlowResponse:
         """Only one that no live run uses."""

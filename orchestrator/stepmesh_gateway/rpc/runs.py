@@ -18,7 +18,7 @@ from stepmesh_gateway.rpc.statuses import Context
 from stepmesh_gateway.translate.execution import run_status_name
 from stepmesh_gateway.translate.fields import BadRequest, flow_id, run_id
 from stepmesh_gateway.translate.run_messages import item_result, run_summary, status_event, step_status
-from stepmesh_gateway.translate.status_events import EventFilter, EventType
+from stepmesh_gateway.translate.status_events import EventFilter, EventType, behind
 from stepmesh_gateway.translate.values import from_members, from_struct, from_value, to_struct
 
 DESCRIPTOR: ServiceDescriptor = runs_pb2.DESCRIPTOR.services_by_name["RunsService"]
@@ -129,7 +129,7 @@ class RunsMethods:
     async def GetRunEvents(self, request: runs_pb2.GetRunEventsRequest, context: Context) -> AsyncIterator[runs_pb2.StatusEvent]:
         """From sequence number `since` on, until the run is over."""
         wanted = _filter(request)
-        async for page in self._operations.events(wanted.run, max(0, request.since - 1)):
+        async for page in self._operations.events(wanted.run, behind(request.since)):
             for event in wanted.wanted(page):
                 yield status_event(event)
 

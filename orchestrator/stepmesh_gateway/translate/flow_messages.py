@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from google.protobuf.struct_pb2 import Struct
 
 from stepmesh_broker.pb.stepflow.v1 import components_pb2, flows_pb2
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Pool
-from stepmesh_gateway.translate.diagnostics import Diagnostics, Level
-from stepmesh_gateway.translate.examples import Example
+from stepmesh_gateway.translate.documents import DiagnosticLevel, Example, Finding
 from stepmesh_gateway.translate.run_messages import number
-from stepmesh_gateway.translate.values import plain_value, to_struct, to_value
+from stepmesh_gateway.translate.values import to_struct, to_value
 
 
-def diagnostics(found: Diagnostics) -> flows_pb2.Diagnostics:
+def diagnostics(found: Sequence[Finding]) -> flows_pb2.Diagnostics:
     """All findings, and how many there are of each level."""
+    counts = Counter(one.level for one in found)
     message = flows_pb2.Diagnostics(
-        num_fatal=found.count(Level.FATAL), num_error=found.count(Level.ERROR), num_warning=found.count(Level.WARNING)
+        num_fatal=counts[DiagnosticLevel.FATAL], num_error=counts[DiagnosticLevel.ERROR], num_warning=counts[DiagnosticLevel.WARNING]
     )
-    for one in found.diagnostics:
-        message.diagnostics.append(
-            flows_pb2.Diagnostic(
-                kind=one.kind,
-                code=one.code,
-                level=number(one.level),
-                formatted=one.formatted,
-                data=plain_value(one.data),
-                path=one.path,
-                experimental=one.experimental,
-            )
+    message.diagnostics.extend(
+        flows_pb2.Diagnostic(
+            kind=one.kind,
+            code=one.number,
+            level=number(one.level),
+            formatted=one.text,
+            data=None if one.data is None else to_value(one.data),
+            path=one.path,
         )
+        for one in found
+    )
     return message
 
 
 def example(found: Example) -> flows_pb2.ExampleInput:
     """Raises `NoJson` for an input that protobuf cannot hold."""
-    return flows_pb2.ExampleInput(name=found.name, description=found.description, input=to_value(bytes(found.input)))
+    return flows_pb2.ExampleInput(name=found.name, description=found.description, input=to_value(found.input))
 
 
 def variable(found: api.Variable) -> flows_pb2.FlowVariable:
@@ -49,7 +50,7 @@ def variable(found: api.Variable) -> flows_pb2.FlowVariable:
     )
 
 
-def component(entry: api.ComponentEntry, plugins: dict[Pool, str], schemas: bool) -> components_pb2.ComponentInfoEntry:
+def component(entry: api.ComponentEntry, plugins: dict[str, str], schemas: bool) -> components_pb2.ComponentInfoEntry:
     """A component as a flow names it. `plugins`: whose each configured pool is; any other pool is its own plugin."""
     offered = entry.component
     return components_pb2.ComponentInfoEntry(
@@ -60,11 +61,6 @@ def component(entry: api.ComponentEntry, plugins: dict[Pool, str], schemas: bool
         path=entry.path,
         plugin=plugins.get(entry.pool, entry.pool),
     )
-
-
-def silent(pool: Pool, plugins: dict[Pool, str]) -> components_pb2.PluginDiscoveryError:
-    """A pool of which no worker was heard."""
-    return components_pb2.PluginDiscoveryError(plugin=plugins.get(pool, pool), error=f"no worker of pool {pool} was heard")
 
 
 def _object(schema: bytes | None) -> Struct | None:

@@ -43,6 +43,7 @@ _BY_CODE = {
     "SM-7004": Kind.RESOURCE_EXHAUSTED,
     "SM-7005": Kind.NOT_FOUND,
     "SM-7006": Kind.NOT_FOUND,
+    "SM-7007": Kind.UNAVAILABLE,
 }
 
 
