@@ -24,6 +24,11 @@ class PortTaken(StepmeshError):
     default_code = "SM-7111"
 
 
+def port_taken(host: str, port: int, reason: str) -> PortTaken:
+    """The error for a port of `host`."""
+    return PortTaken(f"port {port} of {host} cannot be opened: {reason}", hint="name another port, or stop what uses it")
+
+
 class Port:
     """`http` makes the protocol of a connection, `http_open` says how many of them live; `grpc_path` is a Unix socket. `refusal`: what a
     connection above `connections` is told; `silent_s`: how long one may say nothing at its beginning."""
@@ -46,6 +51,7 @@ class Port:
         self._http_open = http_open
         self._limit = connections
         self._server: asyncio.Server | None = None
+        self._gone: asyncio.Future[None] | None = None
 
     @property
     def open(self) -> int:
@@ -66,8 +72,7 @@ class Port:
                 server.close()
                 server = await self._serve(host, chosen)
         except OSError as problem:
-            reason = problem.strerror or str(problem)
-            raise PortTaken(f"port {port} of {host} cannot be opened: {reason}", hint="name another port, or stop what uses it") from problem
+            raise port_taken(host, port, problem.strerror or str(problem)) from problem
         self._server = server
         return cast(int, server.sockets[0].getsockname()[1])
 
@@ -82,10 +87,19 @@ class Port:
         for connection in list(self.undecided):
             connection.transport.abort()
 
-    def cut(self) -> None:
-        """End what is relayed, after the gRPC server had its time."""
+    async def cut(self) -> None:
+        """End what is relayed, after the gRPC server had its time. Returns when it is."""
         for side in list(self.relayed):
-            side.transport.close()
+            side.transport.abort()
+        if self.relayed:
+            self._gone = asyncio.get_running_loop().create_future()
+            await self._gone
+
+    def forget(self, side: _Side) -> None:
+        """A relayed connection is over."""
+        self.relayed.discard(side)
+        if self._gone is not None and not self.relayed and not self._gone.done():
+            self._gone.set_result(None)
 
 
 class _FirstBytes(asyncio.Protocol):
@@ -191,6 +205,6 @@ class _Side(asyncio.Protocol):
             self._other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._port.relayed.discard(self)
+        self._port.forget(self)
         if self._other is not None:
             self._other.transport.close()

@@ -34,11 +34,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """`port` 0: any free one. `advertised`: `host:port` that workers are told to answer to; "" is `host:port` itself, with
-    127.0.0.1 for a host that means every interface. `heartbeat_s`: how often workers say that a task goes on."""
+    127.0.0.1 for a host that means every interface. `grpc_port`: a port for gRPC alone, beside the one that takes all; workers are told
+    that one. `heartbeat_s`: how often workers say that a task goes on."""
 
     namespace: Namespace = Namespace("default")
     host: str = "127.0.0.1"
     port: int = 0
+    grpc_port: int | None = None
     advertised: str = ""
     heartbeat_s: int = 5
     drain_s: float = 10.0

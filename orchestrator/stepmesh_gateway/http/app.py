@@ -6,7 +6,6 @@ must not know sockets.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import defaultdict
@@ -34,29 +33,22 @@ ROUTES: Sequence[Route] = (*deployment.ROUTES, *flows.ROUTES, *runs.ROUTES, *blo
 """Every route there is."""
 
 
-class HttpDoor:
-    """The application as `asgi`. `close` ends event streams and waits; what else runs is left to end by itself."""
-
-    def __init__(self, operations: Operations) -> None:
-        self.operations = operations
-        self.closing = asyncio.Event()
-        by_path: defaultdict[str, dict[str, Route]] = defaultdict(dict)
-        for route in ROUTES:
-            by_path[route.path][route.method] = route
-        paths = [Path(path, _Endpoint(self, routes)) for path, routes in by_path.items()]
-        self.asgi = Starlette(routes=paths, exception_handlers={HTTPException: _unknown})
-        self.asgi.router.redirect_slashes = False
-
-    def close(self) -> None:
-        """The gateway stops."""
-        self.closing.set()
+def application(operations: Operations, routes: Sequence[Route] = ROUTES) -> Starlette:
+    """The ASGI application."""
+    by_path: defaultdict[str, dict[str, Route]] = defaultdict(dict)
+    for route in routes:
+        by_path[route.path][route.method] = route
+    paths = [Path(path, _Endpoint(operations, methods)) for path, methods in by_path.items()]
+    app = Starlette(routes=paths, exception_handlers={HTTPException: _unknown})
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Endpoint:
     """All methods of one path."""
 
-    def __init__(self, door: HttpDoor, routes: Mapping[str, Route]) -> None:
-        self._door = door
+    def __init__(self, operations: Operations, routes: Mapping[str, Route]) -> None:
+        self._operations = operations
         self._routes = dict(routes)
         if "GET" in routes:
             self._routes["HEAD"] = routes["GET"]
@@ -75,16 +67,16 @@ class _Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, scope: AsgiScope, receive: Receive) -> Response:
-        limits = self._door.operations.settings.limits
+        limits = self._operations.settings.limits
         if _head_bytes(scope) > limits.header_bytes:
             raise head_too_large(limits.header_bytes)
         route = self._routes.get(scope["method"])
         if route is None:
             raise no_method(scope["method"], scope["path"], sorted(self._routes))
-        caller = Caller(scope, receive, limits, self._door.closing)
+        caller = Caller(scope, receive, limits)
         query = reading.query(scope["query_string"], route.query)
         body = await reading.body(route, caller)
-        answer = await route.handler(Asked(self._door.operations, caller, scope["path_params"], query, body))
+        answer = await route.handler(Asked(self._operations, caller, scope["path_params"], query, body))
         return answers.json(answer) if isinstance(answer, msgspec.Struct) else answer
 
 

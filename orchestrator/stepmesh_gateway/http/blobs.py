@@ -7,9 +7,9 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import BlobId
 from stepmesh_gateway.http import messages, views
 from stepmesh_gateway.http.registry import OCTETS, Answer, Asked, NoQuery, Route, Scope
+from stepmesh_gateway.translate.fields import blob_id
 
 
 async def put_blob(asked: Asked[NoQuery, messages.PutBlob | bytes]) -> messages.BlobStored:
@@ -26,7 +26,7 @@ async def put_blob(asked: Asked[NoQuery, messages.PutBlob | bytes]) -> messages.
 
 async def get_blob(asked: Asked[NoQuery, None]) -> Answer:
     """As JSON, or its content alone."""
-    blob = await asked.operations.get_blob(BlobId(asked.path["blobId"]))
+    blob = await asked.operations.get_blob(blob_id(asked.path["blobId"], "blobId"))
     if OCTETS not in asked.caller.headers.get("accept", ""):
         return views.blob(blob)
     headers = {"X-Blob-Type": blob.kind, "X-Content-Type-Options": "nosniff", "Content-Disposition": _disposition(blob.filename)}

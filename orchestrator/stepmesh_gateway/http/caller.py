@@ -1,6 +1,6 @@
 """The other end of a request: what it sends, and whether it is still there.
 
-A wait ends with the caller that waits, or with the gateway; neither ends what is waited for.
+A wait ends with the caller that waits; what it waited for goes on.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ from typing import Any, TypeVar
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from stepmesh_gateway.http.refusals import bad_parameter, body_too_large, too_slow
+from stepmesh_gateway.http.refusals import bad_parameter, too_slow
+from stepmesh_gateway.limits import check_size
 from stepmesh_gateway.settings import Limits
 
 _T = TypeVar("_T")
 
 
 class Caller:
-    """`closing`: set when the gateway stops."""
+    """Of one request."""
 
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits, closing: asyncio.Event) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
         self.headers = Headers(scope=scope)
         self._receive = receive
         self._limits = limits
-        self.closing = closing
 
     async def body(self) -> bytes:
-        """All of it. Raises `HttpRefused` when it is too large or too slow; `ConnectionError` when the caller leaves before its end."""
+        """All of it. Raises `OverLimit`, `HttpRefused` when it is too slow, `ConnectionError` when the caller leaves before its end."""
         limit = self._limits.message_bytes
-        if self._announced() > limit:
-            raise body_too_large(limit)
+        check_size("the body", self._announced(), limit, "message_bytes")
         try:
             async with asyncio.timeout(self._limits.arrival_s):
                 return await self._read(limit)
@@ -54,22 +53,20 @@ class Caller:
             part = message.get("body", b"")
             parts.append(part)
             size += len(part)
-            if size > limit:
-                raise body_too_large(limit)
+            check_size("the body, so far,", size, limit, "message_bytes")
             if not message.get("more_body", False):
                 return b"".join(parts)
 
     async def while_there(self, work: Coroutine[Any, Any, _T]) -> _T | None:
-        """The result of `work`; None if the caller left or the gateway stops before. Call it after the body was read."""
-        task = asyncio.ensure_future(work)
-        ends = [asyncio.ensure_future(self._left()), asyncio.ensure_future(self.closing.wait())]
+        """The result of `work`; None if the caller left before. Call it after the body was read."""
+        task, left = asyncio.ensure_future(work), asyncio.ensure_future(self._left())
         try:
-            await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            for one in (task, *ends):
+            for one in (task, left):
                 one.cancel()
-            await asyncio.gather(task, *ends, return_exceptions=True)
+            await asyncio.gather(task, left, return_exceptions=True)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

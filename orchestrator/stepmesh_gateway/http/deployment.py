@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-import time
-from importlib.metadata import version
 
 import msgspec
 
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_gateway.http import messages, views
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 
@@ -19,16 +18,19 @@ class ComponentsQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 async def health(asked: Asked[NoQuery, None]) -> messages.Health:
-    """Asks nobody: it says that this gateway takes calls."""
+    """Healthy if an orchestrator stands behind this gateway."""
+    found = await asked.operations.health()
+    if found.status != "healthy":
+        raise BrokerUnavailable("this gateway runs, and no orchestrator answers it", hint="start one, or look at the broker")
     build = messages.Build(
-        git_version=f"stepmesh-{version('stepmesh')}",
+        git_version=found.version,
         dirty=False,
         rustc_version=f"{platform.python_implementation()} {platform.python_version()}",
         profile="release",
         features=[],
-        target=f"{platform.machine()}-{platform.system().lower()}",
+        target=found.target,
     )
-    return messages.Health(status="healthy", timestamp=views.rfc3339(time.time_ns() // 1_000_000), build=build)
+    return messages.Health(status=found.status, timestamp=views.rfc3339(found.at_ms), build=build)
 
 
 async def components(asked: Asked[ComponentsQuery, None]) -> messages.Components:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_gateway.http import messages, views
 from stepmesh_gateway.http.registry import Asked, NoQuery, Ok, Route, Scope
+from stepmesh_gateway.translate.fields import flow_id
 
 
 async def store_flow(asked: Asked[NoQuery, messages.StoreFlow]) -> messages.FlowStored:
@@ -29,7 +30,7 @@ async def delete_flow(asked: Asked[NoQuery, None]) -> Ok:
 
 
 def _flow(asked: Asked[object, object]) -> FlowId:
-    return FlowId(asked.path["flowId"])
+    return flow_id(asked.path["flowId"], "flowId")
 
 
 ROUTES = (

@@ -230,7 +230,7 @@ class StepStatus(_Camel, frozen=True, kw_only=True):
 
 
 class Created(_Camel, frozen=True, kw_only=True):
-    """`results` are there if the call waited and the run ended."""
+    """`results`: if the call waited, all items as they are then."""
 
     summary: RunSummary
     results: list[ItemResult]

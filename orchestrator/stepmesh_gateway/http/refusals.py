@@ -90,19 +90,12 @@ def bad_media_type(given: str, known: Sequence[str]) -> HttpRefused:
     )
 
 
-def body_too_large(limit: int) -> HttpRefused:
-    """413."""
-    return HttpRefused(
-        f"the body is larger than {limit} bytes", code="SM-7105", hint="send less, or raise the gateway's limit `message_bytes`"
-    )
-
-
 def head_too_large(limit: int) -> HttpRefused:
     """431."""
     return HttpRefused(
         f"request line and headers are larger than {limit} bytes",
         code="SM-7106",
-        hint="send less, or raise the gateway's limit `header_bytes`",
+        hint="send less, or raise limits.header_bytes in the configuration",
         headers={"Connection": "close"},
     )
 
@@ -112,7 +105,7 @@ def too_slow(part: str, limit_s: float) -> HttpRefused:
     return HttpRefused(
         f"the {part} of the request did not come within {limit_s:g} s",
         code="SM-7107",
-        hint="send it faster, or raise the gateway's limit `arrival_s`",
+        hint="send it faster, or raise limits.arrival_s in the configuration",
         headers={"Connection": "close"},
     )
 
@@ -122,6 +115,6 @@ def too_many_connections(limit: int) -> HttpRefused:
     return HttpRefused(
         f"{limit} connections are open, and no more are allowed",
         code="SM-7109",
-        hint="close one, come again, or raise the gateway's limit `connections`",
+        hint="close one, come again, or raise limits.connections in the configuration",
         headers={"Connection": "close"},
     )

@@ -9,17 +9,16 @@ import msgspec
 from starlette.responses import Response
 
 from stepmesh_broker.protocol import api, tracecontext
-from stepmesh_broker.protocol.ids import FlowId, RunId
+from stepmesh_broker.protocol.ids import RunId
 from stepmesh_gateway.http import answers, messages, views
 from stepmesh_gateway.http.messages import NULL, Uint32, Uint64
 from stepmesh_gateway.http.refusals import bad_parameter
 from stepmesh_gateway.http.registry import Asked, NoQuery, Ok, Route, Scope
 from stepmesh_gateway.operations import NewRun
 from stepmesh_gateway.translate.execution import ExecutionStatus
+from stepmesh_gateway.translate.fields import flow_id, run_id
 
 _T = TypeVar("_T")
-WAIT_S = 300.0
-"""How long `wait` waits if nothing else is said."""
 MAX_LIMIT = 1_000
 """Runs of one page."""
 _STATUSES = "|".join(["[0-6]", *(name for status in ExecutionStatus for name in (status.name, status.name.lower()))])
@@ -67,7 +66,7 @@ async def create_run(asked: Asked[NoQuery, messages.CreateRun]) -> Response:
     body, operations = asked.body, asked.operations
     accepted = await operations.create_run(
         NewRun(
-            flow=FlowId(body.flow_id),
+            flow=flow_id(body.flow_id, "flowId"),
             inputs=[bytes(one) for one in body.input],
             variables=_object(body.variables),
             overrides=_object(body.overrides),
@@ -76,8 +75,8 @@ async def create_run(asked: Asked[NoQuery, messages.CreateRun]) -> Response:
             traceparent=_traceparent(asked),
         )
     )
-    run = await _waited(asked, accepted.run, _wait_s(body.wait, body.timeout_secs))
-    entries = operations.items(accepted.run) if body.wait and run.status != "running" else _nothing()
+    run = await _waited(asked, accepted.run, _wait_s(asked, body.wait, body.timeout_secs))
+    entries = operations.items(accepted.run) if body.wait else _nothing()
     return await answers.listing(_member("summary", views.summary(run)), "results", entries, views.item)
 
 
@@ -88,8 +87,8 @@ async def list_runs(asked: Asked[ListQuery, None]) -> messages.Runs:
         api.ListRuns(
             status=None if query.status is None else _status_name(query.status),
             flow_name=query.flow_name,
-            root=None if query.root_run_id is None else RunId(query.root_run_id),
-            parent=None if query.parent_run_id is None else RunId(query.parent_run_id),
+            root=None if query.root_run_id is None else run_id(query.root_run_id, "rootRunId"),
+            parent=None if query.parent_run_id is None else run_id(query.parent_run_id, "parentRunId"),
             roots_only=query.roots_only,
             limit=min(query.limit, MAX_LIMIT),
             offset=query.offset,
@@ -102,7 +101,7 @@ async def list_runs(asked: Asked[ListQuery, None]) -> messages.Runs:
 async def get_run(asked: Asked[WaitQuery, None]) -> Response:
     """With its steps."""
     name = _run(asked)
-    run = await _waited(asked, name, _wait_s(asked.query.wait, asked.query.timeout_secs))
+    run = await _waited(asked, name, _wait_s(asked, asked.query.wait, asked.query.timeout_secs))
     return await answers.listing(_member("summary", views.summary(run)), "steps", asked.operations.steps(name), views.step)
 
 
@@ -152,11 +151,12 @@ async def _waited(asked: Asked[object, object], run: RunId, wait_s: float) -> ap
 
 
 def _run(asked: Asked[object, object]) -> RunId:
-    return RunId(asked.path["runId"])
+    return run_id(asked.path["runId"], "runId")
 
 
-def _wait_s(wait: bool | None, timeout_s: int | None) -> float:
-    return 0.0 if not wait else WAIT_S if timeout_s is None else float(timeout_s)
+def _wait_s(asked: Asked[object, object], wait: bool | None, timeout_s: int | None) -> float:
+    longest = asked.operations.settings.limits.request_s
+    return 0.0 if not wait else longest if timeout_s is None else min(float(timeout_s), longest)
 
 
 def _object(text: messages.Json) -> bytes | None:

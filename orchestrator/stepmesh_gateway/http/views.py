@@ -25,14 +25,13 @@ def raw(json: bytes | None) -> Json | None:
 
 def summary(run: api.RunSummary) -> messages.RunSummary:
     """A run."""
-    running = run.total - run.completed - run.failed - run.cancelled
+    ended = run.completed + run.failed + run.cancelled
+    running = run.total - ended if run.status == "running" else 0
     return messages.RunSummary(
         run_id=run.run,
         flow_id=run.flow,
         status=execution_status(run.status),
-        items=messages.ItemCounts(
-            total=run.total, completed=run.completed, running=max(0, running), failed=run.failed, cancelled=run.cancelled
-        ),
+        items=messages.ItemCounts(total=run.total, completed=run.completed, running=running, failed=run.failed, cancelled=run.cancelled),
         created_at=rfc3339(run.created_ms),
         root_run_id=run.root,
         created_at_seqno=run.created_at,
