@@ -27,7 +27,7 @@ _ABOUT = "Flows, runs, events and blobs. Errors have one shape; their `reason` i
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Paths by route, schemas by type."""
     bodies = [route.body for route in routes if route.body is not None]
-    types = [ErrorAnswer, *bodies, *(route.answer for route in routes)]
+    types: list[type] = [ErrorAnswer, *bodies, *(route.answer for route in routes)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     schema_of: dict[type, Any] = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
