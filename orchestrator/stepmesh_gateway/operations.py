@@ -30,7 +30,6 @@ from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
 
-
 _T = TypeVar("_T")
 
 

@@ -22,7 +22,7 @@ class Gateway:
     def __init__(self, broker: Broker, settings: GatewaySettings) -> None:
         self.settings = settings
         self.port = 0
-        self._operations = operations = Operations(broker, settings)
+        self.operations = operations = Operations(broker, settings)
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
@@ -53,5 +53,5 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new calls, let those that run end within the drain time, then end them."""
         self._health.stop()
-        self._operations.close()
+        self.operations.close()
         await self._server.stop(self.settings.drain_s)
