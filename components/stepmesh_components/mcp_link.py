@@ -59,7 +59,7 @@ class Link:
         self.tools: dict[str, Tool] = {}
         self._changed = changed
         self._open: Connection | None = None
-        self._down: Down | None = None
+        self._down: tuple[str, tuple[str, ...]] | None = None
         self._news = anyio.Event()
         self._stale = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -87,7 +87,7 @@ class Link:
         """The open connection; waits while the server starts. Raises `Down` when it could not be started."""
         while self._open is None:
             if self._down is not None:
-                raise self._down
+                raise Down(*self._down)
             await self._news.wait()
         return self._open
 
@@ -138,13 +138,13 @@ class Link:
         what = f"the MCP server {self.server.name} ({self.server.place}) cannot be reached: {why}"
         log.log(logging.DEBUG if what == self._told else logging.WARNING, "%s%s", what, _shown(ending))
         self._told = what
-        self._now(None, Down(what, tuple(ending.lines)))
+        self._now(None, (what, tuple(ending.lines)))
 
     def _new_client(self, ending: Ending) -> Client:
         who = Implementation(name="stepmesh", version="1")
         return Client(transport(self.server, ending), mode=self._mode, message_handler=self._heard, client_info=who, cache=None)
 
-    def _now(self, connection: Connection | None, down: Down | None) -> None:
+    def _now(self, connection: Connection | None, down: tuple[str, tuple[str, ...]] | None) -> None:
         self._open, self._down = connection, down
         self._news.set()
         self._news = anyio.Event()
