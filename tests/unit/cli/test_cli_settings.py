@@ -10,6 +10,7 @@ from stepmesh_broker.protocol.messages import Failure
 from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.plugins import parts_of
 from stepmesh_cli.settings import Backends, configured, worker_processes
+from stepmesh_components.mcp_server import McpServer
 from stepmesh_orchestrator.config import Config, parse_config
 from stepmesh_orchestrator.core.flow.routing import Route
 
