@@ -30,7 +30,7 @@ class Gateway:
         self.settings = settings
         self.port = 0
         self.grpc_port: int | None = None
-        self._operations = operations = Operations(broker, settings)
+        self.operations = operations = Operations(broker, settings)
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
@@ -82,7 +82,7 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
         self._health.stop()
-        self._operations.close()
+        self.operations.close()
         self._port.close()
         await asyncio.gather(self._http.stop(self.settings.drain_s), self._server.stop(self.settings.drain_s))
         await self._port.cut()
