@@ -69,6 +69,7 @@ class Session:
         self._leaving = asyncio.Event()
         self._hurried = asyncio.Event()
         self._change = asyncio.Event()
+        self._news = asyncio.Event()  # components came or went
         # What a component asks for outlives every outage: its attempt ends by its own time limit, a cancel or the worker's end.
         requests = Requests(broker, identity.namespace, math.inf, waits_for_space=True)
         self.execution = Execution(components, limits, requests, self, instrument)
@@ -111,6 +112,10 @@ class Session:
         self._hurried.set()
         self._change.set()
         self.stop()
+
+    def announce(self) -> None:
+        """Say hello at once."""
+        self._news.set()
 
     @property
     def stuck(self) -> int:
@@ -210,8 +215,12 @@ class Session:
 
     async def _say_hello(self) -> None:
         while True:
+            self._news.clear()
             await self._hello(stopping=False)
-            await asyncio.sleep(self._timing.hello)
+            try:
+                await asyncio.wait_for(self._news.wait(), self._timing.hello)
+            except TimeoutError:
+                pass  # the usual case: nothing changed
 
     async def _hello(self, stopping: bool) -> None:
         infos = [component.info() for component in self._components]
