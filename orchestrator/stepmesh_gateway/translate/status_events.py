@@ -13,7 +13,7 @@ import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_gateway.translate.execution import Error, ExecutionStatus, error_of, execution_status
+from stepmesh_gateway.translate.execution import ABSENT, Error, ExecutionStatus, error_of, execution_status
 
 
 class EventType(IntEnum):
@@ -78,8 +78,8 @@ class _Data(msgspec.Struct, frozen=True):
     items: int = 0
     flow_id: str = ""
     parent_run_id: RunId | None = None
-    result: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    result: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
 
 
 _data = msgspec.json.Decoder(_Data).decode
@@ -116,8 +116,8 @@ def status_event(event: RunEvent, of_sub_run: bool = False, results: bool = True
         step_id=event.step_id,
         attempt=data.attempt,
         status=_status(event.kind, kind, data),
-        result=bytes(data.result) if results and data.result is not None else None,
-        error=None if data.error is None or event.kind == "step_defaulted" else error_of(bytes(data.error)),
+        result=bytes(data.result) if results and data.result else None,
+        error=error_of(bytes(data.error)) if data.error and event.kind != "step_defaulted" else None,
         flow=data.flow_id,
         parent=data.parent_run_id,
         items=data.items,

@@ -53,7 +53,7 @@ async def test_a_message_far_too_large_is_refused_before_it_is_read() -> None:
 async def test_an_answer_that_is_too_large() -> None:
     async with opened(Limits(message_bytes=20_000)) as door:
         text = Value(string_value="x" * 15_000)
-        flow = one_step("/py/echo", steps=[{"id": "a", "component": "/py/echo", "input": {"value": {"$input": "$"}}}])
+        flow = one_step("/py/echo")
         run = (await door.client.run(flow, text.string_value)).summary.run_id
         assert (await door.client("RunsService/GetRunItems", run_id=run)).results[0].output == text
         both = await door.client.submit({**flow, "output": [{"$step": "a"}, {"$step": "a"}]}, text.string_value)
