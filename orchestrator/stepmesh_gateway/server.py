@@ -11,7 +11,8 @@ import grpc.aio
 
 from stepmesh_broker.ports import Broker
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc import serving
+from stepmesh_gateway.rpc import gateway, serving
+from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
 
 
@@ -48,7 +49,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Returns when the port answers. Raises `RuntimeError` when it is taken."""
-        serving.add(self._server, [])
+        serving.add(self._server, [Service(gateway.DESCRIPTOR, gateway.GatewayMethods(self._operations))])
         self.port = self._server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         await self._server.start()
 
