@@ -15,6 +15,7 @@ from typing import Any
 
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.component import Components
+from stepmesh.control import Control
 from stepmesh.execution import Execution, Limits
 from stepmesh.instrument import Instrument
 from stepmesh.leases import Leases, Timing
@@ -73,7 +74,8 @@ class Session:
         requests = Requests(broker, identity.namespace, math.inf, waits_for_space=True)
         self.execution = Execution(components, limits, requests, self, instrument)
         self.outbox = Outbox(broker, identity.worker, self.execution.busy, self._frame_settled, self.broken)
-        self.leases = Leases(broker, identity.namespace, identity.worker, self.execution, timing, self.broken)
+        control = Control(broker, identity.namespace, timing.control_timeout)
+        self.leases: Leases[Attempt] = Leases(control, lambda _: identity.worker, self.execution, timing, self.broken)
 
     async def run(self, grace_s: float) -> None:
         """Work until `stop()`, then leave within `grace_s` seconds. Raises what broke the machinery, if something did."""
