@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
+from stepmesh.control import Control
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
 from stepmesh.session import Identity, Session
@@ -33,7 +34,7 @@ class BrokerLink:
     """`session.Link` over a connected broker."""
 
     _session: Session
-    _leases: Leases
+    _leases: Leases[Attempt]
     _outbox: Outbox
     _source: TaskSource | None = None
     _cancels: Subscription | None = None
@@ -50,7 +51,8 @@ class BrokerLink:
         broker, who = self._broker, self._identity
         self._session = session
         self._outbox = Outbox(broker, who.worker, session.execution.busy, self._frame_settled, session.broken)
-        self._leases = Leases(broker, who.namespace, who.worker, session.execution, self._timing, session.broken)
+        control = Control(broker, who.namespace, self._timing.control_timeout)
+        self._leases = Leases(control, lambda _: who.worker, session.execution, self._timing, session.broken)
         self._source = await broker.tasks(who.pool)
         self._cancels = await broker.listen(subjects.workers(who.namespace, who.pool), self._told)
         session.watch(self._leases.keep(), "stepmesh leases")
