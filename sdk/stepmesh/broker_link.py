@@ -34,7 +34,7 @@ class BrokerLink:
     """`session.Link` over a connected broker."""
 
     _session: Session
-    _leases: Leases[Attempt]
+    leases: Leases[Attempt]
     _outbox: Outbox
     _source: TaskSource | None = None
     _cancels: Subscription | None = None
@@ -52,10 +52,10 @@ class BrokerLink:
         self._session = session
         self._outbox = Outbox(broker, who.worker, session.execution.busy, self._frame_settled, session.broken)
         control = Control(broker, who.namespace, self._timing.control_timeout)
-        self._leases = Leases(control, lambda _: who.worker, session.execution, self._timing, session.broken)
+        self.leases = Leases(control, lambda _: who.worker, session.execution, self._timing, session.broken)
         self._source = await broker.tasks(who.pool)
         self._cancels = await broker.listen(subjects.workers(who.namespace, who.pool), self._told)
-        session.watch(self._leases.keep(), "stepmesh leases")
+        session.watch(self.leases.keep(), "stepmesh leases")
         session.watch(self._say_hello(), "stepmesh presence")
         self._fetcher = session.watch(self._fetch(self._source), "stepmesh fetch")
 
@@ -65,11 +65,11 @@ class BrokerLink:
 
     def ask(self, attempts: list[Attempt]) -> None:
         """Claim these."""
-        self._leases.ask(attempts)
+        self.leases.ask(attempts)
 
     def waiting(self) -> Iterable[Attempt]:
         """Those that wait for a lease."""
-        return self._leases.waiting
+        return self.leases.waiting
 
     async def take_no_more(self) -> None:
         """Close the source: a fetch that waits for frames returns at once."""
@@ -89,7 +89,7 @@ class BrokerLink:
 
     def abandon(self) -> None:
         """Ask and post no more."""
-        self._leases.close()
+        self.leases.close()
         self._outbox.abandon()
 
     async def close(self) -> None:
@@ -101,7 +101,7 @@ class BrokerLink:
         await self._hello(stopping=True)
 
     def _frame_settled(self, frame: Frame) -> None:
-        self._leases.let_go(frame)
+        self.leases.let_go(frame)
         self._session.changed()
 
     # --- taking -------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class BrokerLink:
 
     def _room(self) -> int:
         execution, concurrency = self._session.execution, self._session.limits.concurrency
-        if len(execution.ready) >= (READY_TASKS if execution.quick else 1) or len(self._leases.waiting) >= 4 * concurrency:
+        if len(execution.ready) >= (READY_TASKS if execution.quick else 1) or len(self.leases.waiting) >= 4 * concurrency:
             return 0
         return min(execution.slots.free, FETCH_FRAMES)
 
@@ -141,7 +141,7 @@ class BrokerLink:
         if not header.tasks:
             await delivery.ack()
             return
-        self._leases.hold(frame)
+        self.leases.hold(frame)
         self._session.execution.accept(frame, delivery.deliveries > 1 or late or self._identity.exclusive)
 
     async def _park(self, delivery: Delivery, problem: MalformedMessage) -> None:

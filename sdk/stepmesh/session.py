@@ -86,7 +86,7 @@ class Session:
         self.limits = limits
         self.leaving = asyncio.Event()
         self.change = asyncio.Event()
-        self._link = link
+        self.link = link
         self._loop = asyncio.get_running_loop()
         self._failure: BaseException | None = None
         self._hurried = asyncio.Event()
@@ -96,17 +96,17 @@ class Session:
     async def run(self, grace_s: float) -> None:
         """Work until `stop()`, then leave within `grace_s` seconds. Raises what broke the machinery, if something did."""
         try:
-            await self._link.open(self)
+            await self.link.open(self)
             await self.leaving.wait()
             await self._leave(grace_s)
         finally:
             for task in self._watched:
                 task.cancel()
             self.execution.close()
-            self._link.abandon()
+            self.link.abandon()
             for attempt in self.attempts():
                 self.execution.stop(attempt, Why.LEAVING)
-            await self._link.close()
+            await self.link.close()
         if self._failure is not None:
             raise self._failure
 
@@ -128,7 +128,7 @@ class Session:
 
     def attempts(self) -> list[Attempt]:
         """All that is in hand and has not ended."""
-        return [*self.execution.ready, *self.execution.live, *self._link.waiting()]
+        return [*self.execution.ready, *self.execution.live, *self.link.waiting()]
 
     def watch(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Do `work` beside the tasks, until the session ends; what it raises ends the session."""
@@ -141,16 +141,16 @@ class Session:
 
     def settled(self, attempt: Attempt, result: Result | None) -> None:
         """See `execution.Surroundings`."""
-        self._link.settled(attempt, result)
+        self.link.settled(attempt, result)
 
     def ask(self, attempts: list[Attempt]) -> None:
         """See `execution.Surroundings`."""
-        self._link.ask(attempts)
+        self.link.ask(attempts)
 
     def changed(self) -> None:
         """See `execution.Surroundings`."""
         self.change.set()
-        self._link.changed()
+        self.link.changed()
 
     def broken(self, problem: BaseException) -> None:
         """See `execution.Surroundings`."""
@@ -165,7 +165,7 @@ class Session:
         until = self._loop.time() + grace_s
         reserve_s = min(LEAVING_MOST_S, grace_s * LEAVING_SHARE)
         self.execution.close()
-        await self._within(until - reserve_s, self._link.take_no_more())
+        await self._within(until - reserve_s, self.link.take_no_more())
         for attempt in self.attempts():
             if not attempt.live:
                 self.execution.stop(attempt, Why.LEAVING)
@@ -177,7 +177,7 @@ class Session:
         await self._until_idle((until + self._loop.time()) / 2)
         for attempt in tuple(self.execution.live):
             self.execution.give_up(attempt)
-        await self._within(until, self._link.flushed())
+        await self._within(until, self.link.flushed())
 
     async def _within(self, until: float, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -360,7 +360,8 @@ def test_a_silent_worker_loses_its_task_and_its_late_result() -> None:
         await until(lambda: world.shard.dispatcher.leases.held)
         first, run = world.workers[0]
         assert first._session is not None
-        first._session.leases.close()
+        assert isinstance(first._session.link, BrokerLink)
+        first._session.link.leases.close()
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         await world.start_worker()
