@@ -14,6 +14,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Context, Worker
 from stepmesh.attempt import Why
+from stepmesh.broker_link import BrokerLink
 from stepmesh_broker.protocol.ids import Partition, RunId, WorkerId
 from stepmesh_broker.protocol.messages import TaskRef, Verdict
 from stepmesh_orchestrator.journal.memory import MemoryJournal
