@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.telemetry import Configured, TelemetrySettings, read
 from stepmesh_cli.data_folder import DataFolder
+from stepmesh_cli.doors import addresses, opened
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_orchestrator.clock import SystemClock
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from stepmesh import Worker
     from stepmesh_broker.memory import MemoryBus
     from stepmesh_cli.processes import Supervisor, WorkerProcess
+    from stepmesh_gateway.server import Gateway
+    from stepmesh_gateway.settings import GatewaySettings
     from stepmesh_orchestrator.config import Config
 
 T = TypeVar("T")
@@ -52,7 +55,9 @@ class DeploymentSettings:
     """`broker`: `memory`, `embedded` or a `nats://` URL. `journal`: `memory`, `sqlite` (in the data folder) or `sqlite:PATH`; the store
     lies beside it. `data_dir` None: a temporary folder if one is needed. `port`: of the embedded broker, None = any free one.
     `partitions` None: as the data folder was made, else 1. `processes` run beside this one, `workers` in it. `grace_s`: seconds
-    that workers get to drain. `say`: gets lines for a person (output of worker processes)."""
+    that workers get to drain. `say`: gets lines for a person (output of worker processes). `gateway`: serve gRPC and HTTP as well.
+    `owner`: how this process names itself in the journal. `plugin_workers_needed`: a process of a plugin that cannot be started ends
+    the deployment."""
 
     broker: str = "memory"
     journal: str = "memory"
@@ -64,6 +69,9 @@ class DeploymentSettings:
     processes: tuple[WorkerProcess, ...] = ()
     workers: tuple[Worker, ...] = ()
     grace_s: float = 20.0
+    gateway: GatewaySettings | None = None
+    owner: str = ""
+    plugin_workers_needed: bool = True
     say: Callable[[str], None] = _to_stderr
 
 
@@ -77,11 +85,13 @@ class Deployment:
         self.ended: asyncio.Future[None]
         self.node: Node
         self.parts: Parts
+        self.gateway: Gateway | None = None
         self.supervisor: Supervisor | None = None
         self._bus: MemoryBus | None = None
         self._data: Path | None = None
         self._telemetry: TelemetrySettings | None = None
         self._stack = AsyncExitStack()
+        self._hurried = asyncio.Event()
         self._gc_thresholds = gc.get_threshold()
 
     async def __aenter__(self) -> Deployment:
@@ -112,6 +122,10 @@ class Deployment:
             self.ended.exception()  # whoever guards has seen it; nobody else needs to
         gc.unfreeze()
         gc.set_threshold(*self._gc_thresholds)
+
+    def hurry(self) -> None:
+        """From now on `stop` waits for no worker."""
+        self._hurried.set()
 
     async def connect(self) -> Broker:
         """One more open connection to the broker, closed with the deployment."""
@@ -149,7 +163,7 @@ class Deployment:
         node_settings = NodeSettings(
             namespace=Namespace(settings.namespace),
             partitions=partitions,
-            owner=f"{platform.node()}-{os.getpid()}",
+            owner=settings.owner or f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
         )
@@ -161,6 +175,8 @@ class Deployment:
         await self.node.start()
         for worker in self._own_workers():
             await self._run_worker(worker)
+        if settings.gateway is not None:
+            self.gateway = await self._stack.enter_async_context(opened(await self.connect(), settings.gateway))
         self._start_processes()
 
     def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:
@@ -254,26 +270,44 @@ class Deployment:
 
         async def drain() -> None:
             worker.stop()
-            await asyncio.wait((task,), timeout=self.settings.grace_s)
-            worker.stop()
-            await asyncio.wait((task,))
+            try:
+                await asyncio.wait((task,), timeout=self._grace_s())
+            finally:
+                worker.stop()
+                await asyncio.wait((task,))
 
         self._stack.push_async_callback(drain)
 
+    def _grace_s(self) -> float:
+        return 0.0 if self._hurried.is_set() else self.settings.grace_s
+
     def _start_processes(self) -> None:
-        wanted = (*self.parts.processes, *self.settings.processes)
+        needed = self.settings.plugin_workers_needed
+        wanted = (*(replace(one, needed=needed) for one in self.parts.processes), *self.settings.processes)
         if not wanted:
             return
-        if self.url is None:
-            raise CommandError("worker processes cannot reach a broker in memory", hint="use --broker embedded, or a nats:// URL")
         from stepmesh_cli.processes import Supervisor
 
         settings = self.settings
         traced = {} if self._telemetry is None else self._telemetry.environment()
-        environment = {"STEPMESH_URL": self.url, "STEPMESH_NAMESPACE": settings.namespace, **traced}
-        self.supervisor = Supervisor(environment, settings.say, self._fail)
-        self._stack.push_async_callback(self.supervisor.stop, settings.grace_s)
-        self.supervisor.start(wanted)
+        supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail)
+        self.supervisor = supervisor
+
+        async def drain() -> None:
+            await supervisor.stop(self._grace_s())
+
+        self._stack.push_async_callback(drain)
+        supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
+
+    def _addresses(self, process: WorkerProcess) -> dict[str, str]:
+        """Where a worker process finds the deployment: the broker if it can speak to it, else the gateway."""
+        gateway = {} if self.gateway is None else addresses(self.gateway)
+        if process.through == "broker" and self.url is not None:
+            return {**gateway, "STEPMESH_URL": self.url}
+        if not gateway:
+            hint = "use --broker embedded, or a nats:// URL" if process.through == "broker" else "serve it with `stepmesh server`"
+            raise CommandError(f"worker processes cannot reach a broker in memory: {process.label}", hint=hint)
+        return gateway
 
     def _part_ended(self, part: asyncio.Future[None]) -> None:
         problem = None if part.cancelled() else part.exception()

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.processes import WorkerProcess
 
 if TYPE_CHECKING:
+    from stepmesh_gateway.settings import GatewaySettings
     from stepmesh_orchestrator.config import Config
 
 
@@ -46,6 +48,25 @@ def configured(config: Config | None) -> Backends:
         return Backends(None, None, None)
     partitions = config.partitions if "partitions" in config.model_fields_set else None
     return Backends(_broker(config), _journal(config), partitions)
+
+
+def gateway_settings(config: Config | None, namespace: str, *, host: str | None = None, port: int, advertised: str = "") -> GatewaySettings:
+    """The gateway's, with the limits of the configuration. `advertised` may be a URL. Raises `CommandError` for a port that is none."""
+    if not 0 <= port <= 65535:
+        raise CommandError(f"there is no port {port}", hint="ports go from 1 to 65535; 0 is any free one")
+    from stepmesh_gateway.settings import GatewaySettings, Limits
+
+    limits = Limits()
+    if config is not None:
+        said = {name: getattr(config.limits, name) for name in Limits.__struct_fields__ if name in config.limits.model_fields_set}
+        limits = Limits(**said)
+    return GatewaySettings(
+        namespace=Namespace(namespace),
+        host=host or GatewaySettings().host,
+        port=port,
+        advertised=advertised.rpartition("://")[2].rstrip("/"),
+        limits=limits,
+    )
 
 
 def _broker(config: Config) -> str | None:

@@ -119,7 +119,7 @@ class EndpointNotFound(StepmeshError):
 class PackageMissing(StepmeshError):
     """The address wants a package that this install lacks."""
 
-    default_code = "SM-0112"
+    default_code = "SM-0115"
 
 
 class RequestRefused(StepmeshError):

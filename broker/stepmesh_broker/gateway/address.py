@@ -20,8 +20,8 @@ class BadAddress(BrokerError):
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayAddress:
-    """`targets`: `host:port` of each gateway; one is used at a time, the next when it is away. `message_bytes`: the largest gRPC message, as
-    the gateways' own limit has it."""
+    """`targets`: `host:port` of each gateway; one is used at a time, the next when it is away. `message_bytes`: the largest gRPC
+    message, as the gateways' own limit has it."""
 
     targets: tuple[str, ...]
     namespace: Namespace = Namespace("default")
