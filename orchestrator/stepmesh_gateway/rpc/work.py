@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -55,7 +55,7 @@ class WorkMethods:
             raise NoHello("the stream does not begin with a hello", hint="send FromWorker.hello in the first message")
         hello, line = self._hello(first.hello), WorkLine()
         seat = await self._bridge.join(hello, line)
-        context.add_done_callback(_calling(seat.lost))
+        context.add_done_callback(cast("Any", _calling(seat.lost)))  # the stubs want a class here, not a callable
         visit = Visit(seat, line, self._settings.limits.payload_bytes)
         listener = asyncio.create_task(visit.listen(first, messages), name=f"stepmesh stream of {hello.worker}")
         listener.add_done_callback(_calling(line.wake.set))

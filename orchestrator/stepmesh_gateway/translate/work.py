@@ -17,10 +17,10 @@ def fill_task(message: pb.Task, id: str, task: Task, component: str, path_params
     message.run_id = task.run
     message.item = task.item
     message.step_id = task.step_id
-    message.root_run_id = task.root or task.run
+    message.root_run_id = root = task.root or task.run
     message.flow_id = task.flow
     message.step = task.step
-    message.idempotency_key = f"{task.run}/{task.item}/{task.step_id}"
+    message.idempotency_key = f"{root}/{task.run}/{task.item}/{task.step_id}"
     if task.timeout_ms:
         message.timeout_ms = task.timeout_ms
     if task.traceparent:
