@@ -6,6 +6,7 @@ never use it. It must not start anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +15,33 @@ from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.session import EngineSettings
 
 if TYPE_CHECKING:
-    from stepmesh_orchestrator.config import Config, NatsPlugin, WorkerPlugin
+    from stepmesh_orchestrator.config import Config, GrpcPlugin, NatsPlugin, WorkerPlugin
     from stepmesh_orchestrator.config.section import Section
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `file_roots`:
-    what `/load_file` may read. `warnings`: one line each, for a person."""
+    """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `awaited`: plugins
+    whose workers come to the gateway by themselves. `file_roots`: what `/load_file` may read. `warnings`: one line each, for a person."""
 
     router: Router
     engine: EngineSettings = field(default_factory=EngineSettings)
     prefixes: dict[str, str] = field(default_factory=dict[str, str])
     mocks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict[str, dict[str, dict[str, Any]]])
     processes: tuple[WorkerProcess, ...] = ()
+    awaited: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def speak_to_broker(self) -> bool:
+        """Whether a worker process among these wants a broker that other processes reach."""
+        return any(process.through == "broker" for process in self.processes)
+
+    @property
+    def wants_gateway(self) -> bool:
+        """Whether a worker process among these speaks to a gateway only."""
+        return any(process.through == "gateway" for process in self.processes)
 
 
 def parts_of(config: Config | None) -> Parts:
@@ -39,18 +51,26 @@ def parts_of(config: Config | None) -> Parts:
     mocks: dict[str, dict[str, dict[str, Any]]] = {}
     processes: list[WorkerProcess] = []
     warnings: list[str] = []
+    awaited: list[str] = []
     for name, plugin in config.plugins.items():
         if plugin.type == "mock":
             mocks[plugin.pool_of(name)] = {
                 path: component.model_dump(by_alias=True, exclude_unset=True) for path, component in plugin.components.items()
             }
-        elif plugin.type == "worker" or plugin.type == "nats":
+        elif plugin.type == "worker" or plugin.type == "nats" or plugin.type == "grpc":
             processes.extend(_processes(name, plugin, config))
+            awaited.extend([name] if plugin.type == "grpc" and plugin.command is None else [])
         elif plugin.type != "builtin":
             warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
     warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
-    return Parts(config.router(), _engine(config), _prefixes(config), mocks, tuple(processes), roots, tuple(warnings))
+    return Parts(config.router(), _engine(config), _prefixes(config), mocks, tuple(processes), tuple(awaited), roots, tuple(warnings))
+
+
+def unreachable(parts: Parts) -> Iterator[str]:
+    """Warnings for a deployment without a gateway that others know."""
+    for name in parts.awaited:
+        yield f"plugin {name}: its workers come over gRPC, and nothing listens for them here; use `stepmesh server`, or give it a `command`"
 
 
 def _without_effect(config: Config) -> list[str]:
@@ -90,13 +110,30 @@ def _prefixes(config: Config) -> dict[str, str]:
     return found
 
 
-def _processes(name: str, plugin: WorkerPlugin | NatsPlugin, config: Config) -> list[WorkerProcess]:
+def _processes(name: str, plugin: WorkerPlugin | NatsPlugin | GrpcPlugin, config: Config) -> list[WorkerProcess]:
     if plugin.command is None:
         return []
     count = plugin.instances if plugin.type == "worker" else 1
-    environment = {"STEPMESH_POOL": plugin.pool_of(name), **plugin.env}
+    environment = {"STEPMESH_POOL": plugin.pool_of(name), **_of_stepflow(name, plugin, config), **plugin.env}
     command = (plugin.command, *plugin.args)
     return [
-        WorkerProcess(name if count == 1 else f"{name}.{number + 1}", command, environment, config.working_directory)
+        WorkerProcess(
+            name if count == 1 else f"{name}.{number + 1}",
+            command,
+            environment,
+            config.working_directory,
+            "broker" if plugin.type == "worker" else "gateway",
+        )
         for number in range(count)
     ]
+
+
+def _of_stepflow(name: str, plugin: WorkerPlugin | NatsPlugin | GrpcPlugin, config: Config) -> dict[str, str]:
+    """What Stepflow's workers look for, beside the addresses, which are known once the gateway listens."""
+    if plugin.type == "worker":
+        return {}
+    found = {"STEPFLOW_TRANSPORT": plugin.type, "STEPFLOW_QUEUE_NAME": plugin.pool_of(name)}
+    if plugin.type == "nats":
+        given = {"URL": plugin.url, "STREAM": plugin.stream, "CONSUMER": plugin.consumer}
+        found |= {f"STEPFLOW_NATS_{key}": value for key, value in given.items() if value is not None}
+    return found
