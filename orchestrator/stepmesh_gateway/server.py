@@ -11,7 +11,7 @@ import grpc.aio
 
 from stepmesh_broker.ports import Broker
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc import gateway, serving
+from stepmesh_gateway.rpc import blobs, components, flows, health, reflection, runs, serving
 from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
 
@@ -22,21 +22,19 @@ class Gateway:
     def __init__(self, broker: Broker, settings: GatewaySettings) -> None:
         self.settings = settings
         self.port = 0
-        self._operations = Operations(broker, settings)
-        limit = settings.limits.message_bytes
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_metadata_size", settings.limits.header_bytes),
-                ("grpc.so_reuseport", 0),
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-                ("grpc.http2.max_ping_strikes", 0),
-            ]
-        )
+        self.operations = operations = Operations(broker, settings)
+        services = [
+            Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
+            Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
+            Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
+            Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
+            Service(health.DESCRIPTOR, health.HealthMethods(operations)),
+        ]
+        names = [service.descriptor.full_name for service in services]
+        self._health = health.StandardHealthMethods(names)
+        services += [Service(health.STANDARD, self._health), reflection.service([*names, health.STANDARD.full_name])]
+        self._server = grpc.aio.server(options=serving.options(settings.limits))
+        serving.add(self._server, services, settings.limits, operations.streams)
 
     async def __aenter__(self) -> Gateway:
         """`start`."""
@@ -49,10 +47,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Returns when the port answers. Raises `RuntimeError` when it is taken."""
-        serving.add(self._server, [Service(gateway.DESCRIPTOR, gateway.GatewayMethods(self._operations))])
         self.port = self._server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         await self._server.start()
 
     async def stop(self) -> None:
         """Refuse new calls, let those that run end within the drain time, then end them."""
+        self._health.stop()
+        self.operations.close()
         await self._server.stop(self.settings.drain_s)

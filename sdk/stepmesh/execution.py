@@ -149,9 +149,9 @@ class Execution:
         """Settle an attempt that was told to stop, without waiting for its end."""
         self._settle_stopped(attempt)
 
-    def unreserve(self, count: int) -> None:
-        """Give back slots that were reserved for attempts that asked."""
-        self.slots.unreserve(count)
+    def unreserve(self, attempts: list[Attempt]) -> None:
+        """Give back the slots that were reserved while these asked."""
+        self.slots.unreserve(len(attempts))
 
     def close(self) -> None:
         """Start nothing more; threads that still run are left to end by themselves."""

@@ -80,8 +80,8 @@ class Runs(Protocol[A]):
         """End this one."""
         ...
 
-    def unreserve(self, count: int) -> None:
-        """Give back slots that were reserved for asking."""
+    def unreserve(self, attempts: list[A]) -> None:
+        """These were asked for: give back the slots that were reserved for that."""
         ...
 
 
@@ -128,10 +128,15 @@ class Leases(Generic[A]):
         for copy in [attempt for attempt in attempts if attempt.ref() in running]:
             attempts.remove(copy)
             self._runs.stop(copy, Why.ELSEWHERE)
-            self._runs.unreserve(1)
+            self._runs.unreserve([copy])
         if attempts:
             self.waiting.update(attempts)
             self._spawn(self._ask(attempts))
+
+    def lease(self, attempt: A, lease_ms: int) -> None:
+        """It was granted."""
+        attempt.lease_s = lease_ms / 1000
+        attempt.renew_at = self._loop.time() + attempt.lease_s / 3
 
     async def keep(self) -> None:
         """Restart ack waits, claim what runs long, renew leases; until cancelled."""
@@ -157,7 +162,7 @@ class Leases(Generic[A]):
         finally:
             granted, again = self._sort(attempts, claimed)
             self._runs.granted(granted)
-            self._runs.unreserve(len(attempts))
+            self._runs.unreserve(attempts)
         if again:
             first, largest = self._timing.ask_again
             delay = min(largest, first * 2 ** min(again[0].asked, 10))
@@ -174,7 +179,7 @@ class Leases(Generic[A]):
             elif verdict == Verdict.GRANTED and claimed is not None:
                 self.waiting.discard(attempt)
                 attempt.claim_first = False
-                self._lease(attempt, claimed.lease_ms)
+                self.lease(attempt, claimed.lease_ms)
                 granted.append(attempt)
             else:
                 attempt.asked += 1
@@ -231,11 +236,7 @@ class Leases(Generic[A]):
             if verdict in DROPPED:
                 self._runs.stop(attempt, DROPPED[Verdict(verdict)])
             elif verdict == Verdict.GRANTED:
-                self._lease(attempt, claimed.lease_ms)
-
-    def _lease(self, attempt: A, lease_ms: int) -> None:
-        attempt.lease_s = lease_ms / 1000
-        attempt.renew_at = self._loop.time() + attempt.lease_s / 3
+                self.lease(attempt, claimed.lease_ms)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work, name="stepmesh lease")

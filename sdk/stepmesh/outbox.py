@@ -68,7 +68,8 @@ class Outbox:
         self._room = broker.max_message_bytes - 4 * OVERHEAD
 
     def put(self, frame: Frame, result: Result | None, posted: Callable[[], None] | None = None) -> None:
-        """Hand over the end of one attempt of `frame`: its result, or None when nobody wants one. `posted`: called when the broker has it."""
+        """Hand over the end of one attempt of `frame`: its result, or None when nobody wants one. `posted` is called when the broker
+        has it."""
         key = (frame.header.partition, frame.header.journal)
         lane = self._lanes.get(key)
         if lane is None:

@@ -70,6 +70,7 @@ class RecoveryConfig(Section):
     max_startup_recovery: int = Field(default=100, ge=0)
     max_claims_per_check: int = Field(default=10, ge=0)
     lease_ttl_secs: float = Field(default=30, gt=0)
+    checkpoint_interval: int = Field(default=1_000, ge=0)
 
 
 class BlobApiConfig(Section):
@@ -85,6 +86,7 @@ class LeaseManagerConfig(Section):
 
     type: Literal["noOp", "none", "etcd"] = "noOp"
     endpoints: list[str] = Field(default_factory=list)
+    key_prefix: str = Field(default="/stepflow/leases", alias="key_prefix")
 
 
 class LimitsConfig(Section):
