@@ -45,6 +45,7 @@ class BrokerLink:
         self._identity = identity
         self._timing = timing
         self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()  # components came or went
 
     async def open(self, session: Session) -> None:
         """Join the pool."""
@@ -82,6 +83,10 @@ class BrokerLink:
 
     def changed(self) -> None:
         """The fetcher waits for the session's event."""
+
+    def announce(self) -> None:
+        """Say hello at once."""
+        self._news.set()
 
     async def flushed(self) -> None:
         """All results are posted."""
@@ -170,8 +175,12 @@ class BrokerLink:
 
     async def _say_hello(self) -> None:
         while True:
+            self._news.clear()
             await self._hello(stopping=False)
-            await asyncio.sleep(self._timing.hello)
+            try:
+                await asyncio.wait_for(self._news.wait(), self._timing.hello)
+            except TimeoutError:
+                pass  # the usual case: nothing changed
 
     async def _hello(self, stopping: bool) -> None:
         infos = [component.info() for component in self._session.components]

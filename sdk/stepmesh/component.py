@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, overload
@@ -121,6 +121,13 @@ class Components:
         """Offer all of `others` too. Raises `BadComponent` when a path is taken."""
         for component in others:
             self.add(component)
+
+    def replace(self, components: Iterable[Component]) -> None:
+        """Offer exactly these from now on; attempts under way go on. Raises `BadComponent` for two of one path, and keeps what it had."""
+        fresh = Components()
+        for component in components:
+            fresh.add(component)
+        self._by_path = fresh._by_path
 
     def get(self, path: str) -> Component | None:
         """The component at `path`."""

@@ -43,9 +43,13 @@ class Departures:
 
     def begin(self, hello: pb.Hello) -> None:
         """A new stream."""
-        self._hello = hello
         self._unsent = dict(self.unrecorded)
         self._said_leaving = False
+        self.introduce(hello)
+
+    def introduce(self, hello: pb.Hello) -> None:
+        """Say who this worker is."""
+        self._hello = hello
         self.wake.set()
 
     def end(self) -> None:

@@ -83,7 +83,7 @@ class GatewayLink:
         """These may be with another worker by now, because this process stood still for long: hand them back."""
         for attempt in attempts:
             self._session.execution.stop(attempt, Why.LEAVING)
-        self._session.execution.unreserve(len(attempts))
+        self._session.execution.unreserve(attempts)
 
     def waiting(self) -> Iterable[Attempt]:
         """None: the gateway claims."""
@@ -93,6 +93,10 @@ class GatewayLink:
         """Ask for more tasks as soon as it is worth a message."""
         if self._wanted(worth_a_message=True):
             self._out.wake.set()
+
+    def announce(self) -> None:
+        """Say again who this is."""
+        self._out.introduce(self._hello())
 
     async def take_no_more(self) -> None:
         """Tell the gateway; what it sends all the same is handed back."""
@@ -134,9 +138,8 @@ class GatewayLink:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _converse(self, stream: WorkStream) -> None:
-        running = [id for id, attempt in self._held.items() if attempt.live]
         session = self._session
-        self._out.begin(gateway_messages.hello(self._identity, session.limits.concurrency, session.components, running))
+        self._out.begin(self._hello())
         self._credit = 0
         self._welcome = self._draining = False
         sender = session.watch(self._send(stream), "stepmesh stream sender")
@@ -146,6 +149,10 @@ class GatewayLink:
         finally:
             sender.cancel()
             await asyncio.wait([sender])
+
+    def _hello(self) -> pb.Hello:
+        running = [id for id, attempt in self._held.items() if attempt.live]
+        return gateway_messages.hello(self._identity, self._session.limits.concurrency, self._session.components, running)
 
     def _disconnected(self) -> None:
         self._credit = 0

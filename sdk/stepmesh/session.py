@@ -61,6 +61,10 @@ class Link(Protocol):
         """There may be room for more tasks."""
         ...
 
+    def announce(self) -> None:
+        """Tell now what the worker offers."""
+        ...
+
     async def take_no_more(self) -> None:
         """Returns when no further task comes."""
         ...
@@ -120,6 +124,10 @@ class Session:
         self._hurried.set()
         self.change.set()
         self.stop()
+
+    def announce(self) -> None:
+        """The components came or went: tell it at once."""
+        self.link.announce()
 
     @property
     def stuck(self) -> int:

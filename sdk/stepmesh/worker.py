@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import secrets
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from stepmesh.broker_link import BrokerLink
 from stepmesh.component import Components
@@ -78,9 +79,14 @@ class Worker(Components):
         session = self._session = Session(link, self, limits, requests, self.instrument)
         self._tell(session)
         try:
-            await session.run(self.drain_grace_s)
+            async with self.lifespan():
+                await session.run(self.drain_grace_s)
         finally:
             self.stuck, self._session, self._stops = session.stuck, None, 0
+
+    def lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Entered before the first task is taken, left when the last one ended: override it for what the components need."""
+        return nullcontext()
 
     def serve(self, url: str | None = None) -> None:
         """Run as this process: connect, work until SIGTERM or SIGINT, drain. `url`: default STEPMESH_URL, or the nearest `stepmesh up`.
@@ -94,6 +100,11 @@ class Worker(Components):
         self._stops += 1
         if self._session is not None:
             self._tell(self._session)
+
+    def announce(self) -> None:
+        """Tell the deployment now what this worker offers; it hears of it every few seconds anyway. For components that come and go."""
+        if self._session is not None:
+            self._session.announce()
 
     def _tell(self, session: Session) -> None:
         if self._stops == 1:

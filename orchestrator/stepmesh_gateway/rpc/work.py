@@ -7,8 +7,7 @@ message says who comes. It must not know pools, leases or brokers: those are the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from collections.abc import AsyncIterator
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -55,10 +54,9 @@ class WorkMethods:
             raise NoHello("the stream does not begin with a hello", hint="send FromWorker.hello in the first message")
         hello, line = self._hello(first.hello), WorkLine()
         seat = await self._bridge.join(hello, line)
-        context.add_done_callback(cast("Any", _calling(seat.lost)))  # the stubs want a class here, not a callable
         visit = Visit(seat, line, self._settings.limits.payload_bytes)
         listener = asyncio.create_task(visit.listen(first, messages), name=f"stepmesh stream of {hello.worker}")
-        listener.add_done_callback(_calling(line.wake.set))
+        listener.add_done_callback(lambda _: line.wake.set())
         try:
             yield pb.ToWorker(welcome=self._welcome())
             while True:
@@ -97,11 +95,6 @@ class WorkMethods:
         )
 
 
-def _calling(work: Callable[[], None]) -> Callable[[Any], None]:
-    """`work`, for whoever passes what ended."""
-    return lambda _ended: work()
-
-
 class Visit:
     """What one worker says on its stream, carried to its seat."""
 
@@ -121,7 +114,7 @@ class Visit:
         self._hear(first)
         async for message in messages:
             if message.HasField("hello"):
-                self._seat.offer(offers_of(message.hello), min(message.hello.capacity or 1, CAPACITY))
+                self._seat.offer(offers_of(message.hello))
             self._hear(message)
 
     def _hear(self, message: pb.FromWorker) -> None:
