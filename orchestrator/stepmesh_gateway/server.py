@@ -11,9 +11,13 @@ import grpc.aio
 
 from stepmesh_broker.ports import Broker
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc import blobs, components, flows, health, reflection, runs, serving
+from stepmesh_gateway.rpc import blobs, components, flows, health, orchestrator, reflection, runs, serving, tasks
+from stepmesh_gateway.rpc.discovery import Discovery
 from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.work.bridge import Bridge
+
+_EVERY_INTERFACE = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 
 class Gateway:
@@ -23,11 +27,15 @@ class Gateway:
         self.settings = settings
         self.port = 0
         self.operations = operations = Operations(broker, settings)
+        self.bridge = Bridge(broker, settings, operations.id)
+        discovery = Discovery()
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
             Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
             Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
+            Service(tasks.DESCRIPTOR, tasks.TasksMethods(operations, self.bridge, discovery, lambda: self.address)),
+            Service(orchestrator.DESCRIPTOR, orchestrator.OrchestratorMethods(operations, self.bridge, discovery)),
             Service(health.DESCRIPTOR, health.HealthMethods(operations)),
         ]
         names = [service.descriptor.full_name for service in services]
@@ -48,10 +56,20 @@ class Gateway:
     async def start(self) -> None:
         """Returns when the port answers. Raises `RuntimeError` when it is taken."""
         self.port = self._server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
+        await self.bridge.start()
         await self._server.start()
+
+    @property
+    def address(self) -> str:
+        """`host:port` that workers are told to answer to."""
+        if self.settings.advertised:
+            return self.settings.advertised
+        host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
+        return f"{host}:{self.port}"
 
     async def stop(self) -> None:
         """Refuse new calls, let those that run end within the drain time, then end them."""
         self._health.stop()
         self.operations.close()
+        await self.bridge.stop(self.settings.drain_s)
         await self._server.stop(self.settings.drain_s)

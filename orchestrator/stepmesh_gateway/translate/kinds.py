@@ -44,6 +44,10 @@ _BY_CODE = {
     "SM-7005": Kind.NOT_FOUND,
     "SM-7006": Kind.NOT_FOUND,
     "SM-7007": Kind.UNAVAILABLE,
+    "SM-7101": Kind.NOT_FOUND,
+    "SM-7102": Kind.NOT_FOUND,
+    "SM-7103": Kind.UNAVAILABLE,
+    "SM-7104": Kind.UNAVAILABLE,
 }
 
 
