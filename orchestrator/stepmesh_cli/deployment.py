@@ -152,6 +152,7 @@ class Deployment:
             owner=f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
+            queues=self.parts.queues,
         )
         telemetry = self._open_telemetry(node_settings.owner)
         ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
