@@ -14,7 +14,7 @@ import pytest
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
 from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StepRow, Store, StoreError
-from stepmesh_orchestrator.store import MemoryStore, SqliteStore, StoreCorrupt, StoreUnavailable
+from stepmesh_orchestrator.store import FolderBlobs, MemoryStore, SqliteStore, StoreCorrupt, StoreUnavailable
 from stepmesh_orchestrator.store.migrations import APPLICATION_ID, MIGRATIONS
 
 P = Partition(2)
@@ -25,15 +25,22 @@ BLOB = BlobRecord(BlobId("b" * 64), "binary", b"\x00\xff\x80 raw \x00", "ünïco
 Reopen = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "folder of blobs"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Reopen]]:
     """A store, and how to close it and open it anew."""
-    stores: list[Store] = [MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "deep" / "store.db")]
+    memory = MemoryStore()
+
+    def made() -> Store:
+        if request.param == "sqlite":
+            return SqliteStore(tmp_path / "deep" / "store.db")
+        return memory if request.param == "memory" else FolderBlobs(memory, tmp_path / "deep" / "blobs")
+
+    stores = [made()]
     await stores[0].open()
 
     async def reopen() -> Store:
         await stores[-1].close()
-        stores.append(stores[0] if request.param == "memory" else SqliteStore(tmp_path / "deep" / "store.db"))
+        stores.append(made())
         await stores[-1].open()
         return stores[-1]
 
@@ -371,3 +378,34 @@ async def test_a_locked_store_says_so_and_works_again_when_released(tmp_path: Pa
     await store.put_flow(FLOW)
     assert await store.get_flow(FLOW.id) == FLOW
     await store.close()
+
+
+# --- a folder of blobs -----------------------------------------------------------------------------------
+
+
+async def test_a_blob_is_a_file_that_other_programs_can_read(tmp_path: Path) -> None:
+    store = FolderBlobs(MemoryStore(), tmp_path)
+    await store.open()
+    await store.put_blob(BLOB)
+    assert (tmp_path / "bb" / BLOB.id).read_bytes() == BLOB.data
+    assert sorted(path.name for path in (tmp_path / "bb").iterdir()) == [BLOB.id, f"{BLOB.id}.json"]
+
+
+@pytest.mark.parametrize("name", ["../secret", "..", "", "a/b", ".", "ä"])
+async def test_an_id_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("no")
+    store = FolderBlobs(MemoryStore(), tmp_path / "blobs")
+    await store.open()
+    assert await store.get_blob(BlobId(name)) is None
+
+
+async def test_a_folder_that_cannot_be_made_and_a_blob_that_lost_its_description_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match=r"the folder of blobs .*file"):
+        await FolderBlobs(MemoryStore(), tmp_path / "file").open()
+    store = FolderBlobs(MemoryStore(), tmp_path / "blobs")
+    await store.open()
+    await store.put_blob(BLOB)
+    (tmp_path / "blobs" / "bb" / f"{BLOB.id}.json").unlink()
+    with pytest.raises(StoreCorrupt, match="does not describe its blob"):
+        await store.get_blob(BLOB.id)
