@@ -17,9 +17,10 @@ from stepmesh_gateway.http.protocol import HttpServing, refusal_bytes
 from stepmesh_gateway.http.refusals import too_many_connections
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.port import Port, port_taken
-from stepmesh_gateway.rpc import blobs, components, flows, health, reflection, runs, serving
+from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, reflection, runs, serving, work
 from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.work.bridge import Bridge
 
 
 class Gateway:
@@ -31,12 +32,15 @@ class Gateway:
         self.port = 0
         self.grpc_port: int | None = None
         self.operations = operations = Operations(broker, settings)
+        self._bridge = Bridge(broker, settings, operations.id)
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
             Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
             Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
             Service(health.DESCRIPTOR, health.HealthMethods(operations)),
+            Service(gateway.DESCRIPTOR, gateway.GatewayMethods(operations)),
+            Service(work.DESCRIPTOR, work.WorkMethods(self._bridge, operations)),
         ]
         names = [service.descriptor.full_name for service in services]
         self._health = health.StandardHealthMethods(names)
@@ -70,6 +74,7 @@ class Gateway:
         self._server.add_insecure_port(f"unix:{self._port.grpc_path}")
         if self.settings.grpc_port is not None:
             self.grpc_port = self._add_grpc_port(host, self.settings.grpc_port)
+        await self._bridge.start()
         await self._server.start()
         self.port = await self._port.listen(host, self.settings.port)
 
@@ -84,6 +89,7 @@ class Gateway:
         self._health.stop()
         self.operations.close()
         self._port.close()
-        await asyncio.gather(self._http.stop(self.settings.drain_s), self._server.stop(self.settings.drain_s))
+        drain_s = self.settings.drain_s
+        await asyncio.gather(self._bridge.stop(drain_s), self._http.stop(drain_s), self._server.stop(drain_s))
         await self._port.cut()
         self._folder.cleanup()
