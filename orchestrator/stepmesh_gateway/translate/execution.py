@@ -10,6 +10,7 @@ from enum import IntEnum
 import msgspec
 
 from stepmesh_broker.protocol.messages import ErrorCode
+from stepmesh_gateway.translate.fields import BadRequest
 
 
 class ExecutionStatus(IntEnum):
@@ -40,6 +41,18 @@ def execution_status(name: str) -> ExecutionStatus:
     if name in _NOT_BEGUN:
         return ExecutionStatus.UNSPECIFIED
     return _ENDS.get(name, ExecutionStatus.RUNNING)
+
+
+_RUNS = {1: "running", 2: "completed", 3: "failed", 4: "cancelled", 5: "paused", 6: "recovery_failed"}
+
+
+def run_status_name(number: int) -> str:
+    """A run's status in api.py; "" for 0, which asks for any. Nothing is ever paused or not recoverable here. Raises `BadRequest`."""
+    if number != 0 and number not in _RUNS:
+        raise BadRequest(
+            f"status {number} is not one of ExecutionStatus", field="status", hint="1 running, 2 completed, 3 failed, 4 cancelled"
+        )
+    return _RUNS.get(number, "")
 
 
 class Error(msgspec.Struct, frozen=True):
