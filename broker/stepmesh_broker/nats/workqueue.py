@@ -55,13 +55,12 @@ class WorkQueue:
             await self._client.connect(
                 self._url,
                 name=f"stepmesh work queue {self.name}",
-                allow_reconnect=False,  # for the first time: who opens is told, and decides when to try again
-                max_reconnect_attempts=-1,
+                max_reconnect_attempts=1,  # the first time who opens is told, and decides when to try again
                 reconnect_time_wait=_RETRY_S,
                 connect_timeout=int(_API_TIMEOUT_S),
                 error_cb=self._error,
             )
-            self._client.options["allow_reconnect"] = True
+            self._client.options["max_reconnect_attempts"] = -1
             await self._ensure()
         except BrokerError:
             await self._client.close()
