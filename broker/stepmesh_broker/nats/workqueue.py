@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _NAME_IN_USE = 10058
 _GONE = (10037, 10043, 10057)  # "no message found", "sequence … not found" of a deleted one
-_API_TIMEOUT_S = 5.0
+_API_TIMEOUT_S = 2.0
 _RETRY_S = 1
 
 
