@@ -30,6 +30,7 @@ from stepmesh_cli.doors import addresses, opened
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_cli.storage import storage_of
+from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
 from stepmesh_orchestrator.ports import Journal, Store
@@ -168,6 +169,7 @@ class Deployment:
     async def _start(self) -> None:
         settings = self.settings
         self.parts = parts_of(settings.config)
+        workers = self._own_workers()
         partitions = self._own_data_folder()
         await self._start_broker()
         journal, store = await self._open_storage()
@@ -184,7 +186,7 @@ class Deployment:
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
         await self.node.start()
-        for worker in self._own_workers():
+        for worker in workers:
             await self._run_worker(worker)
         if settings.gateway is not None:
             self.gateway = await self._stack.enter_async_context(opened(await self.connect(), settings.gateway))
@@ -253,12 +255,21 @@ class Deployment:
     # --- workers ------------------------------------------------------------------------------------------------
 
     def _own_workers(self) -> list[Worker]:
-        """The built-in pool, the mocks, and those that the caller brought."""
+        """The built-in pool, the mocks, the MCP servers, and those that the caller brought."""
         from stepmesh_components import builtin_worker, mock_worker
 
         namespace, parts = self.settings.namespace, self.parts
         mocks = [mock_worker(pool, components, namespace=namespace) for pool, components in parts.mocks.items()]
-        return [builtin_worker(parts.file_roots, namespace=namespace), *mocks, *self.settings.workers]
+        return [builtin_worker(parts.file_roots, namespace=namespace), *mocks, *self._mcp_workers(), *self.settings.workers]
+
+    def _mcp_workers(self) -> list[Worker]:
+        servers = self.parts.mcp
+        if not servers:
+            return []
+        require_mcp(f"the plugin {servers[0].name}")
+        from stepmesh_components.mcp_worker import McpWorker  # late: only who has MCP servers pays for it
+
+        return [McpWorker(server, namespace=self.settings.namespace) for server in servers]
 
     async def _run_worker(self, worker: Worker) -> None:
         worker.instrument = worker.instrument or instrument(self._telemetry, "stepmesh-worker")

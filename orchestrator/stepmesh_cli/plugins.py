@@ -11,24 +11,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stepmesh_cli.processes import WorkerProcess
+from stepmesh_components.mcp_server import McpServer
 from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.session import EngineSettings
 
 if TYPE_CHECKING:
-    from stepmesh_orchestrator.config import Config, GrpcPlugin, NatsPlugin, WorkerPlugin
+    from stepmesh_orchestrator.config import Config, GrpcPlugin, McpPlugin, NatsPlugin, WorkerPlugin
     from stepmesh_orchestrator.config.section import Section
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `awaited`: plugins
-    whose workers come to the gateway by themselves. `file_roots`: what `/load_file` may read. `warnings`: one line each, for a person."""
+    """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `mcp`: servers
+    whose tools are components. `awaited`: plugins whose workers come to the gateway by themselves. `file_roots`: what `/load_file` may
+    read. `warnings`: one line each, for a person."""
 
     router: Router
     engine: EngineSettings = field(default_factory=EngineSettings)
     prefixes: dict[str, str] = field(default_factory=dict[str, str])
     mocks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict[str, dict[str, dict[str, Any]]])
     processes: tuple[WorkerProcess, ...] = ()
+    mcp: tuple[McpServer, ...] = ()
     awaited: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -50,6 +53,7 @@ def parts_of(config: Config | None) -> Parts:
         return Parts(default_router())
     mocks: dict[str, dict[str, dict[str, Any]]] = {}
     processes: list[WorkerProcess] = []
+    servers: list[McpServer] = []
     warnings: list[str] = []
     awaited: list[str] = []
     for name, plugin in config.plugins.items():
@@ -60,11 +64,14 @@ def parts_of(config: Config | None) -> Parts:
         elif plugin.type == "worker" or plugin.type == "nats" or plugin.type == "grpc":
             processes.extend(_processes(name, plugin, config))
             awaited.extend([name] if plugin.type == "grpc" and plugin.command is None else [])
+        elif plugin.type == "mcp":
+            servers.append(_mcp_server(name, plugin, config))
         elif plugin.type != "builtin":
             warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
     warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
-    return Parts(config.router(), _engine(config), _prefixes(config), mocks, tuple(processes), tuple(awaited), roots, tuple(warnings))
+    started = (tuple(processes), tuple(servers), tuple(awaited))
+    return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings))
 
 
 def unreachable(parts: Parts) -> Iterator[str]:
@@ -81,7 +88,8 @@ def _without_effect(config: Config) -> list[str]:
         *_given(config.broker, "broker.", "directory", "credentials"),
     ]
     for name, plugin in config.plugins.items():
-        found += _given(plugin, f"plugins.{name}.", "queue_timeout_secs", "execution_timeout_secs")
+        if plugin.type != "mcp":
+            found += _given(plugin, f"plugins.{name}.", "queue_timeout_secs", "execution_timeout_secs")
     return found
 
 
@@ -108,6 +116,21 @@ def _prefixes(config: Config) -> dict[str, str]:
             pool = rule.queue_name or config.plugins[rule.plugin].pool_of(rule.plugin)
             found[pool] = pattern.removesuffix("{*component}").removesuffix("{component}").rstrip("/")
     return found
+
+
+def _mcp_server(name: str, plugin: McpPlugin, config: Config) -> McpServer:
+    return McpServer(
+        name=name,
+        pool=plugin.pool_of(name),
+        command=plugin.command,
+        args=tuple(plugin.args),
+        env=plugin.env,
+        folder=config.working_directory,
+        url=plugin.url,
+        headers=plugin.headers,
+        start_timeout_s=plugin.start_timeout_secs,
+        call_timeout_s=plugin.execution_timeout_secs,
+    )
 
 
 def _processes(name: str, plugin: WorkerPlugin | NatsPlugin | GrpcPlugin, config: Config) -> list[WorkerProcess]:

@@ -335,6 +335,6 @@ class Bridge:
             self._broken(problem)
 
     def _broken(self, problem: BaseException) -> None:
-        log.error("SM-7105 the gateway cannot go on: %s", problem, exc_info=problem)
+        log.error("SM-7205 the gateway cannot go on: %s", problem, exc_info=problem)
         if not self.ended.done():
             self.ended.set_exception(problem)

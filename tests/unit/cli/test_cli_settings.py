@@ -12,6 +12,7 @@ from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.plugins import parts_of, unreachable
 from stepmesh_cli.processes import WorkerProcess
 from stepmesh_cli.settings import Backends, configured, gateway_settings, worker_processes
+from stepmesh_components.mcp_server import McpServer
 from stepmesh_gateway.settings import GatewaySettings, Limits
 from stepmesh_orchestrator.config import Config, parse_config
 from stepmesh_orchestrator.core.flow.routing import Route
@@ -105,7 +106,8 @@ def test_plugins_become_pools_mocks_and_processes() -> None:
               fake: {type: mock, components: {/say: {behaviors: {'{"b":1,"a":2}': {outcome: success, result: 3}, '1': {error: no}}}}}
               cpu: {type: worker, command: python, args: [w.py], env: {A: b}, instances: 2}
               idle: {type: worker, pool: other}
-              tools: {type: mcp, command: x}
+              tools: {type: mcp, command: x, args: [y], env: {A: b}, executionTimeoutSecs: 5}
+              stream: {type: kafka, bootstrapServers: "host:9092"}
             routes: {/f: [{plugin: fake}], "/c/{*component}": [{plugin: cpu}], /i: [{plugin: idle}]}
             retry: {transportMaxRetries: 7, backoff: {type: constant, delayMs: 10}}
             limits: {maxConcurrency: 3, items: 5}
@@ -123,7 +125,8 @@ def test_plugins_become_pools_mocks_and_processes() -> None:
     assert parts.engine.transport_max_retries == 7
     assert parts.engine.backoff.initial_ms == 10
     assert (parts.engine.default_max_concurrency, parts.engine.max_items) == (3, 5)
-    assert [line.split(":")[0] for line in parts.warnings] == ["plugin tools"]
+    assert parts.mcp == (McpServer(name="tools", pool="tools", command="x", args=("y",), env={"A": "b"}, call_timeout_s=5),)
+    assert [line.split(":")[0] for line in parts.warnings] == ["plugin stream"]
     assert isinstance(parts.router.route("/nowhere/x", b"null"), Failure)
 
 
