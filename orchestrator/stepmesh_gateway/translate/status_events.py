@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_gateway.translate.execution import Error, ExecutionStatus, error_of, execution_status
+from stepmesh_gateway.translate.execution import ABSENT, Error, ExecutionStatus, error_of, execution_status
 
 
 class EventType(IntEnum):
@@ -30,7 +31,8 @@ class EventType(IntEnum):
 
 
 class StatusEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A `stepflow.v1.StatusEvent`; only the fields of its `type` are set. `result`: JSON."""
+    """A `stepflow.v1.StatusEvent`; only the fields of its `type` count. `result`: JSON. `more`: another event of this position follows, so
+    that a reader which goes on behind this position misses it."""
 
     position: int
     at_ms: int
@@ -47,6 +49,7 @@ class StatusEvent(msgspec.Struct, frozen=True, kw_only=True):
     parent: RunId | None = None
     items: int = 0
     step_ids: tuple[str, ...] = ()
+    more: bool = False
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +63,12 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     def wanted(self, events: Sequence[RunEvent]) -> Iterator[StatusEvent]:
         """Those of a page that the reader wants."""
         for event in events:
-            of_sub_run = event.run != self.run
-            if of_sub_run and not self.sub_runs:
+            if event.run != self.run and not self.sub_runs:
                 continue
-            told = status_event(event, of_sub_run, self.results)
-            if told is not None and (not self.types or told.type in self.types):
-                yield told
+            told = [one for one in status_events(event, self.results) if not self.types or one.type in self.types]
+            for one in told[:-1]:
+                yield structs.replace(one, more=True)
+            yield from told[-1:]
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -73,55 +76,59 @@ class _Data(msgspec.Struct, frozen=True):
 
     status: str = ""
     attempt: int = 0
-    step: int = 0
-    steps: list[str] = []
     items: int = 0
     flow_id: str = ""
     parent_run_id: RunId | None = None
-    result: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    result: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
 
 
 _data = msgspec.json.Decoder(_Data).decode
-_TYPES = {
-    "run_created": EventType.RUN_CREATED,
-    "steps_needed": EventType.STEPS_NEEDED,
-    "step_ready": EventType.STEP_READY,
-    "step_started": EventType.STEP_STARTED,
-    "step_completed": EventType.STEP_COMPLETED,
-    "step_failed": EventType.STEP_COMPLETED,
-    "step_defaulted": EventType.STEP_COMPLETED,
-    "step_skipped": EventType.STEP_COMPLETED,
-    "item_completed": EventType.ITEM_COMPLETED,
-    "run_completed": EventType.RUN_COMPLETED,
+_TYPES: dict[str, tuple[EventType, ...]] = {
+    "run_created": (EventType.RUN_CREATED,),
+    "step_started": (EventType.STEP_STARTED,),
+    "step_completed": (EventType.STEP_COMPLETED,),
+    "step_failed": (EventType.STEP_COMPLETED,),
+    "step_defaulted": (EventType.STEP_COMPLETED,),
+    "step_skipped": (EventType.STEP_COMPLETED,),
+    "item_completed": (EventType.ITEM_COMPLETED,),
+    "run_completed": (EventType.RUN_COMPLETED,),
 }
-_ENDS = {"step_failed": ExecutionStatus.FAILED, "step_completed": ExecutionStatus.COMPLETED}
+_FIRST_START = (EventType.STEPS_NEEDED, EventType.STEP_READY, EventType.STEP_STARTED)
+"""A step is sent off in the turn in which it turns out to be needed and ready, so that is one event here."""
 
 
-def status_event(event: RunEvent, of_sub_run: bool = False, results: bool = True) -> StatusEvent | None:
-    """An event as Stepflow tells it; None for what it has no word for."""
-    kind = _TYPES.get(event.kind)
-    if kind is None:
-        return None
-    if kind is EventType.RUN_CREATED and of_sub_run:
-        kind = EventType.SUB_RUN_CREATED
+def status_events(event: RunEvent, results: bool = True) -> Iterator[StatusEvent]:
+    """An event as Stepflow tells it; several events of one position where Stepflow has several, none for what it has no word for."""
+    kinds = _TYPES.get(event.kind, ())
+    if not kinds:
+        return
     data = _data(event.data)
+    if event.kind == "step_started" and data.attempt == 1:
+        kinds = _FIRST_START
+    elif event.kind == "run_created" and data.parent_run_id is not None:
+        kinds = (EventType.SUB_RUN_CREATED,)
+    for kind in kinds:
+        yield _status_event(event, kind, data, results)
+
+
+def _status_event(event: RunEvent, kind: EventType, data: _Data, results: bool) -> StatusEvent:
     return StatusEvent(
         position=event.position,
         at_ms=event.at_ms,
         type=kind,
         run=event.run,
         item=event.item or 0,
-        step=data.step,
+        step=event.step or 0,
         step_id=event.step_id,
         attempt=data.attempt,
         status=_status(event.kind, kind, data),
-        result=bytes(data.result) if results and data.result is not None else None,
-        error=None if data.error is None or event.kind == "step_defaulted" else error_of(bytes(data.error)),
+        result=bytes(data.result) if results and data.result else None,
+        error=error_of(bytes(data.error)) if data.error and event.kind != "step_defaulted" else None,
         flow=data.flow_id,
         parent=data.parent_run_id,
         items=data.items,
-        step_ids=tuple(data.steps),
+        step_ids=() if event.step_id is None else (event.step_id,),
     )
 
 
@@ -129,7 +136,7 @@ def _status(kind: str, type_: EventType, data: _Data) -> ExecutionStatus:
     if type_ is EventType.RUN_COMPLETED:
         return execution_status(data.status)
     if type_ is EventType.STEP_COMPLETED:
-        return execution_status(data.status) if data.status else _ENDS.get(kind, ExecutionStatus.COMPLETED)
+        return ExecutionStatus.FAILED if kind == "step_failed" else ExecutionStatus.COMPLETED
     return ExecutionStatus.UNSPECIFIED
 
 
