@@ -52,7 +52,7 @@ export class Worker {
   component<I = Json>(path: string, options: ComponentOptions<I>, handler: Handler<I>): this;
   component<I>(path: string, options: ComponentOptions<I> | Handler<I>, handler?: Handler<I>): this {
     const [given, work] = typeof options === "function" ? [{}, options] : [options, handler as Handler<I>];
-    this.#components.add(new Component(path, given, work as Handler<never>));
+    this.#components.add(new Component(path, given, work));
     return this;
   }
 

@@ -68,7 +68,7 @@ export class FakeGateway {
   static async start(port = 0, services: { blobs?: Handlers; flows?: Handlers; orchestrator?: Handlers } = {}): Promise<FakeGateway> {
     const gateway = new FakeGateway();
     const work = (call: Call) => { gateway.streams.push(new WorkStream(call)); };
-    gateway.server.addService(packages.stepmesh.v1.WorkerService.service, { work } as unknown as grpc.UntypedServiceImplementation);
+    gateway.server.addService(packages.stepmesh.v1.WorkerService.service, { work });
     const { BlobService, FlowsService, OrchestratorService } = packages.stepflow.v1;
     if (services.blobs) gateway.server.addService(BlobService.service, services.blobs as unknown as grpc.UntypedServiceImplementation);
     if (services.flows) gateway.server.addService(FlowsService.service, services.flows as unknown as grpc.UntypedServiceImplementation);
