@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from stepmesh_broker.nats import EmbeddedNats
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: programs that tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

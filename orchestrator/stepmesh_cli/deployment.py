@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,8 +26,11 @@ from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.telemetry import Configured, TelemetrySettings, read
 from stepmesh_cli.data_folder import DataFolder
+from stepmesh_cli.doors import addresses, opened
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
+from stepmesh_cli.storage import storage_of
+from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
 from stepmesh_orchestrator.ports import Journal, Store
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from stepmesh import Worker
     from stepmesh_broker.memory import MemoryBus
     from stepmesh_cli.processes import Supervisor, WorkerProcess
+    from stepmesh_gateway.server import Gateway
+    from stepmesh_gateway.settings import GatewaySettings
     from stepmesh_orchestrator.config import Config
 
 T = TypeVar("T")
@@ -49,21 +54,36 @@ def _to_stderr(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentSettings:
-    """`broker`: `memory`, `embedded` or a `nats://` URL. `journal`: `memory`, `sqlite` (in the data folder) or `sqlite:PATH`; the store
-    lies beside it. `data_dir` None: a temporary folder if one is needed. `port`: of the embedded broker, None = any free one.
-    `partitions` None: as the data folder was made, else 1. `processes` run beside this one, `workers` in it. `grace_s`: seconds
-    that workers get to drain. `say`: gets lines for a person (output of worker processes)."""
+    """What is started. `say` gets lines for a person (output of worker processes)."""
 
     broker: str = "memory"
+    """`memory`, `embedded` or a `nats://` URL."""
     journal: str = "memory"
+    """`memory`, `sqlite` (in the data folder) or `sqlite:PATH`."""
+    store: str | None = None
+    """`sqlite:PATH`; None: beside the journal."""
+    blobs: Path | None = None
+    """A folder for blobs instead of the store."""
     data_dir: Path | None = None
+    """None: a temporary folder if one is needed."""
     namespace: str = "default"
     partitions: int | None = None
+    """None: as the data folder was made, else 1."""
     config: Config | None = None
     port: int | None = None
+    """Of the embedded broker; None: any free one."""
     processes: tuple[WorkerProcess, ...] = ()
+    """Run beside this process, in addition to those of plugins."""
     workers: tuple[Worker, ...] = ()
+    """Run in this process."""
     grace_s: float = 20.0
+    """What workers get to drain."""
+    gateway: GatewaySettings | None = None
+    """Serve gRPC and HTTP as well."""
+    owner: str = ""
+    """How this process names itself in the journal."""
+    plugin_workers_needed: bool = True
+    """Whether a process of a plugin that cannot be started ends the deployment."""
     say: Callable[[str], None] = _to_stderr
 
 
@@ -77,11 +97,13 @@ class Deployment:
         self.ended: asyncio.Future[None]
         self.node: Node
         self.parts: Parts
+        self.gateway: Gateway | None = None
         self.supervisor: Supervisor | None = None
         self._bus: MemoryBus | None = None
         self._data: Path | None = None
         self._telemetry: TelemetrySettings | None = None
         self._stack = AsyncExitStack()
+        self._hurried = asyncio.Event()
         self._gc_thresholds = gc.get_threshold()
 
     async def __aenter__(self) -> Deployment:
@@ -113,6 +135,10 @@ class Deployment:
         gc.unfreeze()
         gc.set_threshold(*self._gc_thresholds)
 
+    def hurry(self) -> None:
+        """From now on `stop` waits for no worker."""
+        self._hurried.set()
+
     async def connect(self) -> Broker:
         """One more open connection to the broker, closed with the deployment."""
         broker = self._new_broker()
@@ -143,15 +169,17 @@ class Deployment:
     async def _start(self) -> None:
         settings = self.settings
         self.parts = parts_of(settings.config)
+        workers = self._own_workers()
         partitions = self._own_data_folder()
         await self._start_broker()
         journal, store = await self._open_storage()
         node_settings = NodeSettings(
             namespace=Namespace(settings.namespace),
             partitions=partitions,
-            owner=f"{platform.node()}-{os.getpid()}",
+            owner=settings.owner or f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
+            queues=self.parts.queues,
         )
         telemetry = self._open_telemetry(node_settings.owner)
         ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
@@ -159,8 +187,10 @@ class Deployment:
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
         await self.node.start()
-        for worker in self._own_workers():
+        for worker in workers:
             await self._run_worker(worker)
+        if settings.gateway is not None:
+            self.gateway = await self._stack.enter_async_context(opened(await self.connect(), settings.gateway))
         self._start_processes()
 
     def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:
@@ -216,36 +246,31 @@ class Deployment:
         return NatsBroker(NatsSettings(url=self.url or "", namespace=namespace))
 
     async def _open_storage(self) -> tuple[Journal, Store]:
-        journal, store = self._storage()
+        settings = self.settings
+        journal, store = storage_of(settings.journal, settings.store, settings.blobs, self._data_dir)
         for part in (journal, store):
             await part.open()
             self._stack.push_async_callback(part.close)
         return journal, store
 
-    def _storage(self) -> tuple[Journal, Store]:
-        kind, _, path = self.settings.journal.partition(":")
-        if self.settings.journal == "memory":
-            from stepmesh_orchestrator.journal.memory import MemoryJournal
-            from stepmesh_orchestrator.store.memory import MemoryStore
-
-            return MemoryJournal(), MemoryStore()
-        if kind != "sqlite":
-            raise CommandError(f"{self.settings.journal!r} is not a journal", hint="use memory, sqlite or sqlite:PATH")
-        from stepmesh_orchestrator.journal.sqlite import SqliteJournal
-        from stepmesh_orchestrator.store.sqlite import SqliteStore
-
-        file = Path(path) if path else self._data_dir() / "journal.db"
-        return SqliteJournal(file), SqliteStore(file.with_name("store.db" if file.name == "journal.db" else f"{file.stem}.store.db"))
-
     # --- workers ------------------------------------------------------------------------------------------------
 
     def _own_workers(self) -> list[Worker]:
-        """The built-in pool, the mocks, and those that the caller brought."""
+        """The built-in pool, the mocks, the MCP servers, and those that the caller brought."""
         from stepmesh_components import builtin_worker, mock_worker
 
         namespace, parts = self.settings.namespace, self.parts
         mocks = [mock_worker(pool, components, namespace=namespace) for pool, components in parts.mocks.items()]
-        return [builtin_worker(parts.file_roots, namespace=namespace), *mocks, *self.settings.workers]
+        return [builtin_worker(parts.file_roots, namespace=namespace), *mocks, *self._mcp_workers(), *self.settings.workers]
+
+    def _mcp_workers(self) -> list[Worker]:
+        servers = self.parts.mcp
+        if not servers:
+            return []
+        require_mcp(f"the plugin {servers[0].name}")
+        from stepmesh_components.mcp_worker import McpWorker  # late: only who has MCP servers pays for it
+
+        return [McpWorker(server, namespace=self.settings.namespace) for server in servers]
 
     async def _run_worker(self, worker: Worker) -> None:
         worker.instrument = worker.instrument or instrument(self._telemetry, "stepmesh-worker")
@@ -254,26 +279,44 @@ class Deployment:
 
         async def drain() -> None:
             worker.stop()
-            await asyncio.wait((task,), timeout=self.settings.grace_s)
-            worker.stop()
-            await asyncio.wait((task,))
+            try:
+                await asyncio.wait((task,), timeout=self._grace_s())
+            finally:
+                worker.stop()
+                await asyncio.wait((task,))
 
         self._stack.push_async_callback(drain)
 
+    def _grace_s(self) -> float:
+        return 0.0 if self._hurried.is_set() else self.settings.grace_s
+
     def _start_processes(self) -> None:
-        wanted = (*self.parts.processes, *self.settings.processes)
+        needed = self.settings.plugin_workers_needed
+        wanted = (*(replace(one, needed=needed) for one in self.parts.processes), *self.settings.processes)
         if not wanted:
             return
-        if self.url is None:
-            raise CommandError("worker processes cannot reach a broker in memory", hint="use --broker embedded, or a nats:// URL")
         from stepmesh_cli.processes import Supervisor
 
         settings = self.settings
         traced = {} if self._telemetry is None else self._telemetry.environment()
-        environment = {"STEPMESH_URL": self.url, "STEPMESH_NAMESPACE": settings.namespace, **traced}
-        self.supervisor = Supervisor(environment, settings.say, self._fail)
-        self._stack.push_async_callback(self.supervisor.stop, settings.grace_s)
-        self.supervisor.start(wanted)
+        supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail)
+        self.supervisor = supervisor
+
+        async def drain() -> None:
+            await supervisor.stop(self._grace_s())
+
+        self._stack.push_async_callback(drain)
+        supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
+
+    def _addresses(self, process: WorkerProcess) -> dict[str, str]:
+        """Where a worker process finds the deployment: the broker if it can speak to it, else the gateway."""
+        gateway = {} if self.gateway is None else addresses(self.gateway)
+        if process.through == "broker" and self.url is not None:
+            return {**gateway, "STEPMESH_URL": self.url}
+        if not gateway:
+            hint = "use --broker embedded, or a nats:// URL" if process.through == "broker" else "serve it with `stepmesh server`"
+            raise CommandError(f"worker processes cannot reach a broker in memory: {process.label}", hint=hint)
+        return gateway
 
     def _part_ended(self, part: asyncio.Future[None]) -> None:
         problem = None if part.cancelled() else part.exception()

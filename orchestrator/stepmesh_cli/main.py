@@ -42,6 +42,16 @@ COMMANDS = (
         "run", "stepmesh_cli.run:run", RUN, "Run a flow here and print its result.", "stepmesh run flow.yaml --input-json '{\"n\": 1}'"
     ),
     Command("up", "stepmesh_cli.up:up", RUN, "Serve flows from this machine, all in one process.", "stepmesh up --worker steps.py"),
+    Command(
+        "server",
+        "stepmesh_cli.server:server",
+        RUN,
+        "Serve gRPC and HTTP: a drop-in for stepflow-server.",
+        "stepmesh server -p 7840 -c stepflow-config.yml",
+    ),
+    Command(
+        "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over NATS.", "stepmesh gateway --url nats://127.0.0.1:4222"
+    ),
     Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
     Command(
         "submit", "stepmesh_cli.submit:submit", OPERATE, "Start a run on a deployment.", "stepmesh submit flow.yaml --input in.json --wait"
@@ -113,6 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as problem:
         return report(problem, debug=debug)
     return code if isinstance(code, int) else exits.OK
+
+
+def server_main() -> int:
+    """`stepmesh-server`: `stepmesh server`, for launchers that want one path and pass the flags of stepflow-server."""
+    return main(["server", *sys.argv[1:]])
 
 
 def _prepared(arguments: list[str]) -> tuple[list[str], bool]:

@@ -13,7 +13,8 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from stepmesh_cli.errors import WorkerProcessFailed
 
@@ -32,12 +33,19 @@ USELESS_AGAIN = frozenset({2, 126, 127})
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """A command line and what is added to the environment. `folder`: where it starts, default is here."""
+    """A command line and what is added to the environment. `folder`: where it starts, default is here. `through`: how it reaches
+    the deployment. `needed`: when it cannot be started, the deployment fails; else it is tried again, less and less often."""
 
     label: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     folder: str | None = None
+    through: Literal["broker", "gateway"] = "broker"
+    needed: bool = True
+
+    def reaching(self, addresses: Mapping[str, str]) -> WorkerProcess:
+        """The same with addresses in its environment; what was there before wins."""
+        return replace(self, environment={**addresses, **self.environment})
 
 
 class Supervisor:
@@ -66,14 +74,19 @@ class Supervisor:
         self._stopping.set()
         if not self._keepers:
             return
-        for sign, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
-            for process in self._alive.values():
-                _send(process, sign)
-            _, waiting = await asyncio.wait(self._keepers, timeout=patience)
-            if not waiting:
-                break
-            log.warning("%d worker processes did not drain within %g s and are killed", len(waiting), grace_s)
-        self._keepers.clear()
+        try:
+            self._signal(signal.SIGTERM)
+            _, waiting = await asyncio.wait(self._keepers, timeout=grace_s)
+            if waiting:
+                log.warning("%d worker processes did not drain within %g s and are killed", len(waiting), grace_s)
+        finally:
+            self._signal(signal.SIGKILL)
+            await asyncio.wait(self._keepers)
+            self._keepers.clear()
+
+    def _signal(self, sign: signal.Signals) -> None:
+        for process in self._alive.values():
+            _send(process, sign)
 
     async def _keep(self, wanted: WorkerProcess) -> None:
         loop = asyncio.get_running_loop()
@@ -84,10 +97,10 @@ class Supervisor:
             code = await self._once(wanted, last)
             if self._stopping.is_set():
                 return
-            if code in USELESS_AGAIN:
+            if code in USELESS_AGAIN and wanted.needed:
                 self._failed(given_up(wanted, code, last))
                 return
-            pause = first if loop.time() - began > HEALTHY_AFTER_S else pause
+            pause = first if loop.time() - began > HEALTHY_AFTER_S else most if code in USELESS_AGAIN else pause
             log.warning(
                 "worker %s ended with code %s and starts again in %.1f s; last lines: %s", wanted.label, code, pause, " | ".join(last)
             )

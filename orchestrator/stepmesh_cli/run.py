@@ -21,11 +21,11 @@ from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config, read_flow
 from stepmesh_cli.inputs import InputSource, from_environment, read_inputs, read_object
-from stepmesh_cli.plugins import parts_of
+from stepmesh_cli.plugins import parts_of, unreachable
 from stepmesh_cli.progress import view, watch
 from stepmesh_cli.reporting import say, warn
 from stepmesh_cli.results import write_results
-from stepmesh_cli.settings import configured, worker_processes
+from stepmesh_cli.settings import configured, gateway_settings, worker_processes
 
 
 @Parameter(name="*")
@@ -118,16 +118,19 @@ def run(
     found, _ = read_config(config, path)
     said, processes = configured(found), worker_processes(worker, workers)
     parts = parts_of(found)
-    for line in parts.warnings:
+    for line in (*parts.warnings, *unreachable(parts)):
         warn(line)
     settings = DeploymentSettings(
-        broker=broker or said.broker or ("embedded" if processes or parts.processes else "memory"),
+        broker=broker or said.broker or ("embedded" if processes or parts.speak_to_broker else "memory"),
         journal=journal or said.journal or ("memory" if data is None else "sqlite"),
+        store=said.store if journal is None else None,
+        blobs=said.blobs,
         data_dir=data,
         namespace=namespace,
         partitions=said.partitions,
         config=found,
         processes=processes,
+        gateway=gateway_settings(found, namespace, port=0) if parts.wants_gateway else None,
     )
     work = _Work(document.value, submission.values(), submission.options(compiled.variables), timeout, output, quiet, json)
     return run_to_end(_run(settings, work))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
+from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from stepmesh.endpoint import FILE
-from stepmesh_cli import exits
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
+from stepmesh_cli.doors import DEFAULT_PORT, is_free, reachable
 from stepmesh_cli.flow_files import read_config
-from stepmesh_cli.plugins import parts_of
+from stepmesh_cli.plugins import parts_of, unreachable
 from stepmesh_cli.reporting import say, warn
-from stepmesh_cli.settings import configured, worker_processes
+from stepmesh_cli.settings import configured, gateway_settings, worker_processes
+from stepmesh_cli.standing import serve
 from stepmesh_cli.tables import print_json
 
 HERE = FILE.parent.parent
@@ -31,6 +34,8 @@ def up(
     broker: str | None = None,
     journal: str | None = None,
     port: int | None = None,
+    http: int | None = None,
+    host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
     partitions: int | None = None,
     namespace: str = "default",
     grace: float = 20.0,
@@ -54,6 +59,10 @@ def up(
         sqlite, sqlite:PATH or memory; default: sqlite.
     port
         Port of the embedded broker; default: the one of the last time, or a free one.
+    http
+        Port of the gateway (gRPC and HTTP), 0 for any free one; default: 7840 if it is free, else no gateway.
+    host
+        Address that the gateway listens on; default: 127.0.0.1.
     partitions
         Of a new data folder; default: 1.
     namespace
@@ -64,12 +73,16 @@ def up(
         Say when it is ready as a JSON line on stdout.
     """
     found, _ = read_config(config, None)
-    for line in parts_of(found).warnings:
+    parts, said = parts_of(found), configured(found)
+    door = gateway_settings(found, namespace, host=host, port=DEFAULT_PORT if http is None else http)
+    served = http is not None or is_free(door.host, DEFAULT_PORT)
+    for line in (*parts.warnings, *(() if served else unreachable(parts))):
         warn(line)
-    said = configured(found)
     settings = DeploymentSettings(
         broker=broker or said.broker or "embedded",
         journal=journal or said.journal or "sqlite",
+        store=said.store if journal is None else None,
+        blobs=said.blobs,
         data_dir=data,
         namespace=namespace,
         partitions=partitions or said.partitions,
@@ -77,39 +90,25 @@ def up(
         port=port,
         processes=worker_processes(worker, workers),
         grace_s=grace,
+        gateway=door if served else None,
+        plugin_workers_needed=False,
     )
     logging.getLogger("stepmesh").setLevel(min(logging.INFO, logging.getLogger().level))
-    return run_to_end(_serve(settings, data, json))
+    return run_to_end(serve(settings, partial(_tell, data=data, as_json=json)))
 
 
-async def _serve(settings: DeploymentSettings, data: Path, as_json: bool) -> int:
-    stop = asyncio.Event()
-    current = asyncio.current_task()
-
-    def signalled() -> None:
-        if stop.is_set() and current is not None:
-            current.cancel()  # the second signal does not wait for workers
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled)
-    async with Deployment(settings) as deployment:
-        _tell(deployment, data, as_json)
-        await deployment.guard(_until(stop))
-        say("stopping: workers drain, the journal keeps what runs")
-    return exits.OK
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
-
-
-def _tell(deployment: Deployment, data: Path, as_json: bool) -> None:
+def _tell(deployment: Deployment, *, data: Path, as_json: bool) -> None:
     settings = deployment.settings
+    gateway = deployment.gateway
     if as_json:
-        print_json({"ready": True, "pid": os.getpid(), "data": str(data.absolute()), "namespace": settings.namespace})
+        port = None if gateway is None else gateway.port
+        print_json({"ready": True, "pid": os.getpid(), "data": str(data.absolute()), "namespace": settings.namespace, "port": port})
     flags = "" if data == HERE else f" --data {data}"
     say(f"stepmesh is up: broker {_without_password(settings.broker)}, journal {settings.journal}, data {data.absolute()}")
+    if gateway is None:
+        say(f"  gateway: none, because port {DEFAULT_PORT} is taken; --http PORT serves gRPC and HTTP on another one (0: any free one)")
+    else:
+        say(f"  gateway: gRPC and HTTP on {reachable(gateway.settings, gateway.port)}")
     if settings.broker == "embedded":
         say(f"  submit:  stepmesh submit FLOW --input-json '{{…}}'{flags}")
         say(f"  work:    stepmesh worker MODULE{flags}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, overload
@@ -20,7 +20,8 @@ from stepmesh.signature import Invoke
 from stepmesh_broker.protocol.messages import ComponentInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+")
+_SEGMENT, _NAMED = r"[A-Za-z0-9_.~-]+", r"\{[A-Za-z_][A-Za-z0-9_]*\}"
+_PATH = re.compile(rf"(/({_SEGMENT}|{_NAMED}))+(/\{{\*[A-Za-z_][A-Za-z0-9_]*\}})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def build(
     called: str = name or str(getattr(function, "__name__", ""))
     where = path if path is not None else f"/{called}"
     if not _PATH.fullmatch(where):
-        raise BadComponent(f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~'")
+        raise BadComponent(
+            f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~', or {name}"
+        )
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if seconds is not None and not 0 < seconds < float("inf"):
         raise BadComponent(f"component {where}: timeout {timeout!r} is not above 0 seconds")
@@ -118,6 +121,13 @@ class Components:
         """Offer all of `others` too. Raises `BadComponent` when a path is taken."""
         for component in others:
             self.add(component)
+
+    def replace(self, components: Iterable[Component]) -> None:
+        """Offer exactly these from now on; attempts under way go on. Raises `BadComponent` for two of one path, and keeps what it had."""
+        fresh = Components()
+        for component in components:
+            fresh.add(component)
+        self._by_path = fresh._by_path
 
     def get(self, path: str) -> Component | None:
         """The component at `path`."""

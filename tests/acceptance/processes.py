@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,9 @@ class Lab:
         self.ledger = folder / "ledger.txt"
         self.launcher: tuple[str, ...] = ("-m", "stepmesh_cli")
         self.workers: list[Process] = []
+        self.gateways: list[Process] = []
+        self._worker_programs: list[tuple[str, str]] = []
+        self._gateway_ports: list[int] = []
         self.orchestrator: Process | None = None
         self._environment = {"STEPMESH_LEDGER": str(self.ledger), "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._processes: list[Process] = []
@@ -112,15 +116,33 @@ class Lab:
         self.orchestrator = process
         return process
 
-    def start_worker(self) -> Process:
-        """One more worker process; it waits for the broker by itself (see worker_process.py)."""
-        process = self.spawn(f"worker{len(self.workers)}", str(HERE / "worker_process.py"), str(self.data))
-        self.workers.append(process)
-        return process
+    def start_worker(self, *, gateway: int | None = None, program: str = "worker_process.py") -> Process:
+        """One more worker process; it waits for the broker, or the gateway with that index, by itself (see worker_process.py)."""
+        address = "" if gateway is None else f"127.0.0.1:{self._gateway_ports[gateway]}"
+        self._worker_programs.append((program, address))
+        self.workers.append(self._spawn_worker(len(self.workers)))
+        return self.workers[-1]
 
     def restart_worker(self, index: int) -> None:
         """A new process in the place of a dead one."""
-        self.workers[index] = self.spawn(f"worker{index}", str(HERE / "worker_process.py"), str(self.data))
+        self.workers[index] = self._spawn_worker(index)
+
+    def _spawn_worker(self, index: int) -> Process:
+        program, address = self._worker_programs[index]
+        return self.spawn(f"worker{index}", str(HERE / program), str(self.data), *([address] if address else []))
+
+    def start_gateway(self) -> Process:
+        """One more gateway, on a port that it keeps when it is started again."""
+        self._gateway_ports.append(free_port())
+        self.gateways.append(self._spawn_gateway(len(self.gateways)))
+        return self.gateways[-1]
+
+    def restart_gateway(self, index: int) -> None:
+        """A new process in the place of a dead one, on the same port."""
+        self.gateways[index] = self._spawn_gateway(index)
+
+    def _spawn_gateway(self, index: int) -> Process:
+        return self.spawn(f"gateway{index}", str(HERE / "gateway_process.py"), str(self.data), str(self._gateway_ports[index]))
 
     async def client(self, patience_s: float = 90.0) -> Client:
         """A client on a connection of its own, once the deployment answers."""
@@ -177,6 +199,13 @@ class Lab:
     def starts(self, step: str) -> int:
         """How often a step with this id was begun."""
         return sum(kind == "start" and step == name for kind, _, _, name, *_ in self.executions())
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def command_line(pid: int) -> str:

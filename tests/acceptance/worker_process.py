@@ -1,4 +1,5 @@
-"""Runs the ledger worker as a process that never gives up: `python worker_process.py DATA`; a broker that is away is waited for."""
+"""Runs the ledger worker as a process that never gives up: `python worker_process.py DATA [HOST:PORT]`; a broker that is away, or the
+gateway at that address, is waited for."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.nats import read_endpoint
 
 
-def main(data: Path) -> None:
+def main(data: Path, gateway: str | None = None) -> None:
     """Serve; again when there was no broker to begin with."""
     while True:
-        url = read_endpoint(data)
+        url = read_endpoint(data) if gateway is None else f"grpc://{gateway}"
         try:
             if url is not None:
                 worker.serve(url)
@@ -27,4 +28,4 @@ def main(data: Path) -> None:
         time.sleep(0.1)
 
 
-main(Path(sys.argv[1]))
+main(Path(sys.argv[1]), *sys.argv[2:])

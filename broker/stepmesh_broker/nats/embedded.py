@@ -30,6 +30,8 @@ _READY_TIMEOUT_S = 10.0
 _PROBE_S = 0.004
 _STOP_GRACE_S = 5.0
 _BACKOFF_S = (0.02, 2.0)
+_KILLED_STARTS = 3
+"""How often a start that a signal ended is tried again."""
 _HEALTHY_AFTER_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
@@ -93,7 +95,7 @@ class EmbeddedNats:
             self._port = self._given_port or _free_port(self._folder.last_port())
             if self._given_port:
                 _require_free(self._given_port)
-            await self._launch()
+            await self._first_launch()
         except BaseException:
             await self._end()
             self._folder.release()
@@ -117,6 +119,18 @@ class EmbeddedNats:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """`stop`."""
         await self.stop()
+
+    async def _first_launch(self) -> None:
+        """A server that a signal ended says nothing of its configuration: it is started again, as it would be later."""
+        for _ in range(_KILLED_STARTS):
+            try:
+                await self._launch()
+                return
+            except BrokerUnavailable as problem:
+                if self._process is None or (self._process.returncode or 0) >= 0:
+                    raise
+                _log.warning("nats-server was killed while it started, starting again: %s", problem.message)
+        await self._launch()
 
     async def _launch(self) -> None:
         self._prepare()

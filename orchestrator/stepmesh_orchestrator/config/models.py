@@ -70,6 +70,7 @@ class RecoveryConfig(Section):
     max_startup_recovery: int = Field(default=100, ge=0)
     max_claims_per_check: int = Field(default=10, ge=0)
     lease_ttl_secs: float = Field(default=30, gt=0)
+    checkpoint_interval: int = Field(default=1_000, ge=0)
 
 
 class BlobApiConfig(Section):
@@ -85,17 +86,24 @@ class LeaseManagerConfig(Section):
 
     type: Literal["noOp", "none", "etcd"] = "noOp"
     endpoints: list[str] = Field(default_factory=list)
+    key_prefix: str = Field(default="/stepflow/leases", alias="key_prefix")
 
 
 class LimitsConfig(Section):
     """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes.
-    `retentionHours`: how long the journal keeps the history of what is over."""
+    `retentionHours`: how long the journal keeps the history of what is over. From `messageBytes` on: of a gateway."""
 
     max_concurrency: int = Field(default=10, ge=0)
     items: int = Field(default=1_000_000, ge=1)
     retention_hours: float = Field(default=168, gt=0)
     payload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     document_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    message_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    header_bytes: int = Field(default=16 * 1024, ge=1024)
+    streams_per_worker: int = Field(default=4, ge=1)
+    streams: int = Field(default=10_000, ge=1)
+    request_s: float = Field(default=300, gt=0, alias="requestSecs")
+    unread_events: int = Field(default=1_000, ge=1)
 
 
 class TelemetryConfig(Section):

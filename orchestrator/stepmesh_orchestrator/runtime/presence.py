@@ -35,8 +35,18 @@ class Presence:
         if hello.stopping:
             workers.pop(hello.worker, None)
             return
+        before = workers.get(hello.worker)
         workers[hello.worker] = Seen(hello, self._clock.monotonic(), self._clock.now_ms())
+        if before is not None:
+            self._withdraw(hello.pool, before.hello)
         self._offered.setdefault(hello.pool, {}).update({component.path: component for component in hello.components})
+
+    def _withdraw(self, pool: str, before: Hello) -> None:
+        """Forget what a worker offered, and neither it nor another one offers any more."""
+        offered = {component.path for seen in self._pools[pool].values() for component in seen.hello.components}
+        for component in before.components:
+            if component.path not in offered:
+                self._offered[pool].pop(component.path, None)
 
     def workers(self, pool: str) -> int:
         """Live workers of a pool, as far as is known."""

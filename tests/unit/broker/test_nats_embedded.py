@@ -227,6 +227,24 @@ async def test_a_broken_binary_is_reported_with_its_last_words(tmp_path: Path) -
         assert server.pid
 
 
+@pytest.mark.parametrize(("kills", "comes_up"), [(3, True), (4, False)])
+async def test_a_server_that_is_killed_while_it_starts_is_started_again(tmp_path: Path, kills: int, comes_up: bool) -> None:
+    """The first `kills` starts end by SIGKILL before the server answers."""
+    starts, doomed = tmp_path / "starts", tmp_path / "doomed"
+    doomed.write_text(
+        f'#!/bin/sh\necho x >> {starts}\n[ "$(wc -l < {starts})" -gt {kills} ] || kill -9 $$\nexec {find_nats_server()} "$@"\n'
+    )
+    doomed.chmod(0o755)
+    server = EmbeddedNats(tmp_path, binary=doomed)
+    if comes_up:
+        async with server:
+            assert server.pid
+    else:
+        with pytest.raises(BrokerUnavailable, match="SM-3014"):
+            await server.start()
+    assert len(starts.read_text().splitlines()) == 4
+
+
 def test_a_missing_binary_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(_name: str) -> list[importlib.metadata.PackagePath]:
         raise importlib.metadata.PackageNotFoundError

@@ -1,0 +1,85 @@
+"""`stepmesh gateway`: the doors alone, over a NATS server that orchestrators use. Stateless; any number of them may run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_cli import exits
+from stepmesh_cli.connection import find_url, run_to_end
+from stepmesh_cli.doors import DEFAULT_PORT, opened, reachable
+from stepmesh_cli.errors import CommandError
+from stepmesh_cli.flow_files import read_config
+from stepmesh_cli.logs import NO_LOGS, LogFlags
+from stepmesh_cli.reporting import say
+from stepmesh_cli.settings import gateway_settings
+from stepmesh_cli.standing import StopSignals
+
+if TYPE_CHECKING:
+    from stepmesh_gateway.settings import GatewaySettings
+
+
+def gateway(
+    *,
+    port: Annotated[int, Parameter(name=["--port", "-p"], env_var="STEPMESH_PORT")] = DEFAULT_PORT,
+    host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
+    advertise: Annotated[str, Parameter(env_var="STEPMESH_ADVERTISE")] = "",
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"], env_var="STEPMESH_CONFIG")] = None,
+    url: str | None = None,
+    data: Path | None = None,
+    namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
+    logs: LogFlags = NO_LOGS,
+) -> int:
+    """Serve gRPC and HTTP for orchestrators that run elsewhere.
+
+    Parameters
+    ----------
+    port
+        Of gRPC and HTTP; 0 is any free one, printed as {"port": N} on stdout.
+    host
+        Address to listen on; default: 127.0.0.1. 0.0.0.0 is every interface: there are no passwords.
+    advertise
+        host:port that workers are told to answer to; default: where it listens.
+    config
+        Configuration file, for its limits.
+    url
+        NATS URL; default: STEPMESH_URL, or the nearest `stepmesh up`.
+    data
+        Data folder of a running `stepmesh up`.
+    namespace
+        Namespace.
+    """
+    logs.apply()
+    where = find_url(url, data)
+    if where.startswith("grpc://"):
+        raise CommandError("a gateway stands over a NATS server, not over another gateway", hint="--url nats://host:4222")
+    found, _ = read_config(config, None) if config is not None else (None, None)
+    return run_to_end(_serve(where, gateway_settings(found, namespace, host=host, port=port, advertised=advertise)))
+
+
+async def _serve(url: str, settings: GatewaySettings) -> int:
+    from stepmesh_broker.nats import NatsBroker, NatsSettings
+
+    signals = StopSignals(hurry=lambda: None)
+    broker = NatsBroker(NatsSettings(url=url, namespace=Namespace(settings.namespace)))
+    try:
+        async with signals:
+            await broker.connect()
+            try:
+                async with opened(broker, settings) as gateway:
+                    print(json.dumps({"port": gateway.port}), flush=True)
+                    say(f"stepmesh gateway serves gRPC and HTTP on {reachable(settings, gateway.port)}")
+                    await signals.first()
+                    say("stopping: workers are told, their tasks stay with the orchestrators")
+            finally:
+                await broker.close()
+    except asyncio.CancelledError:
+        if not signals.impatient:
+            raise
+        return exits.TERMINATED
+    return exits.OK

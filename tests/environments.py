@@ -1,0 +1,28 @@
+"""Virtual environments for programs of others that tests run as they are: made once, in a folder of the checkout.
+
+Whoever needs one first makes it; the others wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / ".environments"
+
+
+def python_with(name: str, *requirements: str) -> Path:
+    """The interpreter of an environment that holds `requirements`; several processes may ask at once. Raises `CalledProcessError`."""
+    FOLDER.mkdir(exist_ok=True)
+    home = FOLDER / name
+    python, made = home / "bin" / "python", home / "requirements"
+    wanted = "\n".join(requirements)
+    with (FOLDER / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists() or made.read_text() != wanted:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True)
+            made.write_text(wanted)
+    return python
