@@ -96,14 +96,15 @@ class Gateway:
         if self.settings.advertised:
             return self.settings.advertised
         host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
-        return f"{host}:{self.grpc_port or self.port}"
+        return f"{host}:{self.port if self.grpc_port is None else self.grpc_port}"
 
     async def stop(self) -> None:
         """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
         self._health.stop()
         self.operations.close()
+        await self.bridge.stop(self.settings.drain_s)  # workers bring what they have begun, over new connections too
         self._port.close()
         drain_s = self.settings.drain_s
-        await asyncio.gather(self.bridge.stop(drain_s), self._http.stop(drain_s), self._server.stop(drain_s))
+        await asyncio.gather(self._http.stop(drain_s), self._server.stop(drain_s))
         await self._port.cut()
         self._folder.cleanup()
