@@ -118,7 +118,7 @@ async def test_an_input_that_protobuf_cannot_hold_fails_the_task(door: Door) -> 
         error = await error_of(door, handle.id)
         assert error["code"] == "INVALID_INPUT"
         assert "nested deeper" in error["message"]
-        run, task = await begun(door, worker)
+        _, task = await begun(door, worker)
         await worker.complete(task)
 
 
