@@ -21,8 +21,8 @@ from stepmesh.signature import Invoke
 from stepmesh_broker.protocol.messages import ComponentInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SEGMENT, _NAMED = r"[A-Za-z0-9_.~-]+", r"\{[A-Za-z_][A-Za-z0-9_]*\}"
-_PATH = re.compile(rf"(/({_SEGMENT}|{_NAMED}))+(/\{{\*[A-Za-z_][A-Za-z0-9_]*\}})?")
+_SEGMENT, _NAME = r"[A-Za-z0-9_.~-]+", r"[A-Za-z_][A-Za-z0-9_]*"
+_PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_NAME}\}}")
 
 
 @dataclass(frozen=True, slots=True)
