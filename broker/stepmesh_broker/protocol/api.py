@@ -269,7 +269,6 @@ class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_
     item: int | None
     step_id: str | None
     data: bytes  # JSON object: attempt, status, result, error, …
-    step: int | None = None  # its index in the flow, beside its id
 
 
 class Events(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="events"):

@@ -31,8 +31,8 @@ class EventType(IntEnum):
 
 
 class StatusEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A `stepflow.v1.StatusEvent`; only the fields of its `type` count. `result`: JSON. `more`: another event of this position follows, so
-    that a reader which goes on behind this position misses it."""
+    """A `stepflow.v1.StatusEvent`; only the fields of its `type` are set. `result`: JSON. `more`: another event of this position follows
+    (they happened in one), so that whoever goes on behind this position would miss it."""
 
     position: int
     at_ms: int
@@ -62,13 +62,16 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def wanted(self, events: Sequence[RunEvent]) -> Iterator[StatusEvent]:
         """Those of a page that the reader wants."""
+        held: StatusEvent | None = None
         for event in events:
-            if event.run != self.run and not self.sub_runs:
+            told = status_event(event, self.results) if self.sub_runs or event.run == self.run else None
+            if told is None or (self.types and told.type not in self.types):
                 continue
-            told = [one for one in status_events(event, self.results) if not self.types or one.type in self.types]
-            for one in told[:-1]:
-                yield structs.replace(one, more=True)
-            yield from told[-1:]
+            if held is not None:
+                yield structs.replace(held, more=True) if held.position == told.position else held
+            held = told
+        if held is not None:
+            yield held
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -76,6 +79,8 @@ class _Data(msgspec.Struct, frozen=True):
 
     status: str = ""
     attempt: int = 0
+    step: int = 0
+    steps: list[str] = []
     items: int = 0
     flow_id: str = ""
     parent_run_id: RunId | None = None
@@ -84,42 +89,36 @@ class _Data(msgspec.Struct, frozen=True):
 
 
 _data = msgspec.json.Decoder(_Data).decode
-_TYPES: dict[str, tuple[EventType, ...]] = {
-    "run_created": (EventType.RUN_CREATED,),
-    "step_started": (EventType.STEP_STARTED,),
-    "step_completed": (EventType.STEP_COMPLETED,),
-    "step_failed": (EventType.STEP_COMPLETED,),
-    "step_defaulted": (EventType.STEP_COMPLETED,),
-    "step_skipped": (EventType.STEP_COMPLETED,),
-    "item_completed": (EventType.ITEM_COMPLETED,),
-    "run_completed": (EventType.RUN_COMPLETED,),
+_TYPES = {
+    "run_created": EventType.RUN_CREATED,
+    "steps_needed": EventType.STEPS_NEEDED,
+    "step_ready": EventType.STEP_READY,
+    "step_started": EventType.STEP_STARTED,
+    "step_completed": EventType.STEP_COMPLETED,
+    "step_failed": EventType.STEP_COMPLETED,
+    "step_defaulted": EventType.STEP_COMPLETED,
+    "step_skipped": EventType.STEP_COMPLETED,
+    "item_completed": EventType.ITEM_COMPLETED,
+    "run_completed": EventType.RUN_COMPLETED,
 }
-_FIRST_START = (EventType.STEPS_NEEDED, EventType.STEP_READY, EventType.STEP_STARTED)
-"""A step is sent off in the turn in which it turns out to be needed and ready, so that is one event here."""
+_ENDS = {"step_failed": ExecutionStatus.FAILED, "step_completed": ExecutionStatus.COMPLETED}
 
 
-def status_events(event: RunEvent, results: bool = True) -> Iterator[StatusEvent]:
-    """An event as Stepflow tells it; several events of one position where Stepflow has several, none for what it has no word for."""
-    kinds = _TYPES.get(event.kind, ())
-    if not kinds:
-        return
+def status_event(event: RunEvent, results: bool = True) -> StatusEvent | None:
+    """An event as Stepflow tells it; None for what it has no word for."""
+    kind = _TYPES.get(event.kind)
+    if kind is None:
+        return None
     data = _data(event.data)
-    if event.kind == "step_started" and data.attempt == 1:
-        kinds = _FIRST_START
-    elif event.kind == "run_created" and data.parent_run_id is not None:
-        kinds = (EventType.SUB_RUN_CREATED,)
-    for kind in kinds:
-        yield _status_event(event, kind, data, results)
-
-
-def _status_event(event: RunEvent, kind: EventType, data: _Data, results: bool) -> StatusEvent:
+    if kind is EventType.RUN_CREATED and data.parent_run_id is not None:
+        kind = EventType.SUB_RUN_CREATED
     return StatusEvent(
         position=event.position,
         at_ms=event.at_ms,
         type=kind,
         run=event.run,
         item=event.item or 0,
-        step=event.step or 0,
+        step=data.step,
         step_id=event.step_id,
         attempt=data.attempt,
         status=_status(event.kind, kind, data),
@@ -128,7 +127,7 @@ def _status_event(event: RunEvent, kind: EventType, data: _Data, results: bool) 
         flow=data.flow_id,
         parent=data.parent_run_id,
         items=data.items,
-        step_ids=() if event.step_id is None else (event.step_id,),
+        step_ids=tuple(data.steps),
     )
 
 
@@ -136,7 +135,7 @@ def _status(kind: str, type_: EventType, data: _Data) -> ExecutionStatus:
     if type_ is EventType.RUN_COMPLETED:
         return execution_status(data.status)
     if type_ is EventType.STEP_COMPLETED:
-        return ExecutionStatus.FAILED if kind == "step_failed" else ExecutionStatus.COMPLETED
+        return execution_status(data.status) if data.status else _ENDS.get(kind, ExecutionStatus.COMPLETED)
     return ExecutionStatus.UNSPECIFIED
 
 

@@ -117,7 +117,7 @@ def _status_event(event: Event, position: int, at_ms: int, family: _Family) -> R
     step: int | None = getattr(event, "step", None)
     flow = family.flows.get(event.run)
     step_id = None if step is None or flow is None else flow.steps[step].id
-    return RunEvent(position, at_ms, _KINDS[type(event)], event.run, getattr(event, "item", None), step_id, _data(event), step)
+    return RunEvent(position, at_ms, _KINDS[type(event)], event.run, getattr(event, "item", None), step_id, _data(event))
 
 
 def _data(event: Event) -> bytes:
