@@ -40,6 +40,15 @@ def check_payload(what: str, data: bytes, limits: Limits) -> None:
     check_size(what, len(data), limits.payload_bytes, "payload_bytes", "split it")
 
 
+def check_streams(worker: str, count: int, limits: Limits) -> None:
+    """Raises `TooManyStreams` when a worker that has `count` task streams opens another one."""
+    if count >= limits.streams_per_worker:
+        raise TooManyStreams(
+            f"worker {worker[:80]} has {count} task streams open; limits.streams_per_worker is {limits.streams_per_worker}",
+            hint="give each worker an id of its own, or raise limits.streams_per_worker in the configuration",
+        )
+
+
 class Streams:
     """How many streams are open, of all doors together."""
 

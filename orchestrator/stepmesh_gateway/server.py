@@ -17,10 +17,13 @@ from stepmesh_gateway.http.protocol import HttpServing, refusal_bytes
 from stepmesh_gateway.http.refusals import too_many_connections
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.port import Port, port_taken
-from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, reflection, runs, serving, work
+from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, orchestrator, reflection, runs, serving, tasks, work
+from stepmesh_gateway.rpc.discovery import Discovery
 from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.work.bridge import Bridge
+
+_EVERY_INTERFACE = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 
 class Gateway:
@@ -32,15 +35,18 @@ class Gateway:
         self.port = 0
         self.grpc_port: int | None = None
         self.operations = operations = Operations(broker, settings)
-        self._bridge = Bridge(broker, settings, operations.id)
+        self.bridge = Bridge(broker, settings, operations.id)
+        discovery = Discovery()
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
             Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
             Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
+            Service(tasks.DESCRIPTOR, tasks.TasksMethods(operations, self.bridge, discovery, lambda: self.address)),
+            Service(orchestrator.DESCRIPTOR, orchestrator.OrchestratorMethods(operations, self.bridge, discovery)),
             Service(health.DESCRIPTOR, health.HealthMethods(operations)),
             Service(gateway.DESCRIPTOR, gateway.GatewayMethods(operations)),
-            Service(work.DESCRIPTOR, work.WorkMethods(self._bridge, operations)),
+            Service(work.DESCRIPTOR, work.WorkMethods(self.bridge, operations)),
         ]
         names = [service.descriptor.full_name for service in services]
         self._health = health.StandardHealthMethods(names)
@@ -74,7 +80,7 @@ class Gateway:
         self._server.add_insecure_port(f"unix:{self._port.grpc_path}")
         if self.settings.grpc_port is not None:
             self.grpc_port = self._add_grpc_port(host, self.settings.grpc_port)
-        await self._bridge.start()
+        await self.bridge.start()
         await self._server.start()
         self.port = await self._port.listen(host, self.settings.port)
 
@@ -84,12 +90,21 @@ class Gateway:
         except RuntimeError as problem:
             raise port_taken(host, port, "it is in use, or not of this machine") from problem
 
+    @property
+    def address(self) -> str:
+        """`host:port` that workers are told to answer to."""
+        if self.settings.advertised:
+            return self.settings.advertised
+        host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
+        return f"{host}:{self.grpc_port or self.port}"
+
     async def stop(self) -> None:
         """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
         self._health.stop()
         self.operations.close()
+        await self.bridge.stop(self.settings.drain_s)  # workers bring what they have begun, over new connections too
         self._port.close()
         drain_s = self.settings.drain_s
-        await asyncio.gather(self._bridge.stop(drain_s), self._http.stop(drain_s), self._server.stop(drain_s))
+        await asyncio.gather(self._http.stop(drain_s), self._server.stop(drain_s))
         await self._port.cut()
         self._folder.cleanup()

@@ -17,6 +17,7 @@ from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Partition, Pool, WorkerId
 from stepmesh_broker.protocol.messages import Result, TaskRef, Verdict
 from stepmesh_gateway.identity import TaskId
+from stepmesh_gateway.limits import check_streams
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.work.catalogue import Catalogue
 from stepmesh_gateway.work.desk import Desk
@@ -25,7 +26,7 @@ from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Line, WorkerHello
 from stepmesh_gateway.work.presence import Presence
-from stepmesh_gateway.work.refusals import GatewayStops, TooManyStreams
+from stepmesh_gateway.work.refusals import GatewayStops
 from stepmesh_gateway.work.seat import Seat
 
 log = logging.getLogger("stepmesh.gateway")
@@ -74,7 +75,8 @@ class Bridge:
             seat.leave()
             if not seat.gone:
                 seat.line.drain()
-        await self._within(max(0.0, grace_s - LEAVING_S), self._hands.idle())
+        if self._hands.live:
+            await self._within(max(0.0, grace_s - LEAVING_S), self._hands.idle())
         for task in self._keeping:
             task.cancel()
         await self._within(LEAVING_S, self._hands.outbox.flushed())
@@ -114,19 +116,9 @@ class Bridge:
         return seat
 
     def _check_limits(self, worker: WorkerId) -> None:
-        limits = self._settings.limits
         if self._stopping:
             raise GatewayStops("this gateway is about to stop", hint="connect again")
-        if len(self._seats.get(worker, ())) >= limits.streams_per_worker:
-            raise TooManyStreams(
-                f"worker {worker} has {limits.streams_per_worker} task streams already, which is the limit",
-                hint="give each worker an id of its own, or raise limits.streams_per_worker",
-            )
-        if sum(map(len, self._seats.values())) >= limits.streams:
-            raise TooManyStreams(
-                f"this gateway has {limits.streams} task streams already, which is the limit",
-                hint="start another gateway, or raise limits.streams",
-            )
+        check_streams(worker, len(self._seats.get(worker, ())), self._settings.limits)
 
     async def _bring(self, seat: Seat, running: tuple[TaskId, ...]) -> None:
         """What a worker still works on after it connected again."""
@@ -344,6 +336,6 @@ class Bridge:
             self._broken(problem)
 
     def _broken(self, problem: BaseException) -> None:
-        log.error("SM-7107 the gateway cannot go on: %s", problem, exc_info=problem)
+        log.error("SM-7205 the gateway cannot go on: %s", problem, exc_info=problem)
         if not self.ended.done():
             self.ended.set_exception(problem)

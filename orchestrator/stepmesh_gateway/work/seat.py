@@ -82,6 +82,11 @@ class Seat:
         self._unrecorded += 1
         self._desk.finished(task, result, lambda: self._recorded(task))
 
+    def refuse(self, task: TaskId, result: Result) -> None:
+        """The transport cannot send this task at all: it ends with this result, and the worker never hears of it."""
+        self._desk.finished(task, result, lambda: None)
+        self.reacted(task)
+
     def give_back(self, task: TaskId) -> None:
         """The worker will not begin this task: back to the queue."""
         self.reacted(task)
