@@ -173,6 +173,7 @@ class Execution:
                 self._carrying = False
                 self._hold(attempt, carrier)
                 self.go()
+                self._around.changed()
                 await self._see_through(attempt, rest)
                 if self._carrying or carrier.cancelling():
                     return
