@@ -75,7 +75,14 @@ class Gateway:
         await self.stop()
 
     async def start(self) -> None:
-        """Returns when the ports answer. Raises `PortTaken`."""
+        """Returns when the ports answer. Raises `PortTaken`; nothing is left open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         host = self.settings.host
         self._server.add_insecure_port(f"unix:{self._port.grpc_path}")
         if self.settings.grpc_port is not None:
