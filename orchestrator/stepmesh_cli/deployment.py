@@ -179,6 +179,7 @@ class Deployment:
             owner=settings.owner or f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
+            queues=self.parts.queues,
         )
         telemetry = self._open_telemetry(node_settings.owner)
         ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)

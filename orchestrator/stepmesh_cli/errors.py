@@ -65,3 +65,14 @@ class BadInput(StepmeshError):
     """A file or text that was given as input, variables or overrides cannot be used."""
 
     default_code = "SM-0108"
+
+
+class PortUnusable(StepmeshError):
+    """A server cannot listen where it was told to."""
+
+    default_code = "SM-0112"
+
+    @classmethod
+    def of(cls, host: str, port: int) -> PortUnusable:
+        """The error for an address."""
+        return cls(f"cannot listen on {host}:{port}", hint="another process may: choose another port, or 0 for a free one")

@@ -109,8 +109,9 @@ class Gateway:
         """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
         self._health.stop()
         self.operations.close()
+        await self.bridge.stop(self.settings.drain_s)  # workers bring what they have begun, over new connections too
         self._port.close()
         drain_s = self.settings.drain_s
-        await asyncio.gather(self.bridge.stop(drain_s), self._http.stop(drain_s), self._server.stop(drain_s))
+        await asyncio.gather(self._http.stop(drain_s), self._server.stop(drain_s))
         await self._port.cut()
         self._folder.cleanup()

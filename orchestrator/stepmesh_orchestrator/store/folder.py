@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Partition, RunId
-from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunQuery, RunRow, Store
+from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, Store
 from stepmesh_orchestrator.store.sqlite import StoreCorrupt, StoreFull, StoreUnavailable
 
 T = TypeVar("T")
@@ -63,12 +63,19 @@ class FolderBlobs:
         return await self._store.get_flow(flow)
 
     async def delete_flow(self, flow: FlowId) -> bool:
-        """See the port."""
-        return await self._store.delete_flow(flow)
+        """See the port. Raises `StoreUnavailable`."""
+        stored = await self._store.delete_flow(flow)
+        blob = await self.get_blob(BlobId(flow))
+        if blob is None or blob.kind != "flow":
+            return stored
+        await self._run(lambda: _remove(self._place(blob.id)))
+        return True
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
         """See the port."""
-        await self._store.project(partition, sequence, runs, items)
+        await self._store.project(partition, sequence, runs, items, gone)
 
     async def projected(self, partition: Partition) -> int:
         """See the port."""
@@ -85,10 +92,6 @@ class FolderBlobs:
     async def get_items(self, run: RunId, first: int = 0, limit: int | None = None) -> Sequence[ItemRow]:
         """See the port."""
         return await self._store.get_items(run, first, limit)
-
-    async def delete_run(self, run: RunId) -> bool:
-        """See the port."""
-        return await self._store.delete_run(run)
 
     def _place(self, blob: BlobId) -> Path:
         return self._folder / blob[:2] / blob
@@ -123,6 +126,12 @@ def _write(place: Path, blob: BlobRecord) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _remove(place: Path) -> None:
+    """The data first: what only describes a blob is none."""
+    place.unlink(missing_ok=True)
+    _about(place).unlink(missing_ok=True)
 
 
 def _read(place: Path, blob: BlobId) -> BlobRecord | None:
