@@ -191,9 +191,10 @@ class Deployment:
         await self.node.start()
         for worker in workers:
             await self._run_worker(worker)
+        connection = None if settings.gateway is None else await self.connect()
         self._stack.push_async_callback(self._stop_doors_and_processes)
-        if settings.gateway is not None:
-            self.gateway = await started(await self.connect(), settings.gateway)
+        if connection is not None and settings.gateway is not None:
+            self.gateway = await started(connection, settings.gateway)
         self._start_processes()
 
     def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:
