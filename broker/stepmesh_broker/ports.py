@@ -7,10 +7,13 @@ A broker delivers; the journal owns. So a backend may lose tasks in a disaster (
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
+
+if TYPE_CHECKING:
+    from stepmesh_broker.pb.stepmesh.v1.worker_pb2 import FromWorker, ToWorker
 
 
 class PoolDepth(NamedTuple):
@@ -127,6 +130,40 @@ class Requester(Protocol):
 
     async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
         """Ask whoever serves `subject`. Raises `BrokerUnavailable` at once when nobody does, or after `timeout_s`."""
+        ...
+
+
+@runtime_checkable
+class TaskGateway(Requester, Protocol):
+    """A gateway as workers use it: it keeps frames and leases on their behalf (`stepmesh/v1/worker.proto`)."""
+
+    def work(self, elsewhere: bool = False) -> WorkStream:
+        """A new stream of tasks; what is wrong with it shows when it is used. `elsewhere`: from another gateway, if there is one."""
+        ...
+
+
+class WorkStream(Protocol):
+    """One worker's stream. Raises `BrokerUnavailable` when it broke: open another one; any other `BrokerError` is not retryable."""
+
+    @property
+    def target(self) -> str:
+        """Which gateway it leads to, for logs."""
+        ...
+
+    async def send(self, message: FromWorker) -> None:
+        """Returns when there is room for more; one call at a time."""
+        ...
+
+    async def receive(self) -> ToWorker | None:
+        """The next message, None when the gateway ended the stream in order; one call at a time."""
+        ...
+
+    async def finish(self) -> None:
+        """Nothing more will be sent."""
+        ...
+
+    def cancel(self) -> None:
+        """End it where it is. Idempotent."""
         ...
 
 

@@ -29,6 +29,7 @@ from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.doors import addresses, opened
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
+from stepmesh_cli.storage import storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
@@ -53,26 +54,36 @@ def _to_stderr(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentSettings:
-    """`broker`: `memory`, `embedded` or a `nats://` URL. `journal`: `memory`, `sqlite` (in the data folder) or `sqlite:PATH`; the store
-    lies beside it. `data_dir` None: a temporary folder if one is needed. `port`: of the embedded broker, None = any free one.
-    `partitions` None: as the data folder was made, else 1. `processes` run beside this one, `workers` in it. `grace_s`: seconds
-    that workers get to drain. `say`: gets lines for a person (output of worker processes). `gateway`: serve gRPC and HTTP as well.
-    `owner`: how this process names itself in the journal. `plugin_workers_needed`: a process of a plugin that cannot be started ends
-    the deployment."""
+    """What is started. `say` gets lines for a person (output of worker processes)."""
 
     broker: str = "memory"
+    """`memory`, `embedded` or a `nats://` URL."""
     journal: str = "memory"
+    """`memory`, `sqlite` (in the data folder) or `sqlite:PATH`."""
+    store: str | None = None
+    """`sqlite:PATH`; None: beside the journal."""
+    blobs: Path | None = None
+    """A folder for blobs instead of the store."""
     data_dir: Path | None = None
+    """None: a temporary folder if one is needed."""
     namespace: str = "default"
     partitions: int | None = None
+    """None: as the data folder was made, else 1."""
     config: Config | None = None
     port: int | None = None
+    """Of the embedded broker; None: any free one."""
     processes: tuple[WorkerProcess, ...] = ()
+    """Run beside this process, in addition to those of plugins."""
     workers: tuple[Worker, ...] = ()
+    """Run in this process."""
     grace_s: float = 20.0
+    """What workers get to drain."""
     gateway: GatewaySettings | None = None
+    """Serve gRPC and HTTP as well."""
     owner: str = ""
+    """How this process names itself in the journal."""
     plugin_workers_needed: bool = True
+    """Whether a process of a plugin that cannot be started ends the deployment."""
     say: Callable[[str], None] = _to_stderr
 
 
@@ -168,6 +179,7 @@ class Deployment:
             owner=settings.owner or f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
+            queues=self.parts.queues,
         )
         telemetry = self._open_telemetry(node_settings.owner)
         ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
@@ -234,26 +246,12 @@ class Deployment:
         return NatsBroker(NatsSettings(url=self.url or "", namespace=namespace))
 
     async def _open_storage(self) -> tuple[Journal, Store]:
-        journal, store = self._storage()
+        settings = self.settings
+        journal, store = storage_of(settings.journal, settings.store, settings.blobs, self._data_dir)
         for part in (journal, store):
             await part.open()
             self._stack.push_async_callback(part.close)
         return journal, store
-
-    def _storage(self) -> tuple[Journal, Store]:
-        kind, _, path = self.settings.journal.partition(":")
-        if self.settings.journal == "memory":
-            from stepmesh_orchestrator.journal.memory import MemoryJournal
-            from stepmesh_orchestrator.store.memory import MemoryStore
-
-            return MemoryJournal(), MemoryStore()
-        if kind != "sqlite":
-            raise CommandError(f"{self.settings.journal!r} is not a journal", hint="use memory, sqlite or sqlite:PATH")
-        from stepmesh_orchestrator.journal.sqlite import SqliteJournal
-        from stepmesh_orchestrator.store.sqlite import SqliteStore
-
-        file = Path(path) if path else self._data_dir() / "journal.db"
-        return SqliteJournal(file), SqliteStore(file.with_name("store.db" if file.name == "journal.db" else f"{file.stem}.store.db"))
 
     # --- workers ------------------------------------------------------------------------------------------------
 

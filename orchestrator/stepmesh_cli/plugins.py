@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stepmesh_broker.protocol.api import Queue
+from stepmesh_broker.protocol.ids import Pool
 from stepmesh_cli.processes import WorkerProcess
 from stepmesh_components.mcp_server import McpServer
 from stepmesh_orchestrator.core.flow.routing import Router, default_router
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 class Parts:
     """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `mcp`: servers
     whose tools are components. `awaited`: plugins whose workers come to the gateway by themselves. `file_roots`: what `/load_file` may
-    read. `warnings`: one line each, for a person."""
+    read. `warnings`: one line each, for a person. `queues`: the pools that routes lead to; None = any name is one."""
 
     router: Router
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -35,6 +37,7 @@ class Parts:
     awaited: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    queues: tuple[Queue, ...] | None = None
 
     @property
     def speak_to_broker(self) -> bool:
@@ -71,7 +74,7 @@ def parts_of(config: Config | None) -> Parts:
     warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
     started = (tuple(processes), tuple(servers), tuple(awaited))
-    return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings))
+    return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings), _queues(config))
 
 
 def unreachable(parts: Parts) -> Iterator[str]:
@@ -116,6 +119,19 @@ def _prefixes(config: Config) -> dict[str, str]:
             pool = rule.queue_name or config.plugins[rule.plugin].pool_of(rule.plugin)
             found[pool] = pattern.removesuffix("{*component}").removesuffix("{component}").rstrip("/")
     return found
+
+
+def _queues(config: Config) -> tuple[Queue, ...] | None:
+    """By plugin, then those that a rule names. Without routes the first part of a path is the pool, so that any name is one."""
+    if not config.routes:
+        return None
+    prefixes = _prefixes(config)
+    named = {plugin.pool_of(name): name for name, plugin in config.plugins.items()}
+    for rules in config.routes.values():
+        for rule in rules:
+            if rule.queue_name is not None:
+                named.setdefault(rule.queue_name, rule.plugin)
+    return tuple(Queue(Pool(pool), name, config.plugins[name].type, prefixes.get(pool, "")) for pool, name in named.items())
 
 
 def _mcp_server(name: str, plugin: McpPlugin, config: Config) -> McpServer:

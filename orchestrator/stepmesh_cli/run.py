@@ -123,6 +123,8 @@ def run(
     settings = DeploymentSettings(
         broker=broker or said.broker or ("embedded" if processes or parts.speak_to_broker else "memory"),
         journal=journal or said.journal or ("memory" if data is None else "sqlite"),
+        store=said.store if journal is None else None,
+        blobs=said.blobs,
         data_dir=data,
         namespace=namespace,
         partitions=said.partitions,

@@ -92,6 +92,8 @@ def server(
             DeploymentSettings(
                 broker=broker or said.broker or "memory",
                 journal=journal or said.journal or ("memory" if data is None else "sqlite"),
+                store=said.store if journal is None else None,
+                blobs=said.blobs,
                 data_dir=data,
                 namespace=namespace,
                 partitions=partitions or said.partitions,

@@ -13,7 +13,7 @@ from stepmesh_cli.processes import WorkerProcess
 
 if TYPE_CHECKING:
     from stepmesh_gateway.settings import GatewaySettings
-    from stepmesh_orchestrator.config import Config
+    from stepmesh_orchestrator.config import Backend, Config
 
 
 def worker_processes(modules: tuple[str, ...], count: int) -> tuple[WorkerProcess, ...]:
@@ -40,14 +40,17 @@ class Backends:
     broker: str | None
     journal: str | None
     partitions: int | None
+    store: str | None = None
+    blobs: Path | None = None
 
 
 def configured(config: Config | None) -> Backends:
-    """What the configuration says of broker, journal and partitions. Raises `NotAvailable` for what this version has not."""
+    """What the configuration says of broker, journal, store and partitions. Raises `NotAvailable` for what this version has not."""
     if config is None:
         return Backends(None, None, None)
     partitions = config.partitions if "partitions" in config.model_fields_set else None
-    return Backends(_broker(config), _journal(config), partitions)
+    journal, store, blobs = _storage(config)
+    return Backends(_broker(config), journal, partitions, store, blobs)
 
 
 def gateway_settings(config: Config | None, namespace: str, *, host: str | None = None, port: int, advertised: str = "") -> GatewaySettings:
@@ -77,10 +80,23 @@ def _broker(config: Config) -> str | None:
     return config.broker.url if config.broker.type == "nats" else config.broker.type
 
 
-def _journal(config: Config) -> str | None:
-    backend = config.journal or (config.storage_config.journal if config.storage_config is not None else None)
-    if backend is None:
-        return None
+def _storage(config: Config) -> tuple[str | None, str | None, Path | None]:
+    """Journal, store and folder of blobs. What outlives the process needs a journal that does as well, so that nothing contradicts it:
+    a file for the metadata alone holds the journal too."""
+    storage = config.storage_config
+    if storage is None:
+        return (None if config.journal is None else _place(config, config.journal)), None, None
+    journal, store = _place(config, config.journal or storage.journal), _place(config, storage.metadata)
+    blobs = storage.blobs
+    if blobs.type != "filesystem":
+        _place(config, blobs)
+    folder = Path(config.working_directory or ".") / blobs.directory if blobs.type == "filesystem" and blobs.directory else None
+    if journal == "memory":
+        return store, None, folder
+    return journal, None if store in ("memory", journal) else store, folder
+
+
+def _place(config: Config, backend: Backend) -> str:
     if backend.type == "inMemory":
         return "memory"
     if backend.type != "sqlite":

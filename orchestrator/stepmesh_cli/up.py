@@ -81,6 +81,8 @@ def up(
     settings = DeploymentSettings(
         broker=broker or said.broker or "embedded",
         journal=journal or said.journal or "sqlite",
+        store=said.store if journal is None else None,
+        blobs=said.blobs,
         data_dir=data,
         namespace=namespace,
         partitions=partitions or said.partitions,

@@ -15,11 +15,13 @@ _MARK = "!"
 
 
 class TaskId(NamedTuple):
-    """One attempt, the partition that owns it, and the journal that knows it."""
+    """One attempt, the partition that owns it, and the journal that knows it. `copy`: how often a gateway had sent it to a worker that did
+    not begin it, and took it back: only the newest copy may still be begun."""
 
     ref: TaskRef
     partition: Partition
     journal: str
+    copy: int = 0
 
     @classmethod
     def of(cls, task: Task, frame: TaskFrame) -> TaskId:
@@ -29,16 +31,16 @@ class TaskId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> TaskId:
         """Read what `str` wrote. Raises `MalformedMessage` for anything else."""
-        parts = text.split(".", 5)
-        if len(parts) != 6 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[1:5]):
+        parts = text.split(".", 6)
+        if len(parts) != 7 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[1:6]):
             raise MalformedMessage(f"{text[:80]!r} is not the id of a task", hint="send back the task_id that came with the task")
-        run, item, step, attempt, partition, journal = parts
-        return cls(TaskRef(RunId(run), int(item), int(step), int(attempt)), Partition(int(partition)), journal)
+        run, item, step, attempt, copy, partition, journal = parts
+        return cls(TaskRef(RunId(run), int(item), int(step), int(attempt)), Partition(int(partition)), journal, int(copy))
 
     def __str__(self) -> str:
-        """`run.item.step.attempt.partition.journal`."""
+        """`run.item.step.attempt.copy.partition.journal`."""
         ref = self.ref
-        return f"{ref.run}.{ref.item}.{ref.step}.{ref.attempt}.{self.partition}.{self.journal}"
+        return f"{ref.run}.{ref.item}.{ref.step}.{ref.attempt}.{self.copy}.{self.partition}.{self.journal}"
 
 
 def root_of(root: RunId, task: TaskId) -> str:

@@ -7,19 +7,30 @@ JSON stays JSON text (bytes): integers keep their size and keys their order.
 from __future__ import annotations
 
 import asyncio
+import platform
 import secrets
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
+from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
 from stepmesh.runs import POLL_S
 from stepmesh.uuid7 import new_run_id, new_run_id_on
+from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
-from stepmesh_broker.protocol import api
+from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, ParentRef, Submit
+from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.translate.fields import LARGEST
+
+_T = TypeVar("_T")
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,19 +47,78 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
 
 
+class StepNotFound(StepmeshError):
+    """A run has no such step in that item, or nothing has needed it so far."""
+
+    default_code = "SM-7005"
+
+
+class Closing(StepmeshError):
+    """The gateway stops; whatever was followed through it can be followed through another one."""
+
+    default_code = "SM-7007"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`status`: healthy, or unhealthy while no orchestrator answers. `target`: machine and operating system."""
+
+    status: str
+    at_ms: int
+    version: str
+    target: str
+
+
+HEALTH_S = 2.0
+"""How long a health check waits for an orchestrator, in seconds."""
+PAUSE_S = 0.5
+"""Pause before a wait that found nobody is taken up again, in seconds."""
+
+
 class Operations:
-    """Over one connection. Raises `RequestRefused` (with the orchestrator's code) and `BrokerUnavailable`."""
+    """Over one connection. Raises `RequestRefused` (with the orchestrator's code), `OverLimit` and `BrokerUnavailable`."""
 
     def __init__(self, broker: Requester, settings: GatewaySettings) -> None:
         self.settings = settings
+        self.streams = Streams(settings.limits)
         self.namespace: Namespace = settings.namespace
         self.id = f"gateway-{secrets.token_hex(4)}"
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End every wait as if its time were over, and every stream of events; nothing waits from now on."""
+        self._closing.set()
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """The result of `work`; None when the gateway stops before."""
+        task, closing = asyncio.ensure_future(work), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((task, closing), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for one in (task, closing):
+                one.cancel()
+            await asyncio.gather(task, closing, return_exceptions=True)
+
+    async def health(self) -> Health:
+        """How the gateway is, and whether anyone stands behind it."""
+        status = "healthy"
+        try:
+            await self.requests.broker.request(subjects.api(self.namespace), codec.encode(api.GetInfo()), HEALTH_S)
+        except BrokerUnavailable:
+            status = "unhealthy"
+        target = f"{platform.machine()}-{platform.system()}".lower()
+        return Health(status=status, at_ms=time.time_ns() // 1_000_000, version=version("stepmesh"), target=target)
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
     async def create_run(self, new: NewRun) -> Accepted:
         """Returns once the run is journaled."""
+        limits = self.settings.limits
+        for index, text in enumerate(new.inputs):
+            check_payload(f"input[{index}]", text, limits)
+        check_payload("variables", new.variables or b"", limits)
+        check_payload("overrides", new.overrides or b"", limits)
         partitions = (await self.requests.info()).partitions
         run = new.run
         if run is None:
@@ -61,14 +131,21 @@ class Operations:
         return await self.requests.tell(partition_of(home, partitions), request)
 
     async def get_run(self, run: RunId, wait_s: float = 0.0) -> api.RunSummary:
-        """The run now, or as soon as it ended, at the latest after `wait_s`. Raises `RunNotFound`."""
+        """The run now, or as soon as it ended, at the latest after `wait_s` or the limit of a request. A wait outlives a restart of broker
+        and orchestrator. Raises `RunNotFound`."""
         clock = asyncio.get_running_loop().time
         until = clock() + min(wait_s, self.settings.limits.request_s)
         while True:
-            left = max(0.0, min(POLL_S, until - clock()))
-            summary = (await self.requests.get_run(run, left)).summary
-            if summary.status != "running" or clock() >= until:
-                return summary
+            left = min(POLL_S, until - clock())
+            if left <= 0.0 or self._closing.is_set():
+                return (await self.requests.get_run(run)).summary
+            try:
+                found = await self._unless_closing(self.requests.get_run(run, left))
+            except BrokerUnavailable:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if found is not None and found.summary.status != "running":
+                return found.summary
 
     async def items(self, run: RunId, live: bool = True) -> AsyncIterator[api.ItemResult]:
         """The run's items by index; `live`: also those that have not ended. Raises `RunNotFound`."""
@@ -84,19 +161,36 @@ class Operations:
     async def steps(self, run: RunId, item: int | None = None, as_of: int | None = None) -> AsyncIterator[api.StepStatus]:
         """The run's steps by item and step. Raises `RunNotFound`."""
         first, more = 0, True
+        position = None if as_of is None else min(as_of, LARGEST)
         while more:
-            page = await self.requests.ask(api.GetSteps(run, item, first, as_of), api.Steps)
+            page = await self.requests.ask(api.GetSteps(run, item, first, position), api.Steps)
             for step in page.steps:
                 yield step
             more = page.more and bool(page.steps)
             if more:
                 first = page.steps[-1].item + 1
 
+    async def step(self, run: RunId, step_id: str, item: int = 0, as_of: int | None = None) -> api.StepStatus:
+        """One step of one item, now or as it was at a position. Raises `RunNotFound`, `StepNotFound`."""
+        async for step in self.steps(run, item, as_of):
+            if step.step_id == step_id:
+                return step
+        raise StepNotFound(
+            f"item {item} of run {run} has no step {step_id[:80]!r} that anything needed"
+            + ("" if as_of is None else f" at position {as_of}"),
+            hint="GetRunSteps lists what there is",
+        )
+
     async def events(self, run: RunId, after: int = 0) -> AsyncIterator[Sequence[api.RunEvent]]:
         """Pages of the run's events and those of its sub-runs, from behind position `after` until the run is over. An empty page is a
-        sign of life: nothing happened for a while. The next page is asked for when the reader comes back, so it sets the pace."""
+        sign of life: nothing happened for a while. The next page is asked for when the reader comes back, so it sets the pace.
+        Raises `RunNotFound`, `Closing`."""
+        after = min(after, LARGEST)
         while True:
-            page = await self.requests.ask(api.GetEvents(run, after, wait_ms=round(POLL_S * 1000)), api.Events, POLL_S)
+            request = api.GetEvents(run, after, wait_ms=round(POLL_S * 1000))
+            page = await self._unless_closing(self.requests.ask(request, api.Events, POLL_S))
+            if page is None:
+                raise Closing("this gateway stops", hint="connect again, and go on from the last sequence number")
             yield page.events
             if page.events:
                 after = page.events[-1].position
@@ -104,8 +198,15 @@ class Operations:
                 return
 
     async def list_runs(self, query: api.ListRuns) -> list[api.RunSummary]:
-        """Newest first."""
-        return (await self.requests.ask(query, api.Runs)).runs
+        """Newest first, up to `query.limit` of them."""
+        found: list[api.RunSummary] = []
+        while True:
+            left = query.limit - len(found)
+            page = structs.replace(query, limit=left, offset=min(query.offset + len(found), LARGEST))
+            runs = (await self.requests.ask(page, api.Runs)).runs
+            found += runs
+            if not runs or len(runs) >= left:
+                return found
 
     async def cancel(self, run: RunId, reason: str = "") -> api.RunSummary:
         """Stop a run and its sub-runs; the run as it is then."""
@@ -123,8 +224,17 @@ class Operations:
         return await self.requests.ask(api.StoreFlow(document, dry_run), api.FlowStored)
 
     async def get_flow(self, flow: FlowId) -> api.FlowData:
-        """The stored document. Raises `FlowNotFound`."""
-        return await self.requests.ask(api.GetFlow(flow), api.FlowData)
+        """The stored document, or a blob that is used as one. Raises `FlowNotFound`."""
+        try:
+            return await self.requests.ask(api.GetFlow(flow), api.FlowData)
+        except FlowNotFound as unknown:
+            try:
+                blob = await self.requests.read_blob(flow)
+            except BlobNotFound:
+                raise unknown from None
+            if blob.kind == "binary":
+                raise
+            return api.FlowData(flow, blob.data)
 
     async def delete_flow(self, flow: FlowId) -> None:
         """Remove a flow that no live run uses."""
@@ -136,6 +246,7 @@ class Operations:
 
     async def put_blob(self, blob: api.PutBlob) -> BlobId:
         """Store a blob by its content."""
+        check_payload("the blob", blob.data, self.settings.limits)
         return (await self.requests.ask(blob, api.BlobStored)).blob
 
     async def get_blob(self, blob: BlobId) -> api.BlobData:

@@ -5,36 +5,64 @@ It meets all parts of the package and holds no rules of theirs.
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from types import TracebackType
 
 import grpc.aio
 
 from stepmesh_broker.ports import Broker
+from stepmesh_gateway.http.app import application
+from stepmesh_gateway.http.protocol import HttpServing, refusal_bytes
+from stepmesh_gateway.http.refusals import too_many_connections
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc import serving
+from stepmesh_gateway.port import Port, port_taken
+from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, orchestrator, reflection, runs, serving, tasks, work
+from stepmesh_gateway.rpc.discovery import Discovery
+from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.work.bridge import Bridge
+
+_EVERY_INTERFACE = frozenset({"0.0.0.0", "::", "[::]", ""})
 
 
 class Gateway:
-    """`async with Gateway(broker, settings) as gateway:`; `broker` is connected, and stays so. `port`: where it listens."""
+    """`async with Gateway(broker, settings) as gateway:`; `broker` is connected, and stays so. `port`: where it
+    listens for gRPC and HTTP. `grpc_port`: where it listens for gRPC alone, if it was told to."""
 
     def __init__(self, broker: Broker, settings: GatewaySettings) -> None:
         self.settings = settings
         self.port = 0
-        self._operations = Operations(broker, settings)
-        limit = settings.limits.message_bytes
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_metadata_size", settings.limits.header_bytes),
-                ("grpc.so_reuseport", 0),
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-                ("grpc.http2.max_ping_strikes", 0),
-            ]
+        self.grpc_port: int | None = None
+        self.operations = operations = Operations(broker, settings)
+        self.bridge = Bridge(broker, settings, operations.id)
+        discovery = Discovery()
+        services = [
+            Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
+            Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
+            Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
+            Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
+            Service(tasks.DESCRIPTOR, tasks.TasksMethods(operations, self.bridge, discovery, lambda: self.address)),
+            Service(orchestrator.DESCRIPTOR, orchestrator.OrchestratorMethods(operations, self.bridge, discovery)),
+            Service(health.DESCRIPTOR, health.HealthMethods(operations)),
+            Service(gateway.DESCRIPTOR, gateway.GatewayMethods(operations)),
+            Service(work.DESCRIPTOR, work.WorkMethods(self.bridge, operations)),
+        ]
+        names = [service.descriptor.full_name for service in services]
+        self._health = health.StandardHealthMethods(names)
+        services += [Service(health.STANDARD, self._health), reflection.service([*names, health.STANDARD.full_name])]
+        self._server = grpc.aio.server(options=serving.options(settings.limits))
+        serving.add(self._server, services, settings.limits, operations.streams)
+        self._http = HttpServing(application(operations), settings.limits)
+        self._folder = tempfile.TemporaryDirectory(prefix="stepmesh-gateway-", ignore_cleanup_errors=True)
+        limits = settings.limits
+        self._port = Port(
+            self._http.protocol,
+            lambda: len(self._http.state.connections),
+            f"{self._folder.name}/grpc.sock",
+            limits.connections,
+            refusal_bytes(too_many_connections(limits.connections)),
+            limits.arrival_s,
         )
 
     async def __aenter__(self) -> Gateway:
@@ -47,11 +75,36 @@ class Gateway:
         await self.stop()
 
     async def start(self) -> None:
-        """Returns when the port answers. Raises `RuntimeError` when it is taken."""
-        serving.add(self._server, [])
-        self.port = self._server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
+        """Returns when the ports answer. Raises `PortTaken`."""
+        host = self.settings.host
+        self._server.add_insecure_port(f"unix:{self._port.grpc_path}")
+        if self.settings.grpc_port is not None:
+            self.grpc_port = self._add_grpc_port(host, self.settings.grpc_port)
+        await self.bridge.start()
         await self._server.start()
+        self.port = await self._port.listen(host, self.settings.port)
+
+    def _add_grpc_port(self, host: str, port: int) -> int:
+        try:
+            return self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as problem:
+            raise port_taken(host, port, "it is in use, or not of this machine") from problem
+
+    @property
+    def address(self) -> str:
+        """`host:port` that workers are told to answer to."""
+        if self.settings.advertised:
+            return self.settings.advertised
+        host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
+        return f"{host}:{self.grpc_port or self.port}"
 
     async def stop(self) -> None:
-        """Refuse new calls, let those that run end within the drain time, then end them."""
-        await self._server.stop(self.settings.drain_s)
+        """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
+        self._health.stop()
+        self.operations.close()
+        await self.bridge.stop(self.settings.drain_s)  # workers bring what they have begun, over new connections too
+        self._port.close()
+        drain_s = self.settings.drain_s
+        await asyncio.gather(self._http.stop(drain_s), self._server.stop(drain_s))
+        await self._port.cut()
+        self._folder.cleanup()

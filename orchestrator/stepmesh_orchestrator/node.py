@@ -10,7 +10,7 @@ from importlib.metadata import version
 from stepmesh_broker.errors import MalformedMessage
 from stepmesh_broker.ports import Subscription
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.api import Info
+from stepmesh_broker.protocol.api import Info, Queue
 from stepmesh_broker.protocol.codec import decode_presence
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 from stepmesh_broker.protocol.messages import Hello
@@ -28,7 +28,8 @@ log = logging.getLogger("stepmesh.node")
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Of one orchestrator process. `routes`: pool → the prefix under which a flow writes its components, for listings."""
+    """Of one orchestrator process. `prefixes`: pool → the prefix under which a flow writes its components, for listings. `queues`: the
+    pools of the configuration; None without one."""
 
     namespace: Namespace = Namespace("default")
     partitions: int = 1
@@ -36,6 +37,7 @@ class NodeSettings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     limits: dict[str, int] = field(default_factory=dict)
     prefixes: dict[str, str] = field(default_factory=dict)
+    queues: tuple[Queue, ...] | None = None
 
 
 class Node:
@@ -84,7 +86,17 @@ class Node:
         journal_id = self.partitions[Partition(0)].shard.ownership.journal_id
         limits = {"message_bytes": broker.max_message_bytes, **self.settings.limits}
         info = Info(version("stepmesh"), namespace, self.settings.partitions, self.ports.journal.durability, journal_id, limits)
-        self.api = Api(self.ports, namespace, info, self.flows, self.presence, self.partitions, self._component_path)
+        self.api = Api(
+            self.ports,
+            namespace,
+            self.settings.owner,
+            info,
+            self.settings.queues,
+            self.flows,
+            self.presence,
+            self.partitions,
+            self._component_path,
+        )
         self._served.append(await broker.serve(subjects.api(namespace), self.api.serve, group="api"))
         if self.ports.telemetry is not None:
             self._reading = asyncio.create_task(self._read(self.ports.telemetry))

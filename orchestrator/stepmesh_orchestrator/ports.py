@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple, Protocol
 
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
+from stepmesh_orchestrator.core.rows import ItemRow, RunGone, RunRow, StepRow
 
 __all__ = [
     "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Ownership",
-    "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
+    "RunGone", "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
 ]  # fmt: skip
 
 
@@ -151,6 +151,7 @@ class RunQuery(NamedTuple):
     roots_only: bool = False
     limit: int = 100
     offset: int = 0
+    max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
 
 
 class Store(Protocol):
@@ -173,7 +174,7 @@ class Store(Protocol):
         ...
 
     async def delete_flow(self, flow: FlowId) -> bool:
-        """False when unknown."""
+        """Also when it is a blob of kind flow. False when unknown."""
         ...
 
     async def put_blob(self, blob: BlobRecord) -> None:
@@ -184,9 +185,12 @@ class Store(Protocol):
         """None when unknown."""
         ...
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
-        """Upsert rows, in one transaction with the position that they bring the partition's projection to. A sequence below the
-        position already held changes nothing (its rows are there, or newer ones); the same sequence may come in several calls."""
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
+        """Upsert rows, then remove those of the root runs that are `gone` and of their sub-runs, in one transaction with the position that
+        this brings the partition's projection to. A sequence below the position already held changes nothing (its rows are there, or
+        newer ones); the same sequence may come in several calls."""
         ...
 
     async def projected(self, partition: Partition) -> int:
@@ -203,10 +207,6 @@ class Store(Protocol):
 
     async def get_items(self, run: RunId, first: int = 0, limit: int | None = None) -> Sequence[ItemRow]:
         """Ended items in order of their index."""
-        ...
-
-    async def delete_run(self, run: RunId) -> bool:
-        """Remove a run and its items from the read model; False when unknown."""
         ...
 
 

@@ -67,10 +67,10 @@ class Client:
     def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:
         """A client with its own connection, which `await` or `async with` opens. Raises `EndpointNotFound` (see endpoint.py).
 
-        `namespace`: default STEPMESH_NAMESPACE, or `default`.
+        `url`: `nats://…`, or `grpc://…` of a gateway. `namespace`: default STEPMESH_NAMESPACE, or `default`.
         """
         namespace = os.environ.get("STEPMESH_NAMESPACE", "default") if namespace is None else namespace
-        broker = endpoint.broker(endpoint.find(url), namespace)
+        broker = endpoint.connection(endpoint.find(url), namespace)
         return cls(broker, namespace, patience_s=patience_s, owned=True, instrument=configured("stepmesh-client"))
 
     def __await__(self) -> Generator[Any, Any, Client]:

@@ -20,7 +20,8 @@ from stepmesh.signature import Invoke
 from stepmesh_broker.protocol.messages import ComponentInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+")
+_SEGMENT, _NAMED = r"[A-Za-z0-9_.~-]+", r"\{[A-Za-z_][A-Za-z0-9_]*\}"
+_PATH = re.compile(rf"(/({_SEGMENT}|{_NAMED}))+(/\{{\*[A-Za-z_][A-Za-z0-9_]*\}})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def build(
     called: str = name or str(getattr(function, "__name__", ""))
     where = path if path is not None else f"/{called}"
     if not _PATH.fullmatch(where):
-        raise BadComponent(f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~'")
+        raise BadComponent(
+            f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~', or {name}"
+        )
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if seconds is not None and not 0 < seconds < float("inf"):
         raise BadComponent(f"component {where}: timeout {timeout!r} is not above 0 seconds")

@@ -1,4 +1,4 @@
-"""Where the broker is: an argument, `STEPMESH_URL`, or the embedded broker of a data folder at or above the working folder."""
+"""Where the broker or a gateway is: an argument, `STEPMESH_URL`, or the embedded broker of a data folder at or above the working folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from stepmesh.errors import EndpointNotFound
-from stepmesh_broker.ports import Broker
+from stepmesh.errors import EndpointNotFound, PackageMissing
+from stepmesh_broker.ports import Broker, TaskGateway
 from stepmesh_broker.protocol.ids import Namespace
 
 VARIABLE = "STEPMESH_URL"
@@ -17,7 +17,7 @@ FILE = Path(".stepmesh") / "nats" / "endpoint.json"
 
 
 def find(url: str | None = None, start: Path | None = None) -> str:
-    """The broker's URL. Raises `EndpointNotFound` that says where it looked."""
+    """The broker's or gateway's URL. Raises `EndpointNotFound` that says where it looked."""
     if url:
         return url
     if given := os.environ.get(VARIABLE):
@@ -28,7 +28,7 @@ def find(url: str | None = None, start: Path | None = None) -> str:
             return _read(folder / FILE)
     raise EndpointNotFound(
         f"no broker: {VARIABLE} is not set and no {FILE} lies in {here} or above it",
-        hint="start one with `stepmesh up`, or set STEPMESH_URL=nats://host:4222",
+        hint="start one with `stepmesh up`, or set STEPMESH_URL to nats://host:4222 or grpc://host:port",
     )
 
 
@@ -43,8 +43,16 @@ def _read(path: Path) -> str:
     return url
 
 
-def broker(url: str, namespace: str) -> Broker:
-    """A connection to `url`, not opened yet."""
-    from stepmesh_broker.nats import NatsBroker, NatsSettings  # late: a program that brings its own broker does not pay for this import
+def connection(url: str, namespace: str) -> Broker | TaskGateway:
+    """A connection to `url`, not opened yet: a broker's, or a gateway's for `grpc://`. Raises `BadAddress`, `PackageMissing`."""
+    # Both late: a program pays for the import of what it uses, and grpcio need not be there for a broker.
+    if url.startswith("grpc://"):
+        try:
+            from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
+        except ImportError as problem:
+            lacks = f"a gateway ({url}) wants the package {(problem.name or str(problem)).partition('.')[0]}, which is not installed"
+            raise PackageMissing(lacks, hint="pip install 'stepmesh[grpc]'") from problem
+        return GatewayConnection(GatewayAddress.parse(url, Namespace(namespace)))
+    from stepmesh_broker.nats import NatsBroker, NatsSettings
 
     return NatsBroker(NatsSettings(url=url, namespace=Namespace(namespace)))

@@ -30,6 +30,7 @@ __all__ = [
     "MalformedMessage",
     "MessageTooLarge",
     "NoContext",
+    "PackageMissing",
     "RequestRefused",
     "ResourceUnavailable",
     "RetryLater",
@@ -113,6 +114,12 @@ class EndpointNotFound(StepmeshError):
     """No broker address was given and none was found."""
 
     default_code = "SM-0110"
+
+
+class PackageMissing(StepmeshError):
+    """The address wants a package that this install lacks."""
+
+    default_code = "SM-0115"
 
 
 class RequestRefused(StepmeshError):

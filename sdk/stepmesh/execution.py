@@ -11,9 +11,10 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -89,7 +90,11 @@ class Execution:
 
     def accept(self, frame: Frame, claim_all: bool) -> None:
         """Take a frame's tasks. `claim_all`: each is claimed before it starts."""
-        self.ready.extend([Attempt(task, frame, claim_all or task.claim_first) for task in frame.header.tasks])
+        self.take([Attempt(task, frame, claim_all or task.claim_first) for task in frame.header.tasks])
+
+    def take(self, attempts: Iterable[Attempt]) -> None:
+        """Take attempts one by one, as a gateway sends them."""
+        self.ready.extend(attempts)
         self.go()
 
     def granted(self, attempts: list[Attempt]) -> None:
@@ -101,6 +106,10 @@ class Execution:
         """These must ask again."""
         self.ready.extend(attempts)
         self.go()
+
+    def limit_payload(self, payload_bytes: int) -> None:
+        """Whoever takes the results takes no larger ones than that."""
+        self._limits = replace(self._limits, payload_bytes=min(payload_bytes, self._limits.payload_bytes))
 
     def busy(self) -> bool:
         """Whether tasks are about to start."""
@@ -140,9 +149,9 @@ class Execution:
         """Settle an attempt that was told to stop, without waiting for its end."""
         self._settle_stopped(attempt)
 
-    def unreserve(self, count: int) -> None:
-        """Give back slots that were reserved for attempts that asked."""
-        self.slots.unreserve(count)
+    def unreserve(self, attempts: list[Attempt]) -> None:
+        """Give back the slots that were reserved while these asked."""
+        self.slots.unreserve(len(attempts))
 
     def close(self) -> None:
         """Start nothing more; threads that still run are left to end by themselves."""

@@ -2,7 +2,7 @@
 
 Invariants: a task that must be claimed first does not start without a grant; one that already runs is stopped only by a
 verdict, never by silence (an orchestrator that is away must not cost work). Claims and heartbeats are one message per
-partition. This module must not know how tasks run or how results travel.
+partition and worker. This module must not know how tasks run or how results travel; a gateway uses it for its workers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from stepmesh.attempt import Attempt, Frame, Why
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
-from stepmesh_broker.ports import Broker
-from stepmesh_broker.protocol import codec, subjects
-from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
-from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, Verdict
+from stepmesh.attempt import Frame, Why
+from stepmesh.control import Control
+from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.protocol.ids import Partition, WorkerId
+from stepmesh_broker.protocol.messages import Claimed, Progress, TaskRef, Verdict
 
 log = logging.getLogger("stepmesh.worker")
 
-_DROPPED = {Verdict.GONE: Why.ELSEWHERE, Verdict.HELD: Why.ELSEWHERE, Verdict.CANCELLED: Why.CANCELLED}
+DROPPED = {Verdict.GONE: Why.ELSEWHERE, Verdict.HELD: Why.ELSEWHERE, Verdict.CANCELLED: Why.CANCELLED}
+"""Verdicts that end an attempt without a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +40,72 @@ class Timing:
     fetch: float = 1.0
 
 
-class Runs(Protocol):
+class Leased(Protocol):
+    """An attempt in somebody's hands. Times are loop times in seconds; `lease_s` is 0 without a lease, `asked` counts claims without
+    an answer."""
+
+    frame: Frame
+    claim_first: bool
+    settled: bool
+    why: Why | None
+    asked: int
+    started_at: float
+    renew_at: float
+    lease_s: float
+    progress: float | None
+    details: bytes | None
+
+    def ref(self) -> TaskRef:
+        """The attempt's name on the wire."""
+        ...
+
+
+A = TypeVar("A", bound=Leased)
+
+
+class Runs(Protocol[A]):
     """The part of the execution that leases act on."""
 
-    live: set[Attempt]
+    live: set[A]
 
-    def granted(self, attempts: list[Attempt]) -> None:
+    def granted(self, attempts: list[A]) -> None:
         """These may start."""
         ...
 
-    def again(self, attempts: list[Attempt]) -> None:
+    def again(self, attempts: list[A]) -> None:
         """These must ask again."""
         ...
 
-    def stop(self, attempt: Attempt, why: Why) -> None:
+    def stop(self, attempt: A, why: Why) -> None:
         """End this one."""
         ...
 
-    def unreserve(self, count: int) -> None:
-        """Give back slots that were reserved for asking."""
+    def unreserve(self, attempts: list[A]) -> None:
+        """These were asked for: give back the slots that were reserved for that."""
         ...
 
 
-class Leases:
-    """`waiting`: attempts that ask, or wait to ask again. `frames`: deliveries in hand."""
+class Leases(Generic[A]):
+    """`waiting`: attempts that ask, or wait to ask again. `frames`: deliveries in hand. `worker_of`: in whose name an attempt is held."""
 
     def __init__(
         self,
-        broker: Broker,
-        namespace: Namespace,
-        worker: WorkerId,
-        runs: Runs,
+        control: Control,
+        worker_of: Callable[[A], WorkerId],
+        runs: Runs[A],
         timing: Timing,
         on_broken: Callable[[BaseException], None],
     ) -> None:
-        self.waiting: set[Attempt] = set()
+        self.waiting: set[A] = set()
         self.frames: set[Frame] = set()
-        self._broker = broker
-        self._namespace = namespace
-        self._worker = worker
+        self._control = control
+        self._worker_of = worker_of
         self._runs = runs
         self._timing = timing
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
         self._holding = asyncio.Event()
-        self._busy: set[Partition] = set()
+        self._busy: set[tuple[WorkerId, Partition]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def hold(self, frame: Frame) -> None:
@@ -98,8 +119,8 @@ class Leases:
         if not self.frames:
             self._holding.clear()
 
-    def ask(self, attempts: list[Attempt]) -> None:
-        """Claim attempts of one partition before they start; each has a slot reserved, which is given back with the answer.
+    def ask(self, attempts: list[A]) -> None:
+        """Claim attempts of one worker and partition before they start; each has a slot reserved, which is given back with the answer.
 
         A copy of what runs here already (its frame came again after a pause of this process) is dropped without asking.
         """
@@ -107,10 +128,15 @@ class Leases:
         for copy in [attempt for attempt in attempts if attempt.ref() in running]:
             attempts.remove(copy)
             self._runs.stop(copy, Why.ELSEWHERE)
-            self._runs.unreserve(1)
+            self._runs.unreserve([copy])
         if attempts:
             self.waiting.update(attempts)
             self._spawn(self._ask(attempts))
+
+    def lease(self, attempt: A, lease_ms: int) -> None:
+        """It was granted."""
+        attempt.lease_s = lease_ms / 1000
+        attempt.renew_at = self._loop.time() + attempt.lease_s / 3
 
     async def keep(self) -> None:
         """Restart ack waits, claim what runs long, renew leases; until cancelled."""
@@ -128,38 +154,39 @@ class Leases:
 
     # --- before a task starts -----------------------------------------------------------------------------------
 
-    async def _ask(self, attempts: list[Attempt]) -> None:
+    async def _ask(self, attempts: list[A]) -> None:
         claimed = None
         try:
-            claimed = await self._control(attempts[0].frame.header.partition, Claim(self._worker, [attempt.ref() for attempt in attempts]))
+            one, refs = attempts[0], [attempt.ref() for attempt in attempts]
+            claimed = await self._control.claim(one.frame.header.partition, self._worker_of(one), refs)
         finally:
             granted, again = self._sort(attempts, claimed)
             self._runs.granted(granted)
-            self._runs.unreserve(len(attempts))
+            self._runs.unreserve(attempts)
         if again:
             first, largest = self._timing.ask_again
             delay = min(largest, first * 2 ** min(again[0].asked, 10))
             self._loop.call_later(delay, self._again, again)
 
-    def _sort(self, attempts: list[Attempt], claimed: Claimed | None) -> tuple[list[Attempt], list[Attempt]]:
-        granted: list[Attempt] = []
-        again: list[Attempt] = []
+    def _sort(self, attempts: list[A], claimed: Claimed | None) -> tuple[list[A], list[A]]:
+        granted: list[A] = []
+        again: list[A] = []
         verdicts = claimed.verdicts if claimed is not None else [Verdict.NOT_READY] * len(attempts)
         for attempt, verdict in zip(attempts, verdicts, strict=True):
-            if verdict in _DROPPED:
+            if verdict in DROPPED:
                 self.waiting.discard(attempt)
-                self._runs.stop(attempt, _DROPPED[Verdict(verdict)])
+                self._runs.stop(attempt, DROPPED[Verdict(verdict)])
             elif verdict == Verdict.GRANTED and claimed is not None:
                 self.waiting.discard(attempt)
                 attempt.claim_first = False
-                self._lease(attempt, claimed.lease_ms)
+                self.lease(attempt, claimed.lease_ms)
                 granted.append(attempt)
             else:
                 attempt.asked += 1
                 again.append(attempt)
         return granted, again
 
-    def _again(self, attempts: list[Attempt]) -> None:
+    def _again(self, attempts: list[A]) -> None:
         self.waiting.difference_update(attempts)
         self._runs.again([attempt for attempt in attempts if not attempt.settled])
 
@@ -176,61 +203,40 @@ class Leases:
                     log.info("a frame could not be kept and may come twice: %s", problem)
 
     def _renew(self, now: float) -> None:
-        by_partition: defaultdict[Partition, list[Attempt]] = defaultdict(list)
+        places: defaultdict[tuple[WorkerId, Partition], list[A]] = defaultdict(list)
         for attempt in self._runs.live:
             if attempt.why is None:
-                by_partition[attempt.frame.header.partition].append(attempt)
-        for partition, attempts in by_partition.items():
+                places[self._worker_of(attempt), attempt.frame.header.partition].append(attempt)
+        for place, attempts in places.items():
             claims = [one for one in attempts if not one.lease_s and now >= max(one.renew_at, one.started_at + self._timing.claim_after)]
             leased = [one for one in attempts if one.lease_s]
             beats = leased if any(now >= one.renew_at for one in leased) else []
-            if (claims or beats) and partition not in self._busy:
-                self._busy.add(partition)
-                self._spawn(self._round(partition, claims, beats))
+            if (claims or beats) and place not in self._busy:
+                self._busy.add(place)
+                self._spawn(self._round(place, claims, beats))
 
-    async def _round(self, partition: Partition, claims: list[Attempt], beats: list[Attempt]) -> None:
+    async def _round(self, place: tuple[WorkerId, Partition], claims: list[A], beats: list[A]) -> None:
+        worker, partition = place
         try:
             if claims:
-                self._judge(
-                    claims, await self._control(partition, Claim(self._worker, [attempt.ref() for attempt in claims], running=True))
-                )
+                refs = [attempt.ref() for attempt in claims]
+                self._judge(claims, await self._control.claim(partition, worker, refs, running=True))
             if beats:
                 progress = [Progress(attempt.ref(), attempt.progress, attempt.details) for attempt in beats]
-                self._judge(beats, await self._control(partition, Heartbeat(self._worker, progress)))
+                self._judge(beats, await self._control.beat(partition, worker, progress))
         finally:
-            self._busy.discard(partition)
+            self._busy.discard(place)
 
-    def _judge(self, attempts: list[Attempt], claimed: Claimed | None) -> None:
+    def _judge(self, attempts: list[A], claimed: Claimed | None) -> None:
         if claimed is None:
             for attempt in attempts:
                 attempt.renew_at = self._loop.time() + self._timing.claim_after
             return
         for attempt, verdict in zip(attempts, claimed.verdicts, strict=True):
-            if verdict in _DROPPED:
-                self._runs.stop(attempt, _DROPPED[Verdict(verdict)])
+            if verdict in DROPPED:
+                self._runs.stop(attempt, DROPPED[Verdict(verdict)])
             elif verdict == Verdict.GRANTED:
-                self._lease(attempt, claimed.lease_ms)
-
-    def _lease(self, attempt: Attempt, lease_ms: int) -> None:
-        attempt.lease_s = lease_ms / 1000
-        attempt.renew_at = self._loop.time() + attempt.lease_s / 3
-
-    async def _control(self, partition: Partition, message: Claim | Heartbeat) -> Claimed | None:
-        """The shard's verdicts; None when it does not answer (it restarts, or moves)."""
-        try:
-            data = await self._broker.request(
-                subjects.control(self._namespace, partition), codec.encode(message), self._timing.control_timeout
-            )
-            answer = codec.decode_answer(data)
-        except BrokerUnavailable:
-            return None
-        except MalformedMessage as problem:
-            log.error("partition %d answered a claim with nonsense: %s", partition, problem)
-            return None
-        if isinstance(answer, Claimed) and len(answer.verdicts) == len(message.tasks):
-            return answer
-        log.error("partition %d answered a %s with %s", partition, type(message).__name__, answer)
-        return None
+                self.lease(attempt, claimed.lease_ms)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work, name="stepmesh lease")

@@ -31,13 +31,16 @@ RETRY_S = (0.05, 2.0)
 """Delay before a post is tried again: first, and largest (seconds); it doubles between."""
 
 
+_Entry = tuple[Frame, Result | None, Callable[[], None] | None]
+
+
 class _Lane:
     __slots__ = ("entries", "journal", "partition", "posted", "sending")
 
     def __init__(self, partition: Partition, journal: str) -> None:
         self.partition = partition
         self.journal = journal
-        self.entries: list[tuple[Frame, Result | None]] = []
+        self.entries: list[_Entry] = []
         self.sending = False
         self.posted = 0
 
@@ -64,15 +67,16 @@ class Outbox:
         self._abandoned = False
         self._room = broker.max_message_bytes - 4 * OVERHEAD
 
-    def put(self, frame: Frame, result: Result | None) -> None:
-        """Hand over the end of one attempt of `frame`: its result, or None when nobody wants one."""
+    def put(self, frame: Frame, result: Result | None, posted: Callable[[], None] | None = None) -> None:
+        """Hand over the end of one attempt of `frame`: its result, or None when nobody wants one. `posted` is called when the broker
+        has it."""
         key = (frame.header.partition, frame.header.journal)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(*key)
         if self._abandoned:
             return
-        lane.entries.append((frame, result))
+        lane.entries.append((frame, result, posted))
         if not lane.sending:
             lane.sending = True
             sender = asyncio.get_running_loop().create_task(self._send(lane), name=f"stepmesh results of partition {key[0]}")
@@ -101,19 +105,21 @@ class Outbox:
                 if self._busy() and len(lane.entries) < BATCH_RESULTS:
                     await asyncio.sleep(LINGER_S)
                 batch = self._take(lane)
-                results = [result for _, result in batch if result is not None]
+                results = [result for _, result, _ in batch if result is not None]
                 if results:
                     await self._post(lane, results)
-                for frame, _ in batch:
+                for frame, _, posted in batch:
+                    if posted is not None:
+                        posted()
                     frame.left -= 1
                     if frame.left == 0:
                         await self._settle(frame)
         finally:
             lane.sending = False
 
-    def _take(self, lane: _Lane) -> list[tuple[Frame, Result | None]]:
+    def _take(self, lane: _Lane) -> list[_Entry]:
         size, count = 0, 0
-        for _, result in lane.entries[:BATCH_RESULTS]:
+        for _, result, _ in lane.entries[:BATCH_RESULTS]:
             size += OVERHEAD if result is None else _size(result)
             if count and size > self._room:
                 break

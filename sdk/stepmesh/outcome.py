@@ -28,13 +28,16 @@ def returned(value: Any, limit_bytes: int) -> Outcome:
         return Outcome(None, failures.of(ErrorCode.WORKER_ERROR, f"the output is not JSON at {problem}", told))
     except Exception as problem:  # a property or model_dump of the user's own type
         return raised(problem)
-    if len(output) > limit_bytes:
-        sizes = {"size_bytes": len(output), "limit_bytes": limit_bytes}
-        text = (
-            f"the output has {len(output)} bytes, above the limit of {limit_bytes}; store it with context.put_blob and return the blob id"
-        )
-        return Outcome(None, failures.of(ErrorCode.WORKER_ERROR, text, sizes))
-    return Outcome(output, None)
+    return within(output, limit_bytes)
+
+
+def within(output: bytes, limit_bytes: int) -> Outcome:
+    """A component's output as JSON text, unless it is too large."""
+    if len(output) <= limit_bytes:
+        return Outcome(output, None)
+    sizes = {"size_bytes": len(output), "limit_bytes": limit_bytes}
+    text = f"the output has {len(output)} bytes, above the limit of {limit_bytes}; store it with context.put_blob and return the blob id"
+    return Outcome(None, failures.of(ErrorCode.WORKER_ERROR, text, sizes))
 
 
 def raised(problem: BaseException) -> Outcome:

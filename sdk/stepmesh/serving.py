@@ -51,7 +51,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(worker: Worker, url: str) -> None:
-    broker = endpoint.broker(url, worker.namespace)
+    broker = endpoint.connection(url, worker.namespace)
     loop = asyncio.get_running_loop()
     signals = 0
 

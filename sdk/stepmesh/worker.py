@@ -1,24 +1,26 @@
 """The worker that users write: components, a pool, and `serve()`.
 
-Invariant: settings are fixed once a run begins; one worker runs over one broker connection at a time. The work itself is in
-session.py.
+Invariant: settings are fixed once a run begins; one worker runs over one connection at a time. The work itself is in session.py.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import secrets
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+from stepmesh.broker_link import BrokerLink
 from stepmesh.component import Components
 from stepmesh.errors import StepmeshError
 from stepmesh.execution import Limits
 from stepmesh.instrument import Instrument
 from stepmesh.leases import Timing
+from stepmesh.requests import Requests
 from stepmesh.serving import serve
-from stepmesh.session import Identity, Session
-from stepmesh_broker.ports import Broker
+from stepmesh.session import Identity, Link, Session
+from stepmesh_broker.ports import Broker, TaskGateway
 from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
 from stepmesh_broker.protocol.subjects import checked_name
 
@@ -65,13 +67,16 @@ class Worker(Components):
         self._session: Session | None = None
         self._stops = 0
 
-    async def run(self, broker: Broker) -> None:
-        """Work over a connected broker until `stop()`; then drain. Raises `BrokerUnavailable` when it cannot begin."""
+    async def run(self, connection: Broker | TaskGateway) -> None:
+        """Work over a connected broker or gateway until `stop()`; then drain. Raises `BrokerUnavailable` when it cannot begin."""
         if self._session is not None:
             raise StepmeshError(f"worker of pool {self.pool} runs already", code="SM-6105", hint="make another Worker")
-        payload = min(self.payload_limit_bytes, broker.max_message_bytes - 4096)
+        payload = min(self.payload_limit_bytes, connection.max_message_bytes - 4096)
         limits = Limits(self.concurrency, payload, self.cancel_grace_s)
-        session = self._session = Session(broker, self._identity(), self, limits, self.timing, self.instrument)
+        link = _link(connection, self._identity(), self.timing)
+        # What a component asks for outlives every outage: its attempt ends by its own time limit, a cancel or the worker's end.
+        requests = Requests(connection, Namespace(self.namespace), math.inf, waits_for_space=True)
+        session = self._session = Session(link, self, limits, requests, self.instrument)
         self._tell(session)
         try:
             async with self.lifespan():
@@ -111,6 +116,14 @@ class Worker(Components):
         prefix = self.name or platform.node() or "worker"
         worker = WorkerId(f"{prefix}-{os.getpid()}-{secrets.token_hex(3)}")
         return Identity(worker, Namespace(self.namespace), Pool(self.pool), _version(), self.exclusive)
+
+
+def _link(connection: Broker | TaskGateway, identity: Identity, timing: Timing) -> Link:
+    if not isinstance(connection, TaskGateway):
+        return BrokerLink(connection, identity, timing)
+    from stepmesh.gateway_link import GatewayLink  # late: it takes protobuf, which a worker on the broker need not have
+
+    return GatewayLink(connection, identity)
 
 
 def _version() -> str:

@@ -29,9 +29,9 @@ SAME_MEANING_ELSEWHERE = {
     "SM-4008": {"runtime/recovery.py", "demo/history.py"},  # whoever replays a journal needs its flows
     "SM-4101": {"store/sqlite.py", "stepmesh/requests.py"},
     "SM-5001": {"decide/submit.py", "stepmesh_cli/cases.py"},  # the test command tells a refused input as a failed case
-    "SM-5003": {"stepmesh/errors.py", "runtime/api.py", "decide/cancel.py"},  # raised in the client for the refusal
-    "SM-5004": {"stepmesh/errors.py", "runtime/api.py", "runtime/shard.py"},
-    "SM-5005": {"stepmesh/errors.py", "runtime/api.py"},
+    "SM-5003": {"stepmesh/errors.py", "runtime/run_view.py", "decide/cancel.py"},  # raised in the client for the refusal
+    "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/shard.py"},
+    "SM-5005": {"stepmesh/errors.py", "runtime/flow_requests.py"},
     "SM-5900": {
         "runtime/shard.py",
         "runtime/dispatch.py",

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
-from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunQuery, RunRow, StepRow, Store, StoreError
-from stepmesh_orchestrator.store import MemoryStore, SqliteStore, StoreCorrupt, StoreUnavailable
+from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StepRow, Store, StoreError
+from stepmesh_orchestrator.store import FolderBlobs, MemoryStore, SqliteStore, StoreCorrupt, StoreUnavailable
+from stepmesh_orchestrator.store.migrations import APPLICATION_ID, MIGRATIONS
 
 P = Partition(2)
 NS = Namespace("team-a")
@@ -24,15 +25,22 @@ BLOB = BlobRecord(BlobId("b" * 64), "binary", b"\x00\xff\x80 raw \x00", "ünïco
 Reopen = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "folder of blobs"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Reopen]]:
     """A store, and how to close it and open it anew."""
-    stores: list[Store] = [MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "deep" / "store.db")]
+    memory = MemoryStore()
+
+    def made() -> Store:
+        if request.param == "sqlite":
+            return SqliteStore(tmp_path / "deep" / "store.db")
+        return memory if request.param == "memory" else FolderBlobs(memory, tmp_path / "deep" / "blobs")
+
+    stores = [made()]
     await stores[0].open()
 
     async def reopen() -> Store:
         await stores[-1].close()
-        stores.append(stores[0] if request.param == "memory" else SqliteStore(tmp_path / "deep" / "store.db"))
+        stores.append(made())
         await stores[-1].open()
         return stores[-1]
 
@@ -86,7 +94,6 @@ async def test_unknown_things_are_none_or_false(store: Store) -> None:
     assert await store.get_run(RunId("0")) is None
     assert await store.get_items(RunId("0")) == []
     assert await store.delete_flow(FlowId("0")) is False
-    assert await store.delete_run(RunId("0")) is False
     assert await store.projected(P) == 0
 
 
@@ -106,6 +113,20 @@ async def test_a_deleted_flow_is_gone_and_may_come_back(store: Store) -> None:
     assert await store.delete_flow(FLOW.id) is False
     await store.put_flow(FLOW)
     assert await store.get_flow(FLOW.id) == FLOW
+
+
+async def test_a_flow_is_deleted_as_a_blob_too_and_other_blobs_stay(store: Store) -> None:
+    flow, data = BlobRecord(BlobId(FLOW.id), "flow", FLOW.document), BlobRecord(BlobId("d" * 64), "data", b"{}")
+    for blob in (flow, data):
+        await store.put_blob(blob)
+    await store.put_flow(FLOW)
+    assert await store.delete_flow(FLOW.id) is True
+    assert await store.get_blob(flow.id) is None
+    await store.put_blob(flow)
+    assert await store.delete_flow(FLOW.id) is True
+    assert await store.get_blob(flow.id) is None
+    assert await store.delete_flow(FlowId(data.id)) is False
+    assert await store.get_blob(data.id) == data
 
 
 @pytest.mark.parametrize("data", [b"", b'{"a":1}', bytes(range(256)) * 20_000])
@@ -179,14 +200,27 @@ async def test_items_come_in_order_and_in_pages(store: Store) -> None:
     assert await page(0, 0) == []
 
 
-async def test_a_deleted_run_takes_its_items_along(store: Store) -> None:
-    await store.project(P, 1, [run_row("r1"), run_row("r2")], [item_row("r1", 0), item_row("r2", 0)])
-    assert await store.delete_run(RunId("r1")) is True
-    assert await store.get_run(RunId("r1")) is None
+async def test_a_run_that_is_gone_takes_its_sub_runs_and_items_along(store: Store, reopen: Reopen) -> None:
+    rows = [run_row("r1"), run_row("below", root="r1", parent="r1", depth=1), run_row("r2")]
+    await store.project(P, 1, rows, [item_row("r1", 0), item_row("below", 0), item_row("r2", 0)])
+    await store.project(P, 2, [], [], [RunGone(RunId("r1"))])
+    again = await reopen()
+    assert await again.projected(P) == 2
+    assert await again.get_run(RunId("r1")) is None
+    assert await again.get_items(RunId("r1")) == []
+    assert await again.get_items(RunId("below")) == []
+    assert len(await again.get_items(RunId("r2"))) == 1
+    assert await names(again) == ["r2"]
+    await again.project(P, 3, [], [], [RunGone(RunId("r1"))])
+    assert await names(again) == ["r2"]
+
+
+async def test_a_run_that_came_and_went_in_one_projection_is_gone(store: Store) -> None:
+    await store.project(P, 4, [run_row("r1")], [item_row("r1", 0)], [RunGone(RunId("r1"))])
+    assert await names(store) == []
     assert await store.get_items(RunId("r1")) == []
-    assert len(await store.get_items(RunId("r2"))) == 1
-    assert await names(store) == ["r2"]
-    assert await store.delete_run(RunId("r1")) is False
+    await store.project(P, 3, [run_row("r1")], [], [])
+    assert await names(store) == []
 
 
 # --- listing ---------------------------------------------------------------------------------------------
@@ -197,9 +231,9 @@ async def listed(store: Store) -> Store:
     rows = [
         run_row("a", 100),
         run_row("b", 300, status="completed", flow_name="mapper"),
-        run_row("c", 200, parent="a", root="a"),
-        run_row("d", 200, parent="a", root="a", status="completed"),
-        run_row("e", 400, parent="c", root="a"),
+        run_row("c", 200, parent="a", root="a", depth=1),
+        run_row("d", 200, parent="a", root="a", status="completed", depth=1),
+        run_row("e", 400, parent="c", root="a", depth=2),
         run_row("x", 500, namespace="team-b"),
         run_row("y", 600, namespace="team-b", parent="a", root="a"),
     ]
@@ -222,6 +256,11 @@ async def listed(store: Store) -> Store:
         ({"parent": "a", "status": "completed"}, "d"),
         ({"roots_only": True}, "ba"),
         ({"roots_only": True, "status": "running"}, "a"),
+        ({"max_depth": 0}, "ba"),
+        ({"max_depth": 1}, "bdca"),
+        ({"max_depth": 2}, "ebdca"),
+        ({"max_depth": 1, "root": "a", "status": "running"}, "ca"),
+        ({"max_depth": 1, "limit": 1, "offset": 1}, "d"),
         ({"limit": 2}, "eb"),
         ({"limit": 2, "offset": 1}, "bd"),
         ({"limit": 0}, ""),
@@ -281,6 +320,28 @@ async def test_another_schema_is_refused(tmp_path: Path, statement: str, message
     assert raised.value.hint
 
 
+async def test_a_store_of_the_first_release_learns_how_deep_its_runs_are(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    encode = msgspec.msgpack.Encoder().encode
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute("CREATE TABLE migrations(number INTEGER PRIMARY KEY)")
+        for statement in MIGRATIONS[0]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO migrations VALUES(1)")
+        for name, parent in (("a", None), ("b", "a"), ("c", "b"), ("lost", "unknown")):
+            row = msgspec.to_builtins(run_row(name, parent=parent))[:19]
+            values = (name, NS, "running", "adder", name, parent, 0, encode(row))
+            connection.execute("INSERT INTO runs VALUES(?,?,?,?,?,?,?,?)", values)
+    store = SqliteStore(path)
+    await store.open()
+    assert await names(store, max_depth=1) == ["lost", "b", "a"]
+    found = await store.get_run(RunId("c"))
+    assert found is not None
+    assert (found.created_at, found.finished_at) == (0, None)
+    await store.close()
+
+
 async def test_a_folder_in_the_file_s_place_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=str(tmp_path)) as raised:
         await SqliteStore(tmp_path).open()
@@ -317,3 +378,34 @@ async def test_a_locked_store_says_so_and_works_again_when_released(tmp_path: Pa
     await store.put_flow(FLOW)
     assert await store.get_flow(FLOW.id) == FLOW
     await store.close()
+
+
+# --- a folder of blobs -----------------------------------------------------------------------------------
+
+
+async def test_a_blob_is_a_file_that_other_programs_can_read(tmp_path: Path) -> None:
+    store = FolderBlobs(MemoryStore(), tmp_path)
+    await store.open()
+    await store.put_blob(BLOB)
+    assert (tmp_path / "bb" / BLOB.id).read_bytes() == BLOB.data
+    assert sorted(path.name for path in (tmp_path / "bb").iterdir()) == [BLOB.id, f"{BLOB.id}.json"]
+
+
+@pytest.mark.parametrize("name", ["../secret", "..", "", "a/b", ".", "ä"])
+async def test_an_id_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("no")
+    store = FolderBlobs(MemoryStore(), tmp_path / "blobs")
+    await store.open()
+    assert await store.get_blob(BlobId(name)) is None
+
+
+async def test_a_folder_that_cannot_be_made_and_a_blob_that_lost_its_description_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match=r"the folder of blobs .*file"):
+        await FolderBlobs(MemoryStore(), tmp_path / "file").open()
+    store = FolderBlobs(MemoryStore(), tmp_path / "blobs")
+    await store.open()
+    await store.put_blob(BLOB)
+    (tmp_path / "blobs" / "bb" / f"{BLOB.id}.json").unlink()
+    with pytest.raises(StoreCorrupt, match="does not describe its blob"):
+        await store.get_blob(BLOB.id)

@@ -15,6 +15,7 @@ from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
+from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
 from stepmesh_orchestrator.core.projection import apply
@@ -69,7 +70,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, map, skip, default, failure, cancel."""
+    """A run of everything: chain, retries, sleep, map, skip, default, failure, cancel, deletion."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -80,6 +81,7 @@ async def record() -> dict[str, object]:
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)
     await client.cancel(slow.id)
+    await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
     flows = FlowRegistry(world.store, world.clock)

@@ -14,7 +14,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh.errors import RequestRefused
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.rows import ItemRow, RunGone, RunRow
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.ports import FlowRecord, JournalFull, Snapshot, StoreError
 from stepmesh_orchestrator.store.memory import MemoryStore
@@ -43,9 +43,11 @@ class SmallStore(MemoryStore):
         self._check()
         await super().put_flow(flow)
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
         self._check()
-        await super().project(partition, sequence, runs, items)
+        await super().project(partition, sequence, runs, items, gone)
 
     def _check(self) -> None:
         if self.problem is not None:

@@ -14,6 +14,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Context, Worker
 from stepmesh.attempt import Why
+from stepmesh.broker_link import BrokerLink
 from stepmesh_broker.protocol.ids import Partition, RunId, WorkerId
 from stepmesh_broker.protocol.messages import TaskRef, Verdict
 from stepmesh_orchestrator.journal.memory import MemoryJournal
@@ -360,7 +361,8 @@ def test_a_silent_worker_loses_its_task_and_its_late_result() -> None:
         await until(lambda: world.shard.dispatcher.leases.held)
         first, run = world.workers[0]
         assert first._session is not None
-        first._session.leases.close()
+        assert isinstance(first._session.link, BrokerLink)
+        first._session.link.leases.close()
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         await world.start_worker()

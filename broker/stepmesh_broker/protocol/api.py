@@ -178,7 +178,8 @@ class RunInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_i
 
 
 class GetItems(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_items"):
-    """Answer: `Items`. `live`: also those that have not ended, with status running, an empty `result` and `finished_ms` 0."""
+    """Answer: `Items`, or with `live` `Refused` SM-5003. `live`: all items; those that have not ended with status running, an empty
+    `result` and `finished_ms` 0, those that a cancel kept from starting as cancelled."""
 
     run: RunId
     first: int = 0

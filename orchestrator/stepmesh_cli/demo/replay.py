@@ -10,7 +10,7 @@ from stepmesh_cli.demo.history import FIRST
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
 from stepmesh_orchestrator.core.projection import apply
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in, state_hash
 from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.ports import Journal, Store
@@ -25,7 +25,7 @@ async def replayed(journal: Journal, store: Store, partition: Partition = FIRST,
         if through is not None and frame.sequence > through:
             break
         turn = decode_turn(frame.payload)
-        rows: list[RunRow | ItemRow] = []
+        rows: list[Row] = []
         for event in turn.events:
             if isinstance(event, RunCreated):
                 await flows.load(event.flow, event.overrides)

@@ -10,6 +10,36 @@ from typing import Any
 
 import msgspec
 
+_KINDS = {
+    2001: "invalidSyntax",
+    2002: "invalidEncoding",
+    2003: "duplicateKey",
+    2004: "invalidKey",
+    2005: "unsupportedYaml",
+    2006: "invalidNumber",
+    2007: "limitExceeded",
+    2010: "typeMismatch",
+    2011: "unknownField",
+    2012: "missingField",
+    2013: "invalidValue",
+    2014: "unusedField",
+    2015: "missingLabel",
+    2020: "duplicateStepId",
+    2021: "forwardReference",
+    2022: "selfReference",
+    2023: "undefinedStepReference",
+    2024: "invalidPath",
+    2025: "invalidReferenceExpression",
+    2026: "misspelledExpression",
+    2027: "undefinedVariable",
+    2030: "invalidSchema",
+    2031: "flatSchema",
+    2032: "remoteSchema",
+    2040: "invalidOverride",
+    2050: "invalidTestCase",
+}
+_LABELS = {"$.name": "missingFlowName", "$.description": "missingFlowDescription"}
+
 
 class DiagnosticLevel(IntEnum):
     """`stepflow.v1.DiagnosticLevel`."""
@@ -21,7 +51,8 @@ class DiagnosticLevel(IntEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `kind`: `SM-2xxx`, `number`: its digits. `data`: JSON, line, column and hint as far as they are known."""
+    """One thing that is wrong. `kind`: Stepflow's name where it has one for the same. `number`: the digits of the SM code. `data`: JSON,
+    line, column and hint as far as they are known."""
 
     kind: str
     number: int
@@ -79,10 +110,14 @@ def examples(document: bytes) -> list[Example]:
     return [Example(case.name, bytes(case.input), case.description) for case in cases]
 
 
+def _kind(number: int, path: str) -> str:
+    return _LABELS.get(path, _KINDS[2015]) if number == 2015 else _KINDS.get(number, "invalidFlow")
+
+
 def _finding(found: _Diagnostic) -> Finding:
     more: dict[str, Any] = {"line": found.line, "column": found.column, "hint": found.hint or None}
     known = {name: value for name, value in more.items() if value is not None}
     level = DiagnosticLevel.__members__.get(found.level.upper(), DiagnosticLevel.UNSPECIFIED)
     number = int(found.code.rpartition("-")[2])
     text = f"{found.code} {found.message}" + (f" ({found.hint})" if found.hint else "")
-    return Finding(found.code, number, level, text, msgspec.json.encode(known) if known else None, found.path)
+    return Finding(_kind(number, found.path), number, level, text, msgspec.json.encode(known) if known else None, found.path)

@@ -8,7 +8,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageT
 
 
 class Kind(Enum):
-    """`value`: gRPC status number, HTTP status."""
+    """`value`: gRPC status number, HTTP status. Those below `TOO_LARGE` are known to HTTP only."""
 
     INVALID_ARGUMENT = (3, 400)
     DEADLINE_EXCEEDED = (4, 504)
@@ -20,9 +20,19 @@ class Kind(Enum):
     INTERNAL = (13, 500)
     UNAVAILABLE = (14, 503)
     TOO_LARGE = (8, 413)
+    METHOD_NOT_ALLOWED = (12, 405)
+    TOO_SLOW = (4, 408)
+    UNSUPPORTED_MEDIA_TYPE = (3, 415)
+    HEADERS_TOO_LARGE = (8, 431)
+
+    @property
+    def status(self) -> str:
+        """The name of the gRPC status, as REST answers carry it: several kinds share one."""
+        return next(kind.name for kind in Kind if kind.value[0] == self.value[0])
 
 
 _BY_CODE = {
+    "SM-3004": Kind.INVALID_ARGUMENT,
     "SM-4003": Kind.RESOURCE_EXHAUSTED,
     "SM-4101": Kind.RESOURCE_EXHAUSTED,
     "SM-5001": Kind.INVALID_ARGUMENT,
@@ -37,6 +47,31 @@ _BY_CODE = {
     "SM-5013": Kind.FAILED_PRECONDITION,
     "SM-5014": Kind.FAILED_PRECONDITION,
     "SM-5102": Kind.DEADLINE_EXCEEDED,
+    "SM-7001": Kind.INVALID_ARGUMENT,
+    "SM-7002": Kind.INVALID_ARGUMENT,
+    "SM-7003": Kind.TOO_LARGE,
+    "SM-7004": Kind.RESOURCE_EXHAUSTED,
+    "SM-7005": Kind.NOT_FOUND,
+    "SM-7006": Kind.NOT_FOUND,
+    "SM-7007": Kind.UNAVAILABLE,
+    "SM-7100": Kind.NOT_FOUND,
+    "SM-7101": Kind.METHOD_NOT_ALLOWED,
+    "SM-7102": Kind.INVALID_ARGUMENT,
+    "SM-7103": Kind.INVALID_ARGUMENT,
+    "SM-7104": Kind.UNSUPPORTED_MEDIA_TYPE,
+    "SM-7106": Kind.HEADERS_TOO_LARGE,
+    "SM-7107": Kind.TOO_SLOW,
+    "SM-7109": Kind.UNAVAILABLE,
+    "SM-7110": Kind.INVALID_ARGUMENT,
+    "SM-7111": Kind.FAILED_PRECONDITION,
+    "SM-7201": Kind.NOT_FOUND,
+    "SM-7202": Kind.NOT_FOUND,
+    "SM-7203": Kind.UNAVAILABLE,
+    "SM-7204": Kind.UNAVAILABLE,
+    "SM-7301": Kind.INVALID_ARGUMENT,
+    "SM-7302": Kind.FAILED_PRECONDITION,
+    "SM-7303": Kind.NOT_FOUND,
+    "SM-7304": Kind.INVALID_ARGUMENT,
 }
 
 

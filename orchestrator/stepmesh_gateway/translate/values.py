@@ -8,6 +8,7 @@ because the message has no room for it; stepmesh.v1 and REST carry JSON itself a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -29,9 +30,7 @@ class NoJson(StepmeshError):
 
 def to_value(json: bytes) -> Value:
     """JSON text as a message. Raises `NoJson` for what is nested too deep or a number beyond all doubles."""
-    value = Value()
-    _fill(value, msgspec.json.decode(json), LEVELS)
-    return value
+    return plain_value(msgspec.json.decode(json))
 
 
 def to_struct(json: bytes) -> Struct:
@@ -45,14 +44,26 @@ def to_struct(json: bytes) -> Struct:
     return struct
 
 
-def from_value(value: Value) -> bytes:
-    """A message as compact JSON text. Raises `NoJson` for NaN and infinity."""
-    return msgspec.json.encode(_plain(value, ()), order="deterministic")
+def plain_value(found: Any) -> Value:
+    """Decoded JSON as a message. Raises `NoJson` as `to_value` does."""
+    value = Value()
+    _fill(value, found, LEVELS)
+    return value
 
 
-def from_struct(struct: Struct) -> bytes:
-    """The same for a Struct: the text of an object."""
-    return msgspec.json.encode({key: _plain(struct.fields[key], (key,)) for key in struct.fields}, order="deterministic")
+def from_value(value: Value, name: str = "$") -> bytes:
+    """A message as compact JSON text. `name`: what paths begin with. Raises `NoJson` for NaN and infinity."""
+    return msgspec.json.encode(_plain(value, (name,)), order="deterministic")
+
+
+def from_members(fields: Mapping[str, Value], name: str = "$") -> bytes:
+    """The same for the fields of a Struct or a map: the text of an object."""
+    return msgspec.json.encode({key: _plain(fields[key], (name, key)) for key in fields}, order="deterministic")
+
+
+def from_struct(struct: Struct, name: str = "$") -> bytes:
+    """The same for a Struct."""
+    return from_members(struct.fields, name)
 
 
 def _fill(value: Value, found: Any, levels: int) -> None:
@@ -98,6 +109,6 @@ def _plain(value: Value, path: tuple[str | int, ...]) -> Any:
 
 def _number(number: float, path: tuple[str | int, ...]) -> int | float:
     if not math.isfinite(number):
-        where = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        where = f"{path[0]}" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
         raise NoJson(f"the number at {where} is {number}, which JSON does not have", hint="send null or a string")
     return int(number) if number.is_integer() and -EXACT <= number <= EXACT else number

@@ -1,45 +1,341 @@
-"""Between the pools of the broker and connected workers: takes task frames while somebody has room, spreads them, keeps their leases,
-brings results home."""
+"""Between the pools of the broker and connected workers: one desk per pool, one seat per stream, everything in hand in one place.
+
+Invariants: what a gateway took and did not finish is handed back or left to its lease, so it is never lost; what a worker says of a task
+is understood by every gateway. It must not know how a stream speaks.
+"""
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from typing import Protocol
+import asyncio
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from stepmesh_broker.protocol.ids import WorkerId
-from stepmesh_broker.protocol.messages import Result, Verdict
+from stepmesh.leases import DROPPED, Timing
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol.ids import Partition, Pool, WorkerId
+from stepmesh_broker.protocol.messages import Result, TaskRef, Verdict
 from stepmesh_gateway.identity import TaskId
+from stepmesh_gateway.limits import check_streams
+from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.work.catalogue import Catalogue
+from stepmesh_gateway.work.desk import Desk
+from stepmesh_gateway.work.elsewhere import AGAIN_S, Completion, Elsewhere, resolve, until_posted
+from stepmesh_gateway.work.hands import Hands
+from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Line, WorkerHello
+from stepmesh_gateway.work.presence import Presence
+from stepmesh_gateway.work.refusals import GatewayStops
 from stepmesh_gateway.work.seat import Seat
 
+log = logging.getLogger("stepmesh.gateway")
 
-class Completion(Enum):
-    """What became of a result that came by a unary call."""
+TICK_S = 0.25
+"""How often desks look for tasks that nobody begins, in seconds."""
+CLAIM_S = 8.0
+"""How long a worker's claim waits for a shard that recovers, in seconds; then the task goes back to the queue."""
+KNOWN_POOLS = 1_000
+"""Pools of which it is remembered what their workers offered last."""
+LEAVING_S = 2.0
+"""Time that is kept at the end for leases and results, in seconds."""
 
-    ACCEPTED = auto()  # durable at the broker
-    GONE = auto()  # nobody waits for it: done, cancelled, superseded, unknown
-    NOT_READY = auto()  # the partition recovers, or the broker is away: ask again
 
+class Bridge:
+    """One per gateway. `gateway`: its id. `ended` gets the exception when the machinery itself fails, so that the process can end."""
 
-class Bridge(Protocol):
-    """One per gateway."""
-
-    async def join(self, hello: WorkerHello, line: Line) -> Seat:
-        """A worker's stream is there. Raises `TooManyStreams`, `GatewayStops`, `BrokerUnavailable`."""
-        ...
-
-    async def heartbeat(self, worker: WorkerId, task: TaskId, fraction: float | None = None, details: bytes | None = None) -> Verdict:
-        """A unary sign of life, also of a task that this gateway never saw; the first one is the claim of a worker that claims."""
-        ...
-
-    async def complete(self, task: TaskId, result: Result) -> Completion:
-        """A unary result, also of a task that this gateway never saw. Returns when it is durable."""
-        ...
+    def __init__(self, broker: Broker, settings: GatewaySettings, gateway: str, timing: Timing | None = None) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._timing = timing or Timing()
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._hands = Hands(broker, settings.namespace, WorkerId(gateway), settings.limits.payload_bytes, self._timing, self._broken)
+        self._elsewhere = Elsewhere(self._hands, WorkerId(gateway))
+        self._presence = Presence(broker, settings.namespace)
+        self._desks: dict[Pool, Desk] = {}
+        self._known: OrderedDict[Pool, Catalogue] = OrderedDict()
+        self._seats: dict[WorkerId, list[Seat]] = {}
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     async def start(self) -> None:
         """Begin."""
-        ...
+        self._keeping = [self._spawn(work, name) for work, name in (
+            (self._hands.leases.keep(), "leases"), (self._look_around(), "desks"), (self._say_hello(), "presence"),
+        )]  # fmt: skip
 
     async def stop(self, grace_s: float) -> None:
-        """Take nothing more, let claimed tasks end within `grace_s`, hand back the rest."""
-        ...
+        """Take nothing more, let what was begun end within `grace_s`, leave the rest to other gateways."""
+        self._stopping = True
+        await asyncio.gather(*(desk.close() for desk in self._desks.values()))
+        for seat in self._all_seats():
+            seat.leave()
+            if not seat.gone:
+                seat.line.drain()
+        if self._hands.live:
+            await self._within(max(0.0, grace_s - LEAVING_S), self._hands.idle())
+        for task in self._keeping:
+            task.cancel()
+        await self._within(LEAVING_S, self._hands.outbox.flushed())
+        for seat in self._all_seats():
+            seat.lost()
+        await self._within(LEAVING_S, self._elsewhere.entrust([*self._hands.live]))
+        await self._within(LEAVING_S, self._hands.outbox.flushed())
+        await self._within(LEAVING_S, self._quiet())
+        self._hands.leases.close()
+        self._hands.outbox.abandon()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _quiet(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    async def join(self, hello: WorkerHello, line: Line) -> Seat:
+        """A worker's stream is there. Raises `TooManyStreams`, `GatewayStops`, `BrokerUnavailable`."""
+        self._check_limits(hello.worker)
+        async with self._opening:
+            desk = self._desks.get(hello.pool)
+            if desk is None:
+                desk = Desk(hello.pool, self._broker, self._settings.namespace, self._hands, self, self._timing)
+                desk.known = self._known.get(hello.pool)
+                await desk.open()
+                self._desks[hello.pool] = desk
+        self._check_limits(hello.worker)
+        seat = Seat(hello, line, desk)
+        desk.seats.add(seat)
+        self._seats.setdefault(hello.worker, []).append(seat)
+        if hello.running:
+            self._spawn(self._bring(seat, hello.running), "reconnect")
+        self._spawn(self._presence.hello([seat]), "hello")
+        return seat
+
+    def _check_limits(self, worker: WorkerId) -> None:
+        if self._stopping:
+            raise GatewayStops("this gateway is about to stop", hint="connect again")
+        check_streams(worker, len(self._seats.get(worker, ())), self._settings.limits)
+
+    async def _bring(self, seat: Seat, running: tuple[TaskId, ...]) -> None:
+        """What a worker still works on after it connected again."""
+        places: defaultdict[Partition, list[TaskId]] = defaultdict(list)
+        for task in running:
+            if not self._moved(seat, task):
+                places[task.partition].append(task)
+        while places and not seat.gone:
+            for partition, tasks in [*places.items()]:
+                verdicts = await self._elsewhere.claim(seat.worker, tasks)
+                for task, verdict in zip(tasks, verdicts, strict=True):
+                    self._brought(seat, task, verdict)
+                places[partition] = [task for task, verdict in zip(tasks, verdicts, strict=True) if verdict is Verdict.NOT_READY]
+            places = defaultdict(list, {partition: tasks for partition, tasks in places.items() if tasks})
+            if places:
+                await asyncio.sleep(AGAIN_S)
+
+    def _moved(self, seat: Seat, task: TaskId) -> bool:
+        """Whether the task is in this gateway's hands anyway: from the stream that the worker had before, or on its way to somebody."""
+        held = self._hands.by_ref.get(task.ref)
+        if held is None:
+            return False
+        if held.seat is not None and held.seat.worker != seat.worker:
+            seat.line.stop(task, DROPPED[Verdict.HELD])
+        elif held.seat is not seat:
+            if held.seat is not None:
+                held.seat.unsent(held)
+            self._give(held, seat)
+        return True
+
+    def _brought(self, seat: Seat, task: TaskId, verdict: Verdict) -> None:
+        if seat.gone:
+            return
+        if verdict in DROPPED:
+            seat.line.stop(task, DROPPED[verdict])
+        elif verdict is Verdict.GRANTED and task.ref not in self._hands.by_ref:
+            self._give(self._hands.adopt(task), seat)
+
+    def _give(self, held: Held, seat: Seat) -> None:
+        """A worker runs this already."""
+        seat.brings(held)
+        if not held.started_at:
+            self._hands.begin(held, limited=False)
+        self._hands.live.add(held)
+        seat.began()
+
+    # --- unary calls --------------------------------------------------------------------------------------------
+
+    async def heartbeat(self, worker: WorkerId, task: TaskId, fraction: float | None = None, details: bytes | None = None) -> Verdict:
+        """A unary sign of life, also of a task that this gateway never saw; the first one is the claim of a worker that claims."""
+        held = self._hands.by_ref.get(task.ref)
+        seats = self._seats.get(worker, ())
+        mine = held is not None and held.seat is not None and held.seat.worker == worker and held.id.copy == task.copy
+        if held is not None and held.seat is not None and mine:
+            held.seat.heard(held, fraction, details)
+            verdict = Verdict.GRANTED if held.started_at else await self._claim(held, held.seat)
+        elif held is not None and held.started_at:
+            verdict = Verdict.HELD
+        else:
+            verdict = await self._elsewhere.heartbeat(worker, task, fraction, details)
+            if verdict is Verdict.GRANTED:
+                self._theirs(worker, task)
+        for seat in seats:
+            seat.reacted(task)
+        return verdict
+
+    def _theirs(self, worker: WorkerId, task: TaskId) -> None:
+        """The shard says that `worker` runs this: no copy of it is given to anybody. If its stream is here, its lease is kept from here."""
+        held = self._hands.by_ref.get(task.ref)
+        if held is not None:
+            if held.started_at:
+                return
+            self._hands.stop(held, DROPPED[Verdict.HELD])
+        seat = next((seat for seat in self._seats.get(worker, ()) if seat.hello.claims), None)
+        if seat is not None and not self._stopping:
+            self._give(self._hands.adopt(task), seat)
+
+    async def complete(self, task: TaskId, result: Result) -> Completion:
+        """A unary result, also of a task that this gateway never saw. Returns when it is durable."""
+        held = self._hands.by_ref.get(task.ref)
+        if held is None:
+            return await self._elsewhere.complete(task, result)
+        seat = held.seat
+        posted = self._loop.create_future()
+        self._hands.end(held, result, lambda: resolve(posted))
+        if seat is not None:
+            seat.reacted(task)
+            if held.id.copy != task.copy:
+                seat.stopped(held, DROPPED[Verdict.HELD])
+        return await until_posted(posted)
+
+    def children(self, task: TaskRef, content: str) -> int:
+        """How often the attempt has started a sub-run with this content by now, this time included."""
+        held = self._hands.by_ref.get(task)
+        if held is None:
+            return 1
+        counts = held.children = held.children or {}
+        counts[content] = counts.get(content, 0) + 1
+        return counts[content]
+
+    async def _claim(self, held: Held, seat: Seat) -> Verdict:
+        """The worker that was sent it begins it, with its shard's leave if somebody else may have it too."""
+        verdict = Verdict.GRANTED
+        if held.claim_first or held.frame.in_doubt(self._loop.time()):
+            seat.reacted(held.id)  # from here on nobody takes it back
+            verdict = await self._ask(held, seat)
+        if held.settled or held.seat is not seat:
+            return Verdict.HELD
+        if verdict in DROPPED:
+            self._hands.stop(held, DROPPED[verdict])
+        elif verdict is Verdict.GRANTED and held.desk is not None:
+            held.desk.begin(held)
+        elif held.desk is not None:
+            seat.unsent(held)
+            held.desk.put_back(held)
+            verdict = Verdict.HELD
+        return verdict
+
+    async def _ask(self, held: Held, seat: Seat) -> Verdict:
+        until, pause = self._loop.time() + CLAIM_S, 0.05
+        while not held.settled and held.seat is seat:
+            answer = await self._hands.control.claim(held.id.partition, seat.worker, [held.id.ref])
+            verdict = Verdict.NOT_READY if answer is None else Verdict(answer.verdicts[0])
+            if verdict is Verdict.GRANTED and answer is not None:
+                held.claim_first = False
+                self._hands.leases.lease(held, answer.lease_ms)
+            if verdict is not Verdict.NOT_READY or self._loop.time() > until:
+                return verdict
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+        return Verdict.HELD
+
+    # --- what desks tell (desk.Around) --------------------------------------------------------------------------
+
+    def finished(self, task: TaskId, result: Result, recorded: Callable[[], None]) -> None:
+        """A worker's result; `recorded` is called when it is durable or nobody wants it."""
+        held = self._hands.by_ref.get(task.ref)
+        if held is not None:
+            self._hands.end(held, result, recorded)
+        else:
+            self._spawn(self._finish(task, result, recorded), "result")
+
+    async def _finish(self, task: TaskId, result: Result, recorded: Callable[[], None]) -> None:
+        while True:
+            if await self._elsewhere.complete(task, result) is not Completion.NOT_READY:
+                recorded()
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    def entrust(self, held: list[Held]) -> None:
+        """Their worker's stream ended. While the gateway stops, they may still end here."""
+        if not self._stopping:
+            self._hands.live.difference_update(held)
+            self._spawn(self._elsewhere.entrust(held), "entrust")
+
+    def changed(self, seat: Seat) -> None:
+        """It told what it offers, or went."""
+        if not seat.gone:
+            if seat.catalogue is not None:
+                self._known[seat.hello.pool] = seat.catalogue
+                if len(self._known) > KNOWN_POOLS:
+                    self._known.popitem(last=False)
+            self._spawn(self._presence.hello([seat]), "hello")
+            return
+        others = self._seats[seat.worker]
+        others.remove(seat)
+        if not others:
+            del self._seats[seat.worker]
+        if not any(other.hello.pool == seat.hello.pool for other in others):
+            self._spawn(self._presence.hello([seat], stopping=True), "hello")
+        desk = self._desks.get(seat.hello.pool)
+        if desk is not None and not desk.seats and not self._stopping:
+            del self._desks[seat.hello.pool]
+            self._spawn(desk.close(), "pool")
+
+    # --- now and then -------------------------------------------------------------------------------------------
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for desk in [*self._desks.values()]:
+                desk.tick(self._loop.time())
+
+    async def _say_hello(self) -> None:
+        while True:
+            await asyncio.sleep(self._timing.hello)
+            await self._presence.hello(self._all_seats())
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """A task of which nothing was heard for too long is lost, although its worker is there."""
+        since = self._loop.time() - self._settings.silent_s
+        for held in [held for held in self._hands.live if held.heard_at < since and held.seat is not None and held.seat.hello.claims]:
+            log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, self._settings.silent_s)
+            self._hands.forget(held)
+
+    def _all_seats(self) -> list[Seat]:
+        return [seat for seats in self._seats.values() for seat in seats]
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await asyncio.wait_for(work, seconds)
+        except TimeoutError:
+            log.warning("stopping: leases or results were not settled within %g s; what is open comes again", seconds)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name=f"stepmesh gateway {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._broken(problem)
+
+    def _broken(self, problem: BaseException) -> None:
+        log.error("SM-7205 the gateway cannot go on: %s", problem, exc_info=problem)
+        if not self.ended.done():
+            self.ended.set_exception(problem)

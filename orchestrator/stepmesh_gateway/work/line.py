@@ -60,7 +60,7 @@ class Line(Protocol):
     call of the seat. What a line has not sent yet is bounded by the credit that it allowed."""
 
     def send(self, assigned: Sequence[Assigned]) -> None:
-        """Pass these on. One that cannot be is ended with `Seat.finish`, later."""
+        """Pass these on. One that cannot be is ended with `Seat.refuse`, later."""
         ...
 
     def stop(self, task: TaskId, why: Why) -> None:

@@ -55,4 +55,12 @@ class ResolveFlow:
     failure: Failure | None = None
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow
+@dataclass(frozen=True, slots=True)
+class DeleteRun:
+    """Forget an ended root run. `keyed`: it and those of its sub-runs that have a run key. Answer: an `Answered` effect."""
+
+    run: RunId
+    keyed: list[RunId]
+
+
+Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun

@@ -150,6 +150,15 @@ class StepFallingBack(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     failure: Failure
 
 
+class RunDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14):
+    """An ended root run is gone with its sub-runs: the read model forgets them, and no rebuild of it brings them back.
+
+    `keyed`: the root and those sub-runs that were submitted with a run key; the keys are free again."""
+
+    run: RunId
+    keyed: list[RunId]
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -164,7 +173,11 @@ Event = (
     | RunEnded
     | RunCancelled
     | StepFallingBack
+    | RunDeleted
 )
+
+PER_FRAME = 1_000_000
+"""The position of an event is frame × this + its index in the frame: it grows, and survives restarts because the journal does."""
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunEnded
+from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunDeleted, RunEnded
 from stepmesh_orchestrator.core.evolve import FlowLookup, evolve
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
+from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, WAITING, Item, Run, State
 
 
-def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[RunRow | ItemRow]) -> None:
+def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[Row]) -> None:
     """Evolve, and append the rows that the event changes."""
+    state.at += 1
     kind = type(event)
     if kind is ItemEnded:
         row = _item_row(state, event, at_ms)  # type: ignore[arg-type]  # narrowed by identity, for speed
@@ -29,20 +30,23 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
         evolve(state, event, at_ms, flows)
         if kind is RunCreated or kind is RunCancelled:
             rows.append(run_row(state, state.runs[event.run]))
+        elif kind is RunDeleted:
+            rows.append(RunGone(event.run))
 
 
 def run_row(state: State, run: Run, status: str = "running", finished_ms: int | None = None) -> RunRow:
     """The run as it stands."""
     parent = run.parent
     step_id: str | None = None
-    if parent is not None and (owner := state.runs.get(parent.run)) is not None:
+    if parent is not None and (owner := state.runs.get(parent.run)) is not None and parent.step < len(owner.flow.steps):
         step_id = owner.flow.steps[parent.step].id
     return RunRow(
         run=run.id, namespace=run.namespace, partition=state.partition, flow=run.flow_id, flow_name=run.flow.name, status=status,
         total=run.total, completed=run.completed, failed=run.failed, cancelled=run.cancelled, created_ms=run.created_ms,
         finished_ms=finished_ms, root=run.tree.root, parent=None if parent is None else parent.run, parent_step=step_id,
         created_sequence=run.created_sequence, finished_sequence=None if finished_ms is None else state.sequence + 1,
-        run_key=run.run_key, tags=run.tags,
+        run_key=run.run_key, tags=run.tags, created_at=run.created_at, finished_at=None if finished_ms is None else state.at,
+        depth=run.depth,
     )  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def _item_row(state: State, event: ItemEnded, at_ms: int) -> ItemRow | None:
     item = run.items.get(event.item)
     outcome = event.failure if event.failure is not None else event.output
     status = "success" if event.failure is None else "cancelled" if run.stopping else "failed"
-    steps = [] if item is None else [row for index in range(len(item.outcomes)) if (row := _recorded_row(item, index)) is not None]
+    steps = [] if item is None else [row for index in range(len(run.flow.steps)) if (row := _recorded_row(item, index)) is not None]
     return ItemRow(event.run, event.item, status, flow_result(b"null" if outcome is None else outcome), at_ms, steps)
 
 
@@ -78,5 +82,5 @@ def step_row(item: Item, index: int) -> StepRow | None:
     )
     return StepRow(
         index, step.id, step.component, status, item.attempt(index), output, None if failed is None else error_json(failed),
-        started or None, finished or None,
+        started or None, finished or None, item.positions[index],
     )  # fmt: skip

@@ -56,5 +56,5 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     root = run.tree.root
     return route.pool, Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
-        "" if root == run.id else root, compiled.timeout_ms, True, run.traceparent, route.path_params,
+        "" if root == run.id else root, compiled.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
     )  # fmt: skip

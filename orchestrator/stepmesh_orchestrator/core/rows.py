@@ -29,6 +29,9 @@ class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finished_sequence: int | None
     run_key: str | None = None
     tags: dict[str, str] | None = None
+    created_at: int = 0  # positions of the events that created and ended it
+    finished_at: int | None = None
+    depth: int = 0  # below the root
 
 
 class StepRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,6 +46,13 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     failure: bytes | None = None
     started_ms: int | None = None
     finished_ms: int | None = None
+    position: int = 0  # of its last event
+
+
+class RunGone(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A root run leaves the read model, with its sub-runs and all their items."""
+
+    root: RunId
 
 
 class ItemRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -54,3 +64,6 @@ class ItemRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     result: bytes
     finished_ms: int
     steps: list[StepRow]
+
+
+Row = RunRow | ItemRow | RunGone

@@ -17,7 +17,7 @@ from stepmesh_orchestrator.core.events import Event, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.projection import apply
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.state import Item, Run, State, Tree
 
 DEFAULT_BACKOFF = Backoff()
@@ -81,7 +81,7 @@ class Session:
     events: list[Event] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     tasks: dict[str, list[Task]] = field(default_factory=dict)  # by pool
-    rows: list[RunRow | ItemRow] = field(default_factory=list)  # of the read model
+    rows: list[Row] = field(default_factory=list)  # of the read model
     work: deque[tuple[Item, int]] = field(default_factory=deque)
     resolved: deque[tuple[Item, int]] = field(default_factory=deque)  # steps that got their outcome
     over: deque[Run] = field(default_factory=deque)  # runs that ended

@@ -11,7 +11,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
@@ -61,6 +61,14 @@ class _TreeImage(msgspec.Struct, array_like=True, gc=False):
     ended: dict[RunId, str]
 
 
+class _Places(msgspec.Struct, array_like=True, gc=False):
+    """Where a run's events lie: not what they said, so it has no part in the hash."""
+
+    created_at: int
+    depth: int
+    positions: dict[int, bytes]  # of active items
+
+
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
     format: int
     partition: Partition
@@ -71,15 +79,16 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     runs: list[_RunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
+    places: dict[RunId, _Places] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_StateImage)
 
 
-def encode_state(state: State) -> bytes:
-    """All that events said."""
-    work = encoding(state, 0)
+def encode_state(state: State, *, places: bool = True) -> bytes:
+    """All that events said, and, with `places`, where they lie in the journal."""
+    work = encoding(state, 0, places=places)
     try:
         while True:
             next(work)
@@ -87,7 +96,7 @@ def encode_state(state: State) -> bytes:
         return bytes(done.value)
 
 
-def encoding(state: State, runs_at_once: int) -> Generator[None, None, bytes]:
+def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generator[None, None, bytes]:
     """`encode_state` with a pause after each `runs_at_once` runs (0: none). The state must not change before the end."""
     trees = [_TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended) for tree in state.trees.values()]
     runs: list[msgspec.Raw] = []
@@ -95,16 +104,18 @@ def encoding(state: State, runs_at_once: int) -> Generator[None, None, bytes]:
         runs.append(msgspec.Raw(_encoder.encode(_run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    return _encoder.encode(
-        (SNAPSHOT_FORMAT, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
-    )  # the fields of _StateImage, with runs that are encoded already
+    image = (SNAPSHOT_FORMAT, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
+    if not places:
+        return _encoder.encode(image)
+    return _encoder.encode((*image, {run.id: _places(run) for run in state.runs.values()}))
+    # the fields of _StateImage, with runs that are encoded already
 
 
 def state_hash(state: State) -> str:
     """Equal for two states that the same events made. `confirmed` is the owner's own progress and not in it."""
     confirmed, state.confirmed = state.confirmed, 0
     try:
-        return hashlib.sha256(encode_state(state)).hexdigest()
+        return hashlib.sha256(encode_state(state, places=False)).hexdigest()
     finally:
         state.confirmed = confirmed
 
@@ -124,12 +135,23 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.trees = {tree.root: Tree(tree.root, tree.limit, tree.in_flight, 0, tree.ended) for tree in image.trees}
     for run_image in image.runs:
-        run = _run(run_image, state.trees[run_image.root], flows)
+        run = _run(run_image, state.trees[run_image.root], flows, image.places.get(run_image.id) or _guessed(run_image, state))
         state.runs[run.id] = run
         run.tree.live += 1
         if run.next_item < run.total:
             run.tree.pending.append(run)
     return state
+
+
+def _places(run: Run) -> _Places:
+    return _Places(run.created_at, run.depth, {index: item.positions.tobytes() for index, item in run.items.items()})
+
+
+def _guessed(image: _RunImage, state: State) -> _Places:
+    """For a snapshot of a release that did not keep them."""
+    owner = None if image.parent is None else state.runs.get(image.parent.run)
+    depth = 0 if image.parent is None else 1 if owner is None else owner.depth + 1
+    return _Places(image.created_sequence * PER_FRAME, depth, {})
 
 
 def _run_image(run: Run) -> _RunImage:
@@ -155,7 +177,7 @@ def _recorded_phases(item: Item) -> bytes:
     return bytes(phases)
 
 
-def _run(image: _RunImage, tree: Tree, flows: FlowLookup) -> Run:
+def _run(image: _RunImage, tree: Tree, flows: FlowLookup, places: _Places) -> Run:
     flow = flows.get(image.flow, image.overrides)
     if flow is None:
         raise LookupError(f"flow {image.flow} of run {image.id} is not loaded")
@@ -163,15 +185,17 @@ def _run(image: _RunImage, tree: Tree, flows: FlowLookup) -> Run:
         image.id, image.namespace, flow, image.flow, tree, image.inputs, image.item_limit, image.overrides, image.given,
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
-        image.results,
+        image.results, places.created_at, places.depth,
     )  # fmt: skip
     for item in image.items:
-        run.items[item.index] = _item(item, run)
+        run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))
     return run
 
 
-def _item(image: _ItemImage, run: Run) -> Item:
+def _item(image: _ItemImage, run: Run, positions: bytes) -> Item:
     outcomes: list[Outcome | None] = [SKIPPED if isinstance(outcome, bool) else outcome for outcome in image.outcomes]
     times = array("q")
     times.frombytes(image.times)
-    return Item(run, image.index, image.input, outcomes, bytearray(image.phases), times, image.waits)
+    known = array("q")
+    known.frombytes(positions)
+    return Item(run, image.index, image.input, outcomes, bytearray(image.phases), times, known, image.waits)

@@ -1,6 +1,6 @@
 """A partition's runs as values. Only `evolve` writes what events say; what is derived from it is marked so.
 
-The unit of size is a step of a live item: one byte of phase, one slot for its outcome, two times. 100,000 live ten-step
+The unit of size is a step of a live item: one byte of phase, one slot for its outcome, two times, one position. 100,000 live ten-step
 runs must fit in memory, so nothing here is per step but these. Structs without garbage collection tracking: the only
 cycle (item → run → items) is cut when the item ends.
 """
@@ -15,7 +15,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 
@@ -33,6 +33,8 @@ FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
 
 PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback")
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
+DELETED = "deleted"
+"""What `State.finished` holds for a run that was deleted, in place of its status."""
 
 
 class Wait(msgspec.Struct, array_like=True, gc=False):
@@ -91,6 +93,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     items: dict[int, Item] = {}
     children: list[RunId] | None = None  # live sub-runs
     results: dict[int, bytes | Failure] | None = None  # of ended items, kept when a core step waits for them
+    created_at: int = 0  # position of the event that created it
+    depth: int = 0  # below the root
 
     @property
     def total(self) -> int:
@@ -112,6 +116,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     outcomes: list[Outcome | None]
     phases: bytearray  # one per step, then one for the output
     times: array[int]  # started, finished of each step: ms since 1970, 0 = not yet
+    positions: array[int]  # of each step's last event; 0 = none
     waits: dict[int, Wait] | None = None
     remaining: dict[int, int] | None = None  # derived: static needs still without outcome, where more than one
     output: Outcome | None = None
@@ -152,7 +157,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent."""
 
-    __slots__ = ("confirmed", "finished", "inbox", "keys", "partition", "runs", "sequence", "trees")
+    __slots__ = ("_sequence", "at", "confirmed", "finished", "inbox", "keys", "partition", "runs", "trees")
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
@@ -164,7 +169,18 @@ class State:
         self.finished: OrderedDict[RunId, tuple[int, str, str | None]] = OrderedDict()
         self.inbox = 0
         self.confirmed = 0
-        self.sequence = 0  # of the last frame that was applied
+        self.at: int  # position of the event that was applied last, or just before the next frame
+        self.sequence = 0
+
+    @property
+    def sequence(self) -> int:
+        """Of the last whole frame that was applied."""
+        return self._sequence
+
+    @sequence.setter
+    def sequence(self, sequence: int) -> None:
+        self._sequence = sequence
+        self.at = (sequence + 1) * PER_FRAME - 1
 
     def release(self) -> None:
         """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
@@ -180,4 +196,5 @@ class State:
 def new_item(run: Run, index: int) -> Item:
     """An item with nothing done."""
     steps = len(run.flow.steps)
-    return Item(run, index, run.inputs[index] or b"null", [None] * steps, bytearray(steps + 1), array("q", bytes(16 * steps)))
+    times, positions = array("q", bytes(16 * steps)), array("q", bytes(8 * steps))
+    return Item(run, index, run.inputs[index] or b"null", [None] * steps, bytearray(steps + 1), times, positions)

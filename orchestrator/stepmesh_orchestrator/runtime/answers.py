@@ -8,7 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from stepmesh_broker.protocol import api
+from stepmesh_orchestrator.core.decide.subruns import CANCELLED
 from stepmesh_orchestrator.core.explain import Cause
+from stepmesh_orchestrator.core.failures import flow_result
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics
 from stepmesh_orchestrator.core.projection import step_row
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
@@ -20,17 +22,25 @@ _OVERHEAD = 200
 """Bytes of an entry beside its payloads, about."""
 
 
-def summary(row: RunRow) -> api.RunSummary:
-    """A run."""
+def summary(row: RunRow, owner: str = "") -> api.RunSummary:
+    """A run, and who owns its partition if it lives."""
     return api.RunSummary(
         row.run, row.namespace, row.partition, row.flow, row.flow_name, row.status, row.total, row.completed, row.failed, row.cancelled,
         row.created_ms, row.finished_ms, row.root, row.parent, row.parent_step, row.run_key, row.tags,
+        row.created_at, row.finished_at, owner,
     )  # fmt: skip
 
 
 def item_result(row: ItemRow) -> api.ItemResult:
     """An ended item."""
     return api.ItemResult(row.item, row.status, row.result, row.finished_ms)
+
+
+def item_without_end(run: RunRow, index: int) -> api.ItemResult:
+    """An item without a row: it has not ended, or it never began because the run was cancelled."""
+    if run.finished_ms is None:
+        return api.ItemResult(index, "running", b"", 0)
+    return api.ItemResult(index, "cancelled", flow_result(CANCELLED), run.finished_ms)
 
 
 def ended_steps(row: ItemRow) -> list[api.StepStatus]:
@@ -102,4 +112,5 @@ def _step(item: int, row: StepRow, status: str, lease: Lease | None = None) -> a
     return api.StepStatus(
         item, row.step, row.step_id, row.component, status, row.attempt, row.output, row.failure, row.started_ms, row.finished_ms,
         None if said is None else said.fraction, None if said is None else said.details,
+        row.position,
     )  # fmt: skip

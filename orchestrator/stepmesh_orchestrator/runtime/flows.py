@@ -1,10 +1,15 @@
-"""Compiled flows at hand, and the way to more: the store. Flow documents are stored before anything that names them is journaled."""
+"""Compiled flows at hand, and the way to more: the store. Flow documents are stored before anything that names them is journaled.
+
+Invariant: what is at hand is stored. A flow that is being removed is at nobody's hand, so that no new run can begin to use it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
@@ -44,6 +49,14 @@ class _Recent(Generic[_K, _V]):
         older = self._entries.pop(key, None)
         self._entries[key] = (value, size)
         self._bytes += size - (0 if older is None else older[1])
+        self._shrink()
+
+    def drop(self, is_meant: Callable[[_K, _V], bool]) -> None:
+        """Forget those."""
+        for key in [key for key, (value, _) in self._entries.items() if is_meant(key, value)]:
+            self._bytes -= self._entries.pop(key)[1]
+
+    def _shrink(self) -> None:
         while len(self._entries) > 1 and (len(self._entries) > KEPT or self._bytes > KEPT_BYTES):
             _, (_, dropped) = self._entries.popitem(last=False)
             self._bytes -= dropped
@@ -58,6 +71,7 @@ class FlowRegistry:
         self._compiled: _Recent[tuple[FlowId, bytes | None], CompiledFlow] = _Recent()
         self._texts: _Recent[bytes, CompiledFlow | Failure] = _Recent()
         self._loading: dict[tuple[FlowId, bytes | None], asyncio.Future[CompiledFlow | None]] = {}
+        self._locks: WeakValueDictionary[FlowId, asyncio.Lock] = WeakValueDictionary()
 
     def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
         """By id and overrides; None when it is not loaded."""
@@ -71,20 +85,31 @@ class FlowRegistry:
         """From memory or the store (a flow, or a blob of kind flow); None when unknown. Raises `FlowInvalid`, `StoreError`.
         Those who ask at the same time share one compilation."""
         key = (flow, overrides)
-        known = self._compiled.get(key)
-        if known is not None:
-            return known
-        loading = self._loading.get(key)
-        if loading is None:
-            loading = self._loading[key] = asyncio.ensure_future(self._load(flow, overrides))
-            loading.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(loading)
+        while (known := self._compiled.get(key)) is None:
+            loading = self._loading.get(key)
+            if loading is None:
+                loading = self._loading[key] = asyncio.ensure_future(self._load(flow, overrides))
+                loading.add_done_callback(lambda _: self._loading.pop(key, None))
+            if await asyncio.shield(loading) is None:
+                return None
+        return known  # looked up without a pause before it: it cannot have been removed meanwhile
 
     async def add(self, document: bytes, compiled: CompiledFlow) -> CompiledFlow:
         """Store and keep a flow that was compiled from `document` (compact JSON)."""
-        await self._store.put_flow(FlowRecord(compiled.id, compiled.name, document, self._clock.now_ms()))
-        self._compiled.keep((compiled.id, None), compiled, len(document))
+        async with self._alone(compiled.id):
+            await self._store.put_flow(FlowRecord(compiled.id, compiled.name, document, self._clock.now_ms()))
+            self._compiled.keep((compiled.id, None), compiled, len(document))
         return compiled
+
+    async def remove(self, flow: FlowId, is_used: Callable[[], Awaitable[bool]]) -> bool:
+        """Delete a flow from memory and store; False when it is used. `is_used` is asked when nobody can begin to use it any more."""
+        async with self._alone(flow):
+            self._compiled.drop(lambda key, _: key[0] == flow)
+            self._texts.drop(lambda _, found: not isinstance(found, Failure) and found.id == flow)
+            if await is_used():
+                return False
+            await self._store.delete_flow(flow)
+            return True
 
     async def add_text(self, text: bytes) -> Failure | None:
         """Store and keep the flow in a step's input; the failure when it is no valid flow."""
@@ -106,13 +131,21 @@ class FlowRegistry:
             return invalid_flow(problem)
         return None if found is not None else Failure(ErrorCode.INVALID_INPUT, f"there is no flow with id {flow}")
 
+    def _alone(self, flow: FlowId) -> asyncio.Lock:
+        """Held while a flow is stored, loaded or removed."""
+        lock = self._locks.get(flow)
+        if lock is None:
+            lock = self._locks[flow] = asyncio.Lock()
+        return lock
+
     async def _load(self, flow: FlowId, overrides: bytes | None) -> CompiledFlow | None:
-        document = await self._document(flow)
-        if document is None:
-            return None
-        compiled = await _compile(document, overrides)
-        self._compiled.keep((flow, overrides), compiled, len(document) + len(overrides or b""))
-        return compiled
+        async with self._alone(flow):
+            document = await self._document(flow)
+            if document is None:
+                return None
+            compiled = await _compile(document, overrides)
+            self._compiled.keep((flow, overrides), compiled, len(document) + len(overrides or b""))
+            return compiled
 
     async def _document(self, flow: FlowId) -> bytes | None:
         record = await self._store.get_flow(flow)

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow
 from stepmesh_orchestrator.ports import Store, StoreError
 
 log = logging.getLogger("stepmesh.projector")
@@ -27,7 +27,7 @@ class Projector:
     def __init__(self, store: Store, partition: Partition) -> None:
         self._store = store
         self._partition = partition
-        self._queue: deque[tuple[int, list[RunRow | ItemRow]]] = deque()
+        self._queue: deque[tuple[int, list[Row]]] = deque()
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self.sequence = 0  # up to which the read model holds
@@ -39,7 +39,7 @@ class Projector:
         self.sequence = await self._store.projected(self._partition)
         return self.sequence
 
-    def put(self, sequence: int, rows: list[RunRow | ItemRow]) -> None:
+    def put(self, sequence: int, rows: list[Row]) -> None:
         """The rows of the turn `sequence`; turns without rows need not be put."""
         if rows:
             self._queue.append((sequence, rows))
@@ -68,19 +68,22 @@ class Projector:
     async def _write(self) -> None:
         runs: dict[str, RunRow] = {}
         items: list[ItemRow] = []
+        gone: list[RunGone] = []
         turns = 0
         for _, rows in self._queue:
             turns += 1
             for row in rows:
                 if isinstance(row, RunRow):
                     runs[row.run] = row
+                elif isinstance(row, RunGone):
+                    gone.append(row)
                 else:
                     items.append(row)
             if len(runs) + len(items) >= _MAX_ROWS:
                 break
         sequence = self._queue[turns - 1][0]
         try:
-            await self._store.project(self._partition, sequence, list(runs.values()), items)
+            await self._store.project(self._partition, sequence, list(runs.values()), items, gone)
         except StoreError as problem:
             if not problem.retryable:
                 raise

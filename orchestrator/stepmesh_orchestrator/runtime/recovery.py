@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
 from stepmesh_orchestrator.core.events import RunCreated, StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.gone import GONE, can_be_applied
 from stepmesh_orchestrator.core.projection import apply
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in
 from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.ports import Journal, JournalError
@@ -32,11 +34,12 @@ class Recovered:
 
 
 async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, projector: Projector) -> Recovered:
-    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4008 for a flow that the store has lost.
+    """Replay. Raises `JournalCorrupt` where the journal is, `JournalError` SM-4008 for a flow that a live run needs and the store has lost.
 
     Frames that the snapshot holds are read once more from the confirmed one on: what they dispatched may never have been sent.
     """
-    state = await _from_snapshot(journal, partition, flows)
+    known = _Flows(flows)
+    state = await _from_snapshot(journal, partition, known)
     snapshot_sequence = state.sequence
     dispatched: dict[Key, int] = {}
     projected = await projector.position()
@@ -47,38 +50,58 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
                 dispatched[event.run, event.item, event.step] = frame.sequence
         if frame.sequence <= snapshot_sequence:
             continue
-        await _load_flows(turn, flows)
-        rows: list[RunRow | ItemRow] = []
-        for event in turn.events:
-            apply(state, event, turn.at_ms, flows, rows)
+        rows: list[Row] = []
+        await _replay(state, turn, known, rows)
         state.sequence, state.inbox, state.confirmed = frame.sequence, turn.inbox, turn.confirmed
         if frame.sequence > projected:
             projector.put(frame.sequence, rows)
+    _check(state)
     unsent = {key for key, sequence in dispatched.items() if sequence > state.confirmed}
     return Recovered(state, snapshot_sequence, unsent)
 
 
-async def _from_snapshot(journal: Journal, partition: Partition, flows: FlowRegistry) -> State:
+class _Flows:
+    """The flows that a replay needs. One that the store does not have is `GONE`: it was deleted after its last run had ended."""
+
+    def __init__(self, flows: FlowRegistry) -> None:
+        self._flows = flows
+        self.gone: set[FlowId] = set()
+
+    async def load(self, flow: FlowId, overrides: bytes | None) -> None:
+        """Have it at hand. Raises `StoreError`."""
+        if await self._flows.load(flow, overrides) is None:
+            self.gone.add(flow)
+
+    def get(self, flow: FlowId, overrides: bytes | None = None) -> CompiledFlow | None:
+        """See `FlowLookup`."""
+        return GONE if flow in self.gone else self._flows.get(flow, overrides)
+
+
+async def _from_snapshot(journal: Journal, partition: Partition, known: _Flows) -> State:
     for snapshot in await journal.snapshots(partition):
         try:
             for flow, overrides in flows_in(snapshot.payload):
-                await _load(flows, flow, overrides)
-            return decode_state(snapshot.payload, flows)
+                await known.load(flow, overrides)
+            return decode_state(snapshot.payload, known)
         except (ValueError, LookupError) as problem:
             log.warning("snapshot %d of partition %d is of no use, trying an older one: %s", snapshot.sequence, partition, problem)
     return State(partition)
 
 
-async def _load_flows(turn: Turn, flows: FlowRegistry) -> None:
+async def _replay(state: State, turn: Turn, known: _Flows, rows: list[Row]) -> None:
     for event in turn.events:
         if isinstance(event, RunCreated):
-            await _load(flows, event.flow, event.overrides)
+            await known.load(event.flow, event.overrides)
+    for event in turn.events:
+        if not known.gone or can_be_applied(state, event):
+            apply(state, event, turn.at_ms, known, rows)
 
 
-async def _load(flows: FlowRegistry, flow: FlowId, overrides: bytes | None) -> None:
-    if await flows.load(flow, overrides) is None:
+def _check(state: State) -> None:
+    lost = next((run for run in state.runs.values() if run.flow is GONE), None)
+    if lost is not None:
         raise JournalError(
-            f"the journal names flow {flow}, which the store does not have",
+            f"run {lost.id} of the journal needs flow {lost.flow_id}, which the store does not have",
             code="SM-4008",
             hint="restore the store that belongs to this journal",
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FireTimer, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import Answered, Effect, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
@@ -341,7 +341,7 @@ class Shard:
 
     async def _wait(self) -> None:
         inputs = self.inputs
-        if inputs.messages or inputs.commands or self.session.events:
+        if inputs.messages or inputs.commands or self.session.events or self._stopping:
             await asyncio.sleep(0)  # let readers add what has arrived
             return
         inputs.wake.clear()
@@ -379,7 +379,7 @@ def run_of(command: Command) -> RunId | None:
         return command.submit.run
     if isinstance(command, EndTask):
         return command.result.run
-    if isinstance(command, CancelRun):
+    if isinstance(command, CancelRun | DeleteRun):
         return command.run
     if isinstance(command, ResolveFlow):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Partition, RunId
-from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunQuery, RunRow
+from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow
 
 
 class MemoryStore:
@@ -37,7 +37,12 @@ class MemoryStore:
 
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port."""
-        return self._flows.pop(flow, None) is not None
+        known = self._flows.pop(flow, None) is not None
+        blob = self._blobs.get(BlobId(flow))
+        if blob is not None and blob.kind == "flow":
+            del self._blobs[blob.id]
+            known = True
+        return known
 
     async def put_blob(self, blob: BlobRecord) -> None:
         """See the port."""
@@ -47,7 +52,9 @@ class MemoryStore:
         """See the port."""
         return self._blobs.get(blob)
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
         """See the port."""
         if sequence < self._projected.get(partition, 0):
             return
@@ -56,6 +63,10 @@ class MemoryStore:
             self._runs[run.run] = run
         for item in items:
             self._items.setdefault(item.run, {})[item.item] = item
+        for tree in gone:
+            for name in [run.run for run in self._runs.values() if run.root == tree.root]:
+                del self._runs[name]
+                self._items.pop(name, None)
 
     async def projected(self, partition: Partition) -> int:
         """See the port."""
@@ -76,11 +87,6 @@ class MemoryStore:
         items = self._items.get(run, {})
         return [items[index] for index in sorted(items) if index >= first][:limit]
 
-    async def delete_run(self, run: RunId) -> bool:
-        """See the port."""
-        items = self._items.pop(run, None)
-        return self._runs.pop(run, None) is not None or items is not None
-
 
 def _matches(run: RunRow, query: RunQuery) -> bool:
     return (
@@ -90,4 +96,5 @@ def _matches(run: RunRow, query: RunQuery) -> bool:
         and query.root in (None, run.root)
         and query.parent in (None, run.parent)
         and not (query.roots_only and run.root != run.run)
+        and (query.max_depth is None or run.depth <= query.max_depth)
     )

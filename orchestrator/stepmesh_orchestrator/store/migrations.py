@@ -25,6 +25,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_parent ON runs(parent, created_ms, run) WHERE parent IS NOT NULL",
         "CREATE TABLE items(run TEXT NOT NULL, item INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY(run, item)) WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0",
+        """WITH RECURSIVE below(run, depth) AS (SELECT run, 0 FROM runs WHERE parent IS NULL
+            UNION ALL SELECT runs.run, below.depth + 1 FROM runs JOIN below ON runs.parent=below.run)
+            UPDATE runs SET depth=(SELECT below.depth FROM below WHERE below.run=runs.run)
+            WHERE parent IS NOT NULL AND run IN (SELECT run FROM below)""",
+    ),
 )
 
 

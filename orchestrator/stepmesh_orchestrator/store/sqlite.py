@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Partition, RunId
-from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunQuery, RunRow, StoreError
+from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StoreError
 from stepmesh_orchestrator.sqlite import Fault, SqliteThread, classify, connect, connect_first, describe
 from stepmesh_orchestrator.store.migrations import migrate
 
@@ -48,9 +48,9 @@ _ERRORS: dict[Fault, type[StoreError]] = {
 }
 
 # an update, not a replacement: indexes whose columns stay are left alone
-_UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(run) DO UPDATE SET namespace=excluded.namespace,
+_UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(run) DO UPDATE SET namespace=excluded.namespace,
     status=excluded.status, flow_name=excluded.flow_name, root=excluded.root, parent=excluded.parent, created_ms=excluded.created_ms,
-    row=excluded.row"""
+    row=excluded.row, depth=excluded.depth"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder(RunRow).decode
@@ -93,7 +93,7 @@ class SqliteStore:
 
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port."""
-        return await self._writer.call(lambda connection: connection.execute("DELETE FROM flows WHERE id=?", (flow,)).rowcount) > 0
+        return await self._writer.call(lambda connection: _delete_flow(connection, flow))
 
     async def put_blob(self, blob: BlobRecord) -> None:
         """See the port."""
@@ -104,9 +104,11 @@ class SqliteStore:
         row = await self._reader.call(lambda connection: connection.execute("SELECT * FROM blobs WHERE id=?", (blob,)).fetchone())
         return BlobRecord(*row) if row else None
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
         """See the port."""
-        await self._writer.call(lambda connection: _project(connection, partition, sequence, runs, items))
+        await self._writer.call(lambda connection: _project(connection, partition, sequence, runs, items, gone))
 
     async def projected(self, partition: Partition) -> int:
         """See the port."""
@@ -127,10 +129,6 @@ class SqliteStore:
         values = (run, first, -1 if limit is None else limit)
         return await self._reader.call(lambda connection: [_decode_item(row[0]) for row in connection.execute(select, values)])
 
-    async def delete_run(self, run: RunId) -> bool:
-        """See the port."""
-        return await self._writer.call(lambda connection: _delete_run(connection, run))
-
     def _connect_writer(self) -> Connection:
         connection = connect_first(self._path, self._busy_seconds)
         try:
@@ -146,15 +144,28 @@ class SqliteStore:
         return _ERRORS.get(fault, StoreError)(message, hint=hint)
 
 
-def _project(connection: Connection, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+def _project(
+    connection: Connection,
+    partition: Partition,
+    sequence: int,
+    runs: Sequence[RunRow],
+    items: Sequence[ItemRow],
+    gone: Sequence[RunGone],
+) -> None:
     if sequence < _projected(connection, partition):
         return
     connection.execute("INSERT OR REPLACE INTO projected VALUES(?,?)", (partition, sequence))
     if runs:
-        rows = [(row.run, row.namespace, row.status, row.flow_name, row.root, row.parent, row.created_ms, _encode(row)) for row in runs]
+        rows = [
+            (row.run, row.namespace, row.status, row.flow_name, row.root, row.parent, row.created_ms, _encode(row), row.depth)
+            for row in runs
+        ]
         connection.executemany(_UPSERT_RUN, rows)
     if items:
         connection.executemany("INSERT OR REPLACE INTO items VALUES(?,?,?)", [(row.run, row.item, _encode(row)) for row in items])
+    for tree in gone:
+        connection.execute("DELETE FROM items WHERE run IN (SELECT run FROM runs WHERE root=?)", (tree.root,))
+        connection.execute("DELETE FROM runs WHERE root=?", (tree.root,))
 
 
 def _projected(connection: Connection, partition: Partition) -> int:
@@ -165,11 +176,13 @@ def _projected(connection: Connection, partition: Partition) -> int:
 def _list_runs(connection: Connection, query: RunQuery) -> list[RunRow]:
     filters: dict[str, str | None] = {"status": query.status, "flow_name": query.flow_name, "root": query.root, "parent": query.parent}
     wanted = {"namespace": query.namespace, **{column: value for column, value in filters.items() if value is not None}}
-    where = " AND ".join([*(f"{column}=?" for column in wanted), *(["root=run"] if query.roots_only else [])])
+    depth = [] if query.max_depth is None else [query.max_depth]
+    more = [*(["root=run"] if query.roots_only else []), *(["depth<=?"] if depth else [])]
+    where = " AND ".join([*(f"{column}=?" for column in wanted), *more])
     select = f"SELECT row FROM runs WHERE {where} ORDER BY created_ms DESC, run DESC LIMIT ? OFFSET ?"
-    return [_decode_run(row[0]) for row in connection.execute(select, (*wanted.values(), query.limit, query.offset))]
+    return [_decode_run(row[0]) for row in connection.execute(select, (*wanted.values(), *depth, query.limit, query.offset))]
 
 
-def _delete_run(connection: Connection, run: RunId) -> bool:
-    items = connection.execute("DELETE FROM items WHERE run=?", (run,)).rowcount
-    return connection.execute("DELETE FROM runs WHERE run=?", (run,)).rowcount + items > 0
+def _delete_flow(connection: Connection, flow: FlowId) -> bool:
+    blobs = connection.execute("DELETE FROM blobs WHERE id=? AND kind='flow'", (flow,)).rowcount
+    return connection.execute("DELETE FROM flows WHERE id=?", (flow,)).rowcount + blobs > 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_cli.errors import CommandError, NotAvailable
-from stepmesh_cli.plugins import parts_of
-from stepmesh_cli.settings import Backends, configured, worker_processes
+from stepmesh_cli.plugins import parts_of, unreachable
+from stepmesh_cli.processes import WorkerProcess
+from stepmesh_cli.settings import Backends, configured, gateway_settings, worker_processes
 from stepmesh_components.mcp_server import McpServer
+from stepmesh_gateway.settings import GatewaySettings, Limits
 from stepmesh_orchestrator.config import Config, parse_config
 from stepmesh_orchestrator.core.flow.routing import Route
 
@@ -49,6 +52,23 @@ def test_a_configuration_that_says_nothing_leaves_the_choice() -> None:
         ("storageConfig: {type: sqlite, databaseUrl: 'sqlite://a.db?mode=rwc'}", Backends(None, "sqlite:a.db", None)),
         ("storageConfig: {type: sqlite, databaseUrl: 'sqlite:///x/a.db'}", Backends(None, "sqlite:/x/a.db", None)),
         ("storageConfig: {type: sqlite, databaseUrl: 'sqlite::memory:'}", Backends(None, "memory", None)),
+        (
+            "storageConfig: {metadata: {type: sqlite, databaseUrl: 'sqlite:m.db'}, journal: {type: inMemory}}",
+            Backends(None, "sqlite:m.db", None),
+        ),
+        (
+            "storageConfig: {metadata: {type: inMemory}, journal: {type: sqlite, databaseUrl: 'sqlite:j.db'}}",
+            Backends(None, "sqlite:j.db", None),
+        ),
+        (
+            "storageConfig: {metadata: {type: sqlite, databaseUrl: 'sqlite:m.db'}, journal: {type: sqlite, databaseUrl: 'sqlite:j.db'}}",
+            Backends(None, "sqlite:j.db", None, "sqlite:m.db"),
+        ),
+        (
+            "storageConfig: {metadata: {type: inMemory}, blobs: {type: filesystem, directory: b}}",
+            Backends(None, "memory", None, None, Path("b")),
+        ),
+        ("storageConfig: {metadata: {type: inMemory}, blobs: {type: filesystem}}", Backends(None, "memory", None)),
         ("{storageConfig: {type: inMemory}, journal: {type: sqlite, databaseUrl: 'sqlite:j.db'}}", Backends(None, "sqlite:j.db", None)),
     ],
 )
@@ -62,6 +82,9 @@ def test_a_configuration_chooses_backends(text: str, expected: Backends) -> None
         "broker: {type: kafka, bootstrapServers: 'host:9092'}",
         "storageConfig: {type: postgres, databaseUrl: 'postgres://host/db'}",
         "storageConfig: {type: redis, url: 'redis://host'}",
+        "storageConfig: {metadata: {type: postgres, databaseUrl: 'postgres://host/db'}, journal: {type: inMemory}}",
+        "storageConfig: {metadata: {type: inMemory}, blobs: {type: redis, url: 'redis://host'}}",
+        "journal: {type: nats, url: 'nats://host'}",
     ],
 )
 def test_what_this_version_has_not_is_refused(text: str) -> None:
@@ -116,3 +139,67 @@ def test_keys_that_do_nothing_here_are_named() -> None:
     named = {line.split(":")[0] for line in parts_of(config).warnings}
     assert {"recovery", "limits.payloadBytes", "plugins.far.executionTimeoutSecs"} <= named
     assert "limits.items" not in named
+
+
+def test_every_limit_of_a_gateway_is_a_key_with_the_same_default() -> None:
+    defaults = config("{}").limits
+    assert {name: getattr(defaults, name) for name in Limits.__struct_fields__} == {
+        name: getattr(Limits(), name) for name in Limits.__struct_fields__
+    }
+
+
+def test_a_gateway_gets_what_flags_and_configuration_say() -> None:
+    assert gateway_settings(None, "default", port=0) == GatewaySettings()
+    said = gateway_settings(
+        config("limits: {payloadBytes: 4096, message_bytes: 8192, requestS: 5, items: 7}"),
+        "team",
+        host="0.0.0.0",
+        port=7840,
+        advertised="http://gateway.internal:80/",
+    )
+    assert said.limits == Limits(payload_bytes=4096, message_bytes=8192, request_s=5)
+    assert (said.namespace, said.host, said.port, said.advertised) == ("team", "0.0.0.0", 7840, "gateway.internal:80")
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_a_wrong_call(port: int) -> None:
+    with pytest.raises(CommandError, match="there is no port"):
+        gateway_settings(None, "default", port=port)
+
+
+STEPFLOW = """
+plugins:
+  py: {type: grpc, queueName: python, command: uv, args: [run, worker], env: {HOME: h}}
+  far: {type: grpc, queueName: gpu, queueTimeoutSecs: 30, executionTimeoutSecs: null}
+  bus: {type: nats, url: "nats://n:4222", stream: S, consumer: c, command: uv}
+routes: {/python: [{plugin: py}], /gpu: [{plugin: far}], /bus: [{plugin: bus}]}
+"""
+
+
+def test_workers_of_stepflow_find_their_queue_in_the_environment() -> None:
+    parts = parts_of(config(STEPFLOW))
+    assert [(one.label, one.through, dict(one.environment)) for one in parts.processes] == [
+        ("py", "gateway", {"STEPMESH_POOL": "python", "STEPFLOW_TRANSPORT": "grpc", "STEPFLOW_QUEUE_NAME": "python", "HOME": "h"}),
+        (
+            "bus",
+            "gateway",
+            {
+                "STEPMESH_POOL": "bus",
+                "STEPFLOW_TRANSPORT": "nats",
+                "STEPFLOW_QUEUE_NAME": "bus",
+                "STEPFLOW_NATS_URL": "nats://n:4222",
+                "STEPFLOW_NATS_STREAM": "S",
+                "STEPFLOW_NATS_CONSUMER": "c",
+            },
+        ),
+    ]
+    assert parts.wants_gateway
+    assert not parts.speak_to_broker
+    assert [line.split(":")[0] for line in unreachable(parts)] == ["plugin far"]
+
+
+def test_the_addresses_of_a_plugin_win_over_ours() -> None:
+    process = WorkerProcess("w", ("x",), {"STEPFLOW_BLOB_URL": "blobs:1"}).reaching(
+        {"STEPFLOW_BLOB_URL": "here:1", "STEPMESH_URL": "grpc://here:1"}
+    )
+    assert process.environment == {"STEPFLOW_BLOB_URL": "blobs:1", "STEPMESH_URL": "grpc://here:1"}

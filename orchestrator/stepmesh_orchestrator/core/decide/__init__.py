@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import cancel, delete, flows, results, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -16,6 +16,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,
     commands.CancelRun: cancel.cancel_run,
+    commands.DeleteRun: delete.delete_run,
     commands.ResolveFlow: flows.resolve_flow,
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
 from stepmesh_orchestrator.core.decide import finish
 from stepmesh_orchestrator.core.effects import Answered, StopTask
 from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import RUNNING, Item, Run
+from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run
 
 
 def cancel_run(session: Session, command: CancelRun) -> None:
@@ -17,10 +18,17 @@ def cancel_run(session: Session, command: CancelRun) -> None:
     if run is not None:
         stop(session, run, command.reason or "cancelled")
         session.cause(Answered(Accepted(command.run)))
-    elif command.run in session.state.finished or any(command.run in tree.ended for tree in session.state.trees.values()):
+    elif _has_ended(session, command.run):
         session.cause(Answered(Accepted(command.run, existing=True)))
     else:
         session.cause(Answered(Refused("SM-5003", f"no live run {command.run} here", "`stepmesh list` shows the runs")))
+
+
+def _has_ended(session: Session, run: RunId) -> bool:
+    ended = session.state.finished.get(run)
+    if ended is not None:
+        return ended[1] != DELETED
+    return any(run in tree.ended for tree in session.state.trees.values())
 
 
 def stop(session: Session, run: Run, reason: str) -> None:

@@ -52,7 +52,7 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     suspect = attempt > 1 and item.wait(step.index).transport_used > 0  # a worker was lost with it: its lease is to show the next loss
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value,
-        "" if root == run.id else root, step.timeout_ms, suspect, run.traceparent, route.path_params,
+        "" if root == run.id else root, step.timeout_ms, suspect, run.traceparent, route.path_params, run.flow_id,
     )  # fmt: skip
     waiting = session.tasks.get(route.pool)
     if waiting is None:

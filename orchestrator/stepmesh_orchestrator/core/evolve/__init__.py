@@ -15,6 +15,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.ItemEnded: runs.item_ended,
     events.RunEnded: runs.run_ended,
     events.RunCancelled: runs.run_cancelled,
+    events.RunDeleted: runs.run_deleted,
     events.StepDispatched: steps.dispatched,
     events.StepSucceeded: steps.succeeded,
     events.StepFailed: steps.failed,

@@ -9,7 +9,7 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.evolve import steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.state import CHILD, RUNNING, Run, State, Tree, new_item
+from stepmesh_orchestrator.core.state import CHILD, DELETED, RUNNING, Run, State, Tree, new_item
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -35,6 +35,7 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
     run = Run(
         event.run, event.namespace, flow, event.flow, tree, inputs, event.item_limit, event.overrides, event.variables,
         effective_variables(flow, event.variables), event.run_key, event.parent, event.traceparent, event.tags, at_ms, state.sequence + 1,
+        created_at=state.at,
     )  # fmt: skip
     state.runs[event.run] = run
     tree.live += 1
@@ -48,6 +49,7 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
 
 def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
     owner = state.runs.get(parent.run)
+    run.depth = 1 if owner is None else owner.depth + 1
     if owner is None:  # a worker's sub-run may outlive its parent
         return
     if owner.children is None:
@@ -64,6 +66,7 @@ def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
     wait.child = run.id
     wait.iteration = parent.ordinal
     item.times[parent.step << 1] = item.times[parent.step << 1] or at_ms
+    item.positions[parent.step] = state.at
 
 
 def item_started(state: State, event: events.ItemStarted, at_ms: int) -> None:
@@ -124,6 +127,18 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
         run.tree.pending.remove(run)
         run.cancelled += run.total - run.next_item
         run.next_item = run.total
+
+
+def run_deleted(state: State, event: events.RunDeleted, at_ms: int) -> None:
+    """Its keys are free. Its id is still known, so that a submission that comes again late does not bring it back."""
+    for run in event.keyed:
+        ended = state.finished.get(run)
+        if ended is None:
+            continue
+        when, _, key = ended
+        if key is not None and state.keys.get(key) == run:
+            del state.keys[key]
+        state.finished[run] = (when, DELETED, None)
 
 
 def forget_finished(state: State, before_ms: int, keep: int) -> None:

@@ -14,6 +14,7 @@ def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
     item = run.items[event.item]
     step = event.step
     item.phases[step] = RUNNING
+    item.positions[step] = state.at
     if item.holds_slot(step):
         run.tree.in_flight += 1
     if not item.times[step << 1]:
@@ -30,6 +31,7 @@ def succeeded(state: State, event: events.StepSucceeded, at_ms: int) -> None:
         run.tree.in_flight -= 1
     phases[step] = DONE
     item.outcomes[step] = event.output
+    item.positions[step] = state.at
     item.times[(step << 1) + 1] = at_ms
 
 
@@ -102,6 +104,7 @@ def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
     item = run.items[index]
     if item.holds_slot(step):
         run.tree.in_flight -= 1
+    item.positions[step] = state.at
     return item
 
 

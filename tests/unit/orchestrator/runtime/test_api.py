@@ -14,7 +14,7 @@ from stepmesh_broker.protocol import api, subjects
 from stepmesh_broker.protocol.codec import decode_api_answer, encode
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Pool, content_id
 from stepmesh_broker.protocol.messages import Cancel, ComponentInfo, Hello, Refused
-from stepmesh_orchestrator.runtime import api as served
+from stepmesh_orchestrator.runtime import run_requests as served
 
 UNKNOWN = run_id(999)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.orchestrator.runtime.lab import run_id, until, virtual
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition
-from stepmesh_orchestrator.ports import ItemRow, RunRow, StoreError
+from stepmesh_orchestrator.ports import ItemRow, RunGone, RunRow, StoreError
 from stepmesh_orchestrator.runtime.projector import STALE_AFTER_S, Projector
 from stepmesh_orchestrator.store.memory import MemoryStore
 
@@ -31,12 +31,14 @@ class Shelf(MemoryStore):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def project(self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow]) -> None:
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
         await self.gate.wait()
         if self.troubles:
             raise self.troubles.pop(0)
         self.writes.append((sequence, len(runs), len(items)))
-        await super().project(partition, sequence, runs, items)
+        await super().project(partition, sequence, runs, items, gone)
 
 
 def row(number: int = 1, completed: int = 0) -> RunRow:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stepmesh/v1/gateway.proto\x12\x0bstepmesh.v1\"[\n\nAskRequest\x12\r\n\x03\x61ny\x18\x01 \x01(\x08H\x00\x12\x13\n\tpartition\x18\x02 \x01(\rH\x00\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x12\n\ntimeout_ms\x18\x04 \x01(\rB\x04\n\x02to\"\x1d\n\x0b\x41skResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x32J\n\x0eGatewayService\x12\x38\n\x03\x41sk\x12\x17.stepmesh.v1.AskRequest\x1a\x18.stepmesh.v1.AskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stepmesh/v1/gateway.proto\x12\x0bstepmesh.v1\"n\n\nAskRequest\x12\r\n\x03\x61ny\x18\x01 \x01(\x08H\x00\x12\x13\n\tpartition\x18\x02 \x01(\rH\x00\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\x12\x11\n\tnamespace\x18\x05 \x01(\tB\x04\n\x02to\"\x1d\n\x0b\x41skResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x32J\n\x0eGatewayService\x12\x38\n\x03\x41sk\x12\x17.stepmesh.v1.AskRequest\x1a\x18.stepmesh.v1.AskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stepmesh.v1.gateway_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ASKREQUEST']._serialized_start=42
-  _globals['_ASKREQUEST']._serialized_end=133
-  _globals['_ASKRESPONSE']._serialized_start=135
-  _globals['_ASKRESPONSE']._serialized_end=164
-  _globals['_GATEWAYSERVICE']._serialized_start=166
-  _globals['_GATEWAYSERVICE']._serialized_end=240
+  _globals['_ASKREQUEST']._serialized_end=152
+  _globals['_ASKRESPONSE']._serialized_start=154
+  _globals['_ASKRESPONSE']._serialized_end=183
+  _globals['_GATEWAYSERVICE']._serialized_start=185
+  _globals['_GATEWAYSERVICE']._serialized_end=259
 # @@protoc_insertion_point(module_scope)

@@ -80,7 +80,7 @@ class Welcome(_message.Message):
     def __init__(self, heartbeat_ms: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., gateway: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "component", "input", "attempt", "run_id", "item", "step_id", "root_run_id", "flow_id", "timeout_ms", "traceparent", "idempotency_key", "path_params")
+    __slots__ = ("id", "component", "input", "attempt", "run_id", "item", "step_id", "root_run_id", "flow_id", "timeout_ms", "traceparent", "idempotency_key", "path_params", "step", "partition")
     class PathParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,8 @@ class Task(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     PATH_PARAMS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
     id: str
     component: str
     input: bytes
@@ -114,7 +116,9 @@ class Task(_message.Message):
     traceparent: str
     idempotency_key: str
     path_params: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., component: _Optional[str] = ..., input: _Optional[bytes] = ..., attempt: _Optional[int] = ..., run_id: _Optional[str] = ..., item: _Optional[int] = ..., step_id: _Optional[str] = ..., root_run_id: _Optional[str] = ..., flow_id: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., path_params: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    step: int
+    partition: int
+    def __init__(self, id: _Optional[str] = ..., component: _Optional[str] = ..., input: _Optional[bytes] = ..., attempt: _Optional[int] = ..., run_id: _Optional[str] = ..., item: _Optional[int] = ..., step_id: _Optional[str] = ..., root_run_id: _Optional[str] = ..., flow_id: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., path_params: _Optional[_Mapping[str, str]] = ..., step: _Optional[int] = ..., partition: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("id", "output", "failure", "started_us", "duration_us")

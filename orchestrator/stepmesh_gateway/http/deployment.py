@@ -1,0 +1,52 @@
+"""Routes that tell of the deployment: health and components."""
+
+from __future__ import annotations
+
+import platform
+
+import msgspec
+
+from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_gateway.http import messages, views
+from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
+
+
+class ComponentsQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`excludeSchemas`: names and descriptions only."""
+
+    exclude_schemas: bool = False
+
+
+async def health(asked: Asked[NoQuery, None]) -> messages.Health:
+    """Healthy if an orchestrator stands behind this gateway."""
+    found = await asked.operations.health()
+    if found.status != "healthy":
+        raise BrokerUnavailable("this gateway runs, and no orchestrator answers it", hint="start one, or look at the broker")
+    build = messages.Build(
+        git_version=found.version,
+        dirty=False,
+        rustc_version=f"{platform.python_implementation()} {platform.python_version()}",
+        profile="release",
+        features=[],
+        target=found.target,
+    )
+    return messages.Health(status=found.status, timestamp=views.rfc3339(found.at_ms), build=build)
+
+
+async def components(asked: Asked[ComponentsQuery, None]) -> messages.Components:
+    """Waits for no worker."""
+    found, queues = await asked.operations.components(), await asked.operations.queues()
+    return views.components(found, queues, not asked.query.exclude_schemas)
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/api/v1/health", scope=Scope.PUBLIC, summary="Does the gateway answer?", handler=health,
+        answer=messages.Health,
+    ),
+    Route(method="GET", path="/health", scope=Scope.PUBLIC, summary="The same", handler=health, answer=messages.Health),
+    Route(
+        method="GET", path="/api/v1/components", scope=Scope.READ, summary="What flows may call", handler=components,
+        query=ComponentsQuery, answer=messages.Components,
+    ),
+)  # fmt: skip

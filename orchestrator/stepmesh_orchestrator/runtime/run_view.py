@@ -1,0 +1,73 @@
+"""Runs as this process knows them: live ones in its shards, ended ones in the read model.
+
+Invariant: what is shown is no more than what the journal holds, and no less than what it held when the question came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stepmesh_broker.protocol import api
+from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
+from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.core.projection import run_row
+from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.state import Run
+from stepmesh_orchestrator.runtime import answers
+from stepmesh_orchestrator.runtime.partition import PartitionService, Ports
+from stepmesh_orchestrator.runtime.shard import Shard
+
+
+class RunView:
+    """Over the partitions that `owner`, this process, owns."""
+
+    def __init__(self, ports: Ports, namespace: Namespace, owner: str, partitions: Mapping[Partition, PartitionService]) -> None:
+        self.ports = ports
+        self.namespace = namespace
+        self.partitions = partitions
+        self._owner = owner
+
+    async def live(self, run: RunId) -> tuple[Shard, Run] | None:
+        """A live run, and what the journal holds of it until the caller awaits something."""
+        for service in self.partitions.values():
+            await service.shard.settled()
+            found = service.shard.session.state.runs.get(run)
+            if found is not None:
+                return service.shard, found
+        return None
+
+    async def row(self, run: RunId) -> RunRow | None:
+        """A run, live or ended; None when it is not known."""
+        live = await self.live(run)
+        if live is not None:
+            return run_row(live[0].session.state, live[1])
+        await self.projected()
+        return await self.ports.store.get_run(run)
+
+    async def projected(self) -> None:
+        """Until the read model shows all that is journaled now, or cannot be written."""
+        for service in self.partitions.values():
+            await service.shard.projector.reached(service.shard.sequence)
+
+    def fresh(self, row: RunRow) -> RunRow:
+        """A listed run as it is by now; one that has ended since stays as it was listed."""
+        for service in self.partitions.values():
+            live = service.shard.session.state.runs.get(row.run)
+            if live is not None:
+                return run_row(service.shard.session.state, live)
+        return row
+
+    def summary(self, row: RunRow) -> api.RunSummary:
+        """As the api tells it, with the owner of a live run."""
+        owned = row.finished_ms is None and row.partition in self.partitions
+        return answers.summary(row, self._owner if owned else "")
+
+    @property
+    def page_bytes(self) -> int:
+        """Payloads of one answer, so that it fits with all that is around them."""
+        return self.ports.broker.max_message_bytes // 2
+
+
+def unknown_run(run: RunId) -> Refused:
+    """SM-5003."""
+    return Refused("SM-5003", f"there is no run {run}", "`stepmesh list` shows the runs")
