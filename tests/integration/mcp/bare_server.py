@@ -1,7 +1,7 @@
 """An MCP server of protocol 2025-06-18 on stdio, without any library: quick to start, and as odd as a test wants it.
 
-Flags: `--first-only` ends at a first message that is not `initialize`, as some servers do; `--silent` answers nothing; `--starts FILE`
-adds its process id to a file. What a tool does is told by its description.
+Flags: `--first-only` ends at a first message that is not `initialize`, as some servers do; `--silent` answers nothing; `--chatty` greets
+on stdout; `--starts FILE` adds its process id to a file. What a tool does is told by its description.
 """
 
 from __future__ import annotations
@@ -180,4 +180,6 @@ def tell_start(flags: list[str]) -> None:
 
 if __name__ == "__main__":
     tell_start(sys.argv[1:])
+    if "--chatty" in sys.argv:
+        print("Welcome to the server!", flush=True)
     asyncio.run(Server(sys.argv[1:]).run())
