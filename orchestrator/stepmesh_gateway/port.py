@@ -152,19 +152,20 @@ class _FirstBytes(asyncio.Protocol):
 
 
 class _Side(asyncio.Protocol):
-    """One end of a relayed connection; the client's end makes the other one."""
+    """One end of a relayed connection; the client's end makes the other, `client` is given to the gRPC server's."""
 
     transport: asyncio.Transport
 
     def __init__(self, port: Port, client: _Side | None = None) -> None:
         self._port = port
         self._other = client
+        self._of_server = client is not None
         self._early: list[bytes] = []
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if self._other is None:
+        if not self._of_server:
             self._port.relayed.add(self)
             self.transport.pause_reading()
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
@@ -191,9 +192,10 @@ class _Side(asyncio.Protocol):
             self._other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """This end says no more; the other may go on."""
-        if self._other is not None and not self._other.transport.is_closing():
-            self._other.transport.write_eof()
+        """A client that says no more may still listen; a gRPC server that ends is done with the connection."""
+        if self._of_server or self._other is None:
+            return False
+        self._other.transport.write_eof()
         return True
 
     def pause_writing(self) -> None:

@@ -96,7 +96,7 @@ class Gateway:
         if self.settings.advertised:
             return self.settings.advertised
         host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
-        return f"{host}:{self.port if self.grpc_port is None else self.grpc_port}"
+        return f"{host}:{self.grpc_port or self.port}"
 
     async def stop(self) -> None:
         """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""

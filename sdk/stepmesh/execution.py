@@ -173,6 +173,8 @@ class Execution:
                 self._carrying = False
                 self._hold(attempt, carrier)
                 self.go()
+                if not self.ready:
+                    self._around.changed()  # more may be taken beside the one that waits
                 await self._see_through(attempt, rest)
                 if self._carrying or carrier.cancelling():
                     return

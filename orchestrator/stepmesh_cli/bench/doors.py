@@ -9,12 +9,12 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepmesh_cli.bench.processes import usage
-from stepmesh_cli.bench.scenarios import BATCH, Figures, submit_batches
+from stepmesh_cli.bench.scenarios import BATCH, Figures, submit_batches, submit_singles
 from stepmesh_cli.bench.settings import BenchSettings, chain_flow
 from stepmesh_cli.bench.stage import Stage, stage, until_present
 from stepmesh_cli.errors import CommandError
@@ -25,34 +25,48 @@ _AWAY_S = 20.0
 
 
 async def stream(settings: BenchSettings) -> Figures:
-    """One-step runs in batches of 500, first through WorkerService.Work, then through PullTasks, TaskHeartbeat and CompleteTask."""
+    """One-step runs, first through WorkerService.Work, then through PullTasks, TaskHeartbeat and CompleteTask; each way with 2,000 live
+    tasks from batches of 500, and with 64 runs of one task."""
     if settings.broker == "memory":
         raise CommandError("a gateway process cannot reach a broker in memory", hint="leave --broker out")
     async with stage(settings, with_workers=False) as on:
         flow = await on.client.store_flow(chain_flow(1))
-        streamed = await _way(on, flow, "stream", settings.amount(60))
-        unary = await _way(on, flow, "unary", settings.amount(16))
-        cpu = {"stream": streamed["cpu_us"], "unary": unary["cpu_us"]}
+        streamed = await _way(on, flow, "stream", settings.amount(60), settings.amount(4_000))
+        unary = await _way(on, flow, "unary", settings.amount(16), settings.amount(4_000))
+        found: Figures = {"tasks_per_s": streamed["batches"].tasks_per_s, "unary_tasks_per_s": unary["batches"].tasks_per_s}
+        for load in ("batches", "singles"):
+            found[f"{load}_cpu_us_per_task"] = {
+                f"{kind} {side}": spent
+                for kind, way in (("stream", streamed), ("unary", unary))
+                for side, spent in way[load].cpu_us.items()
+            }
+            found[f"{load}_times_less_cpu"] = {
+                side: round(unary[load].cpu_us[side] / streamed[load].cpu_us[side], 1) for side in ("worker", "gateway")
+            }
+        return {**found, **on.info()}
+
+
+class Measured(NamedTuple):
+    """`cpu_us`: CPU µs per task, by side."""
+
+    tasks_per_s: int
+    cpu_us: dict[str, float]
+
+
+async def _way(on: Stage, flow: str, kind: str, batches: int, singles: int) -> dict[str, Measured]:
+    async with _processes(on, kind) as both:
+        await submit_batches(on.client, flow, max(4, batches // 4))
         return {
-            "tasks": {"stream": streamed["tasks"], "unary": unary["tasks"]},
-            "tasks_per_s": streamed["tasks_per_s"],
-            "unary_tasks_per_s": unary["tasks_per_s"],
-            "stream_cpu_us_per_task": cpu["stream"],
-            "unary_cpu_us_per_task": cpu["unary"],
-            "times_less_cpu": {side: round(cpu["unary"][side] / cpu["stream"][side], 1) for side in ("worker", "gateway")},
-            **on.info(),
+            "batches": await _measured(both, submit_batches(on.client, flow, batches), batches * BATCH),
+            "singles": await _measured(both, submit_singles(on.client, flow, singles, []), singles),
         }
 
 
-async def _way(on: Stage, flow: str, kind: str, batches: int) -> dict[str, Any]:
-    async with _processes(on, kind) as both:
-        await submit_batches(on.client, flow, max(4, batches // 4))
-        before, started = _cpu_s(both), time.perf_counter()
-        await submit_batches(on.client, flow, batches)
-        seconds, after = time.perf_counter() - started, _cpu_s(both)
-        tasks = batches * BATCH
-        cpu_us = {side: round((after[side] - before[side]) / tasks * 1e6, 1) for side in after}
-        return {"tasks": tasks, "tasks_per_s": round(tasks / seconds), "cpu_us": cpu_us}
+async def _measured(both: Supervisor, work: Coroutine[Any, Any, None], tasks: int) -> Measured:
+    before, started = _cpu_s(both), time.perf_counter()
+    await work
+    seconds, after = time.perf_counter() - started, _cpu_s(both)
+    return Measured(round(tasks / seconds), {side: round((after[side] - before[side]) / tasks * 1e6, 1) for side in after})
 
 
 @asynccontextmanager

@@ -37,10 +37,10 @@ async def single(settings: BenchSettings) -> Figures:
     async with stage(settings) as on:
         flow = await on.client.store_flow(chain_flow(1))
         runs = settings.amount(4_000)
-        await _submitters(on.client, flow, runs // 8, [])
+        await submit_singles(on.client, flow, runs // 8, [])
         took: list[float] = []
         async with on.measured() as meter:
-            await _submitters(on.client, flow, runs, took)
+            await submit_singles(on.client, flow, runs, took)
         return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
 
 
@@ -82,7 +82,8 @@ async def submit_batches(client: Client, flow: str, batches: int) -> None:
     await asyncio.gather(*(lane() for _ in range(LIVE_BATCHES)))
 
 
-async def _submitters(client: Client, flow: str, runs: int, took: list[float]) -> None:
+async def submit_singles(client: Client, flow: str, runs: int, took: list[float]) -> None:
+    """Runs of one item, `SUBMITTERS` at a time; `took` gets the seconds of each."""
     left = iter(range(runs))
 
     async def lane() -> None:

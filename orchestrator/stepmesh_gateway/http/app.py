@@ -21,15 +21,28 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, deployment, flows, reading, runs
+from stepmesh_gateway.http import answers, blobs, deployment, events, flows, reading, runs
 from stepmesh_gateway.http.caller import Caller
-from stepmesh_gateway.http.refusals import error_response, head_too_large, no_method, no_path
-from stepmesh_gateway.http.registry import Asked, Route
+from stepmesh_gateway.http.messages import Document
+from stepmesh_gateway.http.openapi import document
+from stepmesh_gateway.http.refusals import JSON, error_response, head_too_large, no_method, no_path
+from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 from stepmesh_gateway.operations import Operations
 
 log = logging.getLogger("stepmesh.gateway")
 
-ROUTES: Sequence[Route] = (*deployment.ROUTES, *flows.ROUTES, *runs.ROUTES, *blobs.ROUTES)
+
+async def get_openapi(asked: Asked[NoQuery, None]) -> Response:
+    """This document."""
+    return Response(msgspec.json.encode(document(ROUTES)), media_type=JSON)
+
+
+ROUTES: Sequence[Route] = (
+    Route(
+        method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
+    ),
+    *deployment.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
+)  # fmt: skip
 """Every route there is."""
 
 

@@ -15,25 +15,29 @@ JsonObject = Annotated[Json, msgspec.Meta(extra_json_schema={"type": "object"})]
 MaybeObject = Annotated[Json, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 NULL = b"null"
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-Uint64 = Annotated[int, msgspec.Meta(ge=0, le=2**64 - 1)]
+Uint64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # msgspec checks no larger bound
 Rfc3339 = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 Status = Annotated[int, msgspec.Meta(ge=0, le=6, description="1 running, 2 completed, 3 failed, 4 cancelled, 5 paused, 6 recovery failed")]
 ErrorNumber = Annotated[int, msgspec.Meta(ge=0, le=10, description="stepflow.v1.TaskErrorCode")]
 Level = Annotated[int, msgspec.Meta(ge=0, le=3, description="1 fatal, 2 error, 3 warning")]
 
 
-class _Camel(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Camel(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Members without a value are left out."""
 
 
-class Empty(_Camel, frozen=True, kw_only=True):
+class Empty(Camel, frozen=True, kw_only=True):
     """An empty object."""
+
+
+class Document(Camel, frozen=True, kw_only=True):
+    """An OpenAPI document."""
 
 
 # --- health, components -------------------------------------------------------------------------------------------
 
 
-class Build(_Camel, frozen=True, kw_only=True):
+class Build(Camel, frozen=True, kw_only=True):
     """What is running. `rustcVersion` names the Python."""
 
     git_version: str
@@ -44,7 +48,7 @@ class Build(_Camel, frozen=True, kw_only=True):
     target: str
 
 
-class Health(_Camel, frozen=True, kw_only=True):
+class Health(Camel, frozen=True, kw_only=True):
     """The gateway answers."""
 
     status: str
@@ -52,7 +56,7 @@ class Health(_Camel, frozen=True, kw_only=True):
     build: Build
 
 
-class Component(_Camel, frozen=True, kw_only=True):
+class Component(Camel, frozen=True, kw_only=True):
     """`path`: as a flow writes it. `componentId`: as its plugin names it."""
 
     component_id: str
@@ -63,14 +67,14 @@ class Component(_Camel, frozen=True, kw_only=True):
     output_schema: Json | None = None
 
 
-class FailedPlugin(_Camel, frozen=True, kw_only=True):
+class FailedPlugin(Camel, frozen=True, kw_only=True):
     """A plugin whose components are not known, and why."""
 
     plugin: str
     error: str
 
 
-class Components(_Camel, frozen=True, kw_only=True):
+class Components(Camel, frozen=True, kw_only=True):
     """`complete`: the components of every plugin are known."""
 
     components: list[Component]
@@ -81,14 +85,14 @@ class Components(_Camel, frozen=True, kw_only=True):
 # --- flows --------------------------------------------------------------------------------------------------------
 
 
-class StoreFlow(_Camel, frozen=True, kw_only=True):
+class StoreFlow(Camel, frozen=True, kw_only=True):
     """`dryRun`: only check."""
 
     flow: JsonObject
     dry_run: bool | None = None
 
 
-class Diagnostic(_Camel, frozen=True, kw_only=True):
+class Diagnostic(Camel, frozen=True, kw_only=True):
     """Something about a flow. `kind`: a code of docs/errors.md; `code`: its number; `data`: line, column, hint."""
 
     kind: str
@@ -100,7 +104,7 @@ class Diagnostic(_Camel, frozen=True, kw_only=True):
     path: str | None = None
 
 
-class Diagnostics(_Camel, frozen=True, kw_only=True):
+class Diagnostics(Camel, frozen=True, kw_only=True):
     """All of them, and how many of each level."""
 
     diagnostics: list[Diagnostic]
@@ -109,7 +113,7 @@ class Diagnostics(_Camel, frozen=True, kw_only=True):
     num_warning: Uint32
 
 
-class FlowStored(_Camel, frozen=True, kw_only=True):
+class FlowStored(Camel, frozen=True, kw_only=True):
     """`stored` is false for an invalid flow (then `flowId` is empty) and for a dry run."""
 
     flow_id: str
@@ -117,7 +121,7 @@ class FlowStored(_Camel, frozen=True, kw_only=True):
     diagnostics: Diagnostics
 
 
-class Example(_Camel, frozen=True, kw_only=True):
+class Example(Camel, frozen=True, kw_only=True):
     """An input to try the flow with."""
 
     name: str
@@ -125,7 +129,7 @@ class Example(_Camel, frozen=True, kw_only=True):
     description: str | None = None
 
 
-class Flow(_Camel, frozen=True, kw_only=True):
+class Flow(Camel, frozen=True, kw_only=True):
     """A stored document. `allExamples`: its examples and the inputs of its test cases."""
 
     flow: JsonObject
@@ -133,14 +137,14 @@ class Flow(_Camel, frozen=True, kw_only=True):
     all_examples: list[Example]
 
 
-class FlowOfRun(_Camel, frozen=True, kw_only=True):
+class FlowOfRun(Camel, frozen=True, kw_only=True):
     """The document that a run runs."""
 
     flow: JsonObject
     flow_id: str
 
 
-class Variable(_Camel, frozen=True, kw_only=True):
+class Variable(Camel, frozen=True, kw_only=True):
     """A variable that a flow declares. `envVar`: what a client reads it from."""
 
     required: bool
@@ -150,7 +154,7 @@ class Variable(_Camel, frozen=True, kw_only=True):
     env_var: str | None = None
 
 
-class Variables(_Camel, frozen=True, kw_only=True):
+class Variables(Camel, frozen=True, kw_only=True):
     """By name, in the flow's order."""
 
     flow_id: str
@@ -160,7 +164,7 @@ class Variables(_Camel, frozen=True, kw_only=True):
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-class CreateRun(_Camel, frozen=True, kw_only=True):
+class CreateRun(Camel, frozen=True, kw_only=True):
     """One item for each member of `input`. `wait`: answer when the run ended, with results, at the latest after `timeoutSecs`."""
 
     flow_id: str
@@ -172,7 +176,7 @@ class CreateRun(_Camel, frozen=True, kw_only=True):
     timeout_secs: Uint64 | None = None
 
 
-class ItemCounts(_Camel, frozen=True, kw_only=True):
+class ItemCounts(Camel, frozen=True, kw_only=True):
     """How many items there are, and how they stand."""
 
     total: Uint32
@@ -182,7 +186,7 @@ class ItemCounts(_Camel, frozen=True, kw_only=True):
     cancelled: Uint32
 
 
-class RunSummary(_Camel, frozen=True, kw_only=True):
+class RunSummary(Camel, frozen=True, kw_only=True):
     """A run. The `…Seqno` are `sequenceNumber`s of its events."""
 
     run_id: str
@@ -199,7 +203,7 @@ class RunSummary(_Camel, frozen=True, kw_only=True):
     finished_at_seqno: Uint64 | None = None
 
 
-class ItemResult(_Camel, frozen=True, kw_only=True):
+class ItemResult(Camel, frozen=True, kw_only=True):
     """An item: `output`, or what went wrong, or neither while it runs."""
 
     item_index: Uint32
@@ -211,7 +215,7 @@ class ItemResult(_Camel, frozen=True, kw_only=True):
     completed_at: Rfc3339 | None = None
 
 
-class StepStatus(_Camel, frozen=True, kw_only=True):
+class StepStatus(Camel, frozen=True, kw_only=True):
     """A step of an item. `journalSeqno`: `sequenceNumber` of its last event."""
 
     step_id: str
@@ -229,45 +233,45 @@ class StepStatus(_Camel, frozen=True, kw_only=True):
     updated_at: Rfc3339 | None = None
 
 
-class Created(_Camel, frozen=True, kw_only=True):
+class Created(Camel, frozen=True, kw_only=True):
     """`results`: if the call waited, all items as they are then."""
 
     summary: RunSummary
     results: list[ItemResult]
 
 
-class Run(_Camel, frozen=True, kw_only=True):
+class Run(Camel, frozen=True, kw_only=True):
     """A run with the steps of its items."""
 
     summary: RunSummary
     steps: list[StepStatus]
 
 
-class Runs(_Camel, frozen=True, kw_only=True):
+class Runs(Camel, frozen=True, kw_only=True):
     """Newest first."""
 
     runs: list[RunSummary]
 
 
-class Items(_Camel, frozen=True, kw_only=True):
+class Items(Camel, frozen=True, kw_only=True):
     """All items of a run."""
 
     results: list[ItemResult]
 
 
-class Steps(_Camel, frozen=True, kw_only=True):
+class Steps(Camel, frozen=True, kw_only=True):
     """Steps of a run, by item."""
 
     steps: list[StepStatus]
 
 
-class Step(_Camel, frozen=True, kw_only=True):
+class Step(Camel, frozen=True, kw_only=True):
     """One step of one item."""
 
     step: StepStatus
 
 
-class Cancelled(_Camel, frozen=True, kw_only=True):
+class Cancelled(Camel, frozen=True, kw_only=True):
     """The run as it is now."""
 
     summary: RunSummary
@@ -276,7 +280,7 @@ class Cancelled(_Camel, frozen=True, kw_only=True):
 # --- blobs --------------------------------------------------------------------------------------------------------
 
 
-class PutBlob(_Camel, frozen=True, kw_only=True):
+class PutBlob(Camel, frozen=True, kw_only=True):
     """Any JSON value. Bytes are sent as `application/octet-stream` instead."""
 
     data: Json
@@ -284,14 +288,14 @@ class PutBlob(_Camel, frozen=True, kw_only=True):
     filename: str | None = None
 
 
-class BlobStored(_Camel, frozen=True, kw_only=True):
+class BlobStored(Camel, frozen=True, kw_only=True):
     """The id is the SHA-256 of the content: of the compact JSON, or of the bytes."""
 
     blob_id: str
     filename: str | None = None
 
 
-class Blob(_Camel, frozen=True, kw_only=True):
+class Blob(Camel, frozen=True, kw_only=True):
     """A blob. `data` is null for bytes: ask for them with `Accept: application/octet-stream`."""
 
     data: Json

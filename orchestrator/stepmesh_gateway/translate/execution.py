@@ -70,16 +70,20 @@ class Outcome(msgspec.Struct, frozen=True):
     error: Error | None = None
 
 
+ABSENT = msgspec.Raw()
+"""A member that is not there: falsy, where JSON text never is."""
+
+
 class _Error(msgspec.Struct, frozen=True):
     code: str
     message: str = ""
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = ABSENT
 
 
 class _FlowResult(msgspec.Struct, frozen=True):
     outcome: str
     result: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = ABSENT
 
 
 _error = msgspec.json.Decoder(_Error).decode
@@ -90,7 +94,7 @@ def error_of(failure: bytes) -> Error:
     """An error of api.py, `{"code": NAME, "message", "data"?}`, as a value."""
     found = _error(failure)
     code = ErrorCode[found.code] if found.code in ErrorCode.__members__ else ErrorCode.ORCHESTRATOR_ERROR
-    return Error(code, found.message, None if found.data is None else bytes(found.data))
+    return Error(code, found.message, bytes(found.data) if found.data else None)
 
 
 def outcome_of(result: bytes) -> Outcome:
@@ -98,6 +102,6 @@ def outcome_of(result: bytes) -> Outcome:
     if not result:
         return Outcome()
     found = _flow_result(result)
-    if found.error is not None:
+    if found.error:
         return Outcome(error=error_of(bytes(found.error)))
     return Outcome(bytes(found.result))

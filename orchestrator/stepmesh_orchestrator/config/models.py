@@ -98,11 +98,15 @@ class LimitsConfig(Section):
     retention_hours: float = Field(default=168, gt=0)
     payload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     document_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
-    message_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    message_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    assignment_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     header_bytes: int = Field(default=16 * 1024, ge=1024)
     streams_per_worker: int = Field(default=4, ge=1)
     streams: int = Field(default=10_000, ge=1)
-    request_s: float = Field(default=300, gt=0, alias="requestSecs")
+    request_s: float = Field(default=300, gt=0)
+    arrival_s: float = Field(default=30, gt=0)
+    idle_s: float = Field(default=60, gt=0)
+    connections: int = Field(default=10_000, ge=1)
     unread_events: int = Field(default=1_000, ge=1)
 
 

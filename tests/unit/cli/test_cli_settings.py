@@ -151,7 +151,7 @@ def test_every_limit_of_a_gateway_is_a_key_with_the_same_default() -> None:
 def test_a_gateway_gets_what_flags_and_configuration_say() -> None:
     assert gateway_settings(None, "default", port=0) == GatewaySettings()
     said = gateway_settings(
-        config("limits: {payloadBytes: 4096, message_bytes: 8192, requestSecs: 5, items: 7}"),
+        config("limits: {payloadBytes: 4096, message_bytes: 8192, requestS: 5, items: 7}"),
         "team",
         host="0.0.0.0",
         port=7840,

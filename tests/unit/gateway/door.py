@@ -83,9 +83,8 @@ class Workshop:
 
     def __init__(self) -> None:
         self.worker = worker = Worker("py")
-        self.gate = asyncio.Event()
-        self.begun: asyncio.Queue[Any] = asyncio.Queue()
-        self.held: dict[Any, asyncio.Event] = {}
+        self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.held: dict[str, asyncio.Event] = {}
 
         @worker.component
         async def double(n: int) -> int:
@@ -100,12 +99,12 @@ class Workshop:
             raise RuntimeError("the boiler is cold")
 
         @worker.component
-        async def gate(name: Any = None) -> Any:
+        async def gate(name: str = "") -> str:
             self.begun.put_nowait(name)
             await self.held.setdefault(name, asyncio.Event()).wait()
             return name
 
-    def let(self, name: Any = None) -> None:
+    def let(self, name: str = "") -> None:
         """Let `/gate` with that name go on."""
         self.held.setdefault(name, asyncio.Event()).set()
 
