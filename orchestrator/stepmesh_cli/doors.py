@@ -1,4 +1,4 @@
-"""The gateway of a process: opened on a connection, with errors that a person can use.
+"""The gateway of a process: opened on a connection; the addresses under which others reach it.
 
 It imports the gateway when one is opened: gRPC and HTTP cost a command that has no use for them nothing.
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.ports import Broker
-from stepmesh_cli.errors import PortUnusable
 
 if TYPE_CHECKING:
     from stepmesh_gateway.server import Gateway
@@ -34,21 +31,14 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-@asynccontextmanager
-async def opened(broker: Broker, settings: GatewaySettings) -> AsyncGenerator[Gateway]:
-    """A gateway that listens. Raises `PortUnusable`."""
+async def started(broker: Broker, settings: GatewaySettings) -> Gateway:
+    """A gateway that listens; the caller stops it. Raises `StepmeshError` SM-7111 for a port that is taken."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own notes about a port that is taken say less than ours
     from stepmesh_gateway.server import Gateway
 
     gateway = Gateway(broker, settings)
-    try:
-        await gateway.start()
-    except (RuntimeError, OSError) as problem:
-        raise PortUnusable.of(settings.host, settings.port) from problem
-    try:
-        yield gateway
-    finally:
-        await gateway.stop()
+    await gateway.start()
+    return gateway
 
 
 def reachable(settings: GatewaySettings, port: int) -> str:

@@ -68,11 +68,11 @@ class BadInput(StepmeshError):
 
 
 class PortUnusable(StepmeshError):
-    """The gateway cannot listen where it was told to."""
+    """A server cannot listen where it was told to."""
 
     default_code = "SM-0112"
 
     @classmethod
     def of(cls, host: str, port: int) -> PortUnusable:
         """The error for an address."""
-        return cls(f"the gateway cannot listen on {host}:{port}", hint="another process may: choose another --port, or 0 for a free one")
+        return cls(f"cannot listen on {host}:{port}", hint="another process may: choose another port, or 0 for a free one")

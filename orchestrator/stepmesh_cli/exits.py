@@ -28,8 +28,10 @@ _EXACT = {
     "SM-3013": USAGE,  # data folder has another owner
     "SM-5101": FAILED,  # the run failed
     "SM-5102": FAILED,  # the wait is over
+    "SM-7007": UNREACHABLE,  # the gateway stops
+    "SM-7900": FAILED,  # a defect of the gateway
 }
-_BY_RANGE = {"SM-0": USAGE, "SM-2": USAGE, "SM-3": UNREACHABLE, "SM-4": FAILED, "SM-5": USAGE, "SM-6": USAGE}
+_BY_RANGE = {"SM-0": USAGE, "SM-2": USAGE, "SM-3": UNREACHABLE, "SM-4": FAILED, "SM-5": USAGE, "SM-6": USAGE, "SM-7": USAGE}
 
 
 def exit_code(problem: StepmeshError) -> int:

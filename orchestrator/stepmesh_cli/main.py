@@ -53,6 +53,7 @@ COMMANDS = (
         "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over NATS.", "stepmesh gateway --url nats://127.0.0.1:4222"
     ),
     Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
+    Command("mcp", "stepmesh_cli.tools.command:mcp", RUN, "Serve flows as MCP tools.", "stepmesh mcp flows/ --config stepmesh.yaml"),
     Command(
         "submit", "stepmesh_cli.submit:submit", OPERATE, "Start a run on a deployment.", "stepmesh submit flow.yaml --input in.json --wait"
     ),

@@ -50,7 +50,7 @@ def suites_of(paths: Sequence[Path], config: Path | None = None, case: str | Non
 
     Raises `BadInput` for a path that is not there, `ConfigInvalid`.
     """
-    found = [suite for path in _files(paths) if (suite := _suite(path, config, case)) is not None]
+    found = [suite for path in flow_files(paths) if (suite := _suite(path, config, case)) is not None]
     return [suite for suite in found if suite.cases or (suite.problems and case is None)]
 
 
@@ -63,17 +63,18 @@ def grouped(suites: Iterable[Suite]) -> list[Group]:
     return list(groups.values())
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def flow_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files among `paths`, and what may be flows in the folders, to the bottom, in order. Raises `BadInput`."""
     for path in paths:
         if path.is_dir():
-            yield from sorted(_flow_files(path))
+            yield from sorted(_in_folder(path))
         elif path.is_file():
             yield path
         else:
             raise BadInput(f"there is no file or folder {path}", hint="check the path")
 
 
-def _flow_files(folder: Path) -> Iterator[Path]:
+def _in_folder(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

@@ -107,8 +107,8 @@ def test_a_port_that_is_taken_is_one_clear_error() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         said = refused("-p", str(port))
-    assert f"SM-0112 the gateway cannot listen on 127.0.0.1:{port}" in said
-    assert "→ another process may" in said
+    assert f"SM-7111 port {port} of 127.0.0.1 cannot be opened" in said
+    assert "→ name another port" in said
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_port_that_is_taken_is_one_clear_error() -> None:
         (["--config-stdin", "-c", "wrong.yml"], "SM-0101 --config-stdin and a configuration file exclude each other"),
         (["--log-destination", "file"], "SM-0101 --log-destination file wants --log-file"),
         (["--trace-enabled"], "SM-0101 --trace-enabled and --metrics-enabled want --otlp-endpoint"),
-        (["--host", "no.such.host.invalid"], "SM-0112 the gateway cannot listen on no.such.host.invalid"),
+        (["--host", "no.such.host.invalid"], "SM-7111 port 0 of no.such.host.invalid cannot be opened"),
         (["--broker", "rabbit"], "SM-0101 'rabbit' is not a broker"),
     ],
 )

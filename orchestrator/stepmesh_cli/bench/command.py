@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import uvloop
 from cyclopts import Parameter
 
-from stepmesh_cli.bench import scenarios, standing
+from stepmesh_cli.bench import doors, scenarios, standing
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
@@ -28,14 +28,15 @@ SCENARIOS: dict[str, Scenario] = {
     "single": scenarios.single,
     "fanout": scenarios.fanout,
     "latency": scenarios.latency,
+    "stream": doors.stream,
     "memory": standing.memory,
     "recovery": standing.recovery,
 }
-RATES = ("steps_per_s", "items_per_s", "runs_per_s")
+RATES = ("steps_per_s", "items_per_s", "runs_per_s", "tasks_per_s")
 
 
 def bench(
-    scenario: Literal["chain", "single", "fanout", "latency", "recovery", "memory", "all"] = "chain",
+    scenario: Literal["chain", "single", "fanout", "latency", "stream", "recovery", "memory", "all"] = "chain",
     /,
     *,
     broker: str = "embedded",
@@ -57,7 +58,8 @@ def bench(
     ----------
     scenario
         chain: ten no-op steps in a row. single: one-step runs, 64 at once. fanout: map over 1,000 items. latency: one-step runs,
-        one by one. memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
+        one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls.
+        memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
     broker
         embedded, memory (workers in this process), or nats://…
     journal

@@ -25,9 +25,9 @@ async def chain(settings: BenchSettings) -> Figures:
     async with stage(settings) as on:
         flow = await on.client.store_flow(chain_flow())
         batches = settings.amount(80)
-        await _chain_batches(on.client, flow, max(2, batches // 8))
+        await submit_batches(on.client, flow, max(2, batches // 8))
         async with on.measured() as meter:
-            await _chain_batches(on.client, flow, batches)
+            await submit_batches(on.client, flow, batches)
         steps = batches * BATCH * STEPS
         return {"steps": steps, "steps_per_s": round(steps / meter.seconds), **_spent(meter, steps), **on.info()}
 
@@ -37,10 +37,10 @@ async def single(settings: BenchSettings) -> Figures:
     async with stage(settings) as on:
         flow = await on.client.store_flow(chain_flow(1))
         runs = settings.amount(4_000)
-        await _submitters(on.client, flow, runs // 8, [])
+        await submit_singles(on.client, flow, runs // 8, [])
         took: list[float] = []
         async with on.measured() as meter:
-            await _submitters(on.client, flow, runs, took)
+            await submit_singles(on.client, flow, runs, took)
         return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
 
 
@@ -70,7 +70,8 @@ async def latency(settings: BenchSettings) -> Figures:
         return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
 
 
-async def _chain_batches(client: Client, flow: str, batches: int) -> None:
+async def submit_batches(client: Client, flow: str, batches: int) -> None:
+    """Runs of 500 items each, `LIVE_BATCHES` at a time, to their ends."""
     left = iter(range(batches))
 
     async def lane() -> None:
@@ -81,7 +82,8 @@ async def _chain_batches(client: Client, flow: str, batches: int) -> None:
     await asyncio.gather(*(lane() for _ in range(LIVE_BATCHES)))
 
 
-async def _submitters(client: Client, flow: str, runs: int, took: list[float]) -> None:
+async def submit_singles(client: Client, flow: str, runs: int, took: list[float]) -> None:
+    """Runs of one item, `SUBMITTERS` at a time; `took` gets the seconds of each."""
     left = iter(range(runs))
 
     async def lane() -> None:

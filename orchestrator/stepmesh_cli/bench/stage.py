@@ -88,11 +88,12 @@ async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Pat
     )
     async with Deployment(wanted) as deployment:
         if with_workers:
-            await _until_present(deployment, settings.workers)
+            await until_present(deployment, settings.workers)
         yield Stage(settings, deployment, await deployment.client())
 
 
-async def _until_present(deployment: Deployment, workers: int) -> None:
+async def until_present(deployment: Deployment, workers: int) -> None:
+    """Returns when so many bench workers were heard. Raises `CommandError`."""
     deadline = time.monotonic() + _WORKERS_WITHIN_S
     while deployment.node.presence.workers("bench") < workers:
         if time.monotonic() > deadline:

@@ -48,11 +48,12 @@ _NAMES = {kind: kind.name.lower().encode() for kind in EventType}
 
 
 def frame(event: StatusEvent) -> bytes:
-    """One event, with its position as id and its kind as name."""
+    """One event, with its kind as name, and its position as id if whoever comes back with it has missed nothing."""
     data = msgspec.json.encode(
         Event(sequence_number=event.position, timestamp=rfc3339(event.at_ms), event={_VARIANTS[event.type]: _happened(event)})
     )
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.position, _NAMES[event.type], b"\ndata: ".join(data.splitlines()))
+    place = b"" if event.more else b"id: %d\n" % event.position
+    return b"%bevent: %b\ndata: %b\n\n" % (place, _NAMES[event.type], b"\ndata: ".join(data.splitlines()))
 
 
 def end(position: int) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.ids import RunId
@@ -30,7 +31,8 @@ class EventType(IntEnum):
 
 
 class StatusEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A `stepflow.v1.StatusEvent`; only the fields of its `type` are set. `result`: JSON."""
+    """A `stepflow.v1.StatusEvent`; only the fields of its `type` are set. `result`: JSON. `more`: another event of this position follows
+    (they happened in one), so that whoever goes on behind this position would miss it."""
 
     position: int
     at_ms: int
@@ -47,6 +49,7 @@ class StatusEvent(msgspec.Struct, frozen=True, kw_only=True):
     parent: RunId | None = None
     items: int = 0
     step_ids: tuple[str, ...] = ()
+    more: bool = False
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +62,16 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def wanted(self, events: Sequence[RunEvent]) -> Iterator[StatusEvent]:
         """Those of a page that the reader wants."""
+        held: StatusEvent | None = None
         for event in events:
-            of_sub_run = event.run != self.run
-            if of_sub_run and not self.sub_runs:
+            told = status_event(event, self.results) if self.sub_runs or event.run == self.run else None
+            if told is None or (self.types and told.type not in self.types):
                 continue
-            told = status_event(event, of_sub_run, self.results)
-            if told is not None and (not self.types or told.type in self.types):
-                yield told
+            if held is not None:
+                yield structs.replace(held, more=True) if held.position == told.position else held
+            held = told
+        if held is not None:
+            yield held
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -98,14 +104,14 @@ _TYPES = {
 _ENDS = {"step_failed": ExecutionStatus.FAILED, "step_completed": ExecutionStatus.COMPLETED}
 
 
-def status_event(event: RunEvent, of_sub_run: bool = False, results: bool = True) -> StatusEvent | None:
+def status_event(event: RunEvent, results: bool = True) -> StatusEvent | None:
     """An event as Stepflow tells it; None for what it has no word for."""
     kind = _TYPES.get(event.kind)
     if kind is None:
         return None
-    if kind is EventType.RUN_CREATED and of_sub_run:
-        kind = EventType.SUB_RUN_CREATED
     data = _data(event.data)
+    if kind is EventType.RUN_CREATED and data.parent_run_id is not None:
+        kind = EventType.SUB_RUN_CREATED
     return StatusEvent(
         position=event.position,
         at_ms=event.at_ms,

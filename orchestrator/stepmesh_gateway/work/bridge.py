@@ -75,7 +75,8 @@ class Bridge:
             seat.leave()
             if not seat.gone:
                 seat.line.drain()
-        await self._within(max(0.0, grace_s - LEAVING_S), self._hands.idle())
+        if self._hands.live:
+            await self._within(max(0.0, grace_s - LEAVING_S), self._hands.idle())
         for task in self._keeping:
             task.cancel()
         await self._within(LEAVING_S, self._hands.outbox.flushed())

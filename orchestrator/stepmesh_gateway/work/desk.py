@@ -41,6 +41,8 @@ IDLE_S = 0.25
 """A task that was sent and not begun for so long goes to another worker that has room, in seconds."""
 DROPPED_S = 15.0
 """A worker that has begun nothing, and has said nothing about a task for so long, has dropped it."""
+MISSED_S = 2.0
+"""How long a worker whose stream broke has to come again and say that it runs a task without a lease, in seconds."""
 WAITING_S = 1.0
 """A frame of which nothing could be sent for so long goes back to the broker, where other gateways may have workers."""
 
@@ -77,6 +79,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._room: list[tuple[int, int, Seat]] = []
         self._numbers = itertools.count(1)
+        self._missed: set[Held] = set()
         self._change = asyncio.Event()
         self._spreading = False
         self._closing = False
@@ -99,6 +102,8 @@ class Desk:
         if self._fetching is not None:
             await asyncio.wait([self._fetching])
         self.hand_back()
+        for held in [*self._missed]:
+            self._not_back(held)
         for seat in self.seats:
             for held in [held for held in seat.holding.values() if held.sent and not held.started_at]:
                 self._hands.give_back(held)
@@ -154,12 +159,15 @@ class Desk:
         self._hands.give_back(held)
 
     def lost(self, seat: Seat) -> None:
-        """Its stream ended."""
+        """Its stream ended. What it may have begun a moment ago, and has no lease for, waits for it a little."""
         self.seats.discard(seat)
         begun: list[Held] = []
         for held in [*seat.holding.values()]:
-            if held.started_at:
+            if held.started_at and (held.lease_s or seat.hello.claims or self._closing):
                 begun.append(held)
+            elif held.started_at:
+                seat.unsent(held)
+                self._miss(held)
             elif held.sent:
                 seat.unsent(held)
                 self.put_back(held)
@@ -168,6 +176,16 @@ class Desk:
         if not self.seats:
             self.hand_back()
         self._around.changed(seat)
+
+    def _miss(self, held: Held) -> None:
+        self._hands.unbegin(held)
+        held.claim_first = True
+        self._missed.add(held)
+        self._loop.call_later(MISSED_S, self._not_back, held)
+
+    def _not_back(self, held: Held) -> None:
+        self._missed.discard(held)
+        self.put_back(held)
 
     # --- spreading ----------------------------------------------------------------------------------------------
 

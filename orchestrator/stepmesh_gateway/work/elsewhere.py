@@ -6,9 +6,10 @@ So any gateway can take what any worker says, also one that was started a moment
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from enum import Enum, auto
 
-from stepmesh_broker.protocol.ids import WorkerId
+from stepmesh_broker.protocol.ids import Partition, WorkerId
 from stepmesh_broker.protocol.messages import Progress, Result, Verdict
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.work.hands import Hands
@@ -64,21 +65,30 @@ class Elsewhere:
         its shard answers it stays in hand."""
         waiting = held
         while waiting:
-            still: list[Held] = []
+            places: defaultdict[tuple[WorkerId, Partition], list[Held]] = defaultdict(list)
             for one in waiting:
-                seat = one.seat
-                if one.settled or seat is None or not seat.gone:
-                    continue
-                verdict = await self.heartbeat(seat.worker, one.id, one.progress, one.details)
-                if one.settled or one.seat is not seat:
-                    continue
-                if verdict is Verdict.NOT_READY:
-                    still.append(one)
-                else:
-                    self._hands.forget(one)
-            waiting = still
+                if one.seat is not None and one.seat.gone and not one.settled:
+                    places[one.seat.worker, one.id.partition].append(one)
+            waiting = []
+            for (worker, partition), attempts in places.items():
+                waiting += await self._entrust(worker, partition, attempts)
             if waiting:
                 await asyncio.sleep(AGAIN_S)
+
+    async def _entrust(self, worker: WorkerId, partition: Partition, attempts: list[Held]) -> list[Held]:
+        """Those about which the shard said nothing."""
+        seats = [one.seat for one in attempts]
+        answer = await self._hands.control.beat(partition, worker, [Progress(one.id.ref, one.progress, one.details) for one in attempts])
+        verdicts = [int(Verdict.NOT_READY)] * len(attempts) if answer is None else answer.verdicts
+        still: list[Held] = []
+        for one, seat, verdict in zip(attempts, seats, verdicts, strict=True):
+            if one.settled or one.seat is not seat:
+                continue
+            if verdict == Verdict.NOT_READY:
+                still.append(one)
+            else:
+                self._hands.forget(one)
+        return still
 
 
 def resolve(future: asyncio.Future[None]) -> None:

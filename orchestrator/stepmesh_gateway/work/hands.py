@@ -75,6 +75,12 @@ class Hands:
         if limited and held.task is not None and held.task.timeout_ms:
             held.timer = self._loop.call_later(held.task.timeout_ms / 1000, self._over_time, held)
 
+    def unbegin(self, held: Held) -> None:
+        """Nobody knows whether it runs, and no lease says so."""
+        held.started_at = 0.0
+        self.live.discard(held)
+        self._ended.set()
+
     def end(self, held: Held, result: Result, posted: Callable[[], None] | None = None) -> None:
         """It ended with this result; `posted` is called when that is durable."""
         self._settle(held, self.checked(held, result), posted)

@@ -16,7 +16,7 @@ from typing import Any
 
 from stepmesh import Client
 from stepmesh.runs import RunHandle
-from stepmesh_broker.protocol.api import RunSummary
+from stepmesh_broker.protocol.api import GetItems, Items, RunSummary
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_gateway.server import Gateway
 from stepmesh_gateway.settings import GatewaySettings, Limits
@@ -159,7 +159,7 @@ class World:
             "STEPMESH_NAMESPACE": self.namespace,
             "STEPMESH_CONCURRENCY": str(concurrency),
         }
-        log, known = self.folder / f"worker{len(self._workers)}.log", len(await self.workers())
+        log, known = self.folder / f"worker{len(self._workers)}.log", set(await self.workers())
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(*self._command, env=environment, cwd=self.folder, stdout=out, stderr=out)
         worker = WorkerProcess(process, log)
@@ -167,7 +167,7 @@ class World:
 
         async def heard() -> bool:
             assert process.returncode is None, log.read_text()
-            return len(await self.workers()) > known
+            return bool(set(await self.workers()) - known)
 
         await until(heard)
         return worker
@@ -199,6 +199,15 @@ class World:
     async def ended(self, handle: RunHandle) -> RunSummary:
         """How a run ended."""
         return (await handle.wait(PATIENCE_S)).summary
+
+    async def values(self, handle: RunHandle) -> list[Any]:
+        """The results of an ended run's items, by index."""
+        found: list[Any] = []
+        while True:
+            page = await self.client.requests.ask(GetItems(handle.id, len(found)), Items)
+            found += [json.loads(item.result).get("result") for item in page.results]
+            if not page.more:
+                return found
 
     async def recorded(self, handle: RunHandle) -> Counter[str]:
         """How often each kind of event is in the run's history."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -52,6 +53,16 @@ async def test_results_name_run_item_step_attempt_and_times(shard, running, task
     assert result.duration_us >= 0
 
 
+async def test_slow_tasks_that_travel_alone_run_side_by_side(shard, running, task):
+    clock = asyncio.get_running_loop().time
+    async with running(make_worker()):
+        begun = clock()
+        for step in range(10):
+            await shard.send(task("/slow", 30.0, step=step))
+        await shard.until_results(10)
+        assert clock() - begun < 35.0
+
+
 async def test_quick_tasks_do_not_wait_for_a_slow_one_of_their_frame(shard, running, task):
     async with running(make_worker()):
         await shard.send(task("/slow", 30.0, step=0), task("/double", 1, step=1))
@@ -90,6 +101,24 @@ async def test_a_full_worker_leaves_frames_to_others(shard, running, task):
         depth = await shard.broker.depth("cpu")
         assert depth.ready >= 2
         await shard.until_results(6)
+
+
+async def test_while_a_task_waits_later_frames_are_taken(shard, running, task):
+    worker = make_worker()
+    begun = asyncio.Event()
+
+    @worker.component
+    async def patient():
+        begun.set()
+        await asyncio.sleep(30)
+
+    async with running(worker):
+        await shard.send(task("/patient"))
+        await begun.wait()
+        await shard.send(task("/double", 2, step=1))
+        (first,) = await shard.until_results(1)
+        assert first.output == b"4"
+        await shard.until_results(2)
 
 
 async def test_a_long_task_keeps_its_frame_beyond_the_ack_wait(shard, running, task):
@@ -133,6 +162,51 @@ async def test_a_worker_says_hello_at_start_regularly_and_at_the_end(shard, runn
     assert (first.pool, first.capacity, first.exclusive, first.stopping) == ("cpu", 5, True, False)
     assert first.worker.startswith("w-")
     assert [hello.stopping for hello in shard.hellos].count(True) == 1
+
+
+async def test_components_that_come_and_go_are_told_at_once(shard, running, task):
+    worker = make_worker()
+    later = Worker("cpu")
+
+    @later.component
+    async def treble(input):
+        return input * 3
+
+    async with running(worker):
+        await shard.until(lambda: shard.hellos)
+        heard = asyncio.get_running_loop().time()
+        worker.replace(later)
+        worker.announce()
+        await shard.until(lambda: [component.path for component in shard.hellos[-1].components] == ["/treble"])
+        assert asyncio.get_running_loop().time() - heard < 1.0, "an ordinary hello comes after 5 s"
+        await shard.send(task("/treble", 2))
+        (result,) = await shard.until_results(1)
+        await shard.send(task("/double", 2, step=1))
+        gone = (await shard.until_results(2))[1]
+    assert result.output == b"6"
+    assert gone.failure.code == ErrorCode.COMPONENT_NOT_FOUND
+
+
+async def test_the_lifespan_is_around_the_run(shard, running, task):
+    told = []
+
+    class Lived(Worker):
+        @asynccontextmanager
+        async def lifespan(self):
+            told.append("begins")
+            yield
+            told.append("ends")
+
+    worker = Lived("cpu")
+
+    @worker.component
+    async def tell(input):
+        told.append(input)
+
+    async with running(worker):
+        await shard.send(task("/tell", "works"))
+        await shard.until_results(1)
+    assert told == ["begins", "works", "ends"]
 
 
 @pytest.mark.parametrize(("limit", "schemas"), [(100_000, True), (5_000, False)])

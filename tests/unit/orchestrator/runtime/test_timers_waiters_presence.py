@@ -102,6 +102,16 @@ async def test_workers_are_counted_until_they_say_goodbye() -> None:
     assert (presence.workers("q"), presence.seen("q"), presence.pools()) == (0, [], ["p"])
 
 
+async def test_what_a_worker_offers_no_more_is_forgotten_unless_another_one_offers_it() -> None:
+    presence = Presence(VirtualClock())
+    presence.hear(hello("w1", False, "/a", "/b"))
+    presence.hear(hello("w2", False, "/b"))
+    presence.hear(hello("w1", False, "/c"))
+    assert sorted(presence.offered()["p"]) == ["/b", "/c"]
+    presence.hear(hello("w2", False))
+    assert sorted(presence.offered()["p"]) == ["/c"]
+
+
 @pytest.mark.parametrize(("silent_s", "left"), [(SILENT_S, 1), (SILENT_S + 0.001, 0)])
 async def test_silent_workers_are_forgotten(silent_s: float, left: int) -> None:
     clock = VirtualClock()

@@ -1,0 +1,1 @@
+"""`stepmesh mcp`: flows as tools of the Model Context Protocol."""
