@@ -188,7 +188,8 @@ async def test_keys_that_come_twice(api: Web) -> None:
     "fields",
     [
         {"flowId": "x"}, {"flowId": 1}, {"flowId": None}, {"input": {}}, {"input": "x"}, {"input": None}, {"overrides": []},
-        {"variables": "x"},        {"maxConcurrency": -1}, {"maxConcurrency": 2**32}, {"maxConcurrency": 1.5}, {"maxConcurrency": "1"}, {"wait": "yes"}, {"wait": 1},
+        {"variables": "x"},        {"maxConcurrency": -1}, {"maxConcurrency": 2**32}, {"maxConcurrency": 1.5},
+        {"maxConcurrency": "1"}, {"wait": "yes"}, {"wait": 1},
         {"timeoutSecs": -1}, {"timeoutSecs": 10**30}, {"timeoutSecs": 1e300},
     ],
 )  # fmt: skip
@@ -203,7 +204,8 @@ async def test_fields_of_another_kind(api: Web, fields: dict[str, Any]) -> None:
     ("path", "query"),
     [
         ("/runs", "limit=99999999999999999999"), ("/runs", "limit=1.5"), ("/runs", "offset=-1"), ("/runs", "status=%00"),
-        ("/runs", "status="),        ("/runs", "maxDepth=4294967296"), ("/runs", "limit=1&limit=1"), (f"/runs/{RUN}", "wait=maybe"), (f"/runs/{RUN}", "timeoutSecs=-1"),
+        ("/runs", "status="),        ("/runs", "maxDepth=4294967296"), ("/runs", "limit=1&limit=1"),
+        (f"/runs/{RUN}", "wait=maybe"), (f"/runs/{RUN}", "timeoutSecs=-1"),
         (f"/runs/{RUN}/items", "resultOrder=3"), (f"/runs/{RUN}/steps", "itemIndex=x"), (f"/runs/{RUN}/steps/a", "asof=1.5"),
         (f"/runs/{RUN}/events", "since=-1"), (f"/runs/{RUN}/events", "eventTypes=0"), ("/components", "excludeSchemas=perhaps"),
     ],
