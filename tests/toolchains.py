@@ -27,7 +27,9 @@ def run(folder: Path, *command: str) -> str:
     """What a command said. Fails the test that needs it when the program is missing or says no."""
     program = shutil.which(command[0])
     if program is None:
-        pytest.fail(f"{command[0]} is not on PATH: tests of workers in other languages need Node 20 or newer with npm, and Go 1.26 or newer")
+        pytest.fail(
+            f"{command[0]} is not on PATH: tests of workers in other languages need Node 20 or newer with npm, and Go 1.26 or newer"
+        )
     quiet = {"npm_config_update_notifier": "false", "npm_config_loglevel": "error"}
     done = subprocess.run(
         [program, *command[1:]],
