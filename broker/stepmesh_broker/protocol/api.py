@@ -345,12 +345,14 @@ class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="w
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks as the shards of this process know them."""
+    """Depth is in tasks as the shards of this process know them. `trouble`: why processes that were started for the pool did not stay;
+    "" when none was, or a worker was heard since."""
 
     pool: Pool
     queued: int
     in_flight: int
     workers: list[WorkerEntry]
+    trouble: str = ""
 
 
 class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools"):
