@@ -18,6 +18,7 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp.types import Implementation, ToolListChangedNotification
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from stepmesh_components.mcp_server import McpServer
 from stepmesh_components.mcp_transport import Ending, transport
@@ -32,6 +33,8 @@ LAST_WORDS_S = 1.0
 """How long the report of a call waits for what an ended server still says, in seconds."""
 RELISTEN_S = 1.0
 """Pause before a subscription to changes that was lost is opened again, in seconds."""
+SHOWN = 200
+"""Characters that are shown of what is no message."""
 MOST_PAGES = 100
 """Pages of a listing of tools: a server that never ends its listing is cut off."""
 
@@ -152,6 +155,9 @@ class Link:
     async def _heard(self, message: IncomingMessage) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._stale.set()
+        elif isinstance(message, ValidationError):
+            said = str(message.errors()[0].get("input"))[:SHOWN]
+            log.warning("the MCP server %s writes to its stdout what is no message: %s", self.server.name, said)
 
     async def _attend(self, connection: Connection) -> None:
         """Until the connection is over, keep the tools as the server tells them."""

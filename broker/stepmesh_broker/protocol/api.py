@@ -224,7 +224,8 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
-    """In order of item and step. `more`: the page is full (1,000 items, or by bytes); go on with the items after its last one."""
+    """In order of item and step, items whole. `more`: the page is full (1,000 items, or by bytes); go on with the items after its last
+    one."""
 
     steps: list[StepStatus]
     more: bool = False
@@ -259,8 +260,9 @@ class GetEvents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get
 
 
 class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_event"):
-    """One status event. `position` grows within a run; `kind`: run_created, steps_needed, step_ready, step_started, step_completed,
-    step_retrying, step_skipped, item_completed, run_completed, …"""
+    """One status event. `kind`: run_created, item_started, steps_needed, step_ready, step_started, step_completed, step_failed,
+    step_defaulted, step_skipped, step_retrying, item_completed, run_completed, … `position` never falls within a run; events that
+    follow from one fact share it (what became needed and ready with it), and no page ends between them."""
 
     position: int
     at_ms: int
@@ -268,7 +270,7 @@ class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_
     run: RunId
     item: int | None
     step_id: str | None
-    data: bytes  # JSON object: attempt, status, result, error, …
+    data: bytes  # JSON object: step (index), attempt, status, result, error; steps (ids); flow_id, items, parent_run_id; …
 
 
 class Events(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="events"):
