@@ -1,4 +1,4 @@
-"""Virtual environments for programs of others that tests run as they are: made once, in a folder of the checkout.
+"""Environments for programs of others that tests run as they are: made once, in a folder of the checkout.
 
 Whoever needs one first makes it; the others wait.
 """
@@ -11,6 +11,30 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / ".environments"
+
+
+MCP_TIME = "mcp-server-time==2026.10.19"
+MCP_FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
+
+
+def mcp_servers() -> str:
+    """The folders, as PATH has them, with the programs of two public MCP servers: `mcp-server-time`, `mcp-server-filesystem`."""
+    return f"{python_with('mcp-server-time', MCP_TIME).parent}:{programs_with('mcp-server-filesystem', MCP_FILES)}"
+
+
+def programs_with(name: str, *packages: str) -> Path:
+    """The folder of the programs that npm packages bring along; several processes may ask at once. Raises `CalledProcessError`."""
+    FOLDER.mkdir(exist_ok=True)
+    home = FOLDER / name
+    made = home / "requirements"
+    wanted = "\n".join(packages)
+    with (FOLDER / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists() or made.read_text() != wanted:
+            home.mkdir(exist_ok=True)
+            subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), *packages], check=True)
+            made.write_text(wanted)
+    return home / "node_modules" / ".bin"
 
 
 def python_with(name: str, *requirements: str) -> Path:

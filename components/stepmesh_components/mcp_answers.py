@@ -80,8 +80,13 @@ def _code(problem: MCPError, over_http: bool) -> ErrorCode:
 def unreachable(server: str, tool: str, message: str, lines: Iterable[str]) -> ComponentError:
     """The server is away; its last words are shown."""
     kept = list(lines)
-    shown = "".join(f"\n  {line}" for line in ("; its last lines:", *kept[-_FEW:])) if kept else ""
+    shown = "; its last lines:" + "".join(f"\n  {line}" for line in kept[-_FEW:]) if kept else ""
     return ComponentError(f"{message}{shown}", code=ErrorCode.UNREACHABLE, data={"server": server, "tool": tool, "stderr": kept})
+
+
+def too_long(server: str, tool: str, limit_s: float | None) -> ComponentError:
+    """The call was still under way at the plugin's limit, and is cancelled."""
+    return ComponentError(f"the MCP server {server} worked on the tool {tool} for more than {limit_s or 0:g} s", code=ErrorCode.TIMEOUT)
 
 
 def not_found(server: str, tool: str, tools: Iterable[str]) -> ComponentError:

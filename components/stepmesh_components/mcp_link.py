@@ -18,6 +18,7 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp.types import Implementation, ToolListChangedNotification
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from stepmesh_components.mcp_server import McpServer
 from stepmesh_components.mcp_transport import Ending, transport
@@ -32,6 +33,8 @@ LAST_WORDS_S = 1.0
 """How long the report of a call waits for what an ended server still says, in seconds."""
 RELISTEN_S = 1.0
 """Pause before a subscription to changes that was lost is opened again, in seconds."""
+SHOWN = 200
+"""Characters that are shown of what is no message."""
 MOST_PAGES = 100
 """Pages of a listing of tools: a server that never ends its listing is cut off."""
 
@@ -64,7 +67,7 @@ class Link:
         self._stale = anyio.Event()
         self._scope = anyio.CancelScope()
         self._mode = "auto"
-        self._told = ""  # of the last start that failed
+        self._reported = ""  # of the last start that failed; the same is not told twice
 
     async def keep(self) -> None:
         """Be connected until `stop`."""
@@ -131,13 +134,13 @@ class Link:
                 problem = raised
         if connected:
             log.warning("the MCP server %s ended and is started again%s", self.server.name, _shown(ending))
-            self._told = ""
+            self._reported = ""
             return
         self._mode = "auto" if self._mode == "legacy" else "legacy"  # some older servers end at a first message that they do not know
         why = f"it did not tell its tools within {self.server.start_timeout_s:g} s" if problem is None else _told(problem)
         what = f"the MCP server {self.server.name} ({self.server.place}) cannot be reached: {why}"
-        log.log(logging.DEBUG if what == self._told else logging.WARNING, "%s%s", what, _shown(ending))
-        self._told = what
+        log.log(logging.DEBUG if what == self._reported else logging.WARNING, "%s%s", what, _shown(ending))
+        self._reported = what
         self._now(None, (what, tuple(ending.lines)))
 
     def _new_client(self, ending: Ending) -> Client:
@@ -152,6 +155,9 @@ class Link:
     async def _heard(self, message: IncomingMessage) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._stale.set()
+        elif isinstance(message, ValidationError):
+            said = str(message.errors()[0].get("input"))[:SHOWN]
+            log.warning("the MCP server %s writes to its stdout what is no message: %s", self.server.name, said)
 
     async def _attend(self, connection: Connection) -> None:
         """Until the connection is over, keep the tools as the server tells them."""
@@ -204,4 +210,4 @@ def _told(problem: BaseException) -> str:
 
 
 def _shown(ending: Ending) -> str:
-    return "".join(f"\n  {line}" for line in ("; its last lines:", *ending.lines)) if ending.lines else ""
+    return "; its last lines:" + "".join(f"\n  {line}" for line in ending.lines) if ending.lines else ""

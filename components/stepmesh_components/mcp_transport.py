@@ -7,6 +7,7 @@ request that gets no answer fails its own call, not all that are under way.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -33,6 +34,9 @@ _CONNECT_S = 30.0
 _LISTEN_S = 1.0
 _AWAY = frozenset({429, 502, 503, 504})
 _TOLD = 500
+
+
+logging.getLogger("mcp.client.stdio").addFilter(lambda record: "Failed to parse" not in record.msg)  # mcp_link.py tells it in a line
 
 
 class Ending:

@@ -60,7 +60,7 @@ class McpWorker(Worker):
 
     def _component(self, path: str, description: str, taken: bytes | None, given: bytes | None) -> Component:
         name = path.removeprefix("/")
-        return Component(path, name, description, True, self.server.call_timeout_s, _arguments, self._calling(name), taken, given)
+        return Component(path, name, description, True, None, _arguments, self._calling(name), taken, given)
 
     def _calling(self, tool: str) -> Callable[[Any, Context], Coroutine[Any, Any, Any]]:
         async def call(arguments: dict[str, Any] | None, context: Context) -> Any:

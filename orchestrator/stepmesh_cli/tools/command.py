@@ -80,14 +80,14 @@ def mcp(
 
 
 def _found(paths: Sequence[Path], variables: dict[str, Any]) -> list[GivenFlow]:
-    """The flows in files and folders. In a folder, what has no `steps` is no flow. Raises `BadInput`, `FlowInvalid`."""
+    """The flows in files and folders. In a folder, what has neither `steps` nor `output` is no flow. Raises `BadInput`, `FlowInvalid`."""
     found: list[GivenFlow] = []
     for path in flow_files(paths):
         if path in paths or _is_flow(path):
             document, compiled = read_flow(str(path))
             found.append(GivenFlow(path.stem, document.value, variables_of(compiled, variables)))
     if paths and not found:
-        raise BadInput(f"there is no flow in {', '.join(map(str, paths))}", hint="a flow is a YAML or JSON file with `steps`")
+        raise BadInput(f"there is no flow in {', '.join(map(str, paths))}", hint="a flow is a YAML or JSON file with `steps` or `output`")
     return found
 
 
@@ -96,7 +96,7 @@ def _is_flow(path: Path) -> bool:
         value = load(path.read_bytes(), name=str(path)).value
     except (OSError, FlowInvalid):
         return False
-    return isinstance(value, dict) and "steps" in value
+    return isinstance(value, dict) and not value.keys().isdisjoint(("steps", "output"))
 
 
 def _settings(config: Path | None, paths: Sequence[Path], worker: tuple[str, ...], workers: int, namespace: str) -> DeploymentSettings:

@@ -1,7 +1,7 @@
 """An MCP server of protocol 2025-06-18 on stdio, without any library: quick to start, and as odd as a test wants it.
 
-Flags: `--first-only` ends at a first message that is not `initialize`, as some servers do; `--silent` answers nothing; `--starts FILE`
-adds its process id to a file. What a tool does is told by its description.
+Flags: `--first-only` ends at a first message that is not `initialize`, as some servers do; `--silent` answers nothing; `--chatty` greets
+on stdout; `--starts FILE` adds its process id to a file. What a tool does is told by its description.
 """
 
 from __future__ import annotations
@@ -58,9 +58,6 @@ class Server:
         sys.stdout.flush()
 
     async def run(self) -> None:
-        if "--starts" in self.flags:
-            with Path(self.flags[self.flags.index("--starts") + 1]).open("a") as starts:
-                starts.write(f"{os.getpid()}\n")
         print("the server is up", file=sys.stderr, flush=True)
         reader = asyncio.StreamReader(limit=2**26)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -175,5 +172,14 @@ def text(said: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": said}]}
 
 
+def tell_start(flags: list[str]) -> None:
+    if "--starts" in flags:
+        with Path(flags[flags.index("--starts") + 1]).open("a") as starts:
+            starts.write(f"{os.getpid()}\n")
+
+
 if __name__ == "__main__":
+    tell_start(sys.argv[1:])
+    if "--chatty" in sys.argv:
+        print("Welcome to the server!", flush=True)
     asyncio.run(Server(sys.argv[1:]).run())

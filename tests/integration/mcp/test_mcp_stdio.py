@@ -7,17 +7,21 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.integration.mcp.bare_server import NAMED, PIXEL, SUM, TOOLS
 from tests.integration.mcp.rig import bare, call, deployed, failure, offered, step, until
 
-from stepmesh.errors import WaitTimeout
+from stepmesh.errors import StepmeshError, WaitTimeout
 from stepmesh_broker.protocol.api import GetSteps, Steps
 from stepmesh_broker.protocol.ids import RunId
+from stepmesh_cli.main import main
+from stepmesh_components import mcp_server
 
 
 async def test_hello_at_its_documented_path() -> None:
@@ -173,8 +177,8 @@ async def test_a_limit_cancels_the_call(tmp_path: Path) -> None:
     given = {"began": str(began), "cancelled": str(cancelled)}
     async with deployed({"fs": bare(executionTimeoutSecs=0.3)}, retry={"transportMaxRetries": 0}) as client:
         problem = await failure(client, "/fs/wait", given)
-    assert problem.error_code == "TIMEOUT"
-    assert cancelled.exists()
+        await until("the cancel", cancelled.exists)
+    assert (problem.error_code, problem.error_message) == ("TIMEOUT", "the MCP server fs worked on the tool wait for more than 0.3 s")
 
 
 async def test_progress_is_the_progress_of_the_step(tmp_path: Path) -> None:
@@ -243,3 +247,56 @@ async def test_large_texts_pass() -> None:
     text = "ä" * 1_000_000
     async with deployed({"fs": bare()}) as client:
         assert await call(client, "/fs/texts", {"texts": [text]}) == text
+
+
+async def test_a_server_that_prints_to_its_stdout_is_told_and_understood(caplog: pytest.LogCaptureFixture) -> None:
+    async with deployed({"fs": bare("--chatty")}) as client:
+        assert await call(client, "/fs/hello", {"name": "Ann"}) == "Hello, Ann!"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "the MCP server fs writes to its stdout what is no message: Welcome to the server!"
+    ]
+
+
+async def test_a_url_that_is_none_fails_its_own_steps_only() -> None:
+    async with deployed({"web": {"type": "mcp", "url": "nowhere"}, "fs": bare()}) as client:
+        problem = await failure(client, "/web/hello")
+        assert await call(client, "/fs/hello", {"name": "Ann"}) == "Hello, Ann!"
+    assert problem.error_code == "UNREACHABLE"
+    assert "the MCP server web (nowhere) cannot be reached" in problem.error_message
+
+
+async def test_without_the_package_the_plugin_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_server, "find_spec", lambda _name: None)
+    with pytest.raises(StepmeshError, match="the plugin fs needs the package mcp, which this install lacks") as caught:
+        await deployed({"fs": bare()}).__aenter__()
+    assert (caught.value.code, caught.value.hint) == ("SM-0130", "pip install 'stepmesh[mcp]'")
+
+
+def test_test_cases_of_flows_use_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "stepmesh.yaml").write_text(json.dumps({"plugins": {"fs": bare()}}))
+    cases = [{"name": "ann", "input": {"name": "Ann"}, "output": {"outcome": "success", "result": "Hello, Ann!"}}]
+    flow = {"steps": [{"id": "s", "component": "/fs/hello", "input": {"$input": "$"}}], "output": {"$step": "s"}, "test": {"cases": cases}}
+    (tmp_path / "hello.yaml").write_text(json.dumps(flow))
+    assert main(["test", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+async def test_behind_a_server_process_over_http(tmp_path: Path) -> None:
+    config = json.dumps({"plugins": {"fs": bare()}, "routes": {"/fs/{*component}": [{"plugin": "fs"}]}})
+    command = (sys.executable, "-m", "stepmesh_cli", "server", "-p", "0", "--config-stdin")
+    server = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(config.encode())
+    server.stdin.close()
+    try:
+        port = json.loads(await asyncio.wait_for(server.stdout.readline(), 30))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30) as http:
+            flow = (await http.post("/flows", json={"flow": step("/fs/hello", {"name": "Ann"})})).json()["flowId"]
+            ran = (await http.post("/runs", json={"flowId": flow, "input": [None], "wait": True})).json()
+            listed = (await http.get("/components")).json()["components"]
+    finally:
+        server.terminate()
+        assert await asyncio.wait_for(server.wait(), 30) == 0
+    assert [item["output"] for item in ran["results"]] == ["Hello, Ann!"]
+    (hello,) = (one for one in listed if one["path"] == "/fs/hello")
+    assert (hello["plugin"], hello["inputSchema"]) == ("fs", NAMED)
