@@ -55,19 +55,20 @@ async def run_group(group: Group, settings: Settings, ended: Callable[[Verdict],
         return []
     async with Deployment(DeploymentSettings(broker=settings.broker, journal=settings.journal, config=group.config)) as deployment:
         client = await deployment.client()
-        return await deployment.guard(_run_all(client, wanted, settings, ended))
+        return await deployment.guard(run_cases(client, wanted, settings, ended))
 
 
-async def _run_all(
+async def run_cases(
     client: Client, wanted: Sequence[tuple[Suite, Case]], settings: Settings, ended: Callable[[Verdict], None]
 ) -> list[Verdict]:
+    """Every case in order, by a client of any deployment."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(suite: Suite, case: Case) -> Verdict:
         async with room:
             begun = time.perf_counter()
             actual, trouble = await _run(client, suite, case, settings.timeout_s)
-            differences = tuple(trouble) if actual is None else _differences(case, actual)
+            differences = tuple(trouble) if actual is None else differences_of(case, actual)
             verdict = Verdict(suite, case, actual, differences, round((time.perf_counter() - begun) * 1000))
         ended(verdict)
         return verdict
@@ -75,7 +76,8 @@ async def _run_all(
     return await asyncio.gather(*(one(suite, case) for suite, case in wanted))
 
 
-def _differences(case: Case, actual: dict[str, Any]) -> tuple[str, ...]:
+def differences_of(case: Case, actual: dict[str, Any]) -> tuple[str, ...]:
+    """How a FlowResult differs from what a case expects; one line each."""
     expected = {"outcome": "success"} if case.expected is None else case.expected
     if expected.get("outcome") != actual["outcome"] and "error" in actual:
         error = actual["error"]
@@ -90,7 +92,7 @@ async def _run(client: Client, suite: Suite, case: Case, timeout_s: float) -> tu
     except FlowInvalid as problem:
         return None, [problem.message]
     except RequestRefused as problem:
-        return _refused(problem), []
+        return as_result(problem), []
     try:
         await handle.wait(timeout_s)
     except WaitTimeout as problem:
@@ -105,7 +107,7 @@ async def _result(client: Client, handle: RunHandle) -> dict[str, Any]:
     return result
 
 
-def _refused(problem: RequestRefused) -> dict[str, Any]:
+def as_result(problem: RequestRefused) -> dict[str, Any]:
     """A submission that was refused, as the FlowResult that a case would expect."""
     code = "INVALID_INPUT" if problem.code == _INVALID_INPUT else problem.code
     error = {"code": code, "message": problem.message.removeprefix("INVALID_INPUT: ")}

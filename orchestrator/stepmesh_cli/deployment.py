@@ -26,7 +26,7 @@ from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.telemetry import Configured, TelemetrySettings, read
 from stepmesh_cli.data_folder import DataFolder
-from stepmesh_cli.doors import addresses, opened
+from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_cli.storage import storage_of
@@ -103,7 +103,7 @@ class Deployment:
         self._data: Path | None = None
         self._telemetry: TelemetrySettings | None = None
         self._stack = AsyncExitStack()
-        self._hurried = asyncio.Event()
+        self._grace_ends: float | None = None
         self._gc_thresholds = gc.get_threshold()
 
     async def __aenter__(self) -> Deployment:
@@ -128,7 +128,9 @@ class Deployment:
         gc.set_threshold(*GC_THRESHOLDS)
 
     async def stop(self) -> None:
-        """Drain the workers, finish turns, close. Idempotent."""
+        """Drain the workers within `grace_s` for all of them together, finish turns, close. Idempotent."""
+        if self._grace_ends is None:
+            self._grace_ends = asyncio.get_running_loop().time() + self.settings.grace_s
         await self._stack.aclose()
         if self.ended.done():
             self.ended.exception()  # whoever guards has seen it; nobody else needs to
@@ -137,7 +139,7 @@ class Deployment:
 
     def hurry(self) -> None:
         """From now on `stop` waits for no worker."""
-        self._hurried.set()
+        self._grace_ends = 0.0
 
     async def connect(self) -> Broker:
         """One more open connection to the broker, closed with the deployment."""
@@ -189,8 +191,10 @@ class Deployment:
         await self.node.start()
         for worker in workers:
             await self._run_worker(worker)
-        if settings.gateway is not None:
-            self.gateway = await self._stack.enter_async_context(opened(await self.connect(), settings.gateway))
+        connection = None if settings.gateway is None else await self.connect()
+        self._stack.push_async_callback(self._stop_doors_and_processes)
+        if connection is not None and settings.gateway is not None:
+            self.gateway = await started(connection, settings.gateway)
         self._start_processes()
 
     def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:
@@ -288,7 +292,10 @@ class Deployment:
         self._stack.push_async_callback(drain)
 
     def _grace_s(self) -> float:
-        return 0.0 if self._hurried.is_set() else self.settings.grace_s
+        """What is left of it."""
+        if self._grace_ends is None:
+            return self.settings.grace_s
+        return max(0.0, self._grace_ends - asyncio.get_running_loop().time())
 
     def _start_processes(self) -> None:
         needed = self.settings.plugin_workers_needed
@@ -299,14 +306,24 @@ class Deployment:
 
         settings = self.settings
         traced = {} if self._telemetry is None else self._telemetry.environment()
-        supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail)
-        self.supervisor = supervisor
+        self.supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail, self._process_ended)
+        self.supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
 
-        async def drain() -> None:
-            await supervisor.stop(self._grace_s())
+    async def _stop_doors_and_processes(self) -> None:
+        """Together: Stepflow's workers, told to stop, first finish what they have, then wait for the gateway to end their stream."""
+        patience = self._grace_s()
+        stops = [] if self.supervisor is None else [asyncio.ensure_future(self.supervisor.stop(patience))]
+        stops += [] if self.gateway is None else [asyncio.ensure_future(self.gateway.stop(patience))]
+        try:
+            await asyncio.gather(*stops)
+        except asyncio.CancelledError:  # hurried: each ends what it has at once
+            await asyncio.gather(*stops, return_exceptions=True)
+            raise
 
-        self._stack.push_async_callback(drain)
-        supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
+    def _process_ended(self, process: WorkerProcess, what: str) -> None:
+        pool = process.environment.get("STEPMESH_POOL")
+        if pool is not None:
+            self.node.presence.trouble(pool, what)
 
     def _addresses(self, process: WorkerProcess) -> dict[str, str]:
         """Where a worker process finds the deployment: the broker if it can speak to it, else the gateway."""

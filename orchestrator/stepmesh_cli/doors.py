@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.ports import Broker
@@ -33,14 +31,14 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-@asynccontextmanager
-async def opened(broker: Broker, settings: GatewaySettings) -> AsyncGenerator[Gateway]:
-    """A gateway that listens. Raises `StepmeshError` SM-7111 for a port that is taken."""
+async def started(broker: Broker, settings: GatewaySettings) -> Gateway:
+    """A gateway that listens; the caller stops it. Raises `StepmeshError` SM-7111 for a port that is taken."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own notes about a port that is taken say less than ours
     from stepmesh_gateway.server import Gateway
 
-    async with Gateway(broker, settings) as gateway:
-        yield gateway
+    gateway = Gateway(broker, settings)
+    await gateway.start()
+    return gateway
 
 
 def reachable(settings: GatewaySettings, port: int) -> str:

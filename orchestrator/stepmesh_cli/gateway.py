@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli import exits
 from stepmesh_cli.connection import find_url, run_to_end
-from stepmesh_cli.doors import DEFAULT_PORT, opened, reachable
+from stepmesh_cli.doors import DEFAULT_PORT, reachable, started
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
@@ -33,6 +33,7 @@ def gateway(
     url: str | None = None,
     data: Path | None = None,
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
+    grace: float = 10.0,
     logs: LogFlags = NO_LOGS,
 ) -> int:
     """Serve gRPC and HTTP for orchestrators that run elsewhere.
@@ -53,16 +54,18 @@ def gateway(
         Data folder of a running `stepmesh up`.
     namespace
         Namespace.
+    grace
+        Seconds that workers get to bring what they have begun.
     """
     logs.apply()
     where = find_url(url, data)
     if where.startswith("grpc://"):
         raise CommandError("a gateway stands over a NATS server, not over another gateway", hint="--url nats://host:4222")
     found, _ = read_config(config, None) if config is not None else (None, None)
-    return run_to_end(_serve(where, gateway_settings(found, namespace, host=host, port=port, advertised=advertise)))
+    return run_to_end(_serve(where, gateway_settings(found, namespace, host=host, port=port, advertised=advertise), grace))
 
 
-async def _serve(url: str, settings: GatewaySettings) -> int:
+async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:
     from stepmesh_broker.nats import NatsBroker, NatsSettings
 
     signals = StopSignals(hurry=lambda: None)
@@ -71,11 +74,14 @@ async def _serve(url: str, settings: GatewaySettings) -> int:
         async with signals:
             await broker.connect()
             try:
-                async with opened(broker, settings) as gateway:
+                gateway = await started(broker, settings)
+                try:
                     print(json.dumps({"port": gateway.port}), flush=True)
                     say(f"stepmesh gateway serves gRPC and HTTP on {reachable(settings, gateway.port)}")
                     await signals.first()
                     say("stopping: workers are told, their tasks stay with the orchestrators")
+                finally:
+                    await gateway.stop(0.0 if signals.impatient else grace_s)
             finally:
                 await broker.close()
     except asyncio.CancelledError:

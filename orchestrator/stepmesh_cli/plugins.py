@@ -90,9 +90,8 @@ def _without_effect(config: Config) -> list[str]:
         *_given(config.limits, "limits.", "payload_bytes", "document_bytes"),
         *_given(config.broker, "broker.", "directory", "credentials"),
     ]
-    for name, plugin in config.plugins.items():
-        if plugin.type != "mcp":
-            found += _given(plugin, f"plugins.{name}.", "queue_timeout_secs", "execution_timeout_secs")
+    for pattern, rules in config.routes.items():
+        found += [f"routes.{pattern}[{index}].{name}" for index, rule in enumerate(rules) for name in rule.unused()]
     return found
 
 

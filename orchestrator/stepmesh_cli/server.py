@@ -46,7 +46,7 @@ def server(
     data: Path | None = None,
     partitions: int | None = None,
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
-    grace: float = 10.0,
+    grace: float = 5.0,
 ) -> int:
     """Serve gRPC and HTTP, as stepflow-server does: its flags, its environment, its configuration file.
 

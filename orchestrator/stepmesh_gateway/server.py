@@ -25,6 +25,9 @@ from stepmesh_gateway.work.bridge import Bridge
 
 _EVERY_INTERFACE = frozenset({"0.0.0.0", "::", "[::]", ""})
 
+_CLOSING_S = 0.5
+"""What answers that are on their way get, even when the drain time is over."""
+
 
 class Gateway:
     """`async with Gateway(broker, settings) as gateway:`; `broker` is connected, and stays so. `port`: where it
@@ -75,7 +78,14 @@ class Gateway:
         await self.stop()
 
     async def start(self) -> None:
-        """Returns when the ports answer. Raises `PortTaken`."""
+        """Returns when the ports answer. Raises `PortTaken`; nothing is left open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         host = self.settings.host
         self._server.add_insecure_port(f"unix:{self._port.grpc_path}")
         if self.settings.grpc_port is not None:
@@ -98,13 +108,18 @@ class Gateway:
         host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
         return f"{host}:{self.grpc_port or self.port}"
 
-    async def stop(self) -> None:
-        """Refuse new calls, end streams and waits, let what else runs end within the drain time, then end it."""
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Refuse new calls, end streams and waits, let what else runs end within `drain_s` (default: the settings' drain time), then
+        end it."""
+        patience = self.settings.drain_s if drain_s is None else drain_s
+        ends = asyncio.get_running_loop().time() + patience
         self._health.stop()
         self.operations.close()
-        await self.bridge.stop(self.settings.drain_s)  # workers bring what they have begun, over new connections too
-        self._port.close()
-        drain_s = self.settings.drain_s
-        await asyncio.gather(self._http.stop(drain_s), self._server.stop(drain_s))
-        await self._port.cut()
-        self._folder.cleanup()
+        try:
+            await self.bridge.stop(patience)  # workers bring what they have begun, over new connections too
+        finally:
+            self._port.close()
+            left = max(_CLOSING_S, ends - asyncio.get_running_loop().time())
+            await asyncio.gather(self._http.stop(left), self._server.stop(left))
+            await self._port.cut()
+            self._folder.cleanup()

@@ -64,6 +64,7 @@ class Attempt:
     __slots__ = (
         "asked",
         "blocked",
+        "captured",
         "children",
         "claim_first",
         "component",
@@ -106,6 +107,7 @@ class Attempt:
         self.started_at = 0.0
         self.renew_at = 0.0
         self.component: Component | None = None
+        self.captured: dict[str, str] | None = None  # parameters that the component's own path has
         self.runner: asyncio.Task[None] | None = None  # the asyncio task that the component's coroutine became
         self.timer: asyncio.TimerHandle | None = None
         self.stopped: asyncio.Event | None = None

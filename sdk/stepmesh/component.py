@@ -15,13 +15,14 @@ from typing import Any, TypeVar, overload
 
 from stepmesh import signature
 from stepmesh.errors import BadComponent
+from stepmesh.patterns import Pattern, has_parameters
 from stepmesh.payloads import Reader
 from stepmesh.signature import Invoke
 from stepmesh_broker.protocol.messages import ComponentInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SEGMENT, _NAMED = r"[A-Za-z0-9_.~-]+", r"\{[A-Za-z_][A-Za-z0-9_]*\}"
-_PATH = re.compile(rf"(/({_SEGMENT}|{_NAMED}))+(/\{{\*[A-Za-z_][A-Za-z0-9_]*\}})?")
+_SEGMENT, _NAME = r"[A-Za-z0-9_.~-]+", r"[A-Za-z_][A-Za-z0-9_]*"
+_PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_NAME}\}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Components:
 
     def __init__(self) -> None:
         self._by_path: dict[str, Component] = {}
+        self._patterns: list[tuple[Pattern, Component]] = []
 
     @overload
     def component(self, function: F, /) -> F: ...
@@ -101,7 +103,8 @@ class Components:
     ) -> Any:
         """Offer a function, plain or async, as a component. Use as `@component` or `@component(path=…)`.
 
-        `path`: what a flow's route leads to, default `/<function name>`. `timeout`: seconds for one attempt.
+        `path`: what a flow's route leads to, default `/<function name>`; `{name}` stands for any segment, a last `{*rest}` for all that
+        follow (`context.path_params`). `timeout`: seconds for one attempt.
         The function itself is returned unchanged. Raises `BadComponent`.
         """
 
@@ -116,6 +119,9 @@ class Components:
         if component.path in self._by_path:
             raise BadComponent(f"component {component.path} is registered twice", hint="give one of them another path")
         self._by_path[component.path] = component
+        if has_parameters(component.path):
+            self._patterns.append((Pattern(component.path), component))
+            self._patterns.sort(key=lambda entry: entry[0].weight)
 
     def include(self, others: Components) -> None:
         """Offer all of `others` too. Raises `BadComponent` when a path is taken."""
@@ -127,11 +133,16 @@ class Components:
         fresh = Components()
         for component in components:
             fresh.add(component)
-        self._by_path = fresh._by_path
+        self._by_path, self._patterns = fresh._by_path, fresh._patterns
 
     def get(self, path: str) -> Component | None:
-        """The component at `path`."""
+        """The component that was registered under `path`."""
         return self._by_path.get(path)
+
+    def match(self, path: str) -> tuple[Component, dict[str, str]] | None:
+        """The component whose path with parameters matches `path`, and what the parameters are."""
+        matches = ((component, pattern.match(path)) for pattern, component in self._patterns)
+        return next(((component, params) for component, params in matches if params is not None), None)
 
     def unknown(self, path: str) -> str:
         """A sentence that says that `path` is not here and names what is near."""

@@ -93,8 +93,8 @@ class Context:
 
     @property
     def path_params(self) -> Mapping[str, str]:
-        """What the route captured from the component's path."""
-        return self._attempt.task.path_params or {}
+        """What the route, and the component's own path, captured."""
+        return {**(self._attempt.task.path_params or {}), **(self._attempt.captured or {})}
 
     @property
     def idempotency_key(self) -> str:

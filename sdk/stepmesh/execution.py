@@ -223,7 +223,7 @@ class Execution:
 
     def _start(self, attempt: Attempt) -> Adopted | None:
         """Run the attempt up to its first suspension. None when it ended or went to a thread, else the rest of it."""
-        component = self._components.get(attempt.task.component)
+        component = self._components.get(attempt.task.component) or self._matching(attempt)
         attempt.started_us = time.time_ns() // 1000
         attempt.started_ns = time.perf_counter_ns()
         if component is None:
@@ -247,6 +247,13 @@ class Execution:
             return Adopted(step.coroutine, step.yielded, variables)
         self._finish(attempt, outcome.returned(step, self._limits.payload_bytes))
         return None
+
+    def _matching(self, attempt: Attempt) -> Component | None:
+        found = self._components.match(attempt.task.component)
+        if found is None:
+            return None
+        component, attempt.captured = found
+        return component
 
     def _first_step(self, attempt: Attempt, component: Component, context: Context) -> Any:
         """What the component returned, or `_Suspended`."""

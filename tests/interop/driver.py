@@ -28,7 +28,8 @@ async def answer(client: StepflowClient, channel: grpc.aio.Channel, call: str, o
         stubs = import_module(f"stepflow_py.proto.{service}_pb2_grpc")
         stub = next(getattr(stubs, name) for name in dir(stubs) if name.endswith("ServiceStub"))(channel)
         request = json_format.ParseDict(options["request"], getattr(messages, f"{options['method']}Request")())
-        return plain(await getattr(stub, options["method"])(request, timeout=30))
+        called = getattr(stub, options["method"])(request, timeout=30)
+        return [plain(message) async for message in called] if hasattr(called, "__aiter__") else plain(await called)
     return plain(await getattr(client, call)(**options))
 
 

@@ -131,7 +131,7 @@ def udf(client: Driver, code: str, input: Any, schema: Any = None) -> dict[str, 
         {
             "id": "code",
             "component": "/builtin/put_blob",
-            "input": {"data": {"$literal": {"code": code, "input_schema": schema or {}}}, "blob_type": "data"},
+            "input": {"data": {"$literal": {"code": code, "input_schema": schema or {"type": "object"}}}, "blob_type": "data"},
         },
         {"id": "call", "component": "/python/udf", "input": {"blob_id": {"$step": "code", "path": "$.blob_id"}, "input": {"$input": "$"}}},
     )

@@ -22,19 +22,29 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, SetTimer
+from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compile import compile_stored
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
+from stepmesh_orchestrator.core.replica import Replica
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, flows_in, state_hash
-from stepmesh_orchestrator.core.state import State
+from stepmesh_orchestrator.core.state import FETCHING, QUEUED, RETRYING, Item, State
 
 NO_FLOW = Failure(ErrorCode.INVALID_INPUT, "there is no such flow")
 PARTITION = Partition(3)
+
+
+def _shown(item: Item) -> tuple[list[int], list[int]]:
+    """Phases and positions; what only the live engine knows is left out: which flow is being fetched, which retry has become due."""
+    phases = [QUEUED if phase in (FETCHING, RETRYING) else phase for phase in item.phases[:-1]]
+    return phases, list(item.positions)
+
+
 Place = tuple[RunId, int, int]
 
 
@@ -341,6 +351,23 @@ class World:
         assert state_hash(state) == state_hash(self.session.state), "the replay differs from the live state"
         assert rows == self.rows, "the replay's rows differ from the live ones"
         state.release()
+        for root in self.session.state.trees:
+            self._verify_replica(root)
+
+    def _verify_replica(self, root: RunId) -> None:
+        """A replica of one tree knows of its live items what the engine knows, what is needed and ready included."""
+        replica = Replica(root, PARTITION)
+        for sequence, frame in enumerate(self.frames, 1):
+            turn = events.decode_turn(frame)
+            for index, event in enumerate(turn.events):
+                if replica.concerns(event):
+                    flow = self.store.load(event.flow, event.overrides) if isinstance(event, events.RunCreated) else None
+                    replica.take(event, sequence * PER_FRAME + index, turn.at_ms, flow)
+        for run in self.session.state.runs.values():
+            if run.tree.root == root:
+                other = replica.state.runs[run.id]
+                assert {index: _shown(item) for index, item in run.items.items()} == {index: _shown(i) for index, i in other.items.items()}
+        replica.state.release()
 
     def crash(self) -> None:
         """The process dies before its present turn is durable, and another takes over; what was not consumed is delivered again."""

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -54,13 +56,14 @@ func (c *Context) GetBlob(id string) ([]byte, error) {
 		return gateway.blobs.GetBlob(ctx, &stepflow.GetBlobRequest{BlobId: id})
 	})
 	if value := answer.GetJsonData(); err == nil && value != nil {
-		return value.MarshalJSON()
+		return textOf(value)
 	}
 	return answer.GetRawData(), err
 }
 
 // RunFlow runs a stored flow on one input as a sub-run, linked to this step and cancelled with its run; its result. A later attempt
-// finds the sub-run by key ("" is the ordinal of the call). No slot is held meanwhile.
+// finds the sub-run by key ("" is the ordinal of the call). No slot is held meanwhile. The message has doubles only: an integer
+// beyond 2^53 is rounded on its way, so send it as text.
 func (c *Context) RunFlow(flowID string, input any, key string) (json.RawMessage, error) {
 	if ordinal := c.children.Add(1); key == "" {
 		key = fmt.Sprintf("#%d", ordinal)
@@ -102,8 +105,29 @@ func (c *Context) result(run string) (json.RawMessage, error) {
 			continue
 		}
 		if len(status.Results) == 1 && status.Results[0].Status == stepflow.ExecutionStatus_EXECUTION_STATUS_COMPLETED {
-			return status.Results[0].Output.MarshalJSON()
+			return textOf(status.Results[0].Output)
 		}
 		return nil, fmt.Errorf("sub-run %s ended as %s: %s", run, status.Status, status.Results)
 	}
+}
+
+// textOf is JSON. Whole numbers beyond 2^53 stay doubles: the shortest digits of one, as an integer, would be another integer.
+func textOf(value *structpb.Value) ([]byte, error) { return encode(doubles(value.AsInterface())) }
+
+func doubles(value any) any {
+	switch value := value.(type) {
+	case float64:
+		if value == math.Trunc(value) && math.Abs(value) > 1<<53 {
+			return json.Number(strconv.FormatFloat(value, 'e', -1, 64))
+		}
+	case []any:
+		for at, part := range value {
+			value[at] = doubles(part)
+		}
+	case map[string]any:
+		for key, part := range value {
+			value[key] = doubles(part)
+		}
+	}
+	return value
 }

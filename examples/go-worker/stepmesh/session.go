@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	batchBytes   = 1 << 20 // of results in one message, unless one alone is larger
-	drainingTime = 2 * time.Second
+	batchBytes   = 1 << 20                 // of results in one message, unless one alone is larger
+	keptBytes    = 64 << 20                // with more than this unrecorded no further tasks are asked for
+	drainTime    = 1500 * time.Millisecond // tasks may still end on the stream of a gateway that goes away; it claimed what runs for longer
+	endingTime   = 2 * time.Second
 	progressTime = 100 * time.Millisecond
 )
 
@@ -37,13 +39,14 @@ type session struct {
 	returning   []chan struct{}     // who comes back from a wait goes before new work
 	attempts    map[string]*attempt // that are not settled
 	kept        map[string]*pb.Result
+	keptBytes   int
 	unsent      []string
 	progress    map[string]*pb.Progress
 	handedBack  []string
 	beat        bool // a message is due, if only as a sign of life
 	pulse       *time.Ticker
 
-	leaving, said, closed bool
+	leaving, said, draining, drained, closed bool
 }
 
 func newSession(worker *Worker, gateways gateways) *session {
@@ -74,6 +77,9 @@ func (s *session) run(stop, hurry context.Context) error {
 			s.stopAll(ErrLeaving)
 		}
 		s.push()
+		if s.draining && (s.drained || len(s.attempts) == 0) {
+			s.finish()
+		}
 		if s.leaving && s.empty() && s.stream == nil {
 			s.closed = true
 		}
@@ -129,7 +135,7 @@ func (s *session) push() {
 }
 
 func (s *session) credit() int {
-	if s.leaving {
+	if s.leaving || s.draining || s.keptBytes > keptBytes {
 		return 0
 	}
 	return max(0, s.worker.Capacity-s.held-len(s.waiting)-s.outstanding)
@@ -182,19 +188,31 @@ func (s *session) heard(st *stream, message *pb.ToWorker) {
 			s.stop(attempt, why)
 		}
 	}
-	if message.Drain { // what is finished was sent; then another stream, elsewhere if there is another
-		s.push()
-		s.at++
-		st.finish()
-		time.AfterFunc(drainingTime, st.cancel)
+	if message.Drain { // what has not started goes back, what ends soon is sent, what runs longer is the next stream's
+		s.draining = true
+		for _, attempt := range slices.Clone(s.waiting) {
+			s.stop(attempt, ErrLeaving)
+		}
+		s.after(drainTime, func() { s.drained = st == s.stream })
 	}
+}
+
+// finish says no more on a stream; the next one is elsewhere, if there is another gateway.
+func (s *session) finish() {
+	st := s.stream
+	if st.silent || st.busy || len(s.unsent)+len(s.handedBack) > 0 {
+		return
+	}
+	s.at++
+	st.finish()
+	time.AfterFunc(endingTime, st.cancel)
 }
 
 func (s *session) over(st *stream, err error) {
 	if st != s.stream {
 		return
 	}
-	s.stream = nil
+	s.stream, s.draining, s.drained = nil, false, false
 	for _, attempt := range slices.Clone(s.waiting) { // what has not started goes back to the queue when a stream ends
 		s.stop(attempt, ErrElsewhere)
 	}

@@ -21,7 +21,7 @@ import (
 const (
 	answerTime   = 10 * time.Second
 	firstPause   = 100 * time.Millisecond
-	longestPause = 2 * time.Second
+	longestPause = time.Second
 )
 
 // gateway is one of the addresses, with the services that a worker uses.
@@ -47,8 +47,8 @@ func dial(url string) (gateways, error) {
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause},
-				MinConnectTimeout: longestPause,
+				Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: longestPause / 2},
+				MinConnectTimeout: 2 * longestPause,
 			}),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)), // the gateway's limit holds
 		)

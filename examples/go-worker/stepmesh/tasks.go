@@ -12,18 +12,30 @@ import (
 
 // What the session does with tasks: which wait, which run in a slot, how each ends. All of it in the session's goroutine.
 
+// waitTime: a task that waits here for so long goes back to the gateway.
+const waitTime = time.Second
+
 func (s *session) take(task *pb.Task) {
 	s.outstanding = max(0, s.outstanding-1)
 	switch {
 	case s.kept[task.Id] != nil: // delivered again: here is its result
 		s.unsent = append(s.unsent, task.Id)
-	case s.leaving:
+	case s.leaving || s.draining:
 		s.handedBack = append(s.handedBack, task.Id)
 	case s.attempts[task.Id] == nil:
 		attempt := &attempt{task: task}
 		s.attempts[task.Id] = attempt
 		s.waiting = append(s.waiting, attempt)
 		s.start()
+		if !attempt.running() { // another worker may have room
+			attempt.timer = s.after(waitTime, func() { s.giveBack(attempt) })
+		}
+	}
+}
+
+func (s *session) giveBack(a *attempt) {
+	if !a.running() {
+		s.stop(a, ErrLeaving)
 	}
 }
 
@@ -117,6 +129,7 @@ func (s *session) settle(a *attempt, result *pb.Result) {
 	delete(s.progress, a.task.Id)
 	if result != nil {
 		s.kept[a.task.Id] = result
+		s.keptBytes += len(result.GetOutput())
 		s.unsent = append(s.unsent, a.task.Id)
 	} else if a.why == ErrLeaving {
 		s.handedBack = append(s.handedBack, a.task.Id)
@@ -124,6 +137,7 @@ func (s *session) settle(a *attempt, result *pb.Result) {
 }
 
 func (s *session) forget(id string) {
+	s.keptBytes -= len(s.kept[id].GetOutput())
 	delete(s.kept, id)
 	s.unsent = slices.DeleteFunc(s.unsent, func(other string) bool { return other == id })
 }

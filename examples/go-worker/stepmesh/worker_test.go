@@ -259,6 +259,30 @@ func TestASecondStopDoesNotWait(t *testing.T) {
 	r.leave(t, s)
 }
 
+func TestAGatewayThatDrainsStillGetsWhatEndsSoon(t *testing.T) {
+	gateway := start(t, "127.0.0.1:0")
+	var started atomic.Int32
+	gate := make(chan struct{})
+	r := run(t, offering(gateway, map[string]Handler{"/wait": stoppable(&started, gate)}))
+	first := gateway.stream(t)
+	for _, id := range []string{"one", "two", "waits"} {
+		first.task(id, "/wait", "null")
+	}
+	eventually(t, "two run", func() bool { return started.Load() == 2 })
+	first.down <- &pb.ToWorker{Drain: true}
+	eventually(t, "what waits goes back", func() bool { return strings.Join(first.sum().Returned, " ") == "waits" })
+	close(gate)
+	eventually(t, "both results, then the end", func() bool { return len(first.sum().Results) == 2 && first.ended() })
+	equal(t, first.sum().Credit, 2)
+	first.down <- &pb.ToWorker{Recorded: []string{"one", "two"}}
+	eventually(t, "it is sent down", func() bool { return len(first.down) == 0 })
+	first.end <- nil
+	second := gateway.stream(t)
+	equal(t, len(second.sum().Hello.Running), 0)
+	equal(t, second.sum().Credit, 2)
+	r.leave(t, second)
+}
+
 func TestAGatewayThatDrainsIsLeftForTheNext(t *testing.T) {
 	one, other := start(t, "127.0.0.1:0"), start(t, "127.0.0.1:0")
 	var started atomic.Int32
@@ -311,11 +335,8 @@ func TestASubRunNamesItsTaskAndHoldsNoSlot(t *testing.T) {
 	worker.Capacity = 1
 	r := run(t, worker)
 	s := gateway.stream(t)
-	s.task("run.0.1", "/outer", `{"n":[1,2.5]}`)
-	var result map[string][]float64
-	if err := json.Unmarshal(s.result(t, "run.0.1").GetOutput(), &result); err != nil || fmt.Sprint(result) != "map[n:[1 2.5]]" {
-		t.Error(err, result)
-	}
+	s.task("run.0.1", "/outer", `{"n":[1,2.5,1152921504606846976]}`)
+	equal(t, string(s.result(t, "run.0.1").GetOutput()), `{"n":[1,2.5,1.152921504606847e+18]}`)
 	request := <-gateway.runs
 	equal(t, request.GetRootRunId()+" "+request.GetSubflowKey()+" "+request.RunRequest.FlowId, "root!run.0.1 sub flow-1")
 	eventually(t, "credit while it waited", func() bool { return s.sum().Credit >= 2 })

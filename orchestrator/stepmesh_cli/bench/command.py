@@ -58,7 +58,8 @@ def bench(
     ----------
     scenario
         chain: ten no-op steps in a row. single: one-step runs, 64 at once. fanout: map over 1,000 items. latency: one-step runs,
-        one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls. memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
+        one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls.
+        memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
     broker
         embedded, memory (workers in this process), or nats://…
     journal

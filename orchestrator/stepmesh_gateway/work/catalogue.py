@@ -1,6 +1,6 @@
 """What a worker offers, found by the path that a route left of a step's component.
 
-Pure. A literal segment goes before `{name}`, and that before a last `{*rest}`, whatever the order of registration.
+Pure. What a path with parameters matches is the SDK's rule (patterns.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from stepmesh.patterns import Pattern, has_parameters
 from stepmesh_gateway.work.line import Offer
 
 _REMEMBERED = 10_000
@@ -27,13 +28,13 @@ class Catalogue:
     def __init__(self, offers: Iterable[Offer]) -> None:
         self.offers = tuple(offers)
         self._exact: dict[str, Found] = {}
-        self._patterns: list[_Pattern] = []
+        self._patterns: list[tuple[Pattern, str]] = []
         for offer in self.offers:
-            if "{" in offer.path:
-                self._patterns.append(_Pattern(offer))
+            if has_parameters(offer.path):
+                self._patterns.append((Pattern(offer.path), offer.name))
             else:
                 self._exact["/" + offer.path.lstrip("/")] = Found(offer.name, {})
-        self._patterns.sort(key=lambda pattern: pattern.weight)
+        self._patterns.sort(key=lambda entry: entry[0].weight)
         self._matched: dict[str, Found | None] = {}
 
     def find(self, path: str) -> Found | None:
@@ -44,43 +45,12 @@ class Catalogue:
     def _match(self, path: str) -> Found | None:
         if path in self._matched:
             return self._matched[path]
-        found = next((match for pattern in self._patterns if (match := pattern.match(path)) is not None), None)
+        matches = ((name, pattern.match(path)) for pattern, name in self._patterns)
+        found = next((Found(name, params) for name, params in matches if params is not None), None)
         if len(self._matched) >= _REMEMBERED:
             self._matched.clear()
         self._matched[path] = found
         return found
-
-
-class _Pattern:
-    def __init__(self, offer: Offer) -> None:
-        self._name = offer.name
-        self._segments = _segments(offer.path)
-        last = self._segments[-1]
-        self._rest = last[2:-1] if last.startswith("{*") else None
-        if self._rest is not None:
-            self._segments.pop()
-
-    @property
-    def weight(self) -> tuple[bool, int, list[bool]]:
-        return self._rest is not None, -len(self._segments), [segment.startswith("{") for segment in self._segments]
-
-    def match(self, path: str) -> Found | None:
-        given = _segments(path)
-        if len(given) < len(self._segments) or (self._rest is None) != (len(given) == len(self._segments)):
-            return None
-        params: dict[str, str] = {}
-        for wanted, segment in zip(self._segments, given, strict=False):
-            if wanted.startswith("{"):
-                params[wanted[1:-1]] = segment
-            elif wanted != segment:
-                return None
-        if self._rest is not None:
-            params[self._rest] = "/".join(given[len(self._segments) :])
-        return Found(self._name, params)
-
-
-def _segments(path: str) -> list[str]:
-    return path.strip("/").split("/")
 
 
 def as_is(path: str) -> Found:

@@ -70,16 +70,19 @@ def parse_config(text: bytes | str, environment: Mapping[str, str], *, name: str
     try:
         config = Config.model_validate(value)
     except ValidationError as refused:
-        raise _invalid(_problems(refused, document.value), document) from refused
+        raise _invalid(_problems(refused, value), document) from refused
     if problems := list(config.problems()):
         raise _invalid(problems, document)
     return config, [_unknown(path, known, document) for path, known in config.unknown_keys()]
 
 
 def _substituted(value: Any, environment: Mapping[str, str], path: Path, document: Document) -> Any:
-    """`${VAR}` and `${VAR:-default}` (used when VAR is unset or empty) in every string; `$${` is a plain `${`."""
+    """`${VAR}` and `${VAR:-default}` (used when VAR is unset or empty) in every string, keys included; `$${` is a plain `${`."""
     if isinstance(value, dict):
-        return {key: _substituted(member, environment, (*path, key), document) for key, member in value.items()}
+        return {
+            _substituted(key, environment, (*path, key), document): _substituted(member, environment, (*path, key), document)
+            for key, member in value.items()
+        }
     if isinstance(value, list):
         return [_substituted(member, environment, (*path, index), document) for index, member in enumerate(value)]
     if not isinstance(value, str) or "$" not in value:

@@ -31,13 +31,27 @@ class ConditionConfig(Section):
 
 
 class RouteRule(Section):
-    """One rule of a route. Further keys are parameters of the plugin; `queueName` picks the pool."""
+    """One rule of a route. Further keys are parameters of the plugin, here or under `params`; `queueName` picks the pool."""
 
     plugin: str
     conditions: list[ConditionConfig] = Field(default_factory=list)
     component_allow: list[str] | None = None
     component_deny: list[str] = Field(default_factory=list)
     queue_name: PoolName | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _queue_among_params(cls, value: Any) -> Any:
+        """Stepflow knows parameters in both places."""
+        params = value.get("params") if isinstance(value, dict) else None
+        found = params.get("queueName", params.get("queue_name")) if isinstance(params, dict) else None
+        return value if found is None or {"queueName", "queue_name"} & value.keys() else {**value, "queueName": found}
+
+    def unused(self) -> list[str]:
+        """Parameters that have no effect here."""
+        given = [*(self.model_extra or {}), *(f"params.{name}" for name in self.params if name not in ("queueName", "queue_name"))]
+        return [name for name in given if not name.startswith("x-")]
 
     def unknown_keys(self, path: Path = ()) -> Iterator[tuple[Path, tuple[str, ...]]]:
         """None: what is not known here is a parameter."""
@@ -162,14 +176,17 @@ class Config(Section):
     def router(self) -> Router:
         """By `routes`; without any, `/builtin/…` and `/<pool>/<component…>`."""
         if not self.routes:
-            return default_router()
+            return default_router({plugin.pool_of(name): plugin.limits() for name, plugin in self.plugins.items()})
         return Router({pattern: [self._rule(rule) for rule in rules] for pattern, rules in self.routes.items()})
 
     def _rule(self, rule: RouteRule) -> Rule:
+        limits = self.plugins[rule.plugin].limits()
         return Rule(
             plugin=rule.plugin,
             pool=rule.queue_name or self.plugins[rule.plugin].pool_of(rule.plugin),
             conditions=tuple(Condition(paths.parse(condition.path), condition.value) for condition in rule.conditions),
             allow=None if rule.component_allow is None else tuple(rule.component_allow),
             deny=tuple(rule.component_deny),
+            timeout_ms=limits.timeout_ms,
+            queue_ms=limits.queue_ms,
         )

@@ -10,12 +10,18 @@ from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_orchestrator.config.section import Section
 from stepmesh_orchestrator.core.flow.jsontext import dumps, loads
+from stepmesh_orchestrator.core.flow.routing import Limits
 
 PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ErrorName = Literal[
     "TIMEOUT", "INVALID_INPUT", "COMPONENT_FAILED", "CANCELLED", "UNREACHABLE",
     "COMPONENT_NOT_FOUND", "RESOURCE_UNAVAILABLE", "EXPRESSION_FAILURE", "ORCHESTRATOR_ERROR", "WORKER_ERROR",
 ]  # fmt: skip
+
+
+def _ms(seconds: float | None) -> int:
+    """At least one for anything above 0; 0 = none."""
+    return 0 if not seconds else max(1, round(seconds * 1000))
 
 
 class _Plugin(Section):
@@ -25,6 +31,10 @@ class _Plugin(Section):
             return checked_name("plugin", name)
         except BrokerError as problem:
             raise ValueError(f"{problem.message} of a pool; {problem.hint}") from problem
+
+    def limits(self) -> Limits:
+        """Of its tasks."""
+        return Limits()
 
 
 class _Launched(_Plugin):
@@ -42,6 +52,11 @@ class _Queued(_Launched):
 
     def pool_of(self, name: str) -> str:
         return self.queue_name or super().pool_of(name)
+
+    def limits(self) -> Limits:
+        """The limit of the wait is one only when somebody asked for it: a long queue is not an error."""
+        waits = self.queue_timeout_secs if "queue_timeout_secs" in self.model_fields_set else 0
+        return Limits(_ms(self.execution_timeout_secs), _ms(waits))
 
 
 class BuiltinPlugin(_Plugin):
@@ -161,6 +176,9 @@ class McpPlugin(_Launched):
     headers: dict[str, str] = Field(default_factory=dict)
     start_timeout_secs: float = Field(default=60, gt=0)
     execution_timeout_secs: float | None = Field(default=None, gt=0)
+
+    def limits(self) -> Limits:
+        return Limits(_ms(self.execution_timeout_secs))
 
     @model_validator(mode="after")
     def _one_way_in(self) -> McpPlugin:

@@ -29,6 +29,16 @@ class NeedFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitWait:
+    """The task was handed to `pool` to be claimed or answered before `due_ms`, `waits_ms` after its dispatch: else give it up (TIMEOUT)."""
+
+    due_ms: int
+    task: TaskRef
+    pool: str
+    waits_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopTask:
     """Tell the worker that may hold it."""
 
@@ -58,4 +68,4 @@ class RunOver:
     run: RunId
 
 
-Effect = SetTimer | NeedFlow | StopTask | ParkTask | Answered | RunOver
+Effect = SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver

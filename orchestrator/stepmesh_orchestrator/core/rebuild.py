@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.decide.progress import demand, settle
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import LimitWait, SetTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
+from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
@@ -24,6 +25,8 @@ def rebuild(session: Session) -> None:
                 if phase in (RETRYING, SLEEPING):
                     reference = TaskRef(run.id, item.index, step, item.attempt(step))
                     session.cause(SetTimer(item.wait(step).due_ms, reference))
+                elif phase == RUNNING and session.router.limits_waits:
+                    _limit_wait(session, item, step)
                 elif phase == FALLBACK:
                     session.work.append((item, step))
             demand(session, item, [len(item.outcomes), *run.flow.must_execute])
@@ -42,8 +45,31 @@ def in_flight(state: State) -> Iterator[tuple[Item, int]]:
 
 def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[str, Task] | Failure:
     """(pool, task) of an attempt in flight, to be claimed before it starts; why not when it cannot be made any more (its route is gone)."""
+    found = _routed(session, item, step)
+    if isinstance(found, Failure):
+        return found
+    route, value = found
     run = item.run
     compiled = run.flow.steps[step]
+    root = run.tree.root
+    return route.pool, Task(
+        run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
+        "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
+    )  # fmt: skip
+
+
+def time_limit(session: Session, item: Item, step: int) -> int:
+    """Of an attempt in flight, ms from its claim: the step's own, else that of its plugin; 0 = none."""
+    own = item.run.flow.steps[step].timeout_ms
+    if own or not session.router.limits_attempts:
+        return own
+    found = _routed(session, item, step)
+    return 0 if isinstance(found, Failure) else found[0].timeout_ms
+
+
+def _routed(session: Session, item: Item, step: int) -> tuple[Route, bytes] | Failure:
+    """Where an attempt in flight goes, with its input."""
+    compiled = item.run.flow.steps[step]
     try:
         value = compiled.input.render(item)
     except PlanFailed as problem:
@@ -51,10 +77,14 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     except PlanSkipped:
         return Failure(ErrorCode.ORCHESTRATOR_ERROR, f"the input of step '{compiled.id}', which is in flight, is skipped now")
     route = session.router.route(compiled.component, value, compiled.pool)
-    if isinstance(route, Failure):
-        return route
-    root = run.tree.root
-    return route.pool, Task(
-        run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
-        "" if root == run.id else root, compiled.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
-    )  # fmt: skip
+    return route if isinstance(route, Failure) else (route, value)
+
+
+def _limit_wait(session: Session, item: Item, step: int) -> None:
+    """Its wait began with its dispatch; when a later attempt was dispatched is not known, so that one's begins anew."""
+    found = _routed(session, item, step)
+    if not isinstance(found, Failure) and found[0].queue_ms:
+        route, attempt = found[0], item.attempt(step)
+        began = item.times[step << 1] if attempt == 1 else session.now
+        reference = TaskRef(item.run.id, item.index, step, attempt)
+        session.cause(LimitWait(began + route.queue_ms, reference, route.pool, route.queue_ms))

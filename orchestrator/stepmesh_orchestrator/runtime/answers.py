@@ -94,6 +94,15 @@ def fitting(entries: Sequence[_T], size: Callable[[_T], int], max_bytes: int) ->
     return list(entries)
 
 
+def whole_items(steps: Sequence[api.StepStatus], max_bytes: int) -> list[api.StepStatus]:
+    """As many steps as fit into `max_bytes`, but never a part of an item's; one item's at least."""
+    page = fitting(steps, step_bytes, max_bytes)
+    if len(page) < len(steps):
+        cut = steps[len(page)].item
+        page = [step for step in page if step.item != cut] or [step for step in steps if step.item == cut]
+    return page
+
+
 def findings(diagnostics: Diagnostics) -> bytes:
     """Diagnostics as JSON."""
     return msgspec.json.encode(

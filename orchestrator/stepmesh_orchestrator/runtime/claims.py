@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import WorkerId
 from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, TaskRef, Verdict
 from stepmesh_orchestrator.core.decide.results import in_flight
+from stepmesh_orchestrator.core.rebuild import time_limit
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.leases import LEASE_MS
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -50,4 +51,4 @@ def _renew(shard: Shard, progress: Progress, worker: WorkerId, now: float) -> Ve
 def _time_limit(shard: Shard, task: TaskRef) -> int | None:
     """The attempt's limit in ms (0 = none); None when it is not in flight."""
     item = in_flight(shard.session, task.run, task.item, task.step, task.attempt)
-    return None if item is None else item.run.flow.steps[task.step].timeout_ms
+    return None if item is None else time_limit(shard.session, item, task.step)

@@ -1,149 +1,150 @@
-"""Status events of a run, read from the journal: what happened to it and its sub-runs, in order.
+"""A run's past, read from the journal: what happened to it and its sub-runs, in order, and how its steps stood at any event.
 
-A position is frame × 1,000,000 + index in the frame: it grows, and survives restarts because the journal does. What belongs to a run is
-known only by reading from its creation on, so that is remembered: who follows a run reads each frame once.
+A position is frame × `PER_FRAME` + index in the frame. Events that follow from one fact share its position, and no page ends between
+them. What belongs to a run, and what followed from an event, is known only by reading from the run's creation on; so the place of a reader
+is kept for its next page, and who follows a run reads each frame once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
-
-import msgspec
+from typing import TypeVar
 
 from stepmesh_broker.protocol.api import Events, RunEvent
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events as core_events
-from stepmesh_orchestrator.core.events import Event, RunCreated, RunEnded, decode_turn
-from stepmesh_orchestrator.core.failures import error_json, flow_result
-from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.events import PER_FRAME, Event, RunCreated, decode_turn
+from stepmesh_orchestrator.core.replica import Consequences, Replica
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.state import Item
 from stepmesh_orchestrator.ports import Journal
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.status_events import status_events
 
-PER_FRAME = 1_000_000
-_KINDS: dict[type, str] = {
-    core_events.RunCreated: "run_created",
-    core_events.ItemStarted: "item_started",
-    core_events.StepDispatched: "step_started",
-    core_events.StepSucceeded: "step_completed",
-    core_events.StepFailed: "step_failed",
-    core_events.StepDefaulted: "step_defaulted",
-    core_events.StepSkipped: "step_skipped",
-    core_events.StepRetrying: "step_retrying",
-    core_events.StepSleeping: "step_sleeping",
-    core_events.StepFallingBack: "step_falling_back",
-    core_events.ItemEnded: "item_completed",
-    core_events.RunEnded: "run_completed",
-    core_events.RunCancelled: "run_cancelled",
-}
-
-
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 KEPT = 256
-"""Runs whose family is remembered. Forgetting one costs its next reader a scan from the run's creation."""
+"""Readers whose place is kept. Losing it costs a scan from the run's creation."""
+KEPT_PAGES = 32
+"""Pages kept for readers that are at the same place."""
+
+
+_Asked = tuple[RunId, int, int, int]
+"""Run, position, and the two limits of a page."""
 
 
 @dataclass(slots=True)
-class _Family:
-    """A run and what was created below it, as of frame `known`; `latest` is the position of its last event up to there.
+class _Place:
+    """How far a reader came: the events of the frames up to `frame`, and `index` events of the next one, are in the replica. `left`: events
+    that did not fit into its last page."""
 
-    Readers share it: it only grows, and whoever was created later has no event before."""
-
-    top: RunId
-    known: int
-    latest: int = 0
-    ended: bool = False
-    flows: dict[RunId, CompiledFlow | None] = field(default_factory=dict[RunId, CompiledFlow | None])
-
-    def start(self, after: int) -> int:
-        """The frame behind which a reader at position `after` begins: nothing between the last event and `known` is of this family."""
-        return self.known if after >= self.latest else min(self.known, after // PER_FRAME - 1)
+    replica: Replica
+    frame: int
+    index: int = 0
+    left: list[RunEvent] = field(default_factory=list[RunEvent])
 
 
 class History:
-    """The events of the runs of one journal, for readers that come back for more."""
+    """The past of the runs of one journal, for readers that come back for more."""
 
     def __init__(self, journal: Journal, flows: FlowRegistry) -> None:
         self._journal = journal
         self._flows = flows
-        self._families: OrderedDict[RunId, _Family] = OrderedDict()
+        self._places: OrderedDict[tuple[RunId, int], _Place] = OrderedDict()
+        self._pages: OrderedDict[_Asked, Events] = OrderedDict()
+        self._reading: dict[_Asked, asyncio.Future[Events]] = {}
 
     async def page(self, run: RunRow, after: int, limit: int, max_bytes: int) -> Events:
-        """The events of `run` and its sub-runs above position `after`: at most `limit`, and no more than `max_bytes` in all of which the
-        first may be larger. Raises `JournalError`."""
-        family = self._family(run)
-        found: list[RunEvent] = []
-        if family.ended and after >= family.latest:
-            return Events(found, ended=True)
-        size = 0
-        async for frame in self._journal.read(run.partition, after=max(run.created_sequence - 1, family.start(after))):
-            turn = decode_turn(frame.payload)
-            for index, event in enumerate(turn.events):
-                if not await self._belongs(event, family):
+        """The events of `run` and its sub-runs above position `after`: at most `limit`, and no more than `max_bytes` in all; but one
+        position's events at least. Raises `JournalError`."""
+        if run.finished_at is not None and after >= run.finished_at:
+            return Events([], ended=True)
+        asked = (run.run, after, limit, max_bytes)
+        page = self._pages.get(asked)
+        if page is not None:
+            return page
+        reading = self._reading.get(asked)
+        if reading is None:
+            reading = self._reading[asked] = asyncio.ensure_future(self._read(run, after, limit, max_bytes))
+            reading.add_done_callback(lambda done: self._was_read(asked, done))
+        return await asyncio.shield(reading)
+
+    def _was_read(self, asked: _Asked, reading: asyncio.Future[Events]) -> None:
+        del self._reading[asked]
+        if not reading.cancelled() and reading.exception() is None and reading.result().events:
+            _keep(self._pages, asked, reading.result(), KEPT_PAGES)
+
+    async def steps(self, run: RunRow, as_of: int, first: int, limit: int) -> tuple[list[ItemRow], list[Item]]:
+        """The run's items from index `first` on as they stood right after position `as_of`: those that had ended, and the active ones.
+        Raises `JournalError`."""
+        place = self._beginning(run)
+        ended: list[ItemRow] = []
+        async with aclosing(self._events(run, place, as_of)) as events:
+            async for event, position, at_ms in events:
+                await self._take(place.replica, event, position, at_ms)
+                ended += [row for row in place.replica.ended_items() if first <= row.item < first + limit]
+        return sorted(ended, key=lambda row: row.item), place.replica.items_of(first, limit)
+
+    async def _read(self, run: RunRow, after: int, limit: int, max_bytes: int) -> Events:
+        place = self._places.pop((run.run, after), None) or self._beginning(run)
+        found, place.left = place.left, []
+        size = _size(found)
+        async with aclosing(self._events(run, place)) as events:
+            async for event, position, at_ms in events:
+                told = await self._told(place, event, position, at_ms)
+                if position <= after:
                     continue
-                position = frame.sequence * PER_FRAME + index
-                family.latest = max(family.latest, position)
-                if position > after:
-                    told = _status_event(event, position, turn.at_ms, family)
-                    size += len(told.data)
-                    if len(found) >= limit or (found and size > max_bytes):
-                        return Events(found, ended=False)
-                    found.append(told)
-                if isinstance(event, RunEnded) and event.run == family.top:
-                    family.ended = True
-                    return Events(found, ended=True)
-            family.known = max(family.known, frame.sequence)
-        return Events(found, ended=False)
+                size += _size(told)
+                if found and (len(found) + len(told) > limit or size > max_bytes):
+                    place.left = told
+                    break
+                found += told
+        over = place.replica.is_over() and not place.left
+        if not over:
+            _keep(self._places, (run.run, found[-1].position if found else after), place, KEPT)
+        return Events(found, ended=over)
 
-    def _family(self, run: RunRow) -> _Family:
-        family = self._families.get(run.run)
-        if family is None:
-            family = self._families[run.run] = _Family(run.run, run.created_sequence - 1)
-            if len(self._families) > KEPT:
-                self._families.popitem(last=False)
-        self._families.move_to_end(run.run)
-        return family
+    async def _told(self, place: _Place, event: Event, position: int, at_ms: int) -> list[RunEvent]:
+        flow = place.replica.flow_of(event.run)
+        follows = await self._take(place.replica, event, position, at_ms)
+        return status_events(event, position, at_ms, flow, follows)
 
-    async def _belongs(self, event: Event, family: _Family) -> bool:
-        if isinstance(event, RunCreated):
-            related = event.run == family.top or (event.parent is not None and event.parent.run in family.flows)
-            if related and event.run not in family.flows:
-                family.flows[event.run] = await self._flows.load(event.flow, event.overrides)
-            return related
-        return event.run in family.flows
+    def _beginning(self, run: RunRow) -> _Place:
+        return _Place(Replica(run.run, run.partition), run.created_sequence - 1)
+
+    async def _events(self, run: RunRow, place: _Place, through: int | None = None) -> AsyncGenerator[tuple[Event, int, int], None]:
+        """Those that concern the run, with position and time; moves the place behind each before it is given."""
+        if place.replica.is_over():
+            return
+        async for frame in self._journal.read(run.partition, after=place.frame):
+            if through is not None and frame.sequence > through // PER_FRAME:
+                return
+            turn = decode_turn(frame.payload)
+            while place.index < len(turn.events):
+                event, position = turn.events[place.index], frame.sequence * PER_FRAME + place.index
+                if through is not None and position > through:
+                    return
+                place.index += 1
+                if place.replica.concerns(event):
+                    yield event, position, turn.at_ms
+                    if place.replica.is_over():
+                        return
+            place.frame, place.index = frame.sequence, 0
+
+    async def _take(self, replica: Replica, event: Event, position: int, at_ms: int) -> Consequences:
+        flow = await self._flows.load(event.flow, event.overrides) if isinstance(event, RunCreated) else None
+        return replica.take(event, position, at_ms, flow)
 
 
-def _status_event(event: Event, position: int, at_ms: int, family: _Family) -> RunEvent:
-    step: int | None = getattr(event, "step", None)
-    flow = family.flows.get(event.run)
-    step_id = None if step is None or flow is None else flow.steps[step].id
-    return RunEvent(position, at_ms, _KINDS[type(event)], event.run, getattr(event, "item", None), step_id, _data(event))
+def _size(told: list[RunEvent]) -> int:
+    return sum(len(one.data) for one in told)
 
 
-def _data(event: Event) -> bytes:
-    """What the event adds, as a JSON object."""
-    if isinstance(event, core_events.RunCreated):
-        about: dict[str, object] = {"flow_id": event.flow, "items": len(event.inputs)}
-        if event.parent is not None:
-            parent = event.parent
-            about |= {"parent_run_id": parent.run, "parent_kind": parent.kind, "parent_item": parent.item, "parent_step": parent.step}
-        return msgspec.json.encode(about)
-    if isinstance(event, core_events.StepDispatched):
-        return msgspec.json.encode({"attempt": event.attempt})
-    if isinstance(event, core_events.StepSucceeded):
-        return b'{"result":' + event.output + b"}"
-    if isinstance(event, core_events.StepDefaulted):
-        return b'{"result":' + event.output + b',"error":' + error_json(event.failure) + b"}"
-    if isinstance(event, core_events.StepFailed | core_events.StepFallingBack):
-        return b'{"error":' + error_json(event.failure) + b"}"
-    if isinstance(event, core_events.StepRetrying):
-        return b'{"attempt":%d,"due_ms":%d,"error":%b}' % (event.attempt, event.due_ms, error_json(event.failure))
-    if isinstance(event, core_events.StepSleeping):
-        return msgspec.json.encode({"due_ms": event.due_ms})
-    if isinstance(event, core_events.ItemEnded):
-        return flow_result(event.failure if event.failure is not None else event.output or b"null")
-    if isinstance(event, core_events.RunEnded):
-        return msgspec.json.encode({"status": event.status})
-    if isinstance(event, core_events.RunCancelled):
-        return msgspec.json.encode({"reason": event.reason})
-    return b"{}"
+def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > limit:
+        kept.popitem(last=False)

@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.ports import RunQuery
 from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.history import History
-from stepmesh_orchestrator.runtime.leases import Key
+from stepmesh_orchestrator.runtime.leases import Key, Leases
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -97,7 +97,21 @@ class RunRequests:
         page = answers.fitting([answers.item_result(row) for row in rows[:limit]], answers.item_bytes, self._view.page_bytes)
         return api.Items(page, more=len(page) < len(rows))
 
+    async def _steps_as_of(self, request: api.GetSteps, as_of: int) -> api.ApiAnswer:
+        row = await self._view.row(request.run)
+        if row is None:
+            return unknown_run(request.run)
+        first, limit = (max(0, request.first), PAGE) if request.item is None else (request.item, 1)
+        ended, active = await self._history.steps(row, as_of, first, limit)
+        found = {one.item: answers.ended_steps(one) for one in ended}
+        found.update((item.index, answers.live_steps(item, Leases())) for item in active)
+        steps = [step for index in sorted(found) for step in found[index]]
+        page = answers.whole_items(steps, self._view.page_bytes)
+        return api.Steps(page, more=len(page) < len(steps) or (request.item is None and first + limit < row.total))
+
     async def _get_steps(self, request: api.GetSteps) -> api.ApiAnswer:
+        if request.as_of is not None:
+            return await self._steps_as_of(request, request.as_of)
         live = await self._view.live(request.run)
         active = {} if live is None else dict(live[1].items)
         await self._view.projected()
@@ -113,7 +127,7 @@ class RunRequests:
                 steps.extend(answers.ended_steps(ended[index]))
             elif live is not None:
                 steps.extend(answers.live_steps(active[index], live[0].dispatcher.leases))
-        page = answers.fitting(steps, answers.step_bytes, self._view.page_bytes)
+        page = answers.whole_items(steps, self._view.page_bytes)
         return api.Steps(page, more=len(page) < len(steps) or (request.item is None and (len(wanted) > limit or len(rows) == limit)))
 
     async def _list_runs(self, request: api.ListRuns) -> api.ApiAnswer:
@@ -167,4 +181,5 @@ class RunRequests:
         if flight is None:
             return ""
         workers = self._presence.workers(flight.pool)
-        return f"; pool {flight.pool} has {workers} workers" + ("" if workers else ": start one with `stepmesh worker`")
+        why = self._presence.troubles().get(flight.pool, "start one with `stepmesh worker`")
+        return f"; pool {flight.pool} has {workers} workers" + ("" if workers else f": {why}")

@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, FireTimer, ResolveFlow, StartRun
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, Effect, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
+from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -27,6 +27,7 @@ from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
 from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
 from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
@@ -92,6 +93,7 @@ class Shard:
         self.dispatcher = dispatcher
         self.projector = projector
         self.timers = Timers()
+        self.queue_limits = QueueLimits()
         self.over = Waiters()
         self.moved = Waiters()
         self.counters = Counters()
@@ -326,6 +328,8 @@ class Shard:
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, SetTimer):
             self.timers.set(effect.due_ms, effect.task)
+        elif isinstance(effect, LimitWait):
+            self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):
             self.over.wake(effect.run)
         elif isinstance(effect, NeedFlow):

@@ -1,7 +1,7 @@
 """The second look: leases that ran out, tasks that nobody has any more. Whoever holds a ready step, the journal knows that it is ready.
 
 Once a second. A claimed task whose worker is silent fails as UNREACHABLE (its budget decides what follows); an unclaimed task whose
-frame the broker is done with, or has lost with its streams, is published again.
+frame the broker is done with, or has lost with its streams, is published again; one that waited longer than its plugin allows fails.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.core.rebuild import task_again
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Flight, Key
+from stepmesh_orchestrator.runtime.queue_limits import nobody_came
 from stepmesh_orchestrator.runtime.shard import Shard
 
 log = logging.getLogger("stepmesh.sweeper")
@@ -52,6 +53,7 @@ class Sweeper:
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         for pool in list(dispatcher.leases.by_pool):
             self._look_for_lost(pool, PoolDepth(0, 0, Position(0)) if reborn else await dispatcher.broker.depth(Pool(pool)), reborn)
+        self._end_waits()
         self._expire()  # last: what fails now is not looked for above before its failure was decided on
 
     def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:
@@ -80,6 +82,22 @@ class Sweeper:
             else:  # stays in flight until it is sent again, or parked in the dead letters of its pool
                 failure = Failure(ErrorCode.UNREACHABLE, f"worker {lease.worker} was silent for {LEASE_MS / 1000:.0f} s")
             self._shard.post(FailAttempt(TaskRef(*key, lease.attempt), failure))
+
+    def _end_waits(self) -> None:
+        """Give up what nobody came for in time. Soon after a recovery a worker may have it that was not heard yet."""
+        shard, leases, now_ms = self._shard, self._shard.dispatcher.leases, self._clock.now_ms()
+        for wait in shard.queue_limits.due(now_ms):
+            task = wait.task
+            key = (task.run, task.item, task.step)
+            if in_flight(shard.session, *key, task.attempt) is None:
+                continue
+            if key in leases.held:  # if it comes back to the queue, it may wait as long again
+                shard.queue_limits.put(wait, now_ms + wait.waits_ms)
+            elif key in leases.recovered:
+                shard.queue_limits.put(wait, now_ms + LEASE_MS)
+            else:
+                leases.land(key)
+                shard.post(FailAttempt(task, nobody_came(wait)))
 
     def _again(self, keys: list[Key]) -> None:
         shard, leases = self._shard, self._shard.dispatcher.leases

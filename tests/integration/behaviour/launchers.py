@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import toolchains
+
 HERE = Path(__file__).parent
 
 
@@ -23,4 +25,14 @@ def python() -> Sequence[str]:
     return [sys.executable, str(HERE / "python_worker.py")]
 
 
-LAUNCHERS = [Launcher("python", python)]
+def typescript() -> Sequence[str]:
+    """sdk/typescript/worker; needs Node."""
+    return ["node", str(toolchains.typescript() / "build/test/behaviour/worker.js")]
+
+
+def go() -> Sequence[str]:
+    """examples/go-worker; needs Go."""
+    return [str(toolchains.go("./behaviour"))]
+
+
+LAUNCHERS = [Launcher("python", python), Launcher("typescript", typescript), Launcher("go", go)]

@@ -125,9 +125,12 @@ async def opened(limits: Limits | None = None, workers: int = 1, **settings: Any
     workshop = Workshop()
     parts = (workshop.worker,) if workers else ()
     own = GatewaySettings(limits=limits or Limits(), drain_s=2.0, **settings)
-    async with Deployment(DeploymentSettings(workers=parts)) as deployment, Gateway(await deployment.connect(), own) as gateway:
-        async with channel_to(gateway) as channel:
-            yield Door(gateway, deployment, workshop, Client(channel))
+    async with (
+        Deployment(DeploymentSettings(workers=parts)) as deployment,
+        Gateway(await deployment.connect(), own) as gateway,
+        channel_to(gateway) as channel,
+    ):
+        yield Door(gateway, deployment, workshop, Client(channel))
 
 
 def channel_to(gateway: Gateway) -> grpc.aio.Channel:

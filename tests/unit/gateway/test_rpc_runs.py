@@ -260,7 +260,8 @@ async def test_lists(client: Client, workshop: Workshop) -> None:
 async def test_a_list_longer_than_a_page(client: Client) -> None:
     flow = (await client.store({"name": "f", "steps": [], "output": None})).flow_id
     made = [(await client("RunsService/CreateRun", flow_id=flow, input=[Value()])).summary.run_id for _ in range(30)]
-    runs = (await client("RunsService/ListRuns", limit=25)).runs + (await client("RunsService/ListRuns", limit=25, offset=25)).runs
+    pages = [await client("RunsService/ListRuns", limit=25, offset=offset) for offset in (0, 25)]
+    runs = [run for page in pages for run in page.runs]
     assert sorted(run.run_id for run in runs) == sorted(made)
     times = [run.created_at.ToMilliseconds() for run in runs]
     assert times == sorted(times, reverse=True)
@@ -273,7 +274,7 @@ async def test_sub_runs_are_listed_with_their_parent(client: Client) -> None:
     root = (await client.run(parent, None)).summary.run_id
     (sub,) = (await client("RunsService/ListRuns", parent_run_id=root)).runs
     assert (sub.root_run_id, sub.parent_run_id, sub.status) == (root, root, COMPLETED)
-    assert [run.run_id for run in (await client("RunsService/ListRuns", root_run_id=root)).runs] == [sub.run_id, root]
+    assert {run.run_id for run in (await client("RunsService/ListRuns", root_run_id=root)).runs} == {sub.run_id, root}
     assert [run.run_id for run in (await client("RunsService/ListRuns", root_run_id=root, roots_only=True)).runs] == [root]
 
 

@@ -285,7 +285,7 @@ def test_functions_that_cannot_be_components_say_why(function, says):
     assert caught.value.code == "SM-6101"
 
 
-@pytest.mark.parametrize("path", ["", "parse", "/", "/a//b", "/a b", "/{x}", "/ä"])
+@pytest.mark.parametrize("path", ["", "parse", "/", "/a//b", "/a b", "/{x", "/{*rest}/x", "/{a b}", "/ä"])
 def test_paths_that_do_not_work(path):
     with pytest.raises(BadComponent):
         build(nothing, path=path)

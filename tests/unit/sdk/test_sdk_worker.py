@@ -53,6 +53,16 @@ async def test_results_name_run_item_step_attempt_and_times(shard, running, task
     assert result.duration_us >= 0
 
 
+async def test_slow_tasks_that_travel_alone_run_side_by_side(shard, running, task):
+    clock = asyncio.get_running_loop().time
+    async with running(make_worker()):
+        begun = clock()
+        for step in range(10):
+            await shard.send(task("/slow", 30.0, step=step))
+        await shard.until_results(10)
+        assert clock() - begun < 35.0
+
+
 async def test_quick_tasks_do_not_wait_for_a_slow_one_of_their_frame(shard, running, task):
     async with running(make_worker()):
         await shard.send(task("/slow", 30.0, step=0), task("/double", 1, step=1))

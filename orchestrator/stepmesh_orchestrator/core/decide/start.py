@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.decide import builtins, failure, finish
+from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped, is_truthy
@@ -49,11 +50,15 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     attempt = item.attempt(step.index)
     session.emit(StepDispatched(run.id, item.index, step.index, attempt))
     root = run.tree.root
+    limited = route.queue_ms > 0
     suspect = attempt > 1 and item.wait(step.index).transport_used > 0  # a worker was lost with it: its lease is to show the next loss
     task = Task(
-        run.id, item.index, step.index, attempt, 1, step.id, route.component, value,
-        "" if root == run.id else root, step.timeout_ms, suspect, run.traceparent, route.path_params, run.flow_id,
+        run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,
+        step.timeout_ms or route.timeout_ms, suspect or limited, run.traceparent, route.path_params, run.flow_id,
     )  # fmt: skip
+    if limited:
+        reference = TaskRef(run.id, item.index, step.index, attempt)
+        session.cause(LimitWait(session.now + route.queue_ms, reference, route.pool, route.queue_ms))
     waiting = session.tasks.get(route.pool)
     if waiting is None:
         session.tasks[route.pool] = [task]

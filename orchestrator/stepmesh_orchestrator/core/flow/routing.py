@@ -25,12 +25,15 @@ _POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a step goes. `component` is what the plugin knows it by; `path_params` are the named segments of the pattern."""
+    """Where a step goes. `component` is what the plugin knows it by; `path_params` are the named segments of the pattern. `timeout_ms`:
+    limit of an attempt, from its claim; `queue_ms`: how long it may wait for that; 0 = none."""
 
     plugin: str
     pool: str
     component: str
     path_params: dict[str, str] | None = None
+    timeout_ms: int = 0
+    queue_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,16 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a route. `allow` and `deny` are component names or globs (`*`, `?`, `[…]`), with or without the leading `/`."""
+    """One line of a route. `allow` and `deny` are component names or globs (`*`, `?`, `[…]`), with or without the leading `/`. The limits
+    are those of a `Route`."""
 
     plugin: str
     pool: str
     conditions: tuple[Condition, ...] = ()
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
+    timeout_ms: int = 0
+    queue_ms: int = 0
 
     def permits(self, component: str) -> bool:
         """Whether the component may go this way."""
@@ -113,8 +119,12 @@ Resolver = Callable[[str], Route | None]
 class Router:
     """Routes components. Answers that no condition had a part in are remembered: one look-up each on the hot path."""
 
-    def __init__(self, routes: Mapping[str, Sequence[Rule]], fallback: Resolver | None = None) -> None:
-        """`routes`: pattern → its rules in order. `fallback` is asked when no route fits. Raises `ValueError` for a bad pattern."""
+    def __init__(self, routes: Mapping[str, Sequence[Rule]], fallback: Resolver | None = None, limits: Sequence[Limits] = ()) -> None:
+        """`routes`: pattern → its rules in order. `fallback` is asked when no route fits, `limits` are those of its routes. Raises
+        `ValueError` for a bad pattern."""
+        rules_of = [rule for rules in routes.values() for rule in rules]
+        self.limits_attempts = any(rule.timeout_ms for rule in rules_of) or any(limit.timeout_ms for limit in limits)
+        self.limits_waits = any(rule.queue_ms for rule in rules_of) or any(limit.queue_ms for limit in limits)
         self._routes = sorted(((Pattern(text), tuple(rules)) for text, rules in routes.items()), key=lambda route: route[0].weight)
         self._fallback = fallback
         self._known: dict[str | tuple[str, str], Route | Failure] = {}
@@ -151,7 +161,7 @@ class Router:
                     continue
                 conditional = conditional or bool(rule.conditions)
                 if all(condition.holds(input) for condition in rule.conditions):
-                    return Route(rule.plugin, rule.pool, rest, parameters), conditional
+                    return Route(rule.plugin, rule.pool, rest, parameters, rule.timeout_ms, rule.queue_ms), conditional
         return None, conditional
 
     def _not_found(self, component: str) -> Failure:
@@ -162,9 +172,24 @@ class Router:
         return Failure(ErrorCode.COMPONENT_NOT_FOUND, f"No route for component {shown}{hint}")
 
 
-def default_router() -> Router:
-    """Without a configuration: `/builtin/…` is the built-in plugin; `/<pool>/<component…>` is that pool's component."""
-    return Router({"/builtin": (Rule("builtin", "builtin"),)}, _by_first_segment)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a pool: see `Route`."""
+
+    timeout_ms: int = 0
+    queue_ms: int = 0
+
+
+def default_router(limits: Mapping[str, Limits] | None = None) -> Router:
+    """Without routes: `/builtin/…` is the built-in plugin; `/<pool>/<component…>` is that pool's component. `limits`: by pool."""
+    known = limits or {}
+
+    def limited(component: str) -> Route | None:
+        route = _by_first_segment(component)
+        limit = None if route is None else known.get(route.pool)
+        return route if route is None or limit is None else replace(route, timeout_ms=limit.timeout_ms, queue_ms=limit.queue_ms)
+
+    return Router({"/builtin": (Rule("builtin", "builtin"),)}, limited, list(known.values()))
 
 
 def _by_first_segment(component: str) -> Route | None:

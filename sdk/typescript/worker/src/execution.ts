@@ -42,6 +42,9 @@ export interface Limits {
   cancelGraceMs: number;
 }
 
+/** A task that waits here for so long goes back to the gateway: another worker may have room. */
+const WAITS_MS = 1_000;
+
 export class Execution {
   /** Every attempt that is not settled, by task id. */
   readonly attempts = new Map<string, Attempt>();
@@ -70,18 +73,19 @@ export class Execution {
     this.attempts.set(task.id, attempt);
     this.#ready.push(attempt);
     this.#start();
+    if (!attempt.running) attempt.timer = setTimeout(() => { this.stop(attempt, "leaving"); }, WAITS_MS);
   }
 
   /** Tell an attempt to stop. It is settled when it ended, or after the grace period; its slot is free when it ended. */
   stop(attempt: Attempt, why: Stopped["why"]): void {
     if (attempt.why || attempt.settled) return;
     attempt.why = why;
+    clearTimeout(attempt.timer);
     if (!attempt.running) {
       this.#ready = this.#ready.filter((other) => other !== attempt);
       this.#settle(attempt, null);
       return;
     }
-    clearTimeout(attempt.timer);
     attempt.timer = setTimeout(() => { this.#stuck(attempt); }, this.limits.cancelGraceMs);
     attempt.controller.abort(new Stopped(why));
   }
@@ -99,6 +103,7 @@ export class Execution {
   async #run(attempt: Attempt): Promise<void> {
     const { task } = attempt;
     const component = this.components.get(task.component);
+    clearTimeout(attempt.timer);
     attempt.startedAt = Date.now();
     attempt.limitMs = limitOf(task, component);
     if (attempt.limitMs !== undefined) attempt.timer = setTimeout(() => { this.stop(attempt, "timeout"); }, attempt.limitMs);

@@ -55,7 +55,8 @@ function write(value: unknown, path: string, depth: number): string {
       return String(value);
     case "number":
       if (!Number.isFinite(value)) throw new NotJson(path, "number", `${value} has no JSON form; use null or text`);
-      return JSON.stringify(value);
+      // Whole numbers beyond 2^53 are doubles all the same: the shortest digits of one, as an integer, would be another integer.
+      return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : JSON.stringify(value);
     case "object":
       return value === null ? "null" : writeObject(value, path, depth);
     default:

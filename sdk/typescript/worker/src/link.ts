@@ -32,7 +32,7 @@ const REFUSALS = new Set([
   grpc.status.UNAUTHENTICATED,
   grpc.status.UNIMPLEMENTED,
 ]);
-const ENDING_MS = 2_000; // how long a gateway that drains may take to end a stream that we ended
+const ENDING_MS = 2_000; // how long a gateway may take to end a stream that we ended
 
 export class Link {
   readonly #closing = new AbortController();
@@ -107,16 +107,16 @@ export class Link {
       this.#beat(message.welcome.heartbeatMs);
     }
     this.peer.heard(message);
-    if (message.drain) this.#leave();
   }
 
-  /** The gateway goes away: what is finished is sent; then another stream, elsewhere if there is another. */
-  #leave(): void {
+  /** Say no more on this stream; the next one is elsewhere, if there is another gateway. */
+  leave(): void {
+    const stream = this.#stream;
+    if (this.#drained || !stream) return;
     this.#push();
     this.#drained = true;
-    const stream = this.#stream;
-    stream?.end();
-    setTimeout(() => stream?.cancel(), ENDING_MS).unref();
+    stream.end();
+    setTimeout(() => { stream.cancel(); }, ENDING_MS).unref();
   }
 
   #beat(everyMs: number): void {

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 const FIRST_MS = 100;
-const LONGEST_MS = 2_000;
+const LONGEST_MS = 1_000;
 
 export class Pauses {
   #next = FIRST_MS;

@@ -29,6 +29,8 @@ const BATCH_BYTES = 1024 * 1024; // of results in one message, unless one alone 
 const PROGRESS_MS = 100;
 const LEAVING_SHARE = 0.25; // of the drain's time, kept for stopping tasks and for the last results
 const LEAVING_MOST_MS = 5_000;
+const DRAIN_MS = 1_500; // tasks may still end on the stream of a gateway that goes away; it has claimed what runs for more than a second
+const KEPT_BYTES = 64 * 1024 * 1024; // with more than this unrecorded no further tasks are asked for
 const CANCELLED = 1; // stepmesh.v1.Stop.Reason
 
 export class Session implements Peer, Surroundings {
@@ -43,6 +45,8 @@ export class Session implements Peer, Surroundings {
   #telling: NodeJS.Timeout | undefined;
   #leaving: "no" | "said" | "unsaid" = "no";
   #hurried = false;
+  #draining: NodeJS.Timeout | undefined;
+  #keptBytes = 0;
   #wake: () => void = () => undefined;
 
   constructor(
@@ -64,6 +68,7 @@ export class Session implements Peer, Surroundings {
       await this.#link.run();
     } finally {
       clearTimeout(this.#telling);
+      clearTimeout(this.#draining);
       for (const attempt of this.#attempts()) this.#execution.stop(attempt, "leaving");
     }
   }
@@ -101,12 +106,14 @@ export class Session implements Peer, Surroundings {
     this.#progress.delete(id);
     if (result) {
       this.#kept.set(id, result);
+      this.#keptBytes += result.output?.length ?? 0;
       this.#unsent.add(id);
     } else if (attempt.why === "leaving") this.#returned.push(id);
     this.changed();
   }
 
   changed(): void {
+    if (this.#draining && !this.#execution.attempts.size) this.#link.leave();
     this.#link.flush();
     this.#wake();
   }
@@ -135,7 +142,7 @@ export class Session implements Peer, Surroundings {
     return { credit, results, progress, returned, leaving };
   }
 
-  heard({ welcome, tasks, recorded, stops }: ToWorker): void {
+  heard({ welcome, tasks, recorded, stops, drain }: ToWorker): void {
     if (welcome) this.#execution.payloadLimit = Math.min(this.limits.payloadBytes, welcome.payloadBytes || Infinity);
     for (const task of tasks) this.#take(task);
     for (const id of recorded) this.#forget(id);
@@ -144,10 +151,13 @@ export class Session implements Peer, Surroundings {
       const attempt = this.#execution.attempts.get(id);
       if (attempt) this.#execution.stop(attempt, reason === CANCELLED ? "cancelled" : "elsewhere");
     }
-    if (recorded.length || stops.length) this.changed();
+    if (drain) this.#drain();
+    if (recorded.length || stops.length || drain) this.changed();
   }
 
   over(): boolean {
+    clearTimeout(this.#draining);
+    this.#draining = undefined;
     // What has not started goes back to the queue when a stream ends.
     for (const attempt of this.#attempts()) if (!attempt.running) this.#execution.stop(attempt, "elsewhere");
     this.#wake();
@@ -159,19 +169,27 @@ export class Session implements Peer, Surroundings {
   #take(task: Task): void {
     this.#outstanding = Math.max(0, this.#outstanding - 1);
     if (this.#kept.has(task.id)) this.#unsent.add(task.id); // delivered again: here is its result
-    else if (this.#leaving !== "no") this.#returned.push(task.id);
+    else if (this.#leaving !== "no" || this.#draining) this.#returned.push(task.id);
     else if (!this.#execution.attempts.has(task.id)) this.#execution.accept(task);
     this.#link.flush();
   }
 
+  /** The gateway goes away: what has not started goes back to it, what ends soon is sent, what runs longer is the next stream's. */
+  #drain(): void {
+    this.#draining ??= setTimeout(() => { this.#link.leave(); }, DRAIN_MS);
+    for (const attempt of this.#attempts()) if (!attempt.running) this.#execution.stop(attempt, "leaving");
+  }
+
   #forget(id: string): void {
+    this.#keptBytes -= this.#kept.get(id)?.output?.length ?? 0;
     this.#kept.delete(id);
     this.#unsent.delete(id);
   }
 
   #credit(): number {
     const { slots, waiting } = this.#execution;
-    return this.#leaving === "no" ? Math.max(0, this.limits.capacity - slots.held - waiting - this.#outstanding) : 0;
+    if (this.#leaving !== "no" || this.#draining || this.#keptBytes > KEPT_BYTES) return 0;
+    return Math.max(0, this.limits.capacity - slots.held - waiting - this.#outstanding);
   }
 
   #batch(): Result[] {

@@ -1,6 +1,6 @@
 /**
  * JSON values ⇄ google.protobuf.Value, which stepflow.v1 uses. Its numbers are doubles: an integer that no double holds is refused,
- * never rounded. It has no order of keys.
+ * never rounded; one that comes back beyond 2^53 is a number again. It has no order of keys.
  */
 import { JsonText, NotJson, readJson, writeJson, type Json } from "./json.js";
 import type { Struct } from "./pb/google/protobuf/Struct.js";

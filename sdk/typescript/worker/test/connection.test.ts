@@ -127,6 +127,25 @@ test("a second stop does not wait: what runs is stopped and handed back", async 
   gateway.stop();
 });
 
+test("a gateway that drains still gets what ends soon", async () => {
+  const gateway = await FakeGateway.start();
+  const { worker, started, finish } = build(gateway.url);
+  const running = worker.run();
+  const first = await gateway.stream();
+  for (const id of ["one", "two", "waits"]) first.task(id, "/wait");
+  await until(() => started.length === 2, "two run");
+  first.send({ drain: true });
+  await until(() => first.returned[0] === "waits", "what waits goes back");
+  finish.open();
+  await until(() => first.results.length === 2 && first.ended, "both results, then the end");
+  assert.equal(first.credit, 2);
+  first.send({ recorded: ["one", "two"] });
+  first.end();
+  const second = await gateway.stream(1);
+  assert.deepEqual([second.hello?.running, second.credit], [[], 2]);
+  await gateway.dismiss(worker, running);
+});
+
 test("a gateway that drains is left for the next; work goes on", async () => {
   const [one, other] = [await FakeGateway.start(), await FakeGateway.start()];
   const { worker, started, finish } = build(`${one.url},127.0.0.1:${other.port}`);

@@ -14,6 +14,7 @@ test("integers are numbers as far as numbers are exact, and bigints beyond", () 
 });
 
 test("what may be written", () => {
+  assert.equal(writeJson([2 ** 60, 2n ** 60n, -(2 ** 53), 1e21]), "[1.152921504606847e+18,1152921504606846976,-9.007199254740992e+15,1e+21]");
   assert.equal(writeJson(undefined), "null");
   assert.equal(writeJson({ left: undefined, big: 2n ** 70n, when: new Date(0) }), '{"big":1180591620717411303424,"when":"1970-01-01T00:00:00.000Z"}');
   assert.equal(writeJson(new Map<string, unknown>([["2", new JsonText("1.50")], ["1", [1n]]])), '{"2":1.50,"1":[1]}');

@@ -66,11 +66,14 @@ async def test_a_run_is_told_from_its_creation_to_its_end() -> None:
     lab, run = await ended_run()
     page = await Story(lab).page(run)
     kinds = [event.kind for event in page.events]
-    assert kinds == ["run_created", "item_started", "step_started", "step_completed", "item_completed", "run_completed"]
+    assert kinds == [
+        "run_created", "item_started", "steps_needed", "step_ready", "step_started", "step_completed", "item_completed", "run_completed",
+    ]  # fmt: skip
     assert page.ended
-    assert [event.step_id for event in page.events] == [None, None, "a", "a", None, None]
+    assert [event.step_id for event in page.events] == [None, None, None, "a", "a", "a", None, None]
     positions = [event.position for event in page.events]
-    assert positions == sorted(set(positions))
+    assert positions == sorted(positions)
+    assert len(set(positions)) == 6, "what follows from an event has its position"
     assert all(position >= PER_FRAME for position in positions)
     await lab.stop()
 
@@ -99,7 +102,7 @@ async def test_pages_of_any_size_make_up_the_whole() -> None:
         story, after, told = Story(lab), 0, []
         while True:
             page = await story.page(run, after, limit)
-            assert len(page.events) <= limit
+            assert len(page.events) <= limit or len({event.position for event in page.events}) == 1
             told += page.events
             if page.ended:
                 break
@@ -114,7 +117,7 @@ async def test_pages_are_bounded_by_bytes_but_never_empty_for_that() -> None:
     lab, run = await ended_run(ONE_STEP, "x" * 1_000)
     story, after, pages = Story(lab), 0, 0
     while not (page := await story.page(run, after, max_bytes=1)).ended:
-        assert len(page.events) == 1
+        assert len({event.position for event in page.events}) == 1
         after = page.events[-1].position
         pages += 1
     assert pages == 5
@@ -125,9 +128,9 @@ async def test_pages_are_bounded_by_bytes_but_never_empty_for_that() -> None:
 async def test_any_position_can_be_resumed_from_also_by_a_history_that_knows_nothing() -> None:
     lab, run = await ended_run(MAP, [1, 2])
     whole = (await Story(lab).page(run)).events
-    for index, event in enumerate(whole):
+    for event in whole:
         rest = await Story(lab).page(run, event.position)
-        assert rest.events == whole[index + 1 :]
+        assert rest.events == [later for later in whole if later.position > event.position]
         assert rest.ended
     await lab.stop()
 
@@ -138,7 +141,7 @@ async def test_two_readers_at_different_places_do_not_disturb_each_other() -> No
     story = Story(lab)
     whole = (await story.page(run)).events
     assert (await story.page(run, whole[3].position)).events == whole[4:]
-    assert (await story.page(run, 0, limit=2)).events == whole[:2]
+    assert (await story.page(run, 0, limit=4)).events == whole[:4]
     assert (await story.page(run, whole[-2].position)).events == whole[-1:]
     await lab.stop()
 

@@ -1,0 +1,93 @@
+"""Events of the journal as the api tells them: kind, step and data. Pure; the journal's own values are not changed on the way."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.api import RunEvent
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.events import Event
+from stepmesh_orchestrator.core.failures import error_json, flow_result
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.replica import Consequences
+
+_KINDS: dict[type, str] = {
+    events.RunCreated: "run_created",
+    events.ItemStarted: "item_started",
+    events.StepDispatched: "step_started",
+    events.StepSucceeded: "step_completed",
+    events.StepFailed: "step_failed",
+    events.StepDefaulted: "step_defaulted",
+    events.StepSkipped: "step_skipped",
+    events.StepRetrying: "step_retrying",
+    events.StepSleeping: "step_sleeping",
+    events.StepFallingBack: "step_falling_back",
+    events.ItemEnded: "item_completed",
+    events.RunEnded: "run_completed",
+    events.RunCancelled: "run_cancelled",
+    events.RunDeleted: "run_deleted",
+}
+
+
+def status_events(event: Event, position: int, at_ms: int, flow: CompiledFlow | None, follows: Consequences) -> list[RunEvent]:
+    """The event, then what followed from it at once: which steps became needed, and which ready. All have its position."""
+    item: int | None = getattr(event, "item", None)
+    step: int | None = getattr(event, "step", None)
+
+    def told(kind: str, step_id: str | None, data: bytes) -> RunEvent:
+        return RunEvent(position, at_ms, kind, event.run, item, step_id, data)
+
+    found = [told(_KINDS[type(event)], _step_id(flow, step), _data(event))]
+    if flow is None:
+        return found
+    if follows.needed:
+        found.append(told("steps_needed", None, msgspec.json.encode({"steps": [flow.steps[index].id for index in follows.needed]})))
+    found += [told("step_ready", flow.steps[index].id, b'{"step":%d}' % index) for index in follows.ready]
+    return found
+
+
+def _step_id(flow: CompiledFlow | None, step: int | None) -> str | None:
+    return None if step is None or flow is None else flow.steps[step].id
+
+
+def _data(event: Event) -> bytes:
+    """What the event adds, as a JSON object. `step`: index of the step in its flow."""
+    if isinstance(event, events.RunCreated):
+        return _created(event)
+    if isinstance(event, events.ItemEnded):
+        return flow_result(event.failure if event.failure is not None else event.output or b"null")
+    if isinstance(event, events.RunEnded):
+        return msgspec.json.encode({"status": event.status})
+    if isinstance(event, events.RunCancelled):
+        return msgspec.json.encode({"reason": event.reason})
+    if isinstance(event, events.ItemStarted | events.RunDeleted):
+        return b"{}"
+    return b'{"step":%d%b}' % (event.step, _of_step(event))
+
+
+def _created(event: events.RunCreated) -> bytes:
+    about: dict[str, object] = {"flow_id": event.flow, "items": len(event.inputs)}
+    if event.parent is not None:
+        parent = event.parent
+        about |= {"parent_run_id": parent.run, "parent_kind": parent.kind, "parent_item": parent.item, "parent_step": parent.step}
+    return msgspec.json.encode(about)
+
+
+def _of_step(event: Event) -> bytes:
+    if isinstance(event, events.StepDispatched):
+        return b',"attempt":%d' % event.attempt
+    if isinstance(event, events.StepSucceeded):
+        return b',"status":"success","result":' + event.output
+    if isinstance(event, events.StepDefaulted):
+        return b',"status":"success","result":%b,"error":%b' % (event.output, error_json(event.failure))
+    if isinstance(event, events.StepFailed):
+        return b',"status":"failed","error":' + error_json(event.failure)
+    if isinstance(event, events.StepSkipped):
+        return b',"status":"skipped"'
+    if isinstance(event, events.StepFallingBack):
+        return b',"error":' + error_json(event.failure)
+    if isinstance(event, events.StepRetrying):
+        return b',"attempt":%d,"due_ms":%d,"error":%b' % (event.attempt, event.due_ms, error_json(event.failure))
+    if isinstance(event, events.StepSleeping):
+        return b',"due_ms":%d' % event.due_ms
+    return b""
