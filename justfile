@@ -70,3 +70,7 @@ proto out="broker/stepmesh_broker/pb":
 # Go code from broker/proto for the example worker; committed, and compared by a test
 go-proto:
     examples/go-worker/proto.sh
+
+# the unmodified stepflow-py worker behind `stepmesh server` and behind a server that does nothing, in turns
+interop-speed turns="3":
+    python -m tests.interop.speed {{turns}}

@@ -93,7 +93,8 @@ class Leases:
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker or (lease.running and not running):  # also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted
+            if lease.worker != worker or (lease.running and not running):
+                # Also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted.
                 return Verdict.HELD
         elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY
