@@ -160,5 +160,8 @@ def test_a_catalogue_says_no() -> None:
 
 def test_what_is_missing_is_told_with_what_there_is() -> None:
     assert missing("/dubble", "py", [offers("/double", "/x")]) == "no component /dubble in pool py: did you mean /double?"
-    assert missing("/quite-else", "py", [offers("/double"), offers("/x")]) == "no component /quite-else in pool py: its workers offer /double, /x"
+    assert (
+        missing("/quite-else", "py", [offers("/double"), offers("/x")])
+        == "no component /quite-else in pool py: its workers offer /double, /x"
+    )
     assert missing("/q", "py", []) == "no component /q in pool py: its workers offer none"

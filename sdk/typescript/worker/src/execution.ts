@@ -45,6 +45,9 @@ export interface Limits {
 /** A task that waits here for so long goes back to the gateway: another worker may have room. */
 const WAITS_MS = 1_000;
 
+/** Node runs a longer timer at once; an attempt of 24 days needs none. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export class Execution {
   /** Every attempt that is not settled, by task id. */
   readonly attempts = new Map<string, Attempt>();
@@ -106,7 +109,7 @@ export class Execution {
     clearTimeout(attempt.timer);
     attempt.startedAt = Date.now();
     attempt.limitMs = limitOf(task, component);
-    if (attempt.limitMs !== undefined) attempt.timer = setTimeout(() => { this.stop(attempt, "timeout"); }, attempt.limitMs);
+    if (attempt.limitMs !== undefined && attempt.limitMs <= LONGEST_TIMER_MS) attempt.timer = setTimeout(() => { this.stop(attempt, "timeout"); }, attempt.limitMs);
     const end = component ? await this.#call(component, attempt) : failed("COMPONENT_NOT_FOUND", this.components.unknown(task.component));
     clearTimeout(attempt.timer);
     if (attempt.why) this.giveUp(attempt);
