@@ -1,4 +1,4 @@
-"""The workers in other languages, built once per checkout whoever asks first: their dependencies and outputs lie in folders that git ignores.
+"""The workers in other languages, built once per checkout whoever asks first, in folders that git ignores.
 
 Invariant: processes of pytest-xdist build one after the other, and a build is done again when anything that it reads has changed.
 """

@@ -306,7 +306,7 @@ class Deployment:
 
         settings = self.settings
         traced = {} if self._telemetry is None else self._telemetry.environment()
-        self.supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail)
+        self.supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail, self._process_ended)
         self.supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
 
     async def _stop_doors_and_processes(self) -> None:
@@ -319,6 +319,11 @@ class Deployment:
         except asyncio.CancelledError:  # hurried: each ends what it has at once
             await asyncio.gather(*stops, return_exceptions=True)
             raise
+
+    def _process_ended(self, process: WorkerProcess, what: str) -> None:
+        pool = process.environment.get("STEPMESH_POOL")
+        if pool is not None:
+            self.node.presence.trouble(pool, what)
 
     def _addresses(self, process: WorkerProcess) -> dict[str, str]:
         """Where a worker process finds the deployment: the broker if it can speak to it, else the gateway."""

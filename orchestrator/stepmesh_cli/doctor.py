@@ -66,7 +66,7 @@ async def _all(target: Target, data: Path) -> list[Check]:
     checks = [_python(), *_packages(), await _nats_server()]
     journal = data / "journal.db"
     checks += [*_data_folder(data), _fsync(data), _unverified(journal, owner_of(data)) or await _verified(journal)]
-    return [*checks, await _deployment(target)]
+    return [*checks, *await _deployment(target)]
 
 
 def _python() -> Check:
@@ -161,17 +161,21 @@ async def _verified(path: Path) -> Check:
     return Check("journal", "ok", f"{frames} frames in {len(reports)} partitions verified")
 
 
-async def _deployment(target: Target) -> Check:
+async def _deployment(target: Target) -> list[Check]:
     try:
         async with connected(target) as client:
             info: Info = await client.requests.info()
+            pools = await client.pools()
     except EndpointNotFound as problem:
-        return Check("deployment", "ok", "none runs here", problem.hint)  # the data folder's own check tells more
+        return [Check("deployment", "ok", "none runs here", problem.hint)]  # the data folder's own check tells more
     except StepmeshError as problem:
-        return Check("deployment", "failed", str(problem), problem.hint)
+        return [Check("deployment", "failed", str(problem), problem.hint)]
     same = info.version == version("stepmesh")
     found = f"version {info.version}, {info.partitions} partitions, journal {info.durability}"
-    return Check("deployment", "ok" if same else "warning", found, "" if same else "use the same version on both sides")
+    return [
+        Check("deployment", "ok" if same else "warning", found, "" if same else "use the same version on both sides"),
+        *(Check(f"pool {pool.pool}", "warning", pool.trouble, "see what its command prints") for pool in pools if pool.trouble),
+    ]
 
 
 def _existing(path: Path) -> Path:

@@ -128,6 +128,9 @@ async def _pools(target: Target, as_json: bool) -> int:
             print_json(msgspec.to_builtins(_as_dict(pool)))
         return exits.OK
     print_table(("pool", "queued", "in flight", "workers"), ((pool.pool, pool.queued, pool.in_flight, len(pool.workers)) for pool in found))
+    for pool in found:
+        if pool.trouble:
+            say(f"pool {pool.pool}: {pool.trouble}")
     workers = [(pool.pool, *_worker(worker)) for pool in found for worker in pool.workers]
     if workers:
         print()

@@ -26,6 +26,8 @@ HEALTHY_AFTER_S = 10.0
 """A process that ran this long begins again with the first pause, in seconds."""
 LAST_LINES = 20
 """Lines of output that are kept for the report of a crash."""
+SHOWN_LINES = 3
+"""Lines that `stepmesh pools` shows of them."""
 MAX_LINE = 1024 * 1024
 USELESS_AGAIN = frozenset({2, 126, 127})
 """Exit codes after which another start would end the same way: wrong call or bad worker module, not executable, not found."""
@@ -49,9 +51,17 @@ class WorkerProcess:
 
 
 class Supervisor:
-    """`say` gets each line of output with the process's label; `failed` hears of a process that is given up."""
+    """`say` gets each line of output with the process's label; `failed` hears of a process that is given up, `ended` of one that ended
+    by itself and is started again."""
 
-    def __init__(self, environment: Mapping[str, str], say: Callable[[str], None], failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+        failed: Callable[[BaseException], None],
+        ended: Callable[[WorkerProcess, str], None] | None = None,
+    ) -> None:
+        self._ended = ended
         self._environment = environment
         self._say = say
         self._failed = failed
@@ -101,9 +111,10 @@ class Supervisor:
                 self._failed(given_up(wanted, code, last))
                 return
             pause = first if loop.time() - began > HEALTHY_AFTER_S else most if code in USELESS_AGAIN else pause
-            log.warning(
-                "worker %s ended with code %s and starts again in %.1f s; last lines: %s", wanted.label, code, pause, " | ".join(last)
-            )
+            what = f"worker {wanted.label} ended with code {code}"
+            log.warning("%s and starts again in %.1f s; last lines: %s", what, pause, " | ".join(last))
+            if self._ended is not None:
+                self._ended(wanted, f"{what}; last lines: {' | '.join([*last][-SHOWN_LINES:])}")
             await self._pause(pause)
             pause = min(pause * 2, most)
 

@@ -15,8 +15,8 @@ _MARK = "!"
 
 
 class TaskId(NamedTuple):
-    """One attempt, the partition that owns it, and the journal that knows it. `copy`: how often a gateway had sent it to a worker that did
-    not begin it, and took it back: only the newest copy may still be begun."""
+    """One attempt, the partition that owns it, and the journal that knows it. `copy`: which sending of it this is. A gateway
+    counts from a number of its own, so that a copy of its predecessor's is none of its own: only the newest copy may still be begun."""
 
     ref: TaskRef
     partition: Partition
@@ -24,9 +24,9 @@ class TaskId(NamedTuple):
     copy: int = 0
 
     @classmethod
-    def of(cls, task: Task, frame: TaskFrame) -> TaskId:
+    def of(cls, task: Task, frame: TaskFrame, copy: int = 0) -> TaskId:
         """The id of a task of a frame."""
-        return cls(TaskRef(task.run, task.item, task.step, task.attempt), frame.partition, frame.journal)
+        return cls(TaskRef(task.run, task.item, task.step, task.attempt), frame.partition, frame.journal, copy)
 
     @classmethod
     def parse(cls, text: str) -> TaskId:

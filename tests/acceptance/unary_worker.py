@@ -28,6 +28,8 @@ CHILD = {"steps": [{"id": "c", "component": "/cpu/echo", "input": {"$input": "$"
 _ledger = os.open(os.environ["STEPMESH_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 SLOTS = 8
 AGAIN_S = 0.2
+QUICK = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+"""A server that is back is found soon: its recovery waits for what workers still run, but not for long."""
 
 
 class Failed(Exception):
@@ -129,7 +131,7 @@ class UnaryWorker:
 
     def __init__(self, address: str) -> None:
         self.id = str(uuid.uuid4())
-        self.channel = grpc.aio.insecure_channel(address)
+        self.channel = grpc.aio.insecure_channel(address, options=QUICK)
         self.calls = Calls(self.channel)
         self.slots = asyncio.Semaphore(SLOTS)
         self.running: set[asyncio.Task[None]] = set()

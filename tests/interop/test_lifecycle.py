@@ -19,8 +19,10 @@ NAP = {"id": "nap", "component": "/python/nap", "input": {"mark": "nap", "second
 @contextmanager
 def driver(python: Path, server: Server) -> Iterator[Driver]:
     made = Driver(python, server.address)
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @contextmanager
@@ -38,8 +40,10 @@ def worker(python: Path, server: Server, *, slots: int = 4, queue: str = "python
         (server.folder / "worker.log").open("ab") as log,
         subprocess.Popen([str(python), str(HERE / "worker.py")], env=environment, stdout=log, stderr=log) as process,
     ):
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture

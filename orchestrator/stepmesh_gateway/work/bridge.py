@@ -21,7 +21,7 @@ from stepmesh_gateway.limits import check_streams
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.work.catalogue import Catalogue
 from stepmesh_gateway.work.desk import Desk
-from stepmesh_gateway.work.elsewhere import AGAIN_S, Completion, Elsewhere, resolve, until_posted
+from stepmesh_gateway.work.elsewhere import AGAIN_S, Completion, Elsewhere, Posts
 from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Line, WorkerHello
@@ -51,7 +51,8 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._hands = Hands(broker, settings.namespace, WorkerId(gateway), settings.limits.payload_bytes, self._timing, self._broken)
-        self._elsewhere = Elsewhere(self._hands, WorkerId(gateway))
+        self._posts = Posts()
+        self._elsewhere = Elsewhere(self._hands, WorkerId(gateway), self._posts)
         self._presence = Presence(broker, settings.namespace)
         self._desks: dict[Pool, Desk] = {}
         self._known: OrderedDict[Pool, Catalogue] = OrderedDict()
@@ -85,6 +86,7 @@ class Bridge:
         await self._within(LEAVING_S, self._elsewhere.entrust([*self._hands.live]))
         await self._within(LEAVING_S, self._hands.outbox.flushed())
         await self._within(LEAVING_S, self._quiet())
+        self._posts.give_up()
         self._hands.leases.close()
         self._hands.outbox.abandon()
         for task in self._tasks:
@@ -202,13 +204,13 @@ class Bridge:
         if held is None:
             return await self._elsewhere.complete(task, result)
         seat = held.seat
-        posted = self._loop.create_future()
-        self._hands.end(held, result, lambda: resolve(posted))
+        posted = self._posts.expect()
+        self._hands.end(held, result, lambda: self._posts.arrived(posted))
         if seat is not None:
             seat.reacted(task)
             if held.id.copy != task.copy:
                 seat.stopped(held, DROPPED[Verdict.HELD])
-        return await until_posted(posted)
+        return await self._posts.completion(posted)
 
     def children(self, task: TaskRef, content: str) -> int:
         """How often the attempt has started a sub-run with this content by now, this time included."""

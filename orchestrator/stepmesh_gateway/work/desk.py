@@ -33,6 +33,12 @@ log = logging.getLogger("stepmesh.gateway")
 
 FETCH_FRAMES = 8
 """Frames taken at once."""
+AHEAD_TASKS = 8
+"""While tasks are quick, so many wait here, so that a worker with room gets its next one without a question to the broker."""
+QUICK_S = 0.05
+"""A task that took no longer is quick, in seconds."""
+AHEAD_BYTES = 64 * 1024
+"""No frame is taken in advance behind one that is larger."""
 READY_TASKS = 256
 """No more frames are taken while this many tasks wait here for workers that offer their components."""
 FETCH_RETRY_S = 0.5
@@ -83,6 +89,8 @@ class Desk:
         self._change = asyncio.Event()
         self._spreading = False
         self._closing = False
+        self._quick = False
+        self._frame_bytes = 0
         self._source: TaskSource | None = None
         self._stops: Subscription | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -123,6 +131,10 @@ class Desk:
         """It has credit."""
         self._enter(seat)
         self.spread()
+
+    def lasted(self, seconds: float) -> None:
+        """One of its tasks ran so long."""
+        self._quick = seconds <= QUICK_S
 
     def learned(self, seat: Seat) -> None:
         """It said what it offers."""
@@ -275,15 +287,18 @@ class Desk:
     # --- taking -------------------------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
-        return not self._closing and len(self.ready) < READY_TASKS and self._has_room()
+        return not self._closing and ((self._has_room() and len(self.ready) < READY_TASKS) or self._looks_ahead())
+
+    def _looks_ahead(self) -> bool:
+        return self._quick and len(self.ready) < AHEAD_TASKS and self._frame_bytes <= AHEAD_BYTES
 
     async def _fetch(self, source: TaskSource) -> None:
-        heard = self._loop.time()
         while not self._closing:
             if not self._wants_more():
                 self._change.clear()
                 await self._change.wait()
                 continue
+            asked = self._loop.time()
             try:
                 deliveries = await source.fetch(self._frames_wanted(), self._timing.fetch)
             except BrokerUnavailable as problem:
@@ -291,11 +306,13 @@ class Desk:
                     log.warning("cannot take tasks of pool %s: %s", self.pool, problem)
                     await asyncio.sleep(FETCH_RETRY_S)
                 continue
-            late, heard = self._loop.time() - heard > KEPT_S, self._loop.time()
+            late = self._loop.time() - asked > KEPT_S  # this process was stopped, and the broker may have given them to others
             for delivery in deliveries:
                 await self._take(delivery, late)
 
     def _frames_wanted(self) -> int:
+        if self._looks_ahead():
+            return FETCH_FRAMES
         wanted = 0
         for seat in self.seats:
             wanted += max(0, seat.credit)
@@ -312,6 +329,7 @@ class Desk:
         if not header.tasks:
             await delivery.ack()
             return
+        self._frame_bytes = len(delivery.data)
         frame = Frame(delivery, header, self._loop.time())
         self._hands.leases.hold(frame)
         again = delivery.deliveries > 1 or late

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.work.held import Held, without_frame
 
 log = logging.getLogger("stepmesh.gateway")
+
+COPIES = 1 << 30
+"""A gateway's first copy number is below this, by chance: see `TaskId`."""
 
 
 class Hands:
@@ -44,6 +48,7 @@ class Hands:
         self.outbox = Outbox(broker, gateway, lambda: False, self._frame_settled, on_broken)
         self.leases: Leases[Held] = Leases(self.control, _holder, self, timing, on_broken)
         self.payload_bytes = min(payload_bytes, broker.max_message_bytes - 4096)
+        self._first_copy = secrets.randbelow(COPIES)
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
 
@@ -51,7 +56,7 @@ class Hands:
 
     def take(self, task: Task, frame: Frame, claim_first: bool) -> Held | None:
         """A task of a frame that came; None when a copy of it is here already (this one is dropped then)."""
-        id = TaskId.of(task, frame.header)
+        id = TaskId.of(task, frame.header, self._first_copy)
         if id.ref in self.by_ref:
             self.outbox.put(frame, None)
             return None

@@ -68,10 +68,11 @@ class DeploymentRequests:
                 counts = held if key in leases.held else flying
                 counts[flight.pool] = counts.get(flight.pool, 0) + 1
         pools: list[api.PoolEntry] = []
-        for pool in sorted({*held, *flying, *self._presence.pools()}):
+        troubles = self._presence.troubles()
+        for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
             workers = [
                 api.WorkerEntry(seen.hello.worker, seen.hello.capacity, seen.hello.running, seen.hello.version, seen.at_ms)
                 for seen in self._presence.seen(pool)
             ]
-            pools.append(api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers))
+            pools.append(api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, "")))
         return api.Pools(pools)

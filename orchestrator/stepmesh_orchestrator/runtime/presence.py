@@ -28,6 +28,7 @@ class Presence:
         self._clock = clock
         self._pools: dict[str, dict[WorkerId, Seen]] = {}
         self._offered: dict[str, dict[str, ComponentInfo]] = {}  # pool → path → what was said last, also by workers that left
+        self._troubles: dict[str, str] = {}
 
     def hear(self, hello: Hello) -> None:
         """A worker says hello, or goodbye."""
@@ -40,6 +41,15 @@ class Presence:
         if before is not None:
             self._withdraw(hello.pool, before.hello)
         self._offered.setdefault(hello.pool, {}).update({component.path: component for component in hello.components})
+        self._troubles.pop(hello.pool, None)
+
+    def trouble(self, pool: str, text: str) -> None:
+        """A process that was started for the pool ended; kept until a worker of the pool is heard."""
+        self._troubles[pool] = text
+
+    def troubles(self) -> dict[str, str]:
+        """Pool → what was said last."""
+        return self._troubles
 
     def _withdraw(self, pool: str, before: Hello) -> None:
         """Forget what a worker offered, and neither it nor another one offers any more."""

@@ -181,4 +181,5 @@ class RunRequests:
         if flight is None:
             return ""
         workers = self._presence.workers(flight.pool)
-        return f"; pool {flight.pool} has {workers} workers" + ("" if workers else ": start one with `stepmesh worker`")
+        why = self._presence.troubles().get(flight.pool, "start one with `stepmesh worker`")
+        return f"; pool {flight.pool} has {workers} workers" + ("" if workers else f": {why}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stepmesh_cli.errors import WorkerProcessFailed
-from stepmesh_cli.processes import MAX_LINE, Supervisor, WorkerProcess
+from stepmesh_cli.processes import BACKOFF_S, MAX_LINE, Supervisor, WorkerProcess
 
 WAIT_S = 30
 
@@ -96,6 +96,42 @@ async def test_what_cannot_get_better_is_given_up(process: WorkerProcess, code: 
         assert f"worker w ended with code {code} and is not started again" in problem.message
         assert ("SM-0106 no such module" if code == 2 else "/nowhere/program: No such file") in problem.message
         assert supervisor.pids == {}
+
+
+async def test_one_that_is_not_needed_is_tried_again_after_the_longest_pause(caplog: pytest.LogCaptureFixture) -> None:
+    ended: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    supervisor = Supervisor({}, lambda _: None, pytest.fail, lambda process, what: ended.put_nowait((process.label, what)))
+    with caplog.at_level(logging.WARNING, "stepmesh.workers"):
+        supervisor.start([WorkerProcess("w", ("/nowhere/program",), needed=False)])
+        label, what = await asyncio.wait_for(ended.get(), WAIT_S)
+        await supervisor.stop(1)
+    assert (label, what) == ("w", "worker w ended with code 127; last lines: /nowhere/program: No such file or directory")
+    assert f"starts again in {BACKOFF_S[1]:.1f} s" in caplog.text
+
+
+async def test_the_pause_doubles_while_starts_fail(caplog: pytest.LogCaptureFixture) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    supervisor = Supervisor({}, lambda _: None, pytest.fail, lambda _, what: ended.put_nowait(what))
+    with caplog.at_level(logging.WARNING, "stepmesh.workers"):
+        supervisor.start([WorkerProcess("w", ("false",), needed=False)])
+        for _ in range(3):
+            assert await asyncio.wait_for(ended.get(), WAIT_S) == "worker w ended with code 1; last lines: "
+        await supervisor.stop(1)
+    assert [record.args[1] for record in caplog.records if record.args] == [0.1, 0.2, 0.4]  # type: ignore[index]
+
+
+async def test_a_cancelled_stop_kills_what_is_left() -> None:
+    heard = Heard()
+    supervisor = Supervisor({}, heard.lines.put_nowait, heard.failed.set_result)
+    supervisor.start([python(STUBBORN)])
+    await heard.line("here")
+    pid = supervisor.pids["w"]
+    stop = asyncio.create_task(supervisor.stop(60))
+    await asyncio.sleep(0)
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    assert not await alive(pid)
 
 
 async def test_stop_lets_processes_drain() -> None:
