@@ -144,7 +144,6 @@ def _mcp_server(name: str, plugin: McpPlugin, config: Config) -> McpServer:
         url=plugin.url,
         headers=plugin.headers,
         start_timeout_s=plugin.start_timeout_secs,
-        call_timeout_s=plugin.execution_timeout_secs,
     )
 
 

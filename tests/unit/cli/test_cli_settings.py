@@ -125,7 +125,7 @@ def test_plugins_become_pools_mocks_and_processes() -> None:
     assert parts.engine.transport_max_retries == 7
     assert parts.engine.backoff.initial_ms == 10
     assert (parts.engine.default_max_concurrency, parts.engine.max_items) == (3, 5)
-    assert parts.mcp == (McpServer(name="tools", pool="tools", command="x", args=("y",), env={"A": "b"}, call_timeout_s=5),)
+    assert parts.mcp == (McpServer(name="tools", pool="tools", command="x", args=("y",), env={"A": "b"}),)
     assert [line.split(":")[0] for line in parts.warnings] == ["plugin stream"]
     assert isinstance(parts.router.route("/nowhere/x", b"null"), Failure)
 
