@@ -247,8 +247,8 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(door: Door, api: Web) 
             await frames.next()
             assert door.gateway.operations.streams.count == 1
         await until(lambda: door.gateway.operations.streams.count == 0)
+    door.workshop.let("x")  # ends what the orchestrator still waits with
     await until(lambda: len(asyncio.all_tasks()) <= before)
-    door.workshop.let("x")
 
 
 async def test_open_streams_are_bounded() -> None:
