@@ -83,6 +83,8 @@ class _Endpoint:
         limits = self._operations.settings.limits
         if _head_bytes(scope) > limits.header_bytes:
             raise head_too_large(limits.header_bytes)
+        if scope["path"].endswith("\n"):  # which Starlette's patterns overlook
+            raise no_path(scope["path"])
         route = self._routes.get(scope["method"])
         if route is None:
             raise no_method(scope["method"], scope["path"], sorted(self._routes))

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.sdk.conftest import NAMESPACE, POOL, Shard, _JumpingSelector, make_task
 
 from stepmesh.attempt import Why
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.protocol.ids import Partition, WorkerId
 from stepmesh_broker.protocol.messages import Result, Task, TaskRef, Verdict
@@ -319,7 +320,7 @@ async def test_a_worker_that_drops_its_tasks_gets_them_again_with_another_id(sha
     assert line.steps == [1], "it may have been busy with something else"
     await until(lambda: line.steps == [1, 1])
     first, second = (one.id for one in line.sent)
-    assert (first.copy, second.copy) == (0, 1)
+    assert second == first._replace(copy=first.copy + 1)
     assert await bridge.heartbeat(WorkerId("w1"), second) is Verdict.GRANTED
     assert await bridge.heartbeat(WorkerId("w1"), first) is Verdict.HELD, "it has begun the newer copy"
     assert await bridge.complete(second, done(second)) is Completion.ACCEPTED
@@ -384,3 +385,79 @@ async def test_hello_is_said_for_each_worker(shard: Shard, bridge: Bridge) -> No
     await until(lambda: [one.path for one in shard.hellos[-1].components] == ["/new"])
     line.seat.lost()
     await until(lambda: shard.hellos[-1].stopping)
+
+
+async def test_quick_tasks_are_taken_in_advance_and_slow_ones_are_not(shard: Shard, bridge: Bridge) -> None:
+    line = await join(bridge, credit=1)
+    for n in range(4):
+        await shard.send(work(n))
+    await until(lambda: line.steps == [0])
+    await asyncio.sleep(0.5)
+    assert (await shard.broker.depth(POOL)).in_flight == 1, "nobody knows yet how long a task takes"
+    line.finish(line.sent[0].id)
+    line.seat.allow(1)
+    await until(lambda: line.steps == [0, 1])
+    await asyncio.sleep(0.02)
+    assert (await shard.broker.depth(POOL)).in_flight == 1, "the last one was slow"
+    line.finish(line.sent[1].id)
+    await until(lambda: line.seat.in_hand == 0)
+    assert (await shard.broker.depth(POOL)).in_flight == 2, "the last one was quick"
+    await asyncio.sleep(3)
+    assert (await shard.broker.depth(POOL)).in_flight == 0, "and nobody came for what was taken"
+    line.seat.allow(2)
+    await until(lambda: sorted(line.steps) == [0, 1, 2, 3])
+
+
+async def test_a_claim_that_is_asked_twice_begins_once(shard: Shard, bridge: Bridge) -> None:
+    line = await join(bridge, credit=1, claims=True)
+    await shard.send(work(1, claim_first=True))
+    await until(lambda: line.steps == [1])
+    id = line.sent[0].id
+    verdicts = await asyncio.gather(*(bridge.heartbeat(WorkerId("w1"), id) for _ in range(3)))
+    assert verdicts == [Verdict.GRANTED] * 3
+    assert line.seat.begun == 1
+    assert await bridge.complete(id, done(id)) is Completion.ACCEPTED
+    assert line.seat.begun == 0
+
+
+async def test_calls_wait_for_a_broker_that_is_away_until_the_gateway_stops(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge(shard.broker, GatewaySettings(), "gateway-1")
+    await bridge.start()
+    line = await join(bridge, credit=1, claims=True)
+    await shard.send(work(1))
+    await until(lambda: line.steps == [1])
+    id = line.sent[0].id
+    assert await bridge.heartbeat(WorkerId("w1"), id) is Verdict.GRANTED
+
+    async def away(*_: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(shard.broker, "post", away)
+    call = asyncio.ensure_future(bridge.complete(id, done(id)))
+    await asyncio.sleep(60)
+    assert not call.done()
+    await bridge.stop(1.0)
+    assert await call is Completion.NOT_READY
+
+
+async def test_the_gateway_s_machinery_does_not_fail_in_silence(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge(shard.broker, GatewaySettings(), "gateway-1")
+    await bridge.start()
+    monkeypatch.setattr(bridge._presence, "hello", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(bridge.ended, 30)
+    monkeypatch.undo()
+    await bridge.stop(0.0)
+
+
+async def test_a_pool_that_cannot_be_opened_leaves_nothing_behind(shard: Shard, bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(shard.broker, "listen", away)
+    with pytest.raises(BrokerUnavailable):
+        await join(bridge)
+    monkeypatch.undo()
+    line = await join(bridge, credit=1)
+    await shard.send(work(1))
+    await until(lambda: line.steps == [1])

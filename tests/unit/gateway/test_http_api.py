@@ -97,11 +97,13 @@ async def test_who_leaves_ends_the_wait_and_not_the_run(door: Door, api: Web) ->
     created = await api.submit(GATE, "x")
     await door.workshop.begun.get()
     run = created["summary"]["runId"]
-    before = len(asyncio.all_tasks())
+    requests = door.gateway._http.state.tasks  # pyright: ignore[reportPrivateUsage]
     async with connected(door) as (_, writer):
         writer.write(f"GET /api/v1/runs/{run}?wait=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await until(lambda: len(asyncio.all_tasks()) > before)
-    await until(lambda: len(asyncio.all_tasks()) <= before)
+        await until(lambda: len(requests) == 1)
+    began = asyncio.get_running_loop().time()
+    await until(lambda: not requests)
+    assert asyncio.get_running_loop().time() - began < 5
     door.workshop.let("x")
     assert (await api("GET", f"/runs/{run}", params={"wait": "1"}))["summary"]["status"] == 2
 

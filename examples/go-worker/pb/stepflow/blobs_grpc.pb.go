@@ -26,7 +26,6 @@ const (
 )
 
 // BlobServiceClient is the client API for BlobService service.
-//
 type BlobServiceClient interface {
 	PutBlob(ctx context.Context, in *PutBlobRequest, opts ...grpc.CallOption) (*PutBlobResponse, error)
 	GetBlob(ctx context.Context, in *GetBlobRequest, opts ...grpc.CallOption) (*GetBlobResponse, error)

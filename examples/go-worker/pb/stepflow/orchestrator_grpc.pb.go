@@ -28,7 +28,6 @@ const (
 )
 
 // OrchestratorServiceClient is the client API for OrchestratorService service.
-//
 type OrchestratorServiceClient interface {
 	SubmitRun(ctx context.Context, in *OrchestratorSubmitRunRequest, opts ...grpc.CallOption) (*OrchestratorRunStatus, error)
 	GetRun(ctx context.Context, in *OrchestratorGetRunRequest, opts ...grpc.CallOption) (*OrchestratorRunStatus, error)

@@ -26,7 +26,6 @@ const (
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
-//
 type WorkerServiceClient interface {
 	// One stream per worker. The first message up carries `hello`, the first one down `welcome`.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromWorker, ToWorker], error)

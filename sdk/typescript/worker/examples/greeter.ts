@@ -17,6 +17,15 @@ worker.component("/count", { timeoutMs: 60_000 }, async (to: number, ctx) => {
   return to;
 });
 
+worker.component("/letter", async (input: { to: string }, ctx) => {
+  const blob = await ctx.putBlob(Buffer.from(`Dear ${input.to},`), { filename: "letter.txt", contentType: "text/plain" });
+  return { blob, kept: await ctx.putBlob({ blob, lines: 1 }) };
+});
+
+worker.component("/read", async (input: { blob: string; kept: string }, ctx) => {
+  return { text: Buffer.from((await ctx.getBlob(input.blob)) as Uint8Array).toString(), kept: await ctx.getBlob(input.kept) };
+});
+
 worker.component("/pay", (input: { cents: number; card: string }, ctx) => {
   if (input.card === "busy") throw new RetryLater(30_000, "the bank is busy");
   if (input.card === "stolen") throw new ComponentError("refused", { data: { reason: 41 } });
