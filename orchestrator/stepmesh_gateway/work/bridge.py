@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from stepmesh.leases import DROPPED, Timing
@@ -170,10 +170,11 @@ class Bridge:
     async def heartbeat(self, worker: WorkerId, task: TaskId, fraction: float | None = None, details: bytes | None = None) -> Verdict:
         """A unary sign of life, also of a task that this gateway never saw; the first one is the claim of a worker that claims."""
         held = self._hands.by_ref.get(task.ref)
-        seats = self._seats.get(worker, ())
-        mine = held is not None and held.seat is not None and held.seat.worker == worker and held.id.copy == task.copy
-        if held is not None and held.seat is not None and mine:
+        seats: Sequence[Seat] = self._seats.get(worker, ())
+        if held is not None and held.seat is not None and held.is_with(worker, task.copy):
+            seats = (held.seat,)
             held.seat.heard(held, fraction, details)
+            held.by = worker if held.seat.hello.queue else None
             verdict = Verdict.GRANTED if held.started_at else await self._claim(held, held.seat)
         elif held is not None and held.started_at:
             verdict = Verdict.HELD
@@ -240,7 +241,7 @@ class Bridge:
     async def _ask(self, held: Held, seat: Seat) -> Verdict:
         until, pause = self._loop.time() + CLAIM_S, 0.05
         while not held.settled and held.seat is seat:
-            answer = await self._hands.control.claim(held.id.partition, seat.worker, [held.id.ref])
+            answer = await self._hands.control.claim(held.id.partition, held.holder, [held.id.ref])
             verdict = Verdict.NOT_READY if answer is None else Verdict(answer.verdicts[0])
             if verdict is Verdict.GRANTED and answer is not None:
                 held.claim_first = False
@@ -310,10 +311,14 @@ class Bridge:
 
     def _give_up(self) -> None:
         """A task of which nothing was heard for too long is lost, although its worker is there."""
-        since = self._loop.time() - self._settings.silent_s
-        for held in [held for held in self._hands.live if held.heard_at < since and held.seat is not None and held.seat.hello.claims]:
-            log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, self._settings.silent_s)
-            self._hands.forget(held)
+        now = self._loop.time()
+        for held in [*self._hands.live]:
+            if held.seat is None or not held.seat.hello.claims:
+                continue
+            limit_s = held.seat.hello.silent_s or self._settings.silent_s
+            if held.heard_at < now - limit_s:
+                log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, limit_s)
+                self._hands.forget(held)
 
     def _all_seats(self) -> list[Seat]:
         return [seat for seats in self._seats.values() for seat in seats]

@@ -351,7 +351,7 @@ class Desk:
     def tick(self, now: float) -> None:
         """Give idle workers what others were sent and have not begun; hand back what waits for nobody."""
         for seat in self.seats:
-            if seat.unclaimed:
+            if seat.unclaimed and not seat.hello.queue:
                 self._look_at(seat, now)
         if self.ready and now - self.ready[-1].ready_at > WAITING_S and not self._has_room():
             waiting = Counter(held.frame for held in self.ready if not held.settled and now - held.ready_at > WAITING_S)

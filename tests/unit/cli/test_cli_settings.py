@@ -134,11 +134,11 @@ def test_keys_that_do_nothing_here_are_named() -> None:
     config, _ = parse_config(
         "plugins: {b: {type: builtin}, far: {type: grpc, queueName: q, executionTimeoutSecs: 5, queueTimeoutSecs: 9}}\n"
         "routes: {/far: [{plugin: far, queueName: q, colour: red, params: {queueName: r, size: 3}}]}\n"
-        "recovery: {enabled: false}\nlimits: {payloadBytes: 2048, items: 5}\n",
+        "recovery: {enabled: false}\nlimits: {documentBytes: 2048, items: 5}\n",
         {},
     )
     named = {line.split(":")[0] for line in parts_of(config).warnings}
-    assert {"recovery", "limits.payloadBytes", "routes./far[0].colour", "routes./far[0].params.size"} <= named
+    assert {"recovery", "limits.documentBytes", "routes./far[0].colour", "routes./far[0].params.size"} <= named
     assert not any("Timeout" in name or "queueName" in name for name in named)
     assert "limits.items" not in named
 
