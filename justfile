@@ -30,6 +30,14 @@ imports:
 test *args:
     pytest -n 2 --dist worksteal "$@"
 
+# the TypeScript worker: its own tests, then what every worker does; needs Node 20
+ts-test *args:
+    pytest -n 2 tests/integration/languages/test_typescript.py tests/integration/behaviour -k typescript "$@"
+
+# the Go example worker, likewise; needs Go 1.26
+go-test *args:
+    pytest -n 2 tests/integration/languages/test_go.py tests/integration/behaviour -k "go and not python and not typescript" "$@"
+
 # N random histories of the core against the oracle, on all cores; a second argument is the first seed
 histories *args:
     python -m tests.simulation.bulk "$@"
@@ -58,3 +66,11 @@ cover:
 proto out="broker/stepmesh_broker/pb":
     python -m grpc_tools.protoc -Ibroker/proto --python_out={{out}} --pyi_out={{out}} $(cd broker/proto && find . -name '*.proto' -printf '%P\n' | sort)
     find {{out}} -name '*_pb2.py*' | xargs sed -i -E 's/^from (stepflow|stepmesh)\.v1 import/from stepmesh_broker.pb.\1.v1 import/'
+
+# Go code from broker/proto for the example worker; committed, and compared by a test
+go-proto:
+    examples/go-worker/proto.sh
+
+# the unmodified stepflow-py worker behind `stepmesh server` and behind a server that does nothing, in turns
+interop-speed turns="3":
+    python -m tests.interop.speed {{turns}}

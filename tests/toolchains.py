@@ -1,4 +1,4 @@
-"""The workers in other languages, built once per checkout whoever asks first: their dependencies and outputs lie in folders that git ignores.
+"""The workers in other languages, built once per checkout whoever asks first, in folders that git ignores.
 
 Invariant: processes of pytest-xdist build one after the other, and a build is done again when anything that it reads has changed.
 """
@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +31,11 @@ def run(folder: Path, *command: str) -> str:
         pytest.fail(
             f"{command[0]} is not on PATH: tests of workers in other languages need Node 20 or newer with npm, and Go 1.26 or newer"
         )
-    quiet = {"npm_config_update_notifier": "false", "npm_config_loglevel": "error"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    around = {"PATH": path, "npm_config_update_notifier": "false", "npm_config_loglevel": "error"}
     done = subprocess.run(
         [program, *command[1:]],
-        cwd=folder, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
+        cwd=folder, env={**os.environ, **around}, capture_output=True, text=True, timeout=_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode != 0:
         pytest.fail(f"{' '.join(command)} in {folder.relative_to(ROOT)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -57,7 +59,7 @@ def typescript() -> Path:
 
 def go(package: str) -> Path:
     """The program of a package of the Go example, such as `./behaviour`. Go itself knows what has changed."""
-    program = GO / "build" / (package.removeprefix("./") or "worker")
+    program = GO / "build" / (Path(package).name or "worker")
     with _alone(GO):
         run(GO, "go", "build", "-buildvcs=false", "-o", str(program), package)
     return program

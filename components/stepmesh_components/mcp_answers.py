@@ -80,7 +80,7 @@ def _code(problem: MCPError, over_http: bool) -> ErrorCode:
 def unreachable(server: str, tool: str, message: str, lines: Iterable[str]) -> ComponentError:
     """The server is away; its last words are shown."""
     kept = list(lines)
-    shown = "".join(f"\n  {line}" for line in ("; its last lines:", *kept[-_FEW:])) if kept else ""
+    shown = "; its last lines:" + "".join(f"\n  {line}" for line in kept[-_FEW:]) if kept else ""
     return ComponentError(f"{message}{shown}", code=ErrorCode.UNREACHABLE, data={"server": server, "tool": tool, "stderr": kept})
 
 

@@ -67,7 +67,7 @@ class Link:
         self._stale = anyio.Event()
         self._scope = anyio.CancelScope()
         self._mode = "auto"
-        self._told = ""  # of the last start that failed
+        self._reported = ""  # of the last start that failed; the same is not told twice
 
     async def keep(self) -> None:
         """Be connected until `stop`."""
@@ -134,13 +134,13 @@ class Link:
                 problem = raised
         if connected:
             log.warning("the MCP server %s ended and is started again%s", self.server.name, _shown(ending))
-            self._told = ""
+            self._reported = ""
             return
         self._mode = "auto" if self._mode == "legacy" else "legacy"  # some older servers end at a first message that they do not know
         why = f"it did not tell its tools within {self.server.start_timeout_s:g} s" if problem is None else _told(problem)
         what = f"the MCP server {self.server.name} ({self.server.place}) cannot be reached: {why}"
-        log.log(logging.DEBUG if what == self._told else logging.WARNING, "%s%s", what, _shown(ending))
-        self._told = what
+        log.log(logging.DEBUG if what == self._reported else logging.WARNING, "%s%s", what, _shown(ending))
+        self._reported = what
         self._now(None, (what, tuple(ending.lines)))
 
     def _new_client(self, ending: Ending) -> Client:
@@ -210,4 +210,4 @@ def _told(problem: BaseException) -> str:
 
 
 def _shown(ending: Ending) -> str:
-    return "".join(f"\n  {line}" for line in ("; its last lines:", *ending.lines)) if ending.lines else ""
+    return "; its last lines:" + "".join(f"\n  {line}" for line in ending.lines) if ending.lines else ""

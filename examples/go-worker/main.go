@@ -42,10 +42,20 @@ func count(ctx *stepmesh.Context, to int) (int, error) {
 	return to, nil
 }
 
+// letter reads a blob that another step stored, in whatever language, and stores an answer.
+func letter(ctx *stepmesh.Context, blob string) (string, error) {
+	text, err := ctx.GetBlob(blob)
+	if err != nil {
+		return "", err
+	}
+	return ctx.PutBlob(append(text, " thank you."...), "text/plain")
+}
+
 func main() {
 	worker := &stepmesh.Worker{Pool: "go"}
 	worker.Offer(stepmesh.Component{Path: "/greet", Description: "Greets a person.", Run: stepmesh.Typed(greet)})
 	worker.Offer(stepmesh.Component{Path: "/count", Description: "Counts slowly.", Run: stepmesh.Typed(count), Timeout: time.Minute})
+	worker.Offer(stepmesh.Component{Path: "/letter", Description: "Answers a letter.", Run: stepmesh.Typed(letter)})
 	if err := worker.Serve(); err != nil {
 		log.Fatal(err)
 	}

@@ -24,7 +24,9 @@ PATIENCE_S = 5.0
 class Target:
     """Which deployment a command talks to."""
 
-    url: Annotated[str | None, Parameter(help="NATS URL; default: STEPMESH_URL, or the nearest `stepmesh up`.")] = None
+    url: Annotated[
+        str | None, Parameter(help="nats://… or grpc://… of a gateway; default: STEPMESH_URL, or the nearest `stepmesh up`.")
+    ] = None
     data: Annotated[Path | None, Parameter(help="Data folder of a running `stepmesh up`.")] = None
     namespace: Annotated[str, Parameter(help="Namespace.", env_var="STEPMESH_NAMESPACE")] = "default"
 

@@ -195,6 +195,7 @@ class Deployment:
         self._stack.push_async_callback(self._stop_doors_and_processes)
         if connection is not None and settings.gateway is not None:
             self.gateway = await started(connection, settings.gateway)
+            self.gateway.ended.add_done_callback(self._part_ended)
         self._start_processes()
 
     def _open_telemetry(self, owner: str) -> ProcessTelemetry | None:

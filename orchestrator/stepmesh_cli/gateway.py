@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -78,7 +79,7 @@ async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:
                 try:
                     print(json.dumps({"port": gateway.port}), flush=True)
                     say(f"stepmesh gateway serves gRPC and HTTP on {reachable(settings, gateway.port)}")
-                    await signals.first()
+                    await _first(signals.first(), gateway.ended)
                     say("stopping: workers are told, their tasks stay with the orchestrators")
                 finally:
                     await gateway.stop(0.0 if signals.impatient else grace_s)
@@ -89,3 +90,14 @@ async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:
             raise
         return exits.TERMINATED
     return exits.OK
+
+
+async def _first(stop: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
+    """Returns when the process is told to stop. Raises what ended the gateway before."""
+    told = asyncio.ensure_future(stop)
+    try:
+        await asyncio.wait((told, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            ended.result()
+    finally:
+        told.cancel()

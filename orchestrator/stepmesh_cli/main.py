@@ -61,6 +61,7 @@ COMMANDS = (
     Command("list", "stepmesh_cli.runs:list_runs", OPERATE, "List runs, newest first.", "stepmesh list --status failed --limit 10"),
     Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
+    Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.offers:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools"),

@@ -1,4 +1,4 @@
-"""Commands on runs of a deployment: `status`, `list`, `cancel`, `explain`."""
+"""Commands on runs of a deployment: `status`, `list`, `cancel`, `delete`, `explain`."""
 
 from __future__ import annotations
 
@@ -105,6 +105,29 @@ async def _cancel(target: Target, run: str, reason: str, as_json: bool) -> int:
         print_json({"run": run, "status": now})
     else:
         print(f"run {run}: {now}")
+    return exits.OK
+
+
+def delete(run: str, /, *, target: Target = HERE, json: bool = False) -> int:
+    """Remove an ended run for good, with its sub-runs and their results.
+
+    Parameters
+    ----------
+    run
+        Id of the run.
+    json
+        Print one JSON object.
+    """
+    return run_to_end(_delete(target, run, json))
+
+
+async def _delete(target: Target, run: str, as_json: bool) -> int:
+    async with connected(target) as client:
+        await client.delete_run(run)
+    if as_json:
+        print_json({"run": run, "status": "deleted"})
+    else:
+        print(f"run {run}: deleted")
     return exits.OK
 
 

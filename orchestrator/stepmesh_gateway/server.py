@@ -114,6 +114,11 @@ class Gateway:
         host = "127.0.0.1" if self.settings.host in _EVERY_INTERFACE else self.settings.host
         return f"{host}:{self.grpc_port or self.port}"
 
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Gets an exception when a part of the gateway fails in a way that no retry mends: its process should end then."""
+        return self.bridge.ended
+
     async def stop(self, drain_s: float | None = None) -> None:
         """Refuse new calls, end streams and waits, let what else runs end within `drain_s` (default: the settings' drain time), then
         end it."""

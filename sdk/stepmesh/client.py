@@ -24,6 +24,9 @@ from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol.api import (
     ComponentEntry,
     Components,
+    Deleted,
+    DeleteFlow,
+    DeleteRun,
     Explain,
     Explained,
     ListComponents,
@@ -169,6 +172,14 @@ class Client:
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""
         await self.requests.cancel(run, reason)
+
+    async def delete_run(self, run: str) -> None:
+        """Remove an ended run, its sub-runs and their results for good. Raises `RunNotFound`, `RequestRefused` (SM-5012 while it runs)."""
+        await self.requests.ask(DeleteRun(RunId(run)), Deleted)
+
+    async def delete_flow(self, flow: str) -> None:
+        """Remove a stored flow by its id. Raises `FlowNotFound`, `RequestRefused` (SM-5013 while a live run uses it)."""
+        await self.requests.ask(DeleteFlow(FlowId(flow)), Deleted)
 
     def events(self, run: str, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
         """Status events of a run; to resume, pass the last seen event's `position` as `after`."""

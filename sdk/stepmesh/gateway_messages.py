@@ -5,6 +5,7 @@ Invariant: JSON text passes as it is, and a task's id comes back exactly as it c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from stepmesh.attempt import Attempt, Frame
@@ -13,6 +14,8 @@ from stepmesh.session import Identity
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Result, Task, TaskFrame
+
+log = logging.getLogger("stepmesh.worker")
 
 SCHEMAS_BYTES = 1024 * 1024
 """A hello that is larger than this leaves the schemas out."""
@@ -105,6 +108,7 @@ def hello(identity: Identity, capacity: int, components: Components, running: li
         namespace=identity.namespace,
     )
     if said.ByteSize() > SCHEMAS_BYTES:
+        log.error("the schemas of %d components are left out: they have %d bytes", len(said.components), said.ByteSize())
         for component in said.components:
             component.ClearField("input_schema")
             component.ClearField("output_schema")

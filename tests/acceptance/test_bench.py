@@ -28,6 +28,7 @@ def bench(*options: str) -> dict[str, Any]:
         ("single", "runs_per_s", {"p50_ms", "p99_ms", "cpu_us_per_step"}),
         ("fanout", "items_per_s", {"p50_ms", "p99_ms"}),
         ("latency", "runs_per_s", {"p50_ms", "p99_ms"}),
+        ("stream", "tasks_per_s", {"batches_cpu_us_per_task", "singles_cpu_us_per_task", "unary_tasks_per_s"}),
         ("recovery", "runs_per_s", {"recovered", "seconds"}),
         ("memory", "runs_per_s", {"bytes_per_run"}),
     ],
@@ -38,6 +39,8 @@ def test_every_scenario_reports_its_figures(scenario: str, rate: str, more: set[
     assert found[rate] > 0
     assert more <= set(found)
     assert found["durability"] == "fsync"
+    if scenario == "stream":
+        assert min(found["batches_times_less_cpu"].values()) >= 5
     if scenario == "recovery":
         assert found["recovered"] == found["runs"]
 

@@ -114,6 +114,8 @@ def test_the_whole_round() -> None:
         assert objects("cancel", stuck)[0] == {"run": stuck, "status": "cancelled"}
         assert objects("status", stuck, code=1)[0]["run"]["status"] == "cancelled"
         assert [one["run"] for one in objects("list", "--status", "cancelled")] == [stuck]
+        assert objects("delete", stuck)[0] == {"run": stuck, "status": "deleted"}
+        assert objects("list", "--status", "cancelled") == []
 
         up.process.send_signal(signal.SIGTERM)
         code, said = up.end()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.acceptance.audit import check, read_story
+from tests.acceptance.killing import FLOW, expected, given, stop
 from tests.acceptance.processes import HERE, Lab, as_json, until
-from tests.acceptance.test_kill_nine import FLOW, expected, given, stop
 
 from stepmesh.client import Client
 from stepmesh.runs import RunHandle

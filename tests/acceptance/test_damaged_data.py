@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.acceptance.audit import check, read_story
+from tests.acceptance.killing import FLOW, expected, given, stop
 from tests.acceptance.processes import HERE, Lab, as_json, until
-from tests.acceptance.test_kill_nine import FLOW, expected, given, stop
 from tests.acceptance.test_process_faults import flow, up
 
 from stepmesh.errors import RequestRefused

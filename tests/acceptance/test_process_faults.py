@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from tests.acceptance.audit import check, read_story
+from tests.acceptance.killing import stop
 from tests.acceptance.processes import Lab, as_json, until
-from tests.acceptance.test_kill_nine import stop
 
 from stepmesh.client import Client
 from stepmesh.runs import RunHandle

@@ -247,22 +247,42 @@ def test_a_step_that_is_tried_again_finds_its_sub_run(client: Driver, server: Se
     assert len(set(server.marked("sub"))) == 1
 
 
-def test_sub_runs_inside_a_map(client: Driver) -> None:
-    inner = {
-        "name": "inner",
-        "description": "starts a sub-run",
-        "steps": [{"id": "b", "component": "/python/below", "input": {"flow": {"$literal": DOUBLE}, "input": {"$input": "$"}}}],
-        "output": {"$step": "b"},
-    }
-    flow = client.store(
-        {
-            "id": "map",
-            "component": "/builtin/map",
-            "input": {"workflow": {"$literal": inner}, "items": {"$input": "$.items"}, "max_concurrency": 2},
-        }
-    )
-    output = client.run(flow, {"items": [{"n": n} for n in range(1, 4)]})[0]["output"]
-    assert [one["result"] for one in output["results"]] == [2, 4, 6]
+def starting_a_sub_run(output: Any) -> dict[str, Any]:
+    """A flow whose only step is a worker's that starts a sub-run."""
+    step = {"id": "b", "component": "/python/below", "input": {"flow": {"$literal": DOUBLE}, "input": {"$input": "$"}}}
+    return {"name": "inner", "description": "starts a sub-run", "steps": [step], "output": output}
+
+
+INSIDE = {
+    "map": (
+        {"workflow": {"$literal": starting_a_sub_run({"$step": "b"})}, "items": [{"n": 1}, {"n": 2}, {"n": 3}], "max_concurrency": 2},
+        "$.results",
+        [{"outcome": "success", "result": result} for result in (2, 4, 6)],
+    ),
+    "eval": (
+        {"flow": {"$literal": starting_a_sub_run({"$step": "b"})}, "input": {"n": 4}},
+        "$.result",
+        {"outcome": "success", "result": 8},
+    ),
+    "iterate": ({"flow": {"$literal": starting_a_sub_run({"result": {"$step": "b"}})}, "initial_input": {"n": 5}}, "$.result", 10),
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_sub_runs_inside_built_ins(client: Driver, kind: str) -> None:
+    input, path, expected = INSIDE[kind]
+    flow = client.store({"id": "built_in", "component": f"/builtin/{kind}", "input": input}, output={"$step": "built_in", "path": path})
+    assert client.run(flow, {})[0]["output"] == expected
+
+
+@pytest.mark.parametrize(
+    ("built_in", "input"),
+    [("map", {"items": 3}), ("eval", {"input": 1}), ("iterate", {"flow": 7}), ("get_blob", {}), ("sleep", {"duration_ms": "long"})],
+    ids=["map", "eval", "iterate", "get_blob", "sleep"],
+)
+def test_bad_input_of_a_built_in_is_said_at_once(client: Driver, built_in: str, input: dict[str, Any]) -> None:
+    ended = client.one(f"/builtin/{built_in}", input)
+    assert ended["error_code"] == "TASK_ERROR_CODE_INVALID_INPUT"
 
 
 def test_a_cancelled_run_cancels_its_sub_runs(client: Driver, server: Server) -> None:

@@ -67,7 +67,8 @@ def _check_run(world: World, run: Run) -> None:
     room = run.item_limit or world.settings.item_window
     assert len(run.items) <= room, "more items at once than allowed"
     pending = run.next_item < run.total
-    assert pending == any(run is other for other in run.tree.pending)
+    assert pending == (run.tree.pending.get(run.id) is run)
+    assert not pending or len(run.items) >= room or (run.created_at, run.id) in run.tree.roomy, "a run with room that nobody looks at"
     if pending and has_slot(run.tree):
         assert len(run.items) == room, "an item could start and does not"
     assert run.items or pending, "a run with nothing to do has not ended"

@@ -62,8 +62,7 @@ class DeleteFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="de
 
 
 class DeleteRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="delete_run"):
-    """Remove an ended run with its sub-runs, items and steps from every list. Answer: `Deleted`, or `Refused` SM-5003, SM-5012 while it
-    runs, SM-5014 for a sub-run."""
+    """Remove an ended run and all below it. Answer: `Deleted`, or `Refused` SM-5003, SM-5012 while it runs, SM-5014 for a sub-run."""
 
     run: RunId
 
@@ -205,7 +204,6 @@ class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
     """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed.
-
     `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last."""
 
     item: int
@@ -224,8 +222,7 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
-    """In order of item and step, items whole. `more`: the page is full (1,000 items, or by bytes); go on with the items after its last
-    one."""
+    """In order of item and step, items whole. `more`: the page is full (1,000 items, or by bytes); go on behind its last item."""
 
     steps: list[StepStatus]
     more: bool = False
@@ -260,9 +257,9 @@ class GetEvents(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get
 
 
 class RunEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_event"):
-    """One status event. `kind`: run_created, item_started, steps_needed, step_ready, step_started, step_completed, step_failed,
-    step_defaulted, step_skipped, step_retrying, item_completed, run_completed, … `position` never falls within a run; events that
-    follow from one fact share it (what became needed and ready with it), and no page ends between them."""
+    """`kind`: run_created, item_started, steps_needed, step_ready, step_started, step_completed, step_failed, step_defaulted,
+    step_skipped, step_retrying, item_completed, run_completed, … `position` never falls within a run; what follows from an event at once
+    (steps needed, ready) shares it, and no page ends between them."""
 
     position: int
     at_ms: int

@@ -3,6 +3,7 @@ package stepmesh
 import (
 	"context"
 	"io"
+	"runtime"
 	"slices"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 )
 
 const (
+	batchActions = 256
 	batchBytes   = 1 << 20                 // of results in one message, unless one alone is larger
 	keptBytes    = 64 << 20                // with more than this unrecorded no further tasks are asked for
 	drainTime    = 1500 * time.Millisecond // tasks may still end on the stream of a gateway that goes away; it claimed what runs for longer
@@ -19,8 +21,8 @@ const (
 
 // session is a worker at work. One goroutine owns all of it: everybody else hands it actions with do.
 //
-// Invariants: credit that is out, tasks that wait and slots that are held are never more than the capacity together; a result is
-// forgotten only when the gateway says that it is recorded, or that nobody wants it.
+// Invariants: credit that is out, tasks that wait and slots that are held are never more than the capacity together, and what is asked
+// for ahead; a result is forgotten only when the gateway says that it is recorded, or that nobody wants it.
 type session struct {
 	worker   *Worker
 	gateways gateways
@@ -35,6 +37,7 @@ type session struct {
 	limit       uint64 // of an output
 	outstanding int    // credit of this stream that no task has used
 	held        int    // slots
+	pace        pace
 	waiting     []*attempt
 	returning   []chan struct{}     // who comes back from a wait goes before new work
 	attempts    map[string]*attempt // that are not settled
@@ -53,7 +56,7 @@ func newSession(worker *Worker, gateways gateways) *session {
 	worker.Name = worker.id()
 	return &session{
 		worker: worker, gateways: gateways, actions: make(chan func()), done: make(chan struct{}), pulse: time.NewTicker(time.Hour),
-		attempts: map[string]*attempt{}, kept: map[string]*pb.Result{}, progress: map[string]*pb.Progress{},
+		pace: pace(aheadTime), attempts: map[string]*attempt{}, kept: map[string]*pb.Result{}, progress: map[string]*pb.Progress{},
 	}
 }
 
@@ -67,6 +70,7 @@ func (s *session) run(stop, hurry context.Context) error {
 		select {
 		case action := <-s.actions:
 			action()
+			s.catchUp()
 		case <-s.pulse.C:
 			s.beat = true
 		case <-stopping:
@@ -96,6 +100,19 @@ func (s *session) do(action func()) {
 	select {
 	case s.actions <- action:
 	case <-s.done:
+	}
+}
+
+// catchUp does what others wait to have done, so that their results leave in one message.
+func (s *session) catchUp() {
+	for range batchActions {
+		runtime.Gosched()
+		select {
+		case action := <-s.actions:
+			action()
+		default:
+			return
+		}
 	}
 }
 
@@ -138,7 +155,7 @@ func (s *session) credit() int {
 	if s.leaving || s.draining || s.keptBytes > keptBytes {
 		return 0
 	}
-	return max(0, s.worker.Capacity-s.held-len(s.waiting)-s.outstanding)
+	return max(0, s.worker.Capacity+s.pace.ahead(s.worker.Capacity)-s.held-len(s.waiting)-s.outstanding)
 }
 
 // next is all that there is to say.

@@ -111,6 +111,7 @@ func (s *session) ended(a *attempt, end outcome) {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
+	s.pace.observe(time.Since(a.started))
 	if a.why != nil {
 		s.giveUp(a)
 	} else {
@@ -181,4 +182,20 @@ func (s *session) unpark() {
 	case <-taken:
 	case <-s.done:
 	}
+}
+
+// pace is the average time of an attempt; the newest counts for a tenth.
+type pace time.Duration
+
+const aheadTime = 20 * time.Millisecond
+
+func (p *pace) observe(took time.Duration) { *p += (pace(took) - *p) / 10 }
+
+// ahead is how many tasks to ask for beyond the free slots: of quick ones as many as keep the worker busy while the next are on their
+// way, of slow ones none, because another worker may have room for them.
+func (p pace) ahead(capacity int) int {
+	if p > pace(5*time.Millisecond) {
+		return 0
+	}
+	return min(1000, capacity*int(aheadTime)/max(int(p), int(50*time.Microsecond)))
 }

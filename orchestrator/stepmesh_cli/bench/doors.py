@@ -20,6 +20,8 @@ from stepmesh_cli.bench.stage import Stage, stage, until_present
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.processes import Supervisor, WorkerProcess
 
+LEAST_S = 0.01
+"""The system counts CPU time in steps of this, in seconds: less cannot be told from nothing."""
 _GRACE_S = 15.0
 _AWAY_S = 20.0
 
@@ -66,7 +68,8 @@ async def _measured(both: Supervisor, work: Coroutine[Any, Any, None], tasks: in
     before, started = _cpu_s(both), time.perf_counter()
     await work
     seconds, after = time.perf_counter() - started, _cpu_s(both)
-    return Measured(round(tasks / seconds), {side: round((after[side] - before[side]) / tasks * 1e6, 1) for side in after})
+    cpu_us = {side: round(max(after[side] - before[side], LEAST_S) / tasks * 1e6, 1) for side in after}
+    return Measured(round(tasks / seconds), cpu_us)
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ must not know sockets.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -28,6 +27,7 @@ from stepmesh_gateway.http.openapi import document
 from stepmesh_gateway.http.refusals import JSON, error_response, head_too_large, no_method, no_path
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 from stepmesh_gateway.operations import Operations
+from stepmesh_gateway.translate.defects import defect
 
 log = logging.getLogger("stepmesh.gateway")
 
@@ -83,6 +83,8 @@ class _Endpoint:
         limits = self._operations.settings.limits
         if _head_bytes(scope) > limits.header_bytes:
             raise head_too_large(limits.header_bytes)
+        if scope["path"].endswith("\n"):  # which Starlette's patterns overlook
+            raise no_path(scope["path"])
         route = self._routes.get(scope["method"])
         if route is None:
             raise no_method(scope["method"], scope["path"], sorted(self._routes))
@@ -109,8 +111,4 @@ def _unknown(request: Request, problem: Exception) -> Response:
 
 
 def _unforeseen(scope: AsgiScope) -> Response:
-    mark = secrets.token_hex(4)
-    log.exception("SM-7900 %s %s failed (%s)", scope["method"], scope["path"], mark)
-    return error_response(
-        StepmeshError(f"the gateway failed to answer (log entry {mark})", code="SM-7900", hint="report it with that log entry")
-    )
+    return error_response(defect(f"{scope['method']} {scope['path']}"))

@@ -33,7 +33,7 @@ async def health(asked: Asked[NoQuery, None]) -> messages.Health:
     return messages.Health(status=found.status, timestamp=views.rfc3339(found.at_ms), build=build)
 
 
-async def components(asked: Asked[ComponentsQuery, None]) -> messages.Components:
+async def list_components(asked: Asked[ComponentsQuery, None]) -> messages.Components:
     """Waits for no worker."""
     found, queues = await asked.operations.components(), await asked.operations.queues()
     return views.components(found, queues, not asked.query.exclude_schemas)
@@ -46,7 +46,7 @@ ROUTES = (
     ),
     Route(method="GET", path="/health", scope=Scope.PUBLIC, summary="The same", handler=health, answer=messages.Health),
     Route(
-        method="GET", path="/api/v1/components", scope=Scope.READ, summary="What flows may call", handler=components,
+        method="GET", path="/api/v1/components", scope=Scope.READ, summary="What flows may call", handler=list_components,
         query=ComponentsQuery, answer=messages.Components,
     ),
 )  # fmt: skip

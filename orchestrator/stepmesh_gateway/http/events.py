@@ -45,7 +45,7 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     include_results: bool = False
 
 
-async def follow(asked: Asked[EventsQuery, None]) -> Response:
+async def follow_run(asked: Asked[EventsQuery, None]) -> Response:
     """From the beginning, or from where `Last-Event-ID` or `since` say, until the run is over."""
     query, operations = asked.query, asked.operations
     run = run_id(asked.path["runId"], "runId")
@@ -145,7 +145,7 @@ class EventStream(Response):
 
 ROUTES = (
     Route(
-        method="GET", path="/api/v1/runs/{runId}/events", scope=Scope.READ, summary="Follow the events of a run", handler=follow,
+        method="GET", path="/api/v1/runs/{runId}/events", scope=Scope.READ, summary="Follow the events of a run", handler=follow_run,
         query=EventsQuery, answer=event_frames.Event, media=(EVENT_STREAM,),
         headers={"Last-Event-ID": "the id of the last event that was seen: go on behind it"},
     ),

@@ -12,6 +12,7 @@ import msgspec
 
 from stepmesh_gateway.http.refusals import JSON, ErrorAnswer
 from stepmesh_gateway.http.registry import EVENT_STREAM, OCTETS, NoQuery, Route
+from stepmesh_gateway.translate.status_events import EventType
 
 _REF = "#/components/schemas/{name}"
 _CONTENT_ID = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
@@ -63,11 +64,22 @@ def _success(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for media in route.media:
         if media == EVENT_STREAM:
-            content[media] = {"schema": {"type": "string"}, "x-data-schema": schema_of[route.answer]}
+            content[media] = {"schema": _event(schema_of[route.answer])}
         else:
             content[media] = {"schema": schema_of[route.answer] if media == JSON else {}}
     done = {"200": _answer("Done.", content)}
     return {**done, "204": {"description": "The run is over, and nothing comes behind that event."}} if EVENT_STREAM in content else done
+
+
+def _event(data: Mapping[str, Any]) -> dict[str, Any]:
+    """One of the events that the stream consists of."""
+    names = [*(kind.name.lower() for kind in EventType), "end"]
+    properties = {
+        "id": {"type": "string", "description": "send the last one as Last-Event-ID to go on behind it"},
+        "event": {"type": "string", "enum": names},
+        "data": {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [data, {"type": "object", "maxProperties": 0}]}},
+    }
+    return {"type": "object", "properties": properties, "required": ["event", "data"]}
 
 
 def _answer(description: str, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stepmesh_gateway.http.refusals import error_response, head_too_large, too_s
 from stepmesh_gateway.settings import Limits
 
 LINGER_S = 5.0
-"""How long the rest of a body may come that was refused; then the connection is cut."""
+"""How long the rest of a request may come that was refused, in seconds; then the connection is cut."""
 
 
 class HttpServing:
@@ -38,7 +38,6 @@ class HttpServing:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=round(limits.idle_s),
         )
         self.config.load()
         logging.getLogger("uvicorn.error").addFilter(_not_of_peers)
@@ -71,6 +70,8 @@ class HttpConnection(HttpToolsProtocol):
     def __init__(self, serving: HttpServing) -> None:
         super().__init__(serving.config, serving.state, {})
         self._limits = serving.limits
+        self.timeout_keep_alive = serving.limits.idle_s  # type: ignore[assignment]  # uvicorn's timer takes parts of a second
+        self._refused = False
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._head = 0  # bytes of the head that comes
@@ -92,7 +93,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of a head, a body, or several requests."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         fresh, self._begun = self._idle, 0
         super().data_received(data)
@@ -161,10 +162,16 @@ class HttpConnection(HttpToolsProtocol):
         self._refuse(too_slow("head", self._limits.arrival_s))
 
     def _refuse(self, problem: StepmeshError) -> None:
-        self._settle()
-        if not self.transport.is_closing():
-            self.transport.write(refusal_bytes(problem))
+        """Say why, and hear the peer out for a while: a socket that is closed at once may take the answer with it."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        if self._open:  # an answer to what came before is being written
             self.transport.close()
+            return
+        self.transport.write(refusal_bytes(problem))
+        self.transport.write_eof()
+        self._due(LINGER_S, self.transport.abort)
 
     def _due(self, delay_s: float, work: Any) -> None:
         self._settle()

@@ -28,9 +28,13 @@ def query(text: bytes, kind: type[_S]) -> _S:
         elif values:
             found[field.encode_name] = values[0]
     try:
-        return msgspec.convert(found, kind, strict=False)
+        read = msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as problem:
         raise bad_parameter(str(problem)) from problem
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in found and getattr(read, field.name) is None:  # msgspec takes the word "null" for nothing
+            raise bad_parameter(f"{found[field.encode_name]!r} - at `$.{field.encode_name}`")
+    return read
 
 
 def _is_list(kind: Any) -> bool:

@@ -105,7 +105,7 @@ async def get_run(asked: Asked[WaitQuery, None]) -> Response:
     return await answers.listing(_member("summary", views.summary(run)), "steps", asked.operations.steps(name), views.step)
 
 
-async def get_items(asked: Asked[ItemsQuery, None]) -> Response:
+async def get_run_items(asked: Asked[ItemsQuery, None]) -> Response:
     """Those that run as well."""
     await asked.operations.get_run(_run(asked))
     entries = asked.operations.items(_run(asked))
@@ -114,26 +114,26 @@ async def get_items(asked: Asked[ItemsQuery, None]) -> Response:
     return await answers.listing(b"", "results", entries, views.item)
 
 
-async def get_steps(asked: Asked[StepsQuery, None]) -> Response:
+async def get_run_steps(asked: Asked[StepsQuery, None]) -> Response:
     """By item and step."""
     return await answers.listing(b"", "steps", asked.operations.steps(_run(asked), asked.query.item_index, asked.query.asof), views.step)
 
 
-async def get_step(asked: Asked[StepsQuery, None]) -> messages.Step:
+async def get_run_step(asked: Asked[StepsQuery, None]) -> messages.Step:
     """Of the first item unless another is named."""
     query = asked.query
     found = await asked.operations.step(_run(asked), asked.path["stepId"], query.item_index or 0, query.asof)
     return messages.Step(step=views.step(found))
 
 
-async def get_flow(asked: Asked[NoQuery, None]) -> messages.FlowOfRun:
+async def get_run_flow(asked: Asked[NoQuery, None]) -> messages.FlowOfRun:
     """The document that the run runs."""
     run = await asked.operations.get_run(_run(asked))
     flow = await asked.operations.get_flow(run.flow)
     return messages.FlowOfRun(flow=messages.Json(flow.document), flow_id=flow.flow)
 
 
-async def cancel(asked: Asked[NoQuery, messages.Empty]) -> messages.Cancelled:
+async def cancel_run(asked: Asked[NoQuery, messages.Empty]) -> messages.Cancelled:
     """No new task starts, workers stop, sub-runs too."""
     return messages.Cancelled(summary=views.summary(await asked.operations.cancel(_run(asked), "cancelled by a client")))
 
@@ -215,23 +215,23 @@ ROUTES = (
         method="DELETE", path="/api/v1/runs/{runId}", scope=Scope.RUN, summary="Remove an ended run", handler=delete_run, answer=Ok,
     ),
     Route(
-        method="POST", path="/api/v1/runs/{runId}/cancel", scope=Scope.RUN, summary="Stop a run", handler=cancel, body=messages.Empty,
+        method="POST", path="/api/v1/runs/{runId}/cancel", scope=Scope.RUN, summary="Stop a run", handler=cancel_run, body=messages.Empty,
         answer=messages.Cancelled,
     ),
     Route(
-        method="GET", path="/api/v1/runs/{runId}/items", scope=Scope.READ, summary="The items of a run", handler=get_items,
+        method="GET", path="/api/v1/runs/{runId}/items", scope=Scope.READ, summary="The items of a run", handler=get_run_items,
         query=ItemsQuery, answer=messages.Items,
     ),
     Route(
-        method="GET", path="/api/v1/runs/{runId}/flow", scope=Scope.READ, summary="The flow of a run", handler=get_flow,
+        method="GET", path="/api/v1/runs/{runId}/flow", scope=Scope.READ, summary="The flow of a run", handler=get_run_flow,
         answer=messages.FlowOfRun,
     ),
     Route(
-        method="GET", path="/api/v1/runs/{runId}/steps", scope=Scope.READ, summary="The steps of a run", handler=get_steps,
+        method="GET", path="/api/v1/runs/{runId}/steps", scope=Scope.READ, summary="The steps of a run", handler=get_run_steps,
         query=StepsQuery, answer=messages.Steps,
     ),
     Route(
-        method="GET", path="/api/v1/runs/{runId}/steps/{stepId:path}", scope=Scope.READ, summary="One step of a run", handler=get_step,
+        method="GET", path="/api/v1/runs/{runId}/steps/{stepId:path}", scope=Scope.READ, summary="One step of a run", handler=get_run_step,
         query=StepsQuery, answer=messages.Step,
     ),
 )  # fmt: skip

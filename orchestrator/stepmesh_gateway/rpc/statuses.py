@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from stepmesh_broker.errors import StepmeshError
+from stepmesh_gateway.translate.defects import defect
 from stepmesh_gateway.translate.kinds import kind_of
 
 log = logging.getLogger("stepmesh.gateway")
@@ -92,7 +92,4 @@ def refuse_over_limit(problem: StepmeshError) -> grpc.RpcMethodHandler[Any, Any]
 
 
 async def _unforeseen(context: Context) -> None:
-    mark = secrets.token_hex(4)
-    log.exception("SM-7900 a call failed (%s)", mark)
-    problem = StepmeshError(f"the gateway failed to answer (log entry {mark})", code="SM-7900", hint="report it with that log entry")
-    await refuse(context, grpc.StatusCode.INTERNAL, problem)
+    await refuse(context, grpc.StatusCode.INTERNAL, defect("a call"))

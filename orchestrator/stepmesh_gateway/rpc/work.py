@@ -26,8 +26,8 @@ from stepmesh_gateway.work.line import Offer, WorkerHello
 from stepmesh_gateway.work.seat import Seat
 
 DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name["WorkerService"]
-CAPACITY = 100_000
-"""A worker's tasks at once, and the credit of one message, are cut to this."""
+CREDIT = 10_000
+"""A worker's tasks at once, and the credit that it has not used, are cut to this: what waits for a slow reader stays small."""
 NAME_LENGTH = 256
 """Characters of a worker's id at most."""
 
@@ -87,7 +87,7 @@ class WorkMethods:
         return WorkerHello(
             WorkerId(said.worker),
             Pool(checked_name("pool", said.pool)),
-            min(said.capacity or 1, CAPACITY),
+            min(said.capacity or 1, CREDIT),
             said.version,
             offers_of(said),
             said.exclusive,
@@ -116,14 +116,15 @@ class Visit:
             if message.HasField("hello"):
                 self._seat.offer(offers_of(message.hello))
             self._hear(message)
+            await self._line.calm.wait()
 
     def _hear(self, message: pb.FromWorker) -> None:
         seat, line = self._seat, self._line
         if message.credit:
-            seat.allow(min(message.credit, CAPACITY))
+            seat.allow(max(0, min(message.credit, CREDIT - seat.credit - line.unsent)))
         for result in message.results:
             task = line.ended(result.id)
-            line.awaited.add(result.id)
+            line.wait_for(result.id)
             seat.finish(task, result_of(result, task.ref, self._payload_bytes))
         for told in message.progress:
             fraction = told.fraction if told.HasField("fraction") else None

@@ -19,17 +19,21 @@ MESSAGE_BYTES = 1024 * 1024
 """Tasks in one message, in bytes of input; a larger one travels alone."""
 MESSAGE_TASKS = 2048
 """Tasks in one message."""
+AWAITED = 10_000
+"""While so many results of a worker are not recorded, nothing more is read from it."""
 _REASONS = {Why.CANCELLED: pb.Stop.CANCELLED, Why.ELSEWHERE: pb.Stop.ELSEWHERE}
 
 
 class WorkLine:
-    """`work.line.Line`. `wake` is set while there may be something to send. `ids`: tasks that the worker has, by what it calls them."""
+    """`work.line.Line`. `wake` is set while there may be something to send, `calm` while results may be read. `ids`: tasks that the
+    worker has, by what it calls them. `awaited`: those whose results it sent and that are not recorded."""
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
         self.ids: dict[str, TaskId] = {}
+        self.calm = asyncio.Event()
+        self.calm.set()
         self.awaited: set[str] = set()
-        """Tasks whose results the worker sent and that are not recorded."""
         self._tasks: deque[tuple[str, Assigned]] = deque()
         self._recorded: list[str] = []
         self._stops: list[pb.Stop] = []
@@ -53,12 +57,25 @@ class WorkLine:
         names = [str(task) for task in tasks]
         self._recorded.extend(names)
         self.awaited.difference_update(names)
+        if len(self.awaited) < AWAITED:
+            self.calm.set()
         self.wake.set()
 
     def drain(self) -> None:
         """See `Line`."""
         self._drain = True
         self.wake.set()
+
+    @property
+    def unsent(self) -> int:
+        """Tasks that wait for room on the stream."""
+        return len(self._tasks)
+
+    def wait_for(self, id: str) -> None:
+        """The worker sent the result of this one."""
+        self.awaited.add(id)
+        if len(self.awaited) >= AWAITED:
+            self.calm.clear()
 
     def ended(self, id: str) -> TaskId:
         """The task that the worker calls `id`, which is over or given back. Raises `MalformedMessage` for what is no id."""

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from stepmesh.leases import DROPPED, Timing
+from stepmesh.leases import Timing
 from stepmesh_broker.ports import Broker
-from stepmesh_broker.protocol.ids import Partition, Pool, WorkerId
+from stepmesh_broker.protocol.ids import Pool, WorkerId
 from stepmesh_broker.protocol.messages import Result, TaskRef, Verdict
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.limits import check_streams
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.work.brought import Brought
+from stepmesh_gateway.work.calls import Calls
 from stepmesh_gateway.work.catalogue import Catalogue
 from stepmesh_gateway.work.desk import Desk
-from stepmesh_gateway.work.elsewhere import AGAIN_S, Completion, Elsewhere, resolve, until_posted
+from stepmesh_gateway.work.elsewhere import AGAIN_S, Completion, Elsewhere, Posts
 from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Line, WorkerHello
@@ -33,8 +35,6 @@ log = logging.getLogger("stepmesh.gateway")
 
 TICK_S = 0.25
 """How often desks look for tasks that nobody begins, in seconds."""
-CLAIM_S = 8.0
-"""How long a worker's claim waits for a shard that recovers, in seconds; then the task goes back to the queue."""
 KNOWN_POOLS = 1_000
 """Pools of which it is remembered what their workers offered last."""
 LEAVING_S = 2.0
@@ -51,7 +51,10 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._hands = Hands(broker, settings.namespace, WorkerId(gateway), settings.limits.payload_bytes, self._timing, self._broken)
-        self._elsewhere = Elsewhere(self._hands, WorkerId(gateway))
+        self._posts = Posts()
+        self._elsewhere = Elsewhere(self._hands, WorkerId(gateway), self._posts)
+        self._calls = Calls(self._hands, self._elsewhere, self._posts, lambda worker: self._seats.get(worker, ()))
+        self._brought = Brought(self._hands, self._elsewhere)
         self._presence = Presence(broker, settings.namespace)
         self._desks: dict[Pool, Desk] = {}
         self._known: OrderedDict[Pool, Catalogue] = OrderedDict()
@@ -85,6 +88,7 @@ class Bridge:
         await self._within(LEAVING_S, self._elsewhere.entrust([*self._hands.live]))
         await self._within(LEAVING_S, self._hands.outbox.flushed())
         await self._within(LEAVING_S, self._quiet())
+        self._posts.give_up()
         self._hands.leases.close()
         self._hands.outbox.abandon()
         for task in self._tasks:
@@ -98,159 +102,43 @@ class Bridge:
 
     async def join(self, hello: WorkerHello, line: Line) -> Seat:
         """A worker's stream is there. Raises `TooManyStreams`, `GatewayStops`, `BrokerUnavailable`."""
-        self._check_limits(hello.worker)
         async with self._opening:
+            self._check(hello.worker)
             desk = self._desks.get(hello.pool)
             if desk is None:
                 desk = Desk(hello.pool, self._broker, self._settings.namespace, self._hands, self, self._timing)
                 desk.known = self._known.get(hello.pool)
                 await desk.open()
                 self._desks[hello.pool] = desk
-        self._check_limits(hello.worker)
+        if self._stopping:
+            await desk.close()
+            self._check(hello.worker)
         seat = Seat(hello, line, desk)
         desk.seats.add(seat)
         self._seats.setdefault(hello.worker, []).append(seat)
         if hello.running:
-            self._spawn(self._bring(seat, hello.running), "reconnect")
+            self._spawn(self._brought.bring(seat, hello.running), "reconnect")
         self._spawn(self._presence.hello([seat]), "hello")
         return seat
 
-    def _check_limits(self, worker: WorkerId) -> None:
+    def _check(self, worker: WorkerId) -> None:
         if self._stopping:
             raise GatewayStops("this gateway is about to stop", hint="connect again")
         check_streams(worker, len(self._seats.get(worker, ())), self._settings.limits)
-
-    async def _bring(self, seat: Seat, running: tuple[TaskId, ...]) -> None:
-        """What a worker still works on after it connected again."""
-        places: defaultdict[Partition, list[TaskId]] = defaultdict(list)
-        for task in running:
-            if not self._moved(seat, task):
-                places[task.partition].append(task)
-        while places and not seat.gone:
-            for partition, tasks in [*places.items()]:
-                verdicts = await self._elsewhere.claim(seat.worker, tasks)
-                for task, verdict in zip(tasks, verdicts, strict=True):
-                    self._brought(seat, task, verdict)
-                places[partition] = [task for task, verdict in zip(tasks, verdicts, strict=True) if verdict is Verdict.NOT_READY]
-            places = defaultdict(list, {partition: tasks for partition, tasks in places.items() if tasks})
-            if places:
-                await asyncio.sleep(AGAIN_S)
-
-    def _moved(self, seat: Seat, task: TaskId) -> bool:
-        """Whether the task is in this gateway's hands anyway: from the stream that the worker had before, or on its way to somebody."""
-        held = self._hands.by_ref.get(task.ref)
-        if held is None:
-            return False
-        if held.seat is not None and held.seat.worker != seat.worker:
-            seat.line.stop(task, DROPPED[Verdict.HELD])
-        elif held.seat is not seat:
-            if held.seat is not None:
-                held.seat.unsent(held)
-            self._give(held, seat)
-        return True
-
-    def _brought(self, seat: Seat, task: TaskId, verdict: Verdict) -> None:
-        if seat.gone:
-            return
-        if verdict in DROPPED:
-            seat.line.stop(task, DROPPED[verdict])
-        elif verdict is Verdict.GRANTED and task.ref not in self._hands.by_ref:
-            self._give(self._hands.adopt(task), seat)
-
-    def _give(self, held: Held, seat: Seat) -> None:
-        """A worker runs this already."""
-        seat.brings(held)
-        if not held.started_at:
-            self._hands.begin(held, limited=False)
-        self._hands.live.add(held)
-        seat.began()
 
     # --- unary calls --------------------------------------------------------------------------------------------
 
     async def heartbeat(self, worker: WorkerId, task: TaskId, fraction: float | None = None, details: bytes | None = None) -> Verdict:
         """A unary sign of life, also of a task that this gateway never saw; the first one is the claim of a worker that claims."""
-        held = self._hands.by_ref.get(task.ref)
-        seats: Sequence[Seat] = self._seats.get(worker, ())
-        if held is not None and held.seat is not None and held.is_with(worker, task.copy):
-            seats = (held.seat,)
-            held.seat.heard(held, fraction, details)
-            held.by = worker if held.seat.hello.queue else None
-            verdict = Verdict.GRANTED if held.started_at else await self._claim(held, held.seat)
-        elif held is not None and held.started_at:
-            verdict = Verdict.HELD
-        else:
-            verdict = await self._elsewhere.heartbeat(worker, task, fraction, details)
-            if verdict is Verdict.GRANTED:
-                self._theirs(worker, task)
-        for seat in seats:
-            seat.reacted(task)
-        return verdict
-
-    def _theirs(self, worker: WorkerId, task: TaskId) -> None:
-        """The shard says that `worker` runs this: no copy of it is given to anybody. If its stream is here, its lease is kept from here."""
-        held = self._hands.by_ref.get(task.ref)
-        if held is not None:
-            if held.started_at:
-                return
-            self._hands.stop(held, DROPPED[Verdict.HELD])
-        seat = next((seat for seat in self._seats.get(worker, ()) if seat.hello.claims), None)
-        if seat is not None and not self._stopping:
-            self._give(self._hands.adopt(task), seat)
+        return await self._calls.heartbeat(worker, task, fraction, details)
 
     async def complete(self, task: TaskId, result: Result) -> Completion:
         """A unary result, also of a task that this gateway never saw. Returns when it is durable."""
-        held = self._hands.by_ref.get(task.ref)
-        if held is None:
-            return await self._elsewhere.complete(task, result)
-        seat = held.seat
-        posted = self._loop.create_future()
-        self._hands.end(held, result, lambda: resolve(posted))
-        if seat is not None:
-            seat.reacted(task)
-            if held.id.copy != task.copy:
-                seat.stopped(held, DROPPED[Verdict.HELD])
-        return await until_posted(posted)
+        return await self._calls.complete(task, result)
 
     def children(self, task: TaskRef, content: str) -> int:
         """How often the attempt has started a sub-run with this content by now, this time included."""
-        held = self._hands.by_ref.get(task)
-        if held is None:
-            return 1
-        counts = held.children = held.children or {}
-        counts[content] = counts.get(content, 0) + 1
-        return counts[content]
-
-    async def _claim(self, held: Held, seat: Seat) -> Verdict:
-        """The worker that was sent it begins it, with its shard's leave if somebody else may have it too."""
-        verdict = Verdict.GRANTED
-        if held.claim_first or held.frame.in_doubt(self._loop.time()):
-            seat.reacted(held.id)  # from here on nobody takes it back
-            verdict = await self._ask(held, seat)
-        if held.settled or held.seat is not seat:
-            return Verdict.HELD
-        if verdict in DROPPED:
-            self._hands.stop(held, DROPPED[verdict])
-        elif verdict is Verdict.GRANTED and held.desk is not None:
-            held.desk.begin(held)
-        elif held.desk is not None:
-            seat.unsent(held)
-            held.desk.put_back(held)
-            verdict = Verdict.HELD
-        return verdict
-
-    async def _ask(self, held: Held, seat: Seat) -> Verdict:
-        until, pause = self._loop.time() + CLAIM_S, 0.05
-        while not held.settled and held.seat is seat:
-            answer = await self._hands.control.claim(held.id.partition, held.holder, [held.id.ref])
-            verdict = Verdict.NOT_READY if answer is None else Verdict(answer.verdicts[0])
-            if verdict is Verdict.GRANTED and answer is not None:
-                held.claim_first = False
-                self._hands.leases.lease(held, answer.lease_ms)
-            if verdict is not Verdict.NOT_READY or self._loop.time() > until:
-                return verdict
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1.0)
-        return Verdict.HELD
+        return self._calls.children(task, content)
 
     # --- what desks tell (desk.Around) --------------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ its component; what a worker was sent and has not begun may be given to one that
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
@@ -27,12 +25,19 @@ from stepmesh_gateway.work.catalogue import Catalogue, Found, missing
 from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Assigned
+from stepmesh_gateway.work.rooms import Rooms
 from stepmesh_gateway.work.seat import Seat
 
 log = logging.getLogger("stepmesh.gateway")
 
 FETCH_FRAMES = 8
 """Frames taken at once."""
+AHEAD_TASKS = 8
+"""While tasks are quick, so many wait here, so that a worker with room gets its next one without a question to the broker."""
+QUICK_S = 0.05
+"""A task that took no longer is quick, in seconds."""
+AHEAD_BYTES = 64 * 1024
+"""No frame is taken in advance behind one that is larger."""
 READY_TASKS = 256
 """No more frames are taken while this many tasks wait here for workers that offer their components."""
 FETCH_RETRY_S = 0.5
@@ -77,21 +82,26 @@ class Desk:
         self._around = around
         self._timing = timing
         self._loop = asyncio.get_running_loop()
-        self._room: list[tuple[int, int, Seat]] = []
-        self._numbers = itertools.count(1)
+        self._rooms = Rooms()
         self._missed: set[Held] = set()
         self._change = asyncio.Event()
         self._spreading = False
         self._closing = False
+        self._quick = False
+        self._frame_bytes = 0
         self._source: TaskSource | None = None
         self._stops: Subscription | None = None
         self._fetching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Join the pool. Raises `BrokerUnavailable`."""
-        self._source = await self._broker.tasks(self.pool)
-        self._stops = await self._broker.listen(subjects.workers(self._namespace, self.pool), self._told)
-        self._fetching = self._loop.create_task(self._fetch(self._source), name=f"stepmesh gateway pool {self.pool}")
+        source = self._source = await self._broker.tasks(self.pool)
+        try:
+            self._stops = await self._broker.listen(subjects.workers(self._namespace, self.pool), self._told)
+        except BrokerUnavailable:
+            await source.close()
+            raise
+        self._fetching = self._loop.create_task(self._fetch(source), name=f"stepmesh gateway pool {self.pool}")
 
     async def close(self) -> None:
         """Take nothing more, and hand back what no worker has begun."""
@@ -121,8 +131,14 @@ class Desk:
 
     def room(self, seat: Seat) -> None:
         """It has credit."""
-        self._enter(seat)
+        self._rooms.enter(seat)
         self.spread()
+
+    def lasted(self, seconds: float) -> None:
+        """One of its tasks ran so long."""
+        self._quick = seconds <= QUICK_S
+        if self._looks_ahead():
+            self._change.set()
 
     def learned(self, seat: Seat) -> None:
         """It said what it offers."""
@@ -197,7 +213,7 @@ class Desk:
         asks: dict[tuple[WorkerId, Partition], list[Held]] = {}
         passed: list[Held] = []
         self._spreading = True
-        while self.ready and self._has_room():
+        while self.ready and self._rooms.any():
             held = self.ready.popleft()
             if held.settled or held.seat is not None:
                 continue
@@ -219,7 +235,7 @@ class Desk:
         self, held: Held, seat: Seat, found: Found, sends: dict[Seat, list[Assigned]], asks: dict[tuple[WorkerId, Partition], list[Held]]
     ) -> None:
         seat.take(held)
-        self._enter(seat)
+        self._rooms.enter(seat)
         claims = seat.hello.claims
         if not claims and (held.claim_first or seat.hello.exclusive or held.frame.in_doubt(self._loop.time())):
             asks.setdefault((seat.worker, held.id.partition), []).append(held)
@@ -229,21 +245,8 @@ class Desk:
             self.begin(held)
 
     def _choose(self, held: Held) -> tuple[Seat, Found] | None:
-        """The least loaded worker with room that offers the task's component; it leaves the heap."""
         assert held.task is not None, "what came without a task runs already"
-        aside: list[Seat] = []
-        chosen = None
-        while chosen is None and self._has_room():
-            seat = heapq.heappop(self._room)[2]
-            seat.entry = 0
-            found = seat.find(held.task.component)
-            if found is None:
-                aside.append(seat)
-            else:
-                chosen = (seat, found)
-        for seat in aside:
-            self._enter(seat)
-        return chosen
+        return self._rooms.choose(held.task.component)
 
     def _hopeless(self, held: Held) -> bool:
         """Whether nobody here offers the component, which is then the task's end."""
@@ -255,35 +258,21 @@ class Desk:
         self._hands.fail(held, failures.of(ErrorCode.COMPONENT_NOT_FOUND, text))
         return True
 
-    def _enter(self, seat: Seat) -> None:
-        if not seat.has_room:
-            seat.entry = 0
-            return
-        seat.entry = next(self._numbers)
-        if len(self._room) > 4 * len(self.seats) + 64:
-            self._room = [entry for entry in self._room if entry[1] == entry[2].entry]
-            heapq.heapify(self._room)
-        heapq.heappush(self._room, (seat.load, seat.entry, seat))
-
-    def _has_room(self) -> bool:
-        """Whether the top of the heap is a worker with room; entries that are out of date leave it."""
-        room = self._room
-        while room and (room[0][1] != room[0][2].entry or not room[0][2].has_room):
-            heapq.heappop(room)
-        return bool(room)
-
     # --- taking -------------------------------------------------------------------------------------------------
 
     def _wants_more(self) -> bool:
-        return not self._closing and len(self.ready) < READY_TASKS and self._has_room()
+        return not self._closing and ((self._rooms.any() and len(self.ready) < READY_TASKS) or self._looks_ahead())
+
+    def _looks_ahead(self) -> bool:
+        return self._quick and len(self.ready) < AHEAD_TASKS and self._frame_bytes <= AHEAD_BYTES
 
     async def _fetch(self, source: TaskSource) -> None:
-        heard = self._loop.time()
         while not self._closing:
             if not self._wants_more():
                 self._change.clear()
                 await self._change.wait()
                 continue
+            asked = self._loop.time()
             try:
                 deliveries = await source.fetch(self._frames_wanted(), self._timing.fetch)
             except BrokerUnavailable as problem:
@@ -291,11 +280,13 @@ class Desk:
                     log.warning("cannot take tasks of pool %s: %s", self.pool, problem)
                     await asyncio.sleep(FETCH_RETRY_S)
                 continue
-            late, heard = self._loop.time() - heard > KEPT_S, self._loop.time()
+            late = self._loop.time() - asked > KEPT_S  # this process was stopped, and the broker may have given them to others
             for delivery in deliveries:
                 await self._take(delivery, late)
 
     def _frames_wanted(self) -> int:
+        if self._looks_ahead():
+            return FETCH_FRAMES
         wanted = 0
         for seat in self.seats:
             wanted += max(0, seat.credit)
@@ -312,6 +303,7 @@ class Desk:
         if not header.tasks:
             await delivery.ack()
             return
+        self._frame_bytes = len(delivery.data)
         frame = Frame(delivery, header, self._loop.time())
         self._hands.leases.hold(frame)
         again = delivery.deliveries > 1 or late
@@ -353,11 +345,17 @@ class Desk:
         for seat in self.seats:
             if seat.unclaimed and not seat.hello.queue:
                 self._look_at(seat, now)
-        if self.ready and now - self.ready[-1].ready_at > WAITING_S and not self._has_room():
-            waiting = Counter(held.frame for held in self.ready if not held.settled and now - held.ready_at > WAITING_S)
-            for held in [held for held in self.ready if not held.settled and waiting[held.frame] == held.frame.left]:
-                self._hands.give_back(held)
-            self.ready = deque(held for held in self.ready if not held.settled)
+        if self.ready and not self._rooms.any():
+            self._let_go(now)
+
+    def _let_go(self, now: float) -> None:
+        """Frames of which nothing is with a worker, and has not been for too long."""
+        self.ready = deque(held for held in self.ready if not held.settled and held.seat is None)
+        waiting = Counter(held.frame for held in self.ready if now - held.ready_at > WAITING_S)
+        for held in [held for held in self.ready if waiting[held.frame] == held.frame.left]:
+            self._hands.give_back(held)
+            self._quick = False  # no more in advance, until a quick one ends again
+        self.ready = deque(held for held in self.ready if not held.settled)
 
     def _look_at(self, seat: Seat, now: float) -> None:
         for id, (held, sent_at) in [*seat.unclaimed.items()]:
@@ -373,9 +371,9 @@ class Desk:
                     seat.unsent(held)
                     self.put_back(held)
                 seat.reacted(id)
-            elif here and now - sent_at > IDLE_S and self._has_room():
+            elif here and now - sent_at > IDLE_S and self._rooms.any():
                 chosen = self._choose(held)
                 if chosen is not None:
-                    self._enter(chosen[0])
+                    self._rooms.enter(chosen[0])
                     seat.unsent(held)
                     self.put_back(held)

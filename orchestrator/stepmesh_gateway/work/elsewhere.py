@@ -15,8 +15,6 @@ from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held, without_frame
 
-POSTED_S = 20.0
-"""How long a call waits until the broker has its result, in seconds; the result is on its way all the same."""
 AGAIN_S = 0.5
 """Pause before a shard that did not answer is asked again, in seconds."""
 
@@ -29,11 +27,43 @@ class Completion(Enum):
     NOT_READY = auto()  # the partition recovers, or the broker is away: ask again
 
 
+class Posts:
+    """Calls that wait until the broker has their result."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open: set[asyncio.Future[Completion]] = set()
+
+    def expect(self) -> asyncio.Future[Completion]:
+        """For one result."""
+        posted: asyncio.Future[Completion] = self._loop.create_future()
+        self._open.add(posted)
+        return posted
+
+    def arrived(self, posted: asyncio.Future[Completion], completion: Completion = Completion.ACCEPTED) -> None:
+        """The broker has it."""
+        if not posted.done():
+            posted.set_result(completion)
+
+    async def completion(self, posted: asyncio.Future[Completion]) -> Completion:
+        """However long the broker is away: the result is on its way, and the worker has nothing better to do than wait."""
+        try:
+            return await posted
+        finally:
+            self._open.discard(posted)
+
+    def give_up(self) -> None:
+        """The gateway stops: whoever still waits is to ask another one."""
+        for posted in self._open:
+            self.arrived(posted, Completion.NOT_READY)
+
+
 class Elsewhere:
     """`gateway`: in whose name a result is looked after whose worker is not known."""
 
-    def __init__(self, hands: Hands, gateway: WorkerId) -> None:
+    def __init__(self, hands: Hands, gateway: WorkerId, posts: Posts) -> None:
         self._hands = hands
+        self._posts = posts
         self._gateway = gateway
         self._loop = asyncio.get_running_loop()
 
@@ -55,10 +85,10 @@ class Elsewhere:
             return Completion.NOT_READY
         if verdict in (Verdict.GONE, Verdict.CANCELLED):
             return Completion.GONE
-        posted = self._loop.create_future()
         frame = without_frame(task, self._hands.namespace, self._loop.time())
-        self._hands.outbox.put(frame, self._hands.checked(None, result), lambda: resolve(posted))
-        return await until_posted(posted)
+        posted = self._posts.expect()
+        self._hands.outbox.put(frame, self._hands.checked(None, result), lambda: self._posts.arrived(posted))
+        return await self._posts.completion(posted)
 
     async def entrust(self, held: list[Held]) -> None:
         """Leave tasks to their worker, whose stream ended: each gets a lease of its own, if it has none, and is forgotten here. Until
@@ -89,15 +119,3 @@ class Elsewhere:
             else:
                 self._hands.forget(one)
         return still
-
-
-def resolve(future: asyncio.Future[None]) -> None:
-    """Unless nobody waits for it any more."""
-    if not future.done():
-        future.set_result(None)
-
-
-async def until_posted(posted: asyncio.Future[None]) -> Completion:
-    """Returns when the broker has the result, or after `POSTED_S`."""
-    done, _ = await asyncio.wait([posted], timeout=POSTED_S)
-    return Completion.ACCEPTED if done else Completion.NOT_READY

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from stepmesh import outcome
 from stepmesh.attempt import Frame, Why
@@ -22,6 +23,9 @@ from stepmesh_broker.protocol.ids import Namespace, WorkerId
 from stepmesh_broker.protocol.messages import Failure, Result, Task, TaskRef
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.work.held import Held, without_frame
+
+if TYPE_CHECKING:
+    from stepmesh_gateway.work.seat import Seat
 
 log = logging.getLogger("stepmesh.gateway")
 
@@ -71,6 +75,14 @@ class Hands:
         held = self.by_ref[id.ref] = Held(id, frame, None, False, now)
         held.sent = True
         return held
+
+    def give(self, held: Held, seat: Seat) -> None:
+        """A worker runs this already."""
+        seat.brings(held)
+        if not held.started_at:
+            self.begin(held, limited=False)
+        self.live.add(held)
+        seat.began()
 
     def begin(self, held: Held, limited: bool) -> None:
         """Its worker begins it. `limited`: the gateway enforces its time limit."""

@@ -186,6 +186,7 @@ class Seat:
         del self.holding[held.id.ref]
         if held.started_at:
             self.begun -= 1
+            self._desk.lasted(self._loop.time() - held.started_at)
         if not held.sent:
             self.credit += 1
         self._ready()

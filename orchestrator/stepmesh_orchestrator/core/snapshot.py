@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
-from stepmesh_orchestrator.core.state import DERIVED, IDLE, RETRYING, Item, Run, State, Tree, Wait
+from stepmesh_orchestrator.core.state import DERIVED, IDLE, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 SNAPSHOT_FORMAT = 1
 
@@ -139,7 +139,8 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
         state.runs[run.id] = run
         run.tree.live += 1
         if run.next_item < run.total:
-            run.tree.pending.append(run)
+            run.tree.pending[run.id] = run
+            may_have_room(run)
     return state
 
 

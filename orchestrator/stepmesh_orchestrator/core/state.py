@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from heapq import heappush
 
 import msgspec
 
@@ -63,7 +64,8 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     live: int = 0  # runs
     ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
-    pending: list[Run] = []  # runs with items not yet started
+    pending: dict[RunId, Run] = {}  # runs with items not yet started
+    roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -95,6 +97,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     results: dict[int, bytes | Failure] | None = None  # of ended items, kept when a core step waits for them
     created_at: int = 0  # position of the event that created it
     depth: int = 0  # below the root
+    is_roomy: bool = False  # derived: it is among its tree's `roomy`
 
     @property
     def total(self) -> int:
@@ -154,6 +157,13 @@ class Item(msgspec.Struct, gc=False, eq=False):
         return record
 
 
+def may_have_room(run: Run) -> None:
+    """A run with items not yet started is to be looked at when its tree has a slot."""
+    if not run.is_roomy:
+        run.is_roomy = True
+        heappush(run.tree.roomy, (run.created_at, run.id))
+
+
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent."""
 
@@ -187,6 +197,7 @@ class State:
         for tree in self.trees.values():
             tree.queue.clear()
             tree.pending.clear()
+            tree.roomy.clear()
         for run in self.runs.values():
             run.items.clear()
         self.runs.clear()

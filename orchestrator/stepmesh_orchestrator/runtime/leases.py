@@ -43,13 +43,15 @@ class Flight:
 
 @dataclass(slots=True)
 class Lease:
-    """A claimed task. Times are monotonic seconds; `deadline` is that of the attempt, if it has a limit. `progress`: what was said last."""
+    """A claimed task. Times are monotonic seconds; `deadline` is that of the attempt, if it has a limit. `progress`: what was said last.
+    `running`: the worker has said that it runs it, and not only asked for leave."""
 
     worker: WorkerId
     attempt: int
     expires: float
     deadline: float | None
     progress: Progress | None = None
+    running: bool = False
 
 
 @dataclass(slots=True)
@@ -86,15 +88,17 @@ class Leases:
         return flight.pool
 
     def claim(self, task: TaskRef, worker: WorkerId, now: float, timeout_ms: int, *, running: bool = False) -> Verdict:
-        """A worker wants the task, which is in flight with this attempt. Soon after a recovery only the one that runs it gets it."""
+        """A worker wants the task, which is in flight with this attempt. Soon after a recovery only the one that runs it gets it. Who asks
+        again for leave, because the answer was lost, gets it again; who runs it already was sent a copy, and does not get that."""
         key = (task.run, task.item, task.step)
         lease = self.held.get(key)
         if lease is not None and lease.attempt == task.attempt:
-            if lease.worker != worker:  # also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted
+            if lease.worker != worker or (lease.running and not running):
+                # Also when it ran out: the sweeper fails the attempt, so that a task that kills workers is counted.
                 return Verdict.HELD
         elif not running and key in self.recovered and now < self.recovered_until:
             return Verdict.NOT_READY
-        self._grant(key, task, worker, now, timeout_ms)
+        self._grant(key, task, worker, now, timeout_ms).running = running
         return Verdict.GRANTED
 
     def renew(self, progress: Progress, worker: WorkerId, now: float, timeout_ms: int) -> Verdict:
@@ -108,6 +112,7 @@ class Leases:
             return Verdict.HELD
         lease.expires = now + LEASE_MS / 1000
         lease.progress = progress
+        lease.running = True
         return Verdict.GRANTED
 
     def expired(self, now: float) -> list[tuple[Key, Lease, bool]]:

@@ -23,7 +23,7 @@ def test_its_code_is_clean() -> None:
 
 
 def test_its_generated_code_is_that_of_the_protocol(tmp_path: Path) -> None:
-    toolchains.run(GO, "./proto.sh", str(tmp_path))
+    toolchains.run(GO, "bash", "proto.sh", str(tmp_path))
     made = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.go")}
     committed = {str(path.relative_to(GO)): path.read_text() for path in (GO / "pb").rglob("*.go")}
     assert made == committed, "run `just go-proto`"

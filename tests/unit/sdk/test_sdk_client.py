@@ -238,6 +238,19 @@ async def test_cancel_goes_to_the_partition_that_the_run_lives_on(client, api, i
     assert (cancel.run, cancel.reason) == ("r1", "changed my mind")
 
 
+async def test_runs_and_flows_are_deleted_and_refusals_are_raised(client, api):
+    api.answers[messages.DeleteRun] = lambda request: messages.Deleted() if request.run == "r1" else Refused("SM-5003", "there is no run")
+    api.answers[messages.DeleteFlow] = lambda request: messages.Deleted() if request.flow == "f1" else Refused("SM-5013", "used", "wait")
+    await client.delete_run("r1")
+    await client.delete_flow("f1")
+    assert api.asked == [messages.DeleteRun(RunId("r1")), messages.DeleteFlow(FlowId("f1"))]
+    with pytest.raises(RunNotFound):
+        await client.delete_run("r2")
+    with pytest.raises(RequestRefused) as caught:
+        await client.delete_flow("f2")
+    assert caught.value.code == "SM-5013"
+
+
 async def test_lists(client, api, info):
     api.answers[messages.ListRuns] = lambda request: messages.Runs([info("r1").summary])
     api.answers[messages.ListComponents] = lambda request: messages.Components(

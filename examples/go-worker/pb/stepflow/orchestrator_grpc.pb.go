@@ -28,8 +28,6 @@ const (
 )
 
 // OrchestratorServiceClient is the client API for OrchestratorService service.
-//
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type OrchestratorServiceClient interface {
 	SubmitRun(ctx context.Context, in *OrchestratorSubmitRunRequest, opts ...grpc.CallOption) (*OrchestratorRunStatus, error)
 	GetRun(ctx context.Context, in *OrchestratorGetRunRequest, opts ...grpc.CallOption) (*OrchestratorRunStatus, error)

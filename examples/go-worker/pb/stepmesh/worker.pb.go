@@ -475,7 +475,7 @@ type Task struct {
 	FlowId         string                 `protobuf:"bytes,9,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
 	TimeoutMs      uint64                 `protobuf:"varint,10,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`               // limit for this attempt, 0 = none; the worker enforces it
 	Traceparent    string                 `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`                             // W3C
-	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"` // run/item/step: the same over all attempts
+	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"` // root/run/item/step: the same over all attempts
 	PathParams     map[string]string      `protobuf:"bytes,13,rep,name=path_params,json=pathParams,proto3" json:"path_params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Step           uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`           // index of the step in its flow
 	Partition      uint32                 `protobuf:"varint,15,opt,name=partition,proto3" json:"partition,omitempty"` // owner of the run: where GatewayService.Ask takes the Submit of a sub-run

@@ -7,6 +7,8 @@ worklist, never recursion: a chain of ten thousand built-in steps is a loop.
 
 from __future__ import annotations
 
+from heapq import heappop
+
 from stepmesh_orchestrator.core.decide import failure, finish, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
@@ -161,9 +163,14 @@ def has_slot(tree: Tree) -> bool:
 
 
 def _open_next(session: Session, tree: Tree) -> bool:
-    window = session.settings.item_window
-    for run in tree.pending:
-        if len(run.items) < (run.item_limit or window):
+    """Start an item of the oldest run that has room. Runs without any are passed once: the end of an item brings them back."""
+    window, roomy = session.settings.item_window, tree.roomy
+    while roomy:
+        run = tree.pending.get(roomy[0][1])
+        if run is not None and len(run.items) < (run.item_limit or window):
             open_item(session, run)
             return True
+        heappop(roomy)
+        if run is not None:
+            run.is_roomy = False
     return False

@@ -9,7 +9,7 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.evolve import steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.state import CHILD, DELETED, RUNNING, Run, State, Tree, new_item
+from stepmesh_orchestrator.core.state import CHILD, DELETED, RUNNING, Run, State, Tree, may_have_room, new_item
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -40,7 +40,8 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
     state.runs[event.run] = run
     tree.live += 1
     if inputs:
-        tree.pending.append(run)
+        tree.pending[run.id] = run
+        may_have_room(run)
     if event.run_key is not None:
         state.keys[f"{event.namespace}/{event.run_key}"] = event.run
     if event.parent is not None:
@@ -76,7 +77,7 @@ def item_started(state: State, event: events.ItemStarted, at_ms: int) -> None:
     run.inputs[event.item] = None
     run.next_item = event.item + 1
     if run.next_item == run.total:
-        run.tree.pending.remove(run)
+        del run.tree.pending[run.id]
 
 
 def item_ended(state: State, event: events.ItemEnded, at_ms: int) -> None:
@@ -87,6 +88,8 @@ def item_ended(state: State, event: events.ItemEnded, at_ms: int) -> None:
         item.open = False
         if RUNNING in item.phases:
             run.tree.in_flight -= sum(map(item.holds_slot, range(len(item.outcomes))))
+    if run.next_item < run.total:
+        may_have_room(run)
     if event.failure is None:
         run.completed += 1
     elif run.stopping:
@@ -124,7 +127,7 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
     run = state.runs[event.run]
     run.stopping = True
     if run.next_item < run.total:
-        run.tree.pending.remove(run)
+        del run.tree.pending[run.id]
         run.cancelled += run.total - run.next_item
         run.next_item = run.total
 

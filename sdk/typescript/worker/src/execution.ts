@@ -7,6 +7,7 @@ import type { Component, Components } from "./component.js";
 import { Context, type Services } from "./context.js";
 import { Stopped } from "./errors.js";
 import type { Log } from "./log.js";
+import { Pace } from "./pace.js";
 import { failed, raised, returned, type Outcome } from "./outcome.js";
 import type { Result } from "./pb/stepmesh/v1/Result.js";
 import type { Task__Output as Task } from "./pb/stepmesh/v1/Task.js";
@@ -16,6 +17,7 @@ import { Slots } from "./slots.js";
 export class Attempt {
   readonly controller = new AbortController();
   startedAt = 0; // ms since 1970
+  began = 0; // by the clock that only goes forward, in ms
   limitMs: number | undefined;
   why: Stopped["why"] | undefined;
   settled = false;
@@ -45,9 +47,13 @@ export interface Limits {
 /** A task that waits here for so long goes back to the gateway: another worker may have room. */
 const WAITS_MS = 1_000;
 
+/** Node runs a longer timer at once; an attempt of 24 days needs none. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export class Execution {
   /** Every attempt that is not settled, by task id. */
   readonly attempts = new Map<string, Attempt>();
+  readonly pace = new Pace();
   payloadLimit = Infinity;
   readonly slots: Slots;
   #ready: Attempt[] = [];
@@ -105,10 +111,12 @@ export class Execution {
     const component = this.components.get(task.component);
     clearTimeout(attempt.timer);
     attempt.startedAt = Date.now();
+    attempt.began = performance.now();
     attempt.limitMs = limitOf(task, component);
-    if (attempt.limitMs !== undefined) attempt.timer = setTimeout(() => { this.stop(attempt, "timeout"); }, attempt.limitMs);
+    if (attempt.limitMs !== undefined && attempt.limitMs <= LONGEST_TIMER_MS) attempt.timer = setTimeout(() => { this.stop(attempt, "timeout"); }, attempt.limitMs);
     const end = component ? await this.#call(component, attempt) : failed("COMPONENT_NOT_FOUND", this.components.unknown(task.component));
     clearTimeout(attempt.timer);
+    this.pace.observe(performance.now() - attempt.began);
     if (attempt.why) this.giveUp(attempt);
     else this.#settle(attempt, this.#result(attempt, end));
     this.slots.release();
@@ -123,8 +131,8 @@ export class Execution {
     }
   }
 
-  #result({ task, startedAt }: Attempt, end: Outcome): Result {
-    return { id: task.id, ...end, startedUs: startedAt * 1000, durationUs: (Date.now() - startedAt) * 1000 };
+  #result({ task, startedAt, began }: Attempt, end: Outcome): Result {
+    return { id: task.id, ...end, startedUs: startedAt * 1000, durationUs: Math.round((performance.now() - began) * 1000) };
   }
 
   #settle(attempt: Attempt, result: Result | null): void {

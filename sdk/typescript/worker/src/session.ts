@@ -1,7 +1,7 @@
 /**
  * A worker at work: credit for what it has room for, results kept until they are recorded, and leaving.
- * Invariants: credit that is out, tasks that wait and slots that are held are never more than `capacity` together; a result is forgotten
- * only when the gateway says that it is recorded, or that nobody wants it.
+ * Invariants: credit that is out, tasks that wait and slots that are held are never more than `capacity` together, and what is asked for
+ * ahead; a result is forgotten only when the gateway says that it is recorded, or that nobody wants it.
  */
 import type { Doors } from "./address.js";
 import type { Components } from "./component.js";
@@ -187,9 +187,10 @@ export class Session implements Peer, Surroundings {
   }
 
   #credit(): number {
-    const { slots, waiting } = this.#execution;
+    const { slots, waiting, pace } = this.#execution;
+    const { capacity } = this.limits;
     if (this.#leaving !== "no" || this.#draining || this.#keptBytes > KEPT_BYTES) return 0;
-    return Math.max(0, this.limits.capacity - slots.held - waiting - this.#outstanding);
+    return Math.max(0, capacity + pace.ahead(capacity) - slots.held - waiting - this.#outstanding);
   }
 
   #batch(): Result[] {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
+from stepmesh_orchestrator.core.decide import progress
+from stepmesh_orchestrator.core.effects import ParkTask
 
 BODY = flow([step("w", input={"$input": "$"})], ref("w"))
 INLINE = {"$literal": BODY}
@@ -280,3 +283,78 @@ def test_sub_runs_have_the_same_id_when_they_are_decided_on_again() -> None:
     first, second = mapped([1]), mapped([1])
 
     assert first.tasks[0].run == second.tasks[0].run
+
+
+@pytest.mark.parametrize("code", [ErrorCode.UNREACHABLE, ErrorCode.TIMEOUT])
+def test_the_transport_retries_of_an_iteration_are_those_of_its_step_and_no_more(code: ErrorCode) -> None:
+    engine = Engine(transport_max_retries=2)
+    engine.shelf.put(BODY)
+    engine.submit(higher("iterate", flow=INLINE, initial_input=0))
+    for _ in range(2):
+        engine.fail("w", code, run=engine.tasks[-1].run)
+        engine.fire()
+    engine.fail("w", code, run=engine.tasks[-1].run)
+
+    assert [(task.run, task.attempt) for task in engine.tasks] == [(engine.tasks[0].run, attempt) for attempt in (1, 2, 3)]
+    assert engine.result()["error"]["code"] == code.name
+    parked = [effect for effect in engine.effects if isinstance(effect, ParkTask)]
+    assert len(parked) == (code is ErrorCode.UNREACHABLE), "what is parked is the task that was lost"
+
+
+def test_an_iteration_that_lost_its_worker_for_good_has_its_default() -> None:
+    engine = Engine(transport_max_retries=0)
+    engine.shelf.put(BODY)
+    on_error = {"action": "useDefault", "defaultValue": {"$error": "code"}}
+    inner = flow([step("i", "/builtin/iterate", {"flow": INLINE, "initial_input": 0})], {"result": ref("i")})
+    engine.shelf.put(inner)
+    engine.submit(flow([step("s", "/builtin/iterate", {"flow": {"$literal": inner}, "initial_input": 0}, onError=on_error)], ref("s")))
+    engine.fail("w", ErrorCode.UNREACHABLE, run=engine.tasks[-1].run)
+
+    assert len(engine.tasks) == 1
+    assert engine.result() == {"outcome": "success", "result": "UNREACHABLE"}
+
+
+# --- many sub-runs that wait for slots ---
+
+
+def test_items_of_many_maps_start_in_order_and_runs_without_room_are_passed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[int] = []
+
+    def counted(heap: list[Any]) -> Any:
+        passed.append(1)
+        return heappop(heap)
+
+    monkeypatch.setattr(progress, "heappop", counted)
+    maps, items = 100, 5
+    engine = Engine()
+    engine.shelf.put(BODY)
+    body = {"$literal": BODY}
+    steps = [step(f"m{n}", "/builtin/map", {"items": [*range(items)], "workflow": body, "max_concurrency": 1}) for n in range(maps)]
+    engine.submit(flow(steps, [ref(f"m{n}") for n in range(maps)]), max_concurrency=maps)
+    assert len(engine.tasks) == maps, "each map has one item in flight"
+    first = [task.run for task in engine.tasks]
+    for round_of in range(items):
+        for name in first:
+            engine.succeed("w", item=round_of, run=name)
+    assert len(engine.tasks) == maps * items
+    assert [task.run for task in engine.tasks[maps : 2 * maps]] == first
+    assert engine.result()["outcome"] == "success"
+    assert len(passed) <= maps * items + maps + 1
+
+
+def test_the_oldest_run_with_room_gets_the_slot_also_after_a_restart() -> None:
+    engine = Engine()
+    engine.shelf.put(BODY)
+    body = {"$literal": BODY}
+    steps = [
+        step("a", "/builtin/map", {"items": [1, 2, 3], "workflow": body, "max_concurrency": 1}),
+        step("b", "/builtin/map", {"items": [4, 5, 6], "workflow": body}),
+    ]
+    engine.submit(flow(steps, [ref("a"), ref("b")]), max_concurrency=2)
+    assert [task.input for task in engine.tasks] == [b"1", b"4"]
+    narrow, wide = (task.run for task in engine.tasks)
+    engine.restart()
+    engine.succeed("w", item=0, run=wide)
+    assert engine.tasks[-1].input == b"5", "the older one is at its own limit"
+    engine.succeed("w", item=0, run=narrow)
+    assert engine.tasks[-1].input == b"2"

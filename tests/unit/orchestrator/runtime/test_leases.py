@@ -57,6 +57,17 @@ def test_another_worker_never_takes_a_lease_over(at: float) -> None:
     assert leases.held[KEY].worker == W1
 
 
+@pytest.mark.parametrize("said", ["claimed while it ran", "heartbeat"])
+def test_who_runs_it_already_does_not_get_a_copy(said: str) -> None:
+    leases = Leases()
+    if said == "heartbeat":
+        leases.renew(Progress(task()), W1, 0.0, 0)
+    else:
+        leases.claim(task(), W1, 0.0, 0, running=True)
+    assert leases.claim(task(), W1, 1.0, 0) is Verdict.HELD
+    assert leases.claim(task(), W1, 1.0, 0, running=True) is Verdict.GRANTED
+
+
 def test_the_holder_may_claim_again_as_after_a_lost_answer() -> None:
     leases = Leases()
     leases.claim(task(), W1, 0.0, 0)

@@ -1,0 +1,115 @@
+"""The registry of routes is complete, says what is served, and nothing else is served."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.gateway.door import Door
+from tests.unit.gateway.web import RUN, Web, error, web
+
+from stepmesh_gateway.http import app, openapi
+from stepmesh_gateway.http.app import ROUTES
+from stepmesh_gateway.http.registry import Route, Scope
+
+PATHS = sorted({route.path for route in ROUTES})
+PROMISED = {
+    "/api/v1/health": {"GET"}, "/api/v1/components": {"GET"}, "/api/v1/flows": {"POST"}, "/api/v1/flows/{flowId}": {"GET", "DELETE"},
+    "/api/v1/flows/{flowId}/variables": {"GET"}, "/api/v1/runs": {"POST", "GET"}, "/api/v1/runs/{runId}": {"GET", "DELETE"},
+    "/api/v1/runs/{runId}/items": {"GET"}, "/api/v1/runs/{runId}/steps": {"GET"}, "/api/v1/runs/{runId}/steps/{stepId:path}": {"GET"},
+    "/api/v1/runs/{runId}/flow": {"GET"}, "/api/v1/runs/{runId}/events": {"GET"}, "/api/v1/runs/{runId}/cancel": {"POST"},
+    "/api/v1/blobs": {"POST"}, "/api/v1/blobs/{blobId}": {"GET"}, "/health": {"GET"}, "/openapi.json": {"GET"},
+}  # fmt: skip
+
+
+@pytest.fixture
+async def api(door: Door) -> AsyncIterator[Web]:
+    async with web(door) as one:
+        yield one
+
+
+def example(path: str) -> str:
+    """A path with its parameters filled in; nothing is there."""
+    for name, value in {"{runId}": RUN, "{flowId}": "0" * 64, "{blobId}": "0" * 64, "{stepId:path}": "a/b"}.items():
+        path = path.replace(name, value)
+    return path
+
+
+def test_every_route_of_stepflow_is_there_and_no_other() -> None:
+    found: dict[str, set[str]] = {}
+    for route in ROUTES:
+        found.setdefault(route.path, set()).add(route.method)
+    assert found == PROMISED
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_says_all_that_there_is_to_say(route: Route) -> None:
+    assert isinstance(route.scope, Scope)
+    assert (route.scope is Scope.PUBLIC) == (route.path in ("/health", "/api/v1/health", "/openapi.json"))
+    if route.method != "GET":
+        assert route.scope in (Scope.RUN, Scope.DEPLOY), "what changes something is more than reading"
+    assert route.summary
+    assert route.handler.__doc__
+    assert (route.body is not None) == (route.method == "POST")
+    assert not route.octets or route.body is not None
+
+
+def test_the_document_is_made_from_the_routes() -> None:
+    document = openapi.document(ROUTES)
+    assert document["openapi"] == "3.1.0"
+    told = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    assert told == {(route.path.replace(":path", ""), route.method) for route in ROUTES}
+    operations = [one for methods in document["paths"].values() for one in methods.values()]
+    assert max(Counter(one["operationId"] for one in operations).values()) == 1
+    names = {name for schema in document["components"]["schemas"].values() for name in schema.get("properties", {})}
+    assert not [name for name in names if "_" in name], "camelCase throughout"
+    text = msgspec.json.encode(document).decode()
+    for target in set(re.findall(r'"\$ref":"#/components/schemas/(\w+)"', text)):
+        assert target in document["components"]["schemas"]
+
+
+def test_parameters_of_the_document() -> None:
+    document = openapi.document(ROUTES)
+    listed: dict[str, Any] = {one["name"]: one for one in document["paths"]["/api/v1/runs"]["get"]["parameters"]}
+    assert set(listed) == {"status", "flowName", "rootRunId", "parentRunId", "rootsOnly", "maxDepth", "limit", "offset"}
+    assert listed["limit"]["schema"] == {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 100}
+    assert "anyOf" not in str(listed)
+    events: dict[str, Any] = document["paths"]["/api/v1/runs/{runId}/events"]["get"]
+    assert [one["in"] for one in events["parameters"] if one["name"] == "Last-Event-ID"] == ["header"]
+    assert set(events["responses"]) == {"200", "204", "default"}
+    assert document["paths"]["/api/v1/runs"]["post"]["requestBody"]["required"]
+    assert not document["paths"]["/api/v1/runs/{runId}/cancel"]["post"]["requestBody"]["required"]
+
+
+async def test_the_document_is_served(api: Web) -> None:
+    answer = await api.http.get("/openapi.json")
+    assert answer.json() == msgspec.json.decode(msgspec.json.encode(openapi.document(app.ROUTES)))
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_method_that_the_registry_does_not_name_is_refused(api: Web, path: str) -> None:
+    taken = {route.method for route in ROUTES if route.path == path}
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - taken:
+        answer = await api.http.request(method, example(path))
+        error(answer, 405, "SM-7101")
+        assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == taken
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.body is not None], ids=lambda route: route.path)
+async def test_every_body_is_checked(api: Web, route: Route) -> None:
+    path = example(route.path)
+    error(await api.http.post(path, content=b"{}", headers={"Content-Type": "text/html"}), 415, "SM-7104")
+    error(await api.http.post(path, content=b"[1]", headers={"Content-Type": "application/json"}), 400, "SM-7102")
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "{" in route.path], ids=lambda route: f"{route.method} {route.path}")
+async def test_every_id_is_checked(api: Web, route: Route) -> None:
+    body = {"json": {}} if route.body is not None else {}
+    wrong = re.sub(r"\{(runId|flowId|blobId)\}", "no-id", route.path).replace("{stepId:path}", "a")
+    error(await api.http.request(route.method, wrong, **body), 400, "SM-7002")
+    absent = await api.http.request(route.method, example(route.path), **body)
+    error(absent, 404, absent.json()["error"]["reason"])
