@@ -155,7 +155,7 @@ class NatsPlugin(_Queued):
 
     type: Literal["nats"]
     url: str
-    stream: str | None = None
+    stream: PoolName | None = None
     consumer: str | None = None
 
 
