@@ -155,7 +155,7 @@ class NatsPlugin(_Queued):
 
     type: Literal["nats"]
     url: str
-    stream: str | None = None
+    stream: PoolName | None = None
     consumer: str | None = None
 
 
@@ -169,7 +169,7 @@ class KafkaPlugin(_Queued):
 
 class McpPlugin(_Launched):
     """Tools of a Model Context Protocol server: a command to start, or a URL. `startTimeoutSecs`: how long it may take to tell its tools;
-    `executionTimeoutSecs`: limit of one call."""
+    `executionTimeoutSecs`: limit of one attempt."""
 
     type: Literal["mcp"]
     url: str | None = None

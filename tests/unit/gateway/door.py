@@ -108,6 +108,11 @@ class Workshop:
         """Let `/gate` with that name go on."""
         self.held.setdefault(name, asyncio.Event()).set()
 
+    def let_all(self) -> None:
+        """Let all go on that wait."""
+        for held in self.held.values():
+            held.set()
+
 
 class Door:
     """All of it."""

@@ -65,7 +65,7 @@ class World:
         """Runs, flows, blobs and tasks that requests may name: new ones, since requests may have ended the former."""
         client, gateway = self.door.client, self.door.gateway
         done = (await client.run(one_step(), 1)).summary
-        self.let_go()
+        self.door.workshop.let_all()
         self.worlds += 1
         live = (await client.submit(one_step("/py/gate"), f"held-{self.worlds}")).summary
         away = (await client.submit(one_step("/remote/x"), {})).summary
@@ -99,13 +99,8 @@ class World:
         }
         self.known = Known(names, [b"", b"1", b"null", b'{"a":1}', *(encode(one) for one in asked)])
 
-    def let_go(self) -> None:
-        """End what is held up."""
-        for held in self.door.workshop.held.values():
-            held.set()
-
     async def close(self) -> None:
-        self.let_go()
+        self.door.workshop.let_all()
         await self.stack.aclose()
 
     # --- calls ---
