@@ -99,7 +99,7 @@ class _Endpoint:
         if route is None:
             raise no_method(scope["method"], scope["path"], sorted(self._routes))
         caller = Caller(scope, receive, limits)
-        if route.scope is not Scope.PUBLIC and route.method != "GET" and caller.headers.get("sec-fetch-site") in _OTHERS:
+        if route.method != "GET" and caller.headers.get("sec-fetch-site") in _OTHERS:
             raise of_another_site()
         query = reading.query(scope["query_string"], route.query)
         body = await reading.body(route, caller)
