@@ -71,7 +71,7 @@ class FlowRequests:
 
     async def _is_used(self, flow: FlowId) -> bool:
         """By a run that lives, as far as the journal knows, or that is about to begin. Nobody else can begin to use it meanwhile."""
-        for service in self._view.partitions.values():
+        for service in list(self._view.partitions.values()):
             shard = service.shard
             if not await shard.settled() or _uses(shard, flow):
                 return True

@@ -29,7 +29,7 @@ class RunView:
 
     async def live(self, run: RunId) -> tuple[Shard, Run] | None:
         """A live run, and what the journal holds of it until the caller awaits something."""
-        for service in self.partitions.values():
+        for service in list(self.partitions.values()):
             await service.shard.settled()
             found = service.shard.session.state.runs.get(run)
             if found is not None:
@@ -46,7 +46,7 @@ class RunView:
 
     async def projected(self) -> None:
         """Until the read model shows all that is journaled now, or cannot be written."""
-        for service in self.partitions.values():
+        for service in list(self.partitions.values()):
             await service.shard.projector.reached(service.shard.sequence)
 
     def fresh(self, row: RunRow) -> RunRow:
