@@ -68,6 +68,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     target: str
 
 
+VERSION = version("stepmesh")  # read once: it is looked up in files
 HEALTH_S = 2.0
 """How long a health check waits for an orchestrator, in seconds."""
 PAUSE_S = 0.5
@@ -108,7 +109,7 @@ class Operations:
         except BrokerUnavailable:
             status = "unhealthy"
         target = f"{platform.machine()}-{platform.system()}".lower()
-        return Health(status=status, at_ms=time.time_ns() // 1_000_000, version=version("stepmesh"), target=target)
+        return Health(status=status, at_ms=time.time_ns() // 1_000_000, version=VERSION, target=target)
 
     # --- runs ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import msgspec
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from stepmesh_gateway.http import answers, blobs, deployment, events, flows, rea
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
-from stepmesh_gateway.http.refusals import JSON, error_response, head_too_large, no_method, no_path
+from stepmesh_gateway.http.refusals import JSON, error_response, head_too_large, no_method, no_path, of_another_site
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.translate.defects import defect
@@ -34,7 +35,12 @@ log = logging.getLogger("stepmesh.gateway")
 
 async def get_openapi(asked: Asked[NoQuery, None]) -> Response:
     """This document."""
-    return Response(msgspec.json.encode(document(ROUTES)), media_type=JSON)
+    return Response(_document(), media_type=JSON)
+
+
+@cache
+def _document() -> bytes:
+    return msgspec.json.encode(document(ROUTES))
 
 
 ROUTES: Sequence[Route] = (
@@ -55,6 +61,10 @@ def application(operations: Operations, routes: Sequence[Route] = ROUTES) -> Sta
     app = Starlette(routes=paths, exception_handlers={HTTPException: _unknown})
     app.router.redirect_slashes = False
     return app
+
+
+_OTHERS = frozenset({"cross-site", "same-site"})
+"""Browsers say so of a page that is not of this origin (W3C Fetch Metadata); nobody is asked for a password here, so they must not."""
 
 
 class _Endpoint:
@@ -89,6 +99,8 @@ class _Endpoint:
         if route is None:
             raise no_method(scope["method"], scope["path"], sorted(self._routes))
         caller = Caller(scope, receive, limits)
+        if route.scope is not Scope.PUBLIC and route.method != "GET" and caller.headers.get("sec-fetch-site") in _OTHERS:
+            raise of_another_site()
         query = reading.query(scope["query_string"], route.query)
         body = await reading.body(route, caller)
         answer = await route.handler(Asked(self._operations, caller, scope["path_params"], query, body))

@@ -90,6 +90,15 @@ def bad_media_type(given: str, known: Sequence[str]) -> HttpRefused:
     )
 
 
+def of_another_site() -> HttpRefused:
+    """403."""
+    return HttpRefused(
+        "a page of another site may not change anything here",
+        code="SM-7105",
+        hint="serve the page from the same origin, through a proxy in front of both",
+    )
+
+
 def head_too_large(limit: int) -> HttpRefused:
     """431."""
     return HttpRefused(

@@ -111,6 +111,22 @@ async def test_methods_that_a_path_does_not_take(api: Web, method: str) -> None:
     assert answer.headers["allow"] == "GET, HEAD"
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
+async def test_pages_of_other_sites_change_nothing(door: Door, api: Web, site: str) -> None:
+    """A form of any page in the browser reaches this port, and a POST without a body asks the browser for no leave."""
+    run = (await api.submit(one_step("/py/gate"), "x"))["summary"]["runId"]
+    headers = {"Sec-Fetch-Site": site}
+    assert (await api.http.get(f"/api/v1/runs/{run}", headers=headers)).status_code == 200
+    if site in ("cross-site", "same-site"):
+        for method, path in (("POST", f"/runs/{run}/cancel"), ("DELETE", f"/runs/{run}")):
+            found = await api.refused(method, path, 403, "SM-7105", headers=headers)
+            assert found["status"] == "PERMISSION_DENIED"
+        assert (await api("GET", f"/runs/{run}"))["summary"]["status"] == 1
+    else:
+        await api("POST", f"/runs/{run}/cancel", headers=headers)
+    door.workshop.let("x")
+
+
 async def test_head_answers_as_get_without_the_body(api: Web) -> None:
     run = (await api.run(one_step("/py/double"), *range(50)))["summary"]["runId"]
     for path in ("/health", f"/runs/{run}", f"/runs/{run}/items", "/openapi.json"):

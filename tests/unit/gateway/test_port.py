@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,6 +220,17 @@ async def test_connections_are_bounded_whatever_they_speak(tmp_path: Path, speak
         assert await asyncio.wait_for(taken.read(10), 10) == b"taken"
 
 
+@pytest.mark.parametrize("speaks", [b"GET", H2])
+async def test_nothing_waits_for_more_to_send(tmp_path: Path, speaks: bytes) -> None:
+    async with Both(tmp_path).open() as both:
+        _, writer = await both.connect()
+        writer.write(speaks)
+        await until(lambda: bool(both.http or both.port.relayed))
+        (accepted,) = both.http or both.port.relayed
+        connection = accepted.transport.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_a_port_that_is_taken(tmp_path: Path) -> None:
     async with Both(tmp_path).open() as both:
         other = Port(Heard, lambda: 0, "", 1, b"", 1.0)
@@ -231,5 +243,5 @@ async def test_every_address_of_a_host_has_the_same_port(tmp_path: Path) -> None
     number = await port.listen("localhost", 0)
     server = port._server  # pyright: ignore[reportPrivateUsage]
     assert server is not None
-    assert {socket.getsockname()[1] for socket in server.sockets} == {number}
+    assert {one.getsockname()[1] for one in server.sockets} == {number}
     port.close()
