@@ -87,7 +87,7 @@ def _without_effect(config: Config) -> list[str]:
     """Keys that are given, known (Stepflow has them, or a later version will), and not used here."""
     found = [
         *_given(config, "", "recovery", "blob_api", "lease_manager", "auth"),
-        *_given(config.limits, "limits.", "payload_bytes", "document_bytes"),
+        *_given(config.limits, "limits.", "document_bytes"),
         *_given(config.broker, "broker.", "directory", "credentials"),
     ]
     for pattern, rules in config.routes.items():
