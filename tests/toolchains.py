@@ -16,29 +16,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.environments import program
 
 ROOT = Path(__file__).parents[1]
 TYPESCRIPT = ROOT / "sdk/typescript/worker"
 GO = ROOT / "examples/go-worker"
 _PROTOCOL = ROOT / "broker/proto"
 _LIMIT_S = 300
+_TOOLCHAIN = {TYPESCRIPT: "node", GO: "go"}
 
 
-def run(folder: Path, *command: str) -> str:
-    """What a command said. Fails the test that needs it when the program is missing or says no."""
-    program = shutil.which(command[0])
-    if program is None:
-        pytest.fail(
-            f"{command[0]} is not on PATH: tests of workers in other languages need Node 20 or newer with npm, and Go 1.26 or newer"
-        )
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def run(folder: Path, name: str, *arguments: str) -> str:
+    """What a command said. Fails the test that needs it when it says no."""
+    tools = program(_TOOLCHAIN[folder]).parent
+    path = f"{Path(sys.executable).parent}:{tools}:{os.environ['PATH']}"
     around = {"PATH": path, "npm_config_update_notifier": "false", "npm_config_loglevel": "error"}
     done = subprocess.run(
-        [program, *command[1:]],
+        [shutil.which(name, path=path) or name, *arguments],
         cwd=folder, env={**os.environ, **around}, capture_output=True, text=True, timeout=_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode != 0:
-        pytest.fail(f"{' '.join(command)} in {folder.relative_to(ROOT)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        said = f"{done.stdout}\n{done.stderr}"
+        pytest.fail(f"{name} {' '.join(arguments)} in {folder.relative_to(ROOT)} ended with {done.returncode}:\n{said}")
     return done.stdout
 
 

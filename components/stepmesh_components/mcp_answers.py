@@ -84,11 +84,6 @@ def unreachable(server: str, tool: str, message: str, lines: Iterable[str]) -> C
     return ComponentError(f"{message}{shown}", code=ErrorCode.UNREACHABLE, data={"server": server, "tool": tool, "stderr": kept})
 
 
-def too_long(server: str, tool: str, limit_s: float | None) -> ComponentError:
-    """The call was still under way at the plugin's limit, and is cancelled."""
-    return ComponentError(f"the MCP server {server} worked on the tool {tool} for more than {limit_s or 0:g} s", code=ErrorCode.TIMEOUT)
-
-
 def not_found(server: str, tool: str, tools: Iterable[str]) -> ComponentError:
     """The server has no such tool."""
     known = sorted(tools)

@@ -6,7 +6,6 @@ once, so that the engine tries again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,10 +30,7 @@ async def call_tool(link: Link, tool: str, arguments: Mapping[str, Any] | None, 
             await link.refresh(client)
         if tool not in link.tools:
             raise answers.not_found(name, tool, link.tools)
-        async with asyncio.timeout(link.server.call_timeout_s):
-            result = await client.call_tool(tool, dict(arguments or {}), progress_callback=_progress(context))
-    except TimeoutError:
-        raise answers.too_long(name, tool, link.server.call_timeout_s) from None
+        result = await client.call_tool(tool, dict(arguments or {}), progress_callback=_progress(context))
     except (MCPError, RuntimeError, ValueError) as problem:
         if isinstance(problem, MCPError) and answers.session_is_over(problem):
             connection.ending.over.set()

@@ -17,7 +17,7 @@ class McpServer:
     """Either `command` (started here, spoken to over its stdin and stdout) or `url` (streamable HTTP, with `headers`).
 
     `env` is added to a safe minimum (HOME, PATH and the like); nothing else of this process is passed on. `folder`: where the command
-    starts. `call_timeout_s`: limit of one call, None = only the step's own.
+    starts.
     """
 
     name: str
@@ -29,7 +29,6 @@ class McpServer:
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     start_timeout_s: float = START_TIMEOUT_S
-    call_timeout_s: float | None = None
 
     @property
     def place(self) -> str:

@@ -15,4 +15,4 @@ export PATH="$PWD/build:$PATH"
 python -m grpc_tools.protoc -I../../broker/proto --go_out="$out" --go_opt=module=stepmesh-go-worker "${go[@]}" "${messages[@]}"
 python -m grpc_tools.protoc -I../../broker/proto --go-grpc_out="$out" --go-grpc_opt=module=stepmesh-go-worker "${grpc[@]}" "${services[@]}"
 sed -i "/pkg\.go\.dev/d" "$out"/pb/*/*_grpc.pb.go # a comment with the address of a module's pages
-gofmt -w "$out/pb" # the line that was taken out leaves an empty comment
+go run cmd/gofmt -w "$out/pb" # the line that was taken out leaves an empty comment

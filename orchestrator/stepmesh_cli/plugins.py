@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `mcp`: servers
-    whose tools are components. `awaited`: plugins whose workers come to the gateway by themselves. `file_roots`: what `/load_file` may
+    whose tools are components. `awaited`: plugins whose workers come to the gateway by themselves; `streams`: pools that the
+    gateway serves over NATS. `file_roots`: what `/load_file` may
     read. `warnings`: one line each, for a person. `queues`: the pools that routes lead to; None = any name is one."""
 
     router: Router
@@ -35,6 +36,7 @@ class Parts:
     processes: tuple[WorkerProcess, ...] = ()
     mcp: tuple[McpServer, ...] = ()
     awaited: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     queues: tuple[Queue, ...] | None = None
@@ -46,8 +48,8 @@ class Parts:
 
     @property
     def wants_gateway(self) -> bool:
-        """Whether a worker process among these speaks to a gateway only."""
-        return any(process.through == "gateway" for process in self.processes)
+        """Whether workers of these speak to a gateway only."""
+        return bool(self.streams) or any(process.through == "gateway" for process in self.processes)
 
 
 def parts_of(config: Config | None) -> Parts:
@@ -73,7 +75,7 @@ def parts_of(config: Config | None) -> Parts:
             warnings.append(f"plugin {name}: workers over {plugin.type} cannot be reached by this version; its steps wait")
     warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
-    started = (tuple(processes), tuple(servers), tuple(awaited))
+    started = (tuple(processes), tuple(servers), tuple(awaited), tuple(config.streams()))
     return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings), _queues(config))
 
 
@@ -115,8 +117,7 @@ def _prefixes(config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for pattern in sorted(config.routes, key=len, reverse=True):
         for rule in config.routes[pattern]:
-            pool = rule.queue_name or config.plugins[rule.plugin].pool_of(rule.plugin)
-            found[pool] = pattern.removesuffix("{*component}").removesuffix("{component}").rstrip("/")
+            found[config.pool_of(rule)] = pattern.removesuffix("{*component}").removesuffix("{component}").rstrip("/")
     return found
 
 
@@ -128,8 +129,7 @@ def _queues(config: Config) -> tuple[Queue, ...] | None:
     named = {plugin.pool_of(name): name for name, plugin in config.plugins.items()}
     for rules in config.routes.values():
         for rule in rules:
-            if rule.queue_name is not None:
-                named.setdefault(rule.queue_name, rule.plugin)
+            named.setdefault(config.pool_of(rule), rule.plugin)
     return tuple(Queue(Pool(pool), name, config.plugins[name].type, prefixes.get(pool, "")) for pool, name in named.items())
 
 
@@ -144,7 +144,6 @@ def _mcp_server(name: str, plugin: McpPlugin, config: Config) -> McpServer:
         url=plugin.url,
         headers=plugin.headers,
         start_timeout_s=plugin.start_timeout_secs,
-        call_timeout_s=plugin.execution_timeout_secs,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.protocol.ids import Namespace, Pool
 from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.processes import WorkerProcess
 
@@ -57,10 +57,12 @@ def gateway_settings(config: Config | None, namespace: str, *, host: str | None 
     """The gateway's, with the limits of the configuration. `advertised` may be a URL. Raises `CommandError` for a port that is none."""
     if not 0 <= port <= 65535:
         raise CommandError(f"there is no port {port}", hint="ports go from 1 to 65535; 0 is any free one")
-    from stepmesh_gateway.settings import GatewaySettings, Limits
+    from stepmesh_gateway.settings import GatewaySettings, Limits, NatsQueue
 
     limits = Limits()
+    queues: tuple[NatsQueue, ...] = ()
     if config is not None:
+        queues = tuple(NatsQueue(pool=Pool(pool), url=url, stream=stream) for pool, (url, stream) in config.streams().items())
         said = {name: getattr(config.limits, name) for name in Limits.__struct_fields__ if name in config.limits.model_fields_set}
         limits = Limits(**said)
     return GatewaySettings(
@@ -69,6 +71,7 @@ def gateway_settings(config: Config | None, namespace: str, *, host: str | None 
         port=port,
         advertised=advertised.rpartition("://")[2].rstrip("/"),
         limits=limits,
+        queues=queues,
     )
 
 

@@ -76,6 +76,8 @@ def up(
     parts, said = parts_of(found), configured(found)
     door = gateway_settings(found, namespace, host=host, port=DEFAULT_PORT if http is None else http)
     served = http is not None or is_free(door.host, DEFAULT_PORT)
+    if not served and parts.wants_gateway:
+        served, door = True, gateway_settings(found, namespace, host=host, port=0)
     for line in (*parts.warnings, *(() if served else unreachable(parts))):
         warn(line)
     settings = DeploymentSettings(

@@ -187,7 +187,7 @@ class Operations:
         Raises `RunNotFound`, `Closing`."""
         after = min(after, LARGEST)
         while True:
-            request = api.GetEvents(run, after, self.settings.limits.unread_events, wait_ms=round(POLL_S * 1000))
+            request = api.GetEvents(run, after, self.settings.limits.unread_events, round(POLL_S * 1000))
             page = await self._unless_closing(self.requests.ask(request, api.Events, POLL_S))
             if page is None:
                 raise Closing("this gateway stops", hint="connect again, and go on from the last sequence number")

@@ -18,7 +18,9 @@ from stepmesh_gateway.http.refusals import too_many_connections
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.port import Port, port_taken
 from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, orchestrator, reflection, runs, serving, tasks, work
+from stepmesh_gateway.rpc.assignments import Assignments
 from stepmesh_gateway.rpc.discovery import Discovery
+from stepmesh_gateway.rpc.nats_line import NatsLine
 from stepmesh_gateway.rpc.serving import Service
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.work.bridge import Bridge
@@ -40,12 +42,14 @@ class Gateway:
         self.operations = operations = Operations(broker, settings)
         self.bridge = Bridge(broker, settings, operations.id)
         discovery = Discovery()
+        assignments = Assignments(settings, lambda: self.address)
+        self._queues = [NatsLine(queue, self.bridge, discovery, assignments, settings.queue_silent_s) for queue in settings.queues]
         services = [
             Service(runs.DESCRIPTOR, runs.RunsMethods(operations)),
             Service(flows.DESCRIPTOR, flows.FlowsMethods(operations)),
             Service(blobs.DESCRIPTOR, blobs.BlobMethods(operations)),
             Service(components.DESCRIPTOR, components.ComponentsMethods(operations)),
-            Service(tasks.DESCRIPTOR, tasks.TasksMethods(operations, self.bridge, discovery, lambda: self.address)),
+            Service(tasks.DESCRIPTOR, tasks.TasksMethods(operations, self.bridge, discovery, assignments)),
             Service(orchestrator.DESCRIPTOR, orchestrator.OrchestratorMethods(operations, self.bridge, discovery)),
             Service(health.DESCRIPTOR, health.HealthMethods(operations)),
             Service(gateway.DESCRIPTOR, gateway.GatewayMethods(operations)),
@@ -93,6 +97,8 @@ class Gateway:
         await self.bridge.start()
         await self._server.start()
         self.port = await self._port.listen(host, self.settings.port)
+        for queue in self._queues:
+            queue.start()
 
     def _add_grpc_port(self, host: str, port: int) -> int:
         try:
@@ -121,6 +127,7 @@ class Gateway:
         self._health.stop()
         self.operations.close()
         try:
+            await asyncio.gather(*(queue.stop() for queue in self._queues))
             await self.bridge.stop(patience)  # workers bring what they have begun, over new connections too
         finally:
             self._port.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.protocol.ids import Namespace, Pool
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +34,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Events that wait for one slow reader; beyond it the gateway reads no further until the reader did."""
 
 
+class NatsQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """Workers that take their tasks from a NATS server: `<stream>.tasks` in the work-queue stream `stream`."""
+
+    pool: Pool
+    url: str
+    stream: str
+
+
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """`port` 0: any free one. `advertised`: `host:port` that workers are told to answer to; "" is `host:port` itself, with
     127.0.0.1 for a host that means every interface. `grpc_port`: a port for gRPC alone, beside the one that takes all; workers are told
     that one. `heartbeat_s`: how often workers say that a task goes on; a third of a lease. `silent_s`: a claimed task of which nothing
-    was heard for so long is lost, even if its worker is connected (whose event loop may be blocked meanwhile)."""
+    was heard for so long is lost, even if its worker is connected (whose event loop may be blocked meanwhile); `queue_silent_s`: the same
+    for workers of `queues`, who are not connected."""
 
     namespace: Namespace = Namespace("default")
     host: str = "127.0.0.1"
@@ -47,5 +56,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     advertised: str = ""
     heartbeat_s: int = 2
     silent_s: float = 3600.0
+    queue_silent_s: float = 60.0
     drain_s: float = 10.0
+    queues: tuple[NatsQueue, ...] = ()
     limits: Limits = Limits()

@@ -13,6 +13,7 @@ import pytest
 from tests import toolchains
 from tests.acceptance.servers import serving
 from tests.documentation.page import PROGRAMS, Page, matches
+from tests.environments import program
 
 PAGE = Page.of("docs/workers-other-languages.md")
 READMES = [Page.of("sdk/typescript/worker/README.md"), Page.of("examples/go-worker/README.md")]
@@ -32,7 +33,11 @@ def test_the_example_says_what_the_page_shows(tmp_path: Path) -> None:
     PAGE.write(tmp_path)
     greeter = str(toolchains.typescript() / "build/examples/greeter.js")
     (command,) = PAGE.commands()
-    with serving() as server, worker(["node", greeter], server.address), worker([str(toolchains.go("."))], server.address):
+    with (
+        serving() as server,
+        worker([str(program("node")), greeter], server.address),
+        worker([str(toolchains.go("."))], server.address),
+    ):
         line = command.line.replace("127.0.0.1:7840", server.address)
         environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -63,7 +68,11 @@ def test_the_other_components_of_the_example(tmp_path: Path) -> None:
     }
     (tmp_path / "flow.json").write_text(json.dumps(flow))
     greeter = str(toolchains.typescript() / "build/examples/greeter.js")
-    with serving() as server, worker(["node", greeter], server.address), worker([str(toolchains.go("."))], server.address):
+    with (
+        serving() as server,
+        worker([str(program("node")), greeter], server.address),
+        worker([str(toolchains.go("."))], server.address),
+    ):
         line = [str(PROGRAMS / "stepmesh"), "submit", "flow.json", "--url", f"grpc://{server.address}", "--wait", "--input-json", "null"]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert json.loads(done.stdout) == {

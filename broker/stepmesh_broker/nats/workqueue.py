@@ -1,6 +1,6 @@
 """A work queue for workers of another system: stream `<name>`, one subject `<name>.tasks`, a message is gone once a worker took it.
 
-Invariant: `put` returns when the server has the message; `held` says which of the messages nobody took yet. It must not know what
+Invariant: `put` returns when the server has the message; `first` says from where on nobody took any yet. It must not know what
 the messages mean, nor who takes them.
 """
 
@@ -13,9 +13,9 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js.api import RetentionPolicy, StreamConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
-from stepmesh_broker.errors import BrokerError, MessageTooLarge
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable, MessageTooLarge
 from stepmesh_broker.nats.streams import as_broker_error
 
 _log = logging.getLogger(__name__)
@@ -77,24 +77,27 @@ class WorkQueue:
         """The position of the message. Raises `MessageTooLarge`, `BrokerUnavailable`, `BrokerError`."""
         try:
             return (await self._stream.publish(self.subject, data)).seq
+        except NoStreamResponseError as problem:
+            await self._ensure()
+            raise BrokerUnavailable(f"the stream {self.name} was removed, and is made again", hint="try again") from problem
         except MaxPayloadError as problem:
             raise MessageTooLarge.of(len(data), self.max_message_bytes) from problem
         except (TimeoutError, OSError, NatsError) as problem:
             raise as_broker_error(problem, f"stream {self.name}") from problem
 
-    async def holds(self, position: int) -> bool:
-        """Whether nobody took that message yet. Raises `BrokerUnavailable`."""
+    async def first(self) -> int:
+        """The lowest position that nobody took yet; above all positions when there is none. Raises `BrokerUnavailable`."""
         try:
-            await self._stream.get_msg(self.name, position)
-        except NotFoundError:
-            return False
-        except APIError as problem:
-            if problem.err_code in _GONE:
-                return False
-            raise as_broker_error(problem, f"stream {self.name}") from problem
+            return (await self._stream.stream_info(self.name)).state.first_seq
         except (TimeoutError, OSError, NatsError) as problem:
             raise as_broker_error(problem, f"stream {self.name}") from problem
-        return True
+
+    async def clear(self) -> None:
+        """Remove whatever lies there. Raises `BrokerUnavailable`."""
+        try:
+            await self._stream.purge_stream(self.name)
+        except (TimeoutError, OSError, NatsError) as problem:
+            raise as_broker_error(problem, f"stream {self.name}") from problem
 
     async def remove(self, position: int) -> bool:
         """Take a message back; False when a worker took it before. Raises `BrokerUnavailable`."""

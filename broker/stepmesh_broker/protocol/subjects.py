@@ -9,7 +9,9 @@ from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 
 Subject = NewType("Subject", str)
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MAX_NAME = 64
+"""Characters of the name of a namespace or pool."""
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 
 
 def checked_name(kind: str, name: str) -> str:

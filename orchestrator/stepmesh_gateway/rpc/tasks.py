@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -21,15 +21,13 @@ from stepmesh_broker.protocol.ids import Pool, WorkerId
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.identity import TaskId, split_root
 from stepmesh_gateway.operations import Operations
+from stepmesh_gateway.rpc.assignments import Assignments
 from stepmesh_gateway.rpc.discovery import Discovery
 from stepmesh_gateway.rpc.statuses import Context
-from stepmesh_gateway.translate import task_messages
 from stepmesh_gateway.translate.fields import BadRequest, run_id
-from stepmesh_gateway.translate.values import NoJson
 from stepmesh_gateway.work.bridge import Bridge
 from stepmesh_gateway.work.line import Assigned, WorkerHello
 from stepmesh_gateway.work.refusals import GatewayStops, UnknownQueue
-from stepmesh_gateway.work.seat import Seat
 
 DESCRIPTOR: ServiceDescriptor = tasks_pb2.DESCRIPTOR.services_by_name["TasksService"]
 QUEUES_S = 5.0
@@ -72,13 +70,13 @@ class Queues:
 
 
 class TasksMethods:
-    """The RPCs of TasksService. `address`: where workers are to answer."""
+    """The RPCs of TasksService."""
 
-    def __init__(self, operations: Operations, bridge: Bridge, discovery: Discovery, address: Callable[[], str]) -> None:
+    def __init__(self, operations: Operations, bridge: Bridge, discovery: Discovery, assignments: Assignments) -> None:
         self._operations = operations
         self._bridge = bridge
         self._discovery = discovery
-        self._address = address
+        self._assignments = assignments
         self._queues = Queues(operations)
 
     async def PullTasks(self, request: tasks_pb2.PullTasksRequest, context: Context) -> AsyncIterator[tasks_pb2.TaskAssignment]:
@@ -91,14 +89,10 @@ class TasksMethods:
         seat = await self._bridge.join(hello, line)
         try:
             with self._discovery.asking(seat) as id:
-                yield tasks_pb2.TaskAssignment(
-                    task_id=id,
-                    list_components=tasks_pb2.ListComponentsRequest(),
-                    context=tasks_pb2.TaskContext(orchestrator_service_url=self._address()),
-                )
+                yield self._assignments.question(id)
                 seat.allow(1)
                 async for assigned in line:
-                    message = self._message(assigned, seat)
+                    message = self._assignments.message(assigned, seat)
                     if message is not None:
                         yield message
         finally:
@@ -111,26 +105,7 @@ class TasksMethods:
         """Any gateway answers for any run."""
         root, _ = split_root(request.run_id)
         await self._operations.get_run(run_id(root))
-        return tasks_pb2.GetOrchestratorForRunResponse(orchestrator_service_url=self._address())
-
-    def _message(self, assigned: Assigned, seat: Seat) -> tasks_pb2.TaskAssignment | None:
-        """The task as a message; None when it cannot be one, which is its end."""
-        id, task = assigned.id, assigned.task
-        limit = self._operations.settings.limits.assignment_bytes
-        try:
-            message = task_messages.assignment(id, task, assigned.component, assigned.path_params)
-        except NoJson as problem:
-            seat.refuse(id, task_messages.unsendable(id.ref, task.step_id, str(problem)))
-            return None
-        message.context.CopyFrom(task_messages.context(id, task, self._address()))
-        message.heartbeat_interval_secs = self._operations.settings.heartbeat_s
-        size = message.ByteSize()
-        if size <= limit:
-            return message
-        way = "put large data into a blob, or raise the limit and the worker's grpc.max_receive_message_length"
-        why = f"it has {size:,} bytes as a message; limits.assignment_bytes is {limit:,}; {way}"
-        seat.refuse(id, task_messages.unsendable(id.ref, task.step_id, why))
-        return None
+        return tasks_pb2.GetOrchestratorForRunResponse(orchestrator_service_url=self._assignments.address())
 
 
 class _Line:

@@ -199,10 +199,14 @@ class Bridge:
 
     def _give_up(self) -> None:
         """A task of which nothing was heard for too long is lost, although its worker is there."""
-        since = self._loop.time() - self._settings.silent_s
-        for held in [held for held in self._hands.live if held.heard_at < since and held.seat is not None and held.seat.hello.claims]:
-            log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, self._settings.silent_s)
-            self._hands.forget(held)
+        now = self._loop.time()
+        for held in [*self._hands.live]:
+            if held.seat is None or not held.seat.hello.claims:
+                continue
+            limit_s = held.seat.hello.silent_s or self._settings.silent_s
+            if held.heard_at < now - limit_s:
+                log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, limit_s)
+                self._hands.forget(held)
 
     def _all_seats(self) -> list[Seat]:
         return [seat for seats in self._seats.values() for seat in seats]

@@ -36,8 +36,9 @@ class Calls:
         """A unary sign of life, also of a task that this gateway never saw; the first one is the claim of a worker that claims."""
         held = self._hands.by_ref.get(task.ref)
         seats = self._seats_of(worker)
-        mine = held is not None and held.seat is not None and held.seat.worker == worker and held.id.copy == task.copy
-        if held is not None and held.seat is not None and mine:
+        if held is not None and held.seat is not None and held.is_with(worker, task.copy):
+            seats = (held.seat,)
+            held.by = worker if held.seat.hello.queue else None
             held.seat.heard(held, fraction, details)
             verdict = Verdict.GRANTED if held.started_at else await self._claim(held, held.seat)
         elif held is not None and held.started_at:
@@ -107,7 +108,7 @@ class Calls:
     async def _ask(self, held: Held, seat: Seat) -> Verdict:
         until, pause = self._loop.time() + CLAIM_S, 0.05
         while not held.settled and held.seat is seat:
-            answer = await self._hands.control.claim(held.id.partition, seat.worker, [held.id.ref])
+            answer = await self._hands.control.claim(held.id.partition, held.holder, [held.id.ref])
             verdict = Verdict.NOT_READY if answer is None else Verdict(answer.verdicts[0])
             if verdict is Verdict.GRANTED and answer is not None:
                 held.claim_first = False

@@ -343,7 +343,7 @@ class Desk:
     def tick(self, now: float) -> None:
         """Give idle workers what others were sent and have not begun; hand back what waits for nobody."""
         for seat in self.seats:
-            if seat.unclaimed:
+            if seat.unclaimed and not seat.hello.queue:
                 self._look_at(seat, now)
         if self.ready and not self._rooms.any():
             self._let_go(now)

@@ -98,7 +98,7 @@ class Elsewhere:
             places: defaultdict[tuple[WorkerId, Partition], list[Held]] = defaultdict(list)
             for one in waiting:
                 if one.seat is not None and one.seat.gone and not one.settled:
-                    places[one.seat.worker, one.id.partition].append(one)
+                    places[one.holder, one.id.partition].append(one)
             waiting = []
             for (worker, partition), attempts in places.items():
                 waiting += await self._entrust(worker, partition, attempts)

@@ -194,5 +194,4 @@ class Hands:
 
 
 def _holder(held: Held) -> WorkerId:
-    assert held.seat is not None, "only what a worker has is claimed"
-    return held.seat.worker
+    return held.holder

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from stepmesh.attempt import Frame, Why
-from stepmesh_broker.protocol.ids import Namespace, Pool
+from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
 from stepmesh_broker.protocol.messages import FORMAT, Task, TaskFrame, TaskRef
 from stepmesh_gateway.identity import TaskId
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 class Held:
     """One attempt, from its frame's arrival (or its worker's) until its result is handed over or it is given back.
 
-    `desk`: its pool's, None for what a worker brought. `seat`: who has it, None while it waits for one. `sent`: the worker was told of
-    it; `started_at`: and began it. Times ending in `_at` are loop times in seconds, 0 for never. `task` is None for one of which only
-    the id came here. `children`: how often a sub-run with this content was started by the attempt.
+    `desk`: its pool's, None for what a worker brought. `seat`: who has it, None while it waits for one; `by`: who took it from there, if
+    that is a queue. `sent`: the worker was told of it; `started_at`: and began it. Times ending in `_at` are loop times in seconds, 0 for
+    never. `task` is None for one of which only the id came here. `children`: how often a sub-run with this content was started by the
+    attempt.
     """
 
     __slots__ = (
-        "asked", "children", "claim_first", "desk", "details", "frame", "heard_at", "id", "lease_s", "progress", "ready_at", "renew_at",
-        "seat", "sent", "settled", "started_at", "started_us", "task", "timer", "why",
+        "asked", "by", "children", "claim_first", "desk", "details", "frame", "heard_at", "id", "lease_s", "progress", "ready_at",
+        "renew_at", "seat", "sent", "settled", "started_at", "started_us", "task", "timer", "why",
     )  # fmt: skip
 
     def __init__(self, id: TaskId, frame: Frame, task: Task | None, claim_first: bool, now: float) -> None:
@@ -39,6 +40,7 @@ class Held:
         self.ready_at = now
         self.desk: Desk | None = None
         self.seat: Seat | None = None
+        self.by: WorkerId | None = None
         self.sent = False
         self.settled = False
         self.why: Why | None = None
@@ -52,6 +54,19 @@ class Held:
         self.details: bytes | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.children: dict[str, int] | None = None
+
+    @property
+    def holder(self) -> WorkerId:
+        """In whose name it is claimed."""
+        assert self.seat is not None, "only what a worker has is claimed"
+        return self.by or self.seat.worker
+
+    def is_with(self, worker: WorkerId, copy: int) -> bool:
+        """Whether this worker was sent this copy, or may have taken it from a queue."""
+        seat = self.seat
+        if seat is None or self.id.copy != copy:
+            return False
+        return self.by in (None, worker) if seat.hello.queue else seat.worker == worker
 
     def ref(self) -> TaskRef:
         """The attempt's name on the wire."""

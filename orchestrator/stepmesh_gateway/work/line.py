@@ -33,6 +33,10 @@ class WorkerHello:
     `claims`: a worker of stepflow.v1. It says itself when it begins a task (its first heartbeat, `Seat.claimed`) and gets one task more
     than it has begun, so the bridge allows it one task at a time; it knows no time limits, so the bridge enforces them.
     Any other worker runs what it is sent and enforces `Task.timeout_ms` itself; the bridge claims on its behalf.
+
+    `queue`: no worker but a queue, from which many take; implies `claims`. Whoever begins a task says so under an id of its own. What
+    waits there waits as long as it takes, and comes back by `Seat.give_back` only; a task of which nothing is heard for `silent_s` is
+    lost, because no stream tells that its worker lives.
     """
 
     worker: WorkerId
@@ -42,6 +46,8 @@ class WorkerHello:
     offers: tuple[Offer, ...] | None = None
     exclusive: bool = False
     claims: bool = False
+    queue: bool = False
+    silent_s: float = 0.0
     running: tuple[TaskId, ...] = ()
 
 

@@ -23,9 +23,11 @@ class Presence:
         self._namespace = namespace
 
     async def hello(self, seats: Iterable[Seat], stopping: bool = False) -> None:
-        """These are there, or (`stopping`) go."""
+        """These are there, or (`stopping`) go. Of a queue it is said once a worker took something from it."""
         for seat in seats:
             catalogue = seat.catalogue
+            if seat.hello.queue and catalogue is None:
+                continue
             infos = (
                 []
                 if catalogue is None

@@ -179,7 +179,7 @@ class Seat:
     def unsent(self, held: Held) -> None:
         """It does not have this task after all."""
         self.released(held)
-        held.seat = None
+        held.seat = held.by = None
 
     def released(self, held: Held) -> None:
         """The task is not its own any more. One that it never heard of gives its credit back."""

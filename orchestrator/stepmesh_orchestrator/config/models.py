@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from stepmesh_broker.protocol.subjects import MAX_NAME
 from stepmesh_orchestrator.config.plugins import BuiltinPlugin, Plugin, PoolName
 from stepmesh_orchestrator.config.retry import RetryConfig
 from stepmesh_orchestrator.config.section import Section
@@ -30,14 +31,19 @@ class ConditionConfig(Section):
         return value
 
 
+_KNOWN_PARAMS = frozenset({"queueName", "queue_name", "stream"})
+
+
 class RouteRule(Section):
-    """One rule of a route. Further keys are parameters of the plugin, here or under `params`; `queueName` picks the pool."""
+    """One rule of a route. Further keys are parameters of the plugin, here or under `params`; `queueName` picks the pool, `stream` that of
+    a `nats` plugin."""
 
     plugin: str
     conditions: list[ConditionConfig] = Field(default_factory=list)
     component_allow: list[str] | None = None
     component_deny: list[str] = Field(default_factory=list)
     queue_name: PoolName | None = None
+    stream: PoolName | None = None
     params: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -45,12 +51,15 @@ class RouteRule(Section):
     def _queue_among_params(cls, value: Any) -> Any:
         """Stepflow knows parameters in both places."""
         params = value.get("params") if isinstance(value, dict) else None
-        found = params.get("queueName", params.get("queue_name")) if isinstance(params, dict) else None
-        return value if found is None or {"queueName", "queue_name"} & value.keys() else {**value, "queueName": found}
+        if not isinstance(params, dict):
+            return value
+        queue, stream = params.get("queueName", params.get("queue_name")), params.get("stream")
+        found = {} if queue is None or {"queueName", "queue_name"} & value.keys() else {"queueName": queue}
+        return {**({} if stream is None else {"stream": stream}), **value, **found}
 
     def unused(self) -> list[str]:
         """Parameters that have no effect here."""
-        given = [*(self.model_extra or {}), *(f"params.{name}" for name in self.params if name not in ("queueName", "queue_name"))]
+        given = [*(self.model_extra or {}), *(f"params.{name}" for name in self.params if name not in _KNOWN_PARAMS)]
         return [name for name in given if not name.startswith("x-")]
 
     def unknown_keys(self, path: Path = ()) -> Iterator[tuple[Path, tuple[str, ...]]]:
@@ -163,6 +172,8 @@ class Config(Section):
                 plugin.pool_of(name)
             except ValueError as problem:
                 yield ("plugins", name), str(problem)
+            if plugin.type == "nats" and plugin.stream is None and not self._streams_of(name):
+                yield ("plugins", name), "a nats plugin wants `stream`, here or in its routes"
         for pattern, rules in self.routes.items():
             try:
                 Pattern(pattern)
@@ -172,6 +183,33 @@ class Config(Section):
                 if rule.plugin not in self.plugins:
                     near = ", ".join(nearest(rule.plugin, self.plugins) or list(self.plugins)[:5])
                     yield ("routes", pattern, index, "plugin"), f"there is no plugin `{rule.plugin[:60]}`; nearest: {near}"
+                elif len(self.pool_of(rule)) > MAX_NAME:
+                    yield ("routes", pattern, index, "stream"), f"plugin and stream together have more than {MAX_NAME - 1} characters"
+
+    def pool_of(self, rule: RouteRule) -> str:
+        """Where a rule's tasks go. A stream that is not its plugin's own has a pool of its own."""
+        plugin = self.plugins[rule.plugin]
+        if rule.queue_name is not None:
+            return rule.queue_name
+        own = plugin.type != "nats" or rule.stream in (None, plugin.stream)
+        return plugin.pool_of(rule.plugin) if own else f"{rule.plugin}-{rule.stream}"
+
+    def streams(self) -> dict[str, tuple[str, str]]:
+        """Pool → URL and stream of the NATS server that its tasks go to."""
+        found: dict[str, tuple[str, str]] = {}
+        for name, plugin in self.plugins.items():
+            if plugin.type == "nats" and plugin.stream is not None:
+                found[plugin.pool_of(name)] = (plugin.url, plugin.stream)
+        for rules in self.routes.values():
+            for rule in rules:
+                plugin = self.plugins[rule.plugin]
+                if plugin.type == "nats" and (stream := rule.stream or plugin.stream) is not None:
+                    found[self.pool_of(rule)] = (plugin.url, stream)
+        return found
+
+    def _streams_of(self, plugin: str) -> bool:
+        rules = [rule for rules in self.routes.values() for rule in rules if rule.plugin == plugin]
+        return bool(rules) and all(rule.stream is not None for rule in rules)
 
     def router(self) -> Router:
         """By `routes`; without any, `/builtin/…` and `/<pool>/<component…>`."""
@@ -183,7 +221,7 @@ class Config(Section):
         limits = self.plugins[rule.plugin].limits()
         return Rule(
             plugin=rule.plugin,
-            pool=rule.queue_name or self.plugins[rule.plugin].pool_of(rule.plugin),
+            pool=self.pool_of(rule),
             conditions=tuple(Condition(paths.parse(condition.path), condition.value) for condition in rule.conditions),
             allow=None if rule.component_allow is None else tuple(rule.component_allow),
             deny=tuple(rule.component_deny),

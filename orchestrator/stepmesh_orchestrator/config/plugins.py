@@ -155,7 +155,7 @@ class NatsPlugin(_Queued):
 
     type: Literal["nats"]
     url: str
-    stream: str | None = None
+    stream: PoolName | None = None
     consumer: str | None = None
 
 
@@ -169,16 +169,13 @@ class KafkaPlugin(_Queued):
 
 class McpPlugin(_Launched):
     """Tools of a Model Context Protocol server: a command to start, or a URL. `startTimeoutSecs`: how long it may take to tell its tools;
-    `executionTimeoutSecs`: limit of one call."""
+    `executionTimeoutSecs`: limit of one attempt."""
 
     type: Literal["mcp"]
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     start_timeout_secs: float = Field(default=60, gt=0)
     execution_timeout_secs: float | None = Field(default=None, gt=0)
-
-    def limits(self) -> Limits:
-        return Limits(_ms(self.execution_timeout_secs))
 
     @model_validator(mode="after")
     def _one_way_in(self) -> McpPlugin:

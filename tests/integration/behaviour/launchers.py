@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import toolchains
+from tests.environments import program
 
 HERE = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def python() -> Sequence[str]:
 
 def typescript() -> Sequence[str]:
     """sdk/typescript/worker; needs Node."""
-    return ["node", str(toolchains.typescript() / "build/test/behaviour/worker.js")]
+    return [str(program("node")), str(toolchains.typescript() / "build/test/behaviour/worker.js")]
 
 
 def go() -> Sequence[str]:

@@ -18,7 +18,7 @@ def test_its_tests_pass() -> None:
 
 
 def test_its_code_is_clean() -> None:
-    assert toolchains.run(GO, "gofmt", "-l", ".") == ""
+    assert toolchains.run(GO, "go", "run", "cmd/gofmt", "-l", ".") == ""
     toolchains.run(GO, "go", "vet", "./...")
 
 

@@ -28,7 +28,7 @@ async def queue(nats_url: str) -> AsyncIterator[WorkQueue]:
 
 async def test_a_worker_takes_what_was_put_and_then_it_is_gone(queue: WorkQueue, nats_url: str) -> None:
     first, second = await queue.put(b"one"), await queue.put(b"two")
-    assert [await queue.holds(position) for position in (first, second)] == [True, True]
+    assert await queue.first() == first
     worker = await nats.connect(nats_url)
     try:
         jetstream = worker.jetstream()
@@ -40,7 +40,7 @@ async def test_a_worker_takes_what_was_put_and_then_it_is_gone(queue: WorkQueue,
         [message] = await subscription.fetch(1, timeout=5)
         assert message.data == b"one"
         await message.ack_sync()
-        assert [await queue.holds(position) for position in (first, second)] == [False, True]
+        assert await queue.first() == second
     finally:
         await worker.close()
 
@@ -49,7 +49,7 @@ async def test_what_nobody_took_can_be_taken_back_once(queue: WorkQueue) -> None
     position = await queue.put(b"one")
     assert await queue.remove(position) is True
     assert await queue.remove(position) is False
-    assert await queue.holds(position) is False
+    assert await queue.first() > position
 
 
 async def test_several_of_us_share_one_stream(queue: WorkQueue, nats_url: str) -> None:
@@ -97,14 +97,21 @@ async def test_it_goes_on_after_the_server_was_away(tmp_path: Path) -> None:
         kept = await queue.put(b"one")
         os.kill(server.pid, signal.SIGKILL)
         async with asyncio.timeout(30):
-            while not await there(queue, kept):
+            while await first(queue) != kept:
                 await asyncio.sleep(0.05)
         assert await queue.put(b"two") > kept
         await queue.close()
 
 
-async def there(queue: WorkQueue, position: int) -> bool:
+async def first(queue: WorkQueue) -> int:
     try:
-        return await queue.holds(position)
+        return await queue.first()
     except BrokerUnavailable:
-        return False
+        return 0
+
+
+async def test_what_lies_there_can_be_cleared(queue: WorkQueue) -> None:
+    position = [await queue.put(b"x") for _ in range(3)][-1]
+    await queue.clear()
+    assert await queue.first() == position + 1
+    assert await queue.put(b"y") == position + 1

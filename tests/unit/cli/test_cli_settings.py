@@ -14,7 +14,7 @@ from stepmesh_cli.processes import WorkerProcess
 from stepmesh_cli.settings import Backends, configured, gateway_settings, worker_processes
 from stepmesh_components.mcp_server import McpServer
 from stepmesh_gateway.settings import GatewaySettings, Limits
-from stepmesh_orchestrator.config import Config, parse_config
+from stepmesh_orchestrator.config import Config, ConfigInvalid, parse_config
 from stepmesh_orchestrator.core.flow.routing import Route
 
 
@@ -125,7 +125,7 @@ def test_plugins_become_pools_mocks_and_processes() -> None:
     assert parts.engine.transport_max_retries == 7
     assert parts.engine.backoff.initial_ms == 10
     assert (parts.engine.default_max_concurrency, parts.engine.max_items) == (3, 5)
-    assert parts.mcp == (McpServer(name="tools", pool="tools", command="x", args=("y",), env={"A": "b"}, call_timeout_s=5),)
+    assert parts.mcp == (McpServer(name="tools", pool="tools", command="x", args=("y",), env={"A": "b"}),)
     assert [line.split(":")[0] for line in parts.warnings] == ["plugin stream"]
     assert isinstance(parts.router.route("/nowhere/x", b"null"), Failure)
 
@@ -134,11 +134,11 @@ def test_keys_that_do_nothing_here_are_named() -> None:
     config, _ = parse_config(
         "plugins: {b: {type: builtin}, far: {type: grpc, queueName: q, executionTimeoutSecs: 5, queueTimeoutSecs: 9}}\n"
         "routes: {/far: [{plugin: far, queueName: q, colour: red, params: {queueName: r, size: 3}}]}\n"
-        "recovery: {enabled: false}\nlimits: {payloadBytes: 2048, items: 5}\n",
+        "recovery: {enabled: false}\nlimits: {documentBytes: 2048, items: 5}\n",
         {},
     )
     named = {line.split(":")[0] for line in parts_of(config).warnings}
-    assert {"recovery", "limits.payloadBytes", "routes./far[0].colour", "routes./far[0].params.size"} <= named
+    assert {"recovery", "limits.documentBytes", "routes./far[0].colour", "routes./far[0].params.size"} <= named
     assert not any("Timeout" in name or "queueName" in name for name in named)
     assert "limits.items" not in named
 
@@ -167,6 +167,46 @@ def test_a_gateway_gets_what_flags_and_configuration_say() -> None:
 def test_a_port_that_is_none_is_a_wrong_call(port: int) -> None:
     with pytest.raises(CommandError, match="there is no port"):
         gateway_settings(None, "default", port=port)
+
+
+STREAMS = """
+plugins:
+  bus: {type: nats, url: "nats://n:4222", stream: S}
+  far: {type: nats, url: "nats://m:4222"}
+routes:
+  /a: [{plugin: bus}]
+  /b: [{plugin: bus, stream: Other}]
+  /c: [{plugin: bus, params: {stream: Third, queueName: q}}]
+  /d: [{plugin: far, stream: F}]
+"""
+
+
+def test_streams_of_nats_plugins_have_pools_of_their_own() -> None:
+    found = config(STREAMS)
+    queues = {queue.pool: (queue.url, queue.stream) for queue in gateway_settings(found, "default", port=0).queues}
+    assert queues == {
+        "bus": ("nats://n:4222", "S"),
+        "bus-Other": ("nats://n:4222", "Other"),
+        "q": ("nats://n:4222", "Third"),
+        "far-F": ("nats://m:4222", "F"),
+    }
+    parts = parts_of(found)
+    assert {queue.pool for queue in parts.queues or ()} == {*queues, "far"}
+    assert parts.wants_gateway
+    assert parts.router.route("/b/x", b"null") == Route("bus", "bus-Other", "/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("plugins: {bus: {type: nats, url: u}}\nroutes: {/a: [{plugin: bus}]}", "a nats plugin wants `stream`"),
+        ("plugins: {bus: {type: nats, url: u, stream: 'a.b'}}", "pattern"),
+        (f"plugins: {{{'b' * 40}: {{type: nats, url: u}}}}\nroutes: {{/a: [{{plugin: {'b' * 40}, stream: {'s' * 40}}}]}}", "more than 63"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_named(text: str, told: str) -> None:
+    with pytest.raises(ConfigInvalid, match=told):
+        config(text)
 
 
 STEPFLOW = """

@@ -299,6 +299,15 @@ async def test_a_reader_that_does_not_read_costs_one_page(door: Door, api: Web) 
         assert received > whole
 
 
+@pytest.mark.parametrize("unread", [1, 2, 3])
+async def test_pages_of_any_size_make_the_same_stream(unread: int) -> None:
+    async with opened(Limits(unread_events=unread)) as door, web(door) as api:
+        run = (await api.run(one_step("/py/double"), *range(4)))["summary"]["runId"]
+        kinds = [told(frame)[0] for frame in (await all_of(api, run))[:-1]]
+        each = {"StepsNeeded": 4, "StepReady": 4, "StepStarted": 4, "StepCompleted": 4, "ItemCompleted": 4}
+        assert {kind: kinds.count(kind) for kind in kinds} == {"RunCreated": 1, **each, "RunCompleted": 1}
+
+
 async def test_the_gateway_stops_under_a_reader(door: Door, api: Web) -> None:
     run = (await api.submit(GATE, "x"))["summary"]["runId"]
     async with followed(api, run, eventTypes="item_completed") as frames:

@@ -100,9 +100,8 @@ def test_the_environment_is_in_names_of_routes_plugins_and_parameters() -> None:
 
 
 def test_limits_of_a_plugin_go_with_its_routes_and_the_default_wait_is_none() -> None:
-    plugins = (
-        "plugins: {a: {type: grpc, executionTimeoutSecs: 2.5, queueTimeoutSecs: 30}, b: {type: nats, url: x}, c: {type: mcp, url: u}}\n"
-    )
+    waits = "{type: grpc, executionTimeoutSecs: 2.5, queueTimeoutSecs: 30}"
+    plugins = f"plugins: {{a: {waits}, b: {{type: nats, url: x, stream: S}}, c: {{type: mcp, url: u}}}}\n"
     routes = parse_config(plugins + "routes: {/a: [{plugin: a, queueName: q}], /b: [{plugin: b}]}", {})[0].router()
     assert (routes.limits_attempts, routes.limits_waits) == (True, True)
     assert routes.route("/a/x", b"1") == Route("a", "q", "/x", timeout_ms=2_500, queue_ms=30_000)
