@@ -46,7 +46,8 @@ def test_a_run_imports_neither_grpc_nor_http(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom stepmesh_cli.main import main\n"
         f"assert main(['run', {flow(tmp_path)!r}, '--input-json', '{{\"n\": 1}}', '--quiet']) == 0\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'grpc', 'google', 'starlette', 'uvicorn', 'mcp', 'nats', 'httpx'}))"
+        "heavy = {'grpc', 'google', 'starlette', 'uvicorn', 'mcp', 'nats', 'httpx'}\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & heavy))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ['{"outcome":"success","result":1}', "[]"]
