@@ -54,6 +54,7 @@ class Node:
         self._router = router or default_router()
         self._served: list[Subscription] = []
         self._reading: asyncio.Task[None] | None = None
+        self._aborted = False
 
     async def start(self) -> None:
         """Recover every partition, then serve. Raises `JournalError`, `BrokerError`, `StoreError`; nothing is left behind then."""
@@ -97,7 +98,7 @@ class Node:
             self.partitions,
             self._component_path,
         )
-        self._served.append(await broker.serve(subjects.api(namespace), self.api.serve, group="api"))
+        self._served.append(await broker.serve(subjects.api(namespace), self._answer, group="api"))
         if self.ports.telemetry is not None:
             self._reading = asyncio.create_task(self._read(self.ports.telemetry))
 
@@ -118,6 +119,7 @@ class Node:
 
     async def abort(self) -> None:
         """End at once, as a crash would; a partition that failed leaves nothing to save, and nothing for a `stop` that follows."""
+        self._aborted = True
         for service in self.partitions.values():
             await service.abort()
         self.partitions.clear()
@@ -126,6 +128,13 @@ class Node:
         self._served.clear()
         if self._reading is not None:
             self._reading.cancel()
+
+    async def _answer(self, data: bytes) -> bytes:
+        """Nothing after an abort: what is in memory then may be more than the journal holds, or nothing. Who asked asks again."""
+        answer = await self.api.serve(data)
+        if self._aborted:
+            raise asyncio.CancelledError
+        return answer
 
     async def _hear(self, data: bytes) -> None:
         try:

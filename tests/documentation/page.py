@@ -2,8 +2,8 @@
 
 A fence right below a line that ends with a file's name in backquotes and a colon holds that file. In a `console` fence, lines that
 begin with `$ ` are commands (a trailing backslash goes on in the next line), run in order in one folder; the lines below a command are
-its stdout. `…` stands for anything on a line, a line of `…` for any lines. `stepmesh up` stays in the background and is stopped at the
-end of the page; what is shown below it is what it says on stderr.
+its stdout. `…` stands for anything on a line, a line of `…` for any lines. `stepmesh up` and `stepmesh server` stay in the background and
+are stopped at the end of the page; what is shown below them is what they say on stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 _FENCE = re.compile(r"(?:^[^\n]*`(?P<name>[^`\n]+)`[^`\n]*:\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _LIMIT_S = 60
-_READY = "stepmesh is up"
+_READY = {"stepmesh up": "stepmesh is up", "stepmesh server": "stepmesh serves"}
 
 
 class Fence(NamedTuple):
@@ -97,8 +97,9 @@ class Terminal:
 
     def run(self, command: Command) -> str:
         """What the command said on stdout; for `stepmesh up` its greeting. Raises `AssertionError` when it hangs."""
-        if command.line.startswith("stepmesh up"):
-            return self._start(command)
+        ready = next((said for start, said in _READY.items() if command.line.startswith(start)), None)
+        if ready is not None:
+            return self._start(command, ready)
         done = subprocess.run(
             ["bash", "-c", command.line],
             cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
@@ -107,17 +108,17 @@ class Terminal:
             self._ended(-signal.SIGKILL if " -9 " in command.line else 0)
         return done.stdout if done.stdout or not command.shown else done.stderr
 
-    def _start(self, command: Command) -> str:
+    def _start(self, command: Command, ready: str) -> str:
         self.up = subprocess.Popen(
             ["bash", "-c", f"exec {command.line}"],
             cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert self.up.stderr is not None
-        after = command.shown.partition(_READY)[2].count("\n")
+        after = command.shown.partition(ready)[2].count("\n")
         said: list[str] = []
         for line in self.up.stderr:
             said.append(line)
-            if _READY in "".join(said[: max(0, len(said) - after)]):
+            if ready in "".join(said[: max(0, len(said) - after)]):
                 break
         return "".join(said)
 

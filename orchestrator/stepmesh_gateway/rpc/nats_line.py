@@ -21,6 +21,7 @@ from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.rpc.assignments import Assignments
 from stepmesh_gateway.rpc.discovery import Discovery
 from stepmesh_gateway.settings import NatsQueue
+from stepmesh_gateway.translate.defects import defect
 from stepmesh_gateway.work.bridge import Bridge
 from stepmesh_gateway.work.line import Assigned, WorkerHello
 from stepmesh_gateway.work.refusals import GatewayStops
@@ -88,7 +89,7 @@ class NatsLine:
             except GatewayStops:
                 return
             except Exception:
-                log.exception("SM-7900 tasks of pool %s wait, and it is tried again", self._settings.pool)
+                defect(f"the work queue of pool {self._settings.pool}")  # its tasks wait, and it is tried again
             await asyncio.sleep(pause)
             pause = min(2 * pause, most)
 

@@ -10,7 +10,7 @@ from stepmesh_broker.protocol import api
 from stepmesh_gateway.translate.execution import error_of, execution_status, outcome_of
 from stepmesh_gateway.translate.status_events import EventType, StatusEvent
 from stepmesh_gateway.translate.timestamps import timestamp
-from stepmesh_gateway.translate.values import to_value
+from stepmesh_gateway.translate.values import NoJson, put_value
 
 
 def number(member: IntEnum) -> Any:
@@ -44,7 +44,7 @@ def run_summary(run: api.RunSummary) -> runs_pb2.RunSummary:
 
 
 def item_result(item: api.ItemResult) -> common_pb2.ItemResult:
-    """An item, ended or not. Raises `NoJson` for an output that protobuf cannot hold."""
+    """An item, ended or not. An output that protobuf cannot hold is left out, and the message says why: the others can be told."""
     outcome = outcome_of(item.result)
     message = common_pb2.ItemResult(
         item_index=item.item,
@@ -52,7 +52,7 @@ def item_result(item: api.ItemResult) -> common_pb2.ItemResult:
         completed_at=timestamp(item.finished_ms) if item.finished_ms else None,
     )
     if outcome.output is not None:
-        message.output.CopyFrom(to_value(outcome.output))
+        _put_output(message, outcome.output)
     if outcome.error is not None:
         message.error_message = outcome.error.message
         message.error_code = number(outcome.error.code)
@@ -60,7 +60,7 @@ def item_result(item: api.ItemResult) -> common_pb2.ItemResult:
 
 
 def step_status(step: api.StepStatus) -> runs_pb2.StepStatus:
-    """A step of an item. Raises `NoJson` for an output that protobuf cannot hold."""
+    """A step of an item; its output as that of an item."""
     updated_ms = step.finished_ms or step.started_ms
     message = runs_pb2.StepStatus(
         step_id=step.step_id,
@@ -74,7 +74,7 @@ def step_status(step: api.StepStatus) -> runs_pb2.StepStatus:
         updated_at=timestamp(updated_ms) if updated_ms else None,
     )
     if step.output is not None:
-        message.output.CopyFrom(to_value(step.output))
+        _put_output(message, step.output)
     if step.failure is not None:
         error = error_of(step.failure)
         message.error_message = error.message
@@ -83,7 +83,7 @@ def step_status(step: api.StepStatus) -> runs_pb2.StepStatus:
 
 
 def status_event(event: StatusEvent) -> runs_pb2.StatusEvent:
-    """An event. Raises `NoJson` for a result that protobuf cannot hold."""
+    """An event. A result that protobuf cannot hold is left out."""
     message = runs_pb2.StatusEvent(sequence_number=event.position, timestamp=timestamp(event.at_ms))
     _FILL[event.type](message, event)
     return message
@@ -122,18 +122,33 @@ def _step_completed(message: runs_pb2.StatusEvent, event: StatusEvent) -> None:
             run_id=event.run, item_index=event.item, step_index=event.step, step_id=event.step_id, status=number(event.status)
         )
     )
-    if event.result is not None:
-        message.step_completed.result.CopyFrom(to_value(event.result))
+    _put_result(message.step_completed, event)
 
 
 def _item_completed(message: runs_pb2.StatusEvent, event: StatusEvent) -> None:
     message.item_completed.CopyFrom(runs_pb2.ItemCompletedEvent(run_id=event.run, item_index=event.item))
-    if event.result is not None:
-        message.item_completed.result.CopyFrom(to_value(event.result))
+    _put_result(message.item_completed, event)
 
 
 def _run_completed(message: runs_pb2.StatusEvent, event: StatusEvent) -> None:
     message.run_completed.CopyFrom(runs_pb2.RunCompletedEvent(run_id=event.run, status=number(event.status)))
+
+
+def _put_output(message: common_pb2.ItemResult | runs_pb2.StepStatus, output: bytes) -> None:
+    try:
+        put_value(message.output, output)
+    except NoJson as problem:
+        message.ClearField("output")
+        message.error_message = f"the output cannot be told here: {problem}"
+
+
+def _put_result(message: runs_pb2.StepCompletedEvent | runs_pb2.ItemCompletedEvent, event: StatusEvent) -> None:
+    if event.result is None:
+        return
+    try:
+        put_value(message.result, event.result)
+    except NoJson:
+        message.ClearField("result")  # items and steps say why
 
 
 _FILL = {

@@ -51,6 +51,11 @@ def to_struct(json: bytes) -> Struct:
     return struct
 
 
+def put_value(value: Value, json: bytes) -> None:
+    """Write JSON text into an empty message. Raises `NoJson`; what is in it then means nothing."""
+    _begin(value, msgspec.json.decode(json))
+
+
 def plain_value(found: Any) -> Value:
     """Decoded JSON as a message. Raises `NoJson` as `to_value` does."""
     value = Value()

@@ -177,9 +177,6 @@ class McpPlugin(_Launched):
     start_timeout_secs: float = Field(default=60, gt=0)
     execution_timeout_secs: float | None = Field(default=None, gt=0)
 
-    def limits(self) -> Limits:
-        return Limits(_ms(self.execution_timeout_secs))
-
     @model_validator(mode="after")
     def _one_way_in(self) -> McpPlugin:
         if (self.command is None) == (self.url is None):

@@ -9,6 +9,7 @@ import msgspec
 
 from stepmesh_broker.protocol import api
 from stepmesh_orchestrator.core.decide.subruns import CANCELLED
+from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.explain import Cause
 from stepmesh_orchestrator.core.failures import flow_result
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics
@@ -23,11 +24,14 @@ _OVERHEAD = 200
 
 
 def summary(row: RunRow, owner: str = "") -> api.RunSummary:
-    """A run, and who owns its partition if it lives."""
+    """A run, and who owns its partition if it lives. Rows of an older release know only the frames of its events."""
+    ended_at = row.finished_at
+    if ended_at is None and row.finished_sequence is not None:
+        ended_at = row.finished_sequence * PER_FRAME
     return api.RunSummary(
         row.run, row.namespace, row.partition, row.flow, row.flow_name, row.status, row.total, row.completed, row.failed, row.cancelled,
         row.created_ms, row.finished_ms, row.root, row.parent, row.parent_step, row.run_key, row.tags,
-        row.created_at, row.finished_at, owner,
+        row.created_at or row.created_sequence * PER_FRAME, ended_at, owner,
     )  # fmt: skip
 
 

@@ -42,6 +42,17 @@ def test_every_command_speaks_json(name: str, capsys: pytest.CaptureFixture[str]
     assert "--json" in capsys.readouterr().out
 
 
+def test_a_run_imports_neither_grpc_nor_http(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom stepmesh_cli.main import main\n"
+        f"assert main(['run', {flow(tmp_path)!r}, '--input-json', '{{\"n\": 1}}', '--quiet']) == 0\n"
+        "heavy = {'grpc', 'google', 'starlette', 'uvicorn', 'mcp', 'nats', 'httpx'}\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ['{"outcome":"success","result":1}', "[]"]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == exits.OK
     assert capsys.readouterr().out.strip()

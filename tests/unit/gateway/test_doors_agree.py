@@ -12,9 +12,9 @@ import grpc.aio
 import pytest
 from google.protobuf.json_format import MessageToDict
 from tests.unit.gateway.door import Client, Door, details, one_step
+from tests.unit.gateway.web import RUN as NOWHERE
 from tests.unit.gateway.web import Web, web
 
-from stepmesh.uuid7 import new_run_id
 from stepmesh_gateway.translate.values import plain_value
 
 ONLY_IN_REST = {"errorData"}
@@ -196,9 +196,6 @@ async def test_of_components_blobs_and_health(client: Client, rest: Web) -> None
     by_rest = await rest("GET", "/health")
     by_rpc = of_rpc(await client("HealthService/HealthCheck"))
     assert (by_rest["status"], by_rest["build"]["gitVersion"]) == (by_rpc["status"], by_rpc["build"]["gitVersion"])
-
-
-NOWHERE = new_run_id()
 
 
 @pytest.mark.parametrize(

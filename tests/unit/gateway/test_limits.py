@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from tests.unit.gateway.door import Door, details, one_step, opened, until
 
+from stepmesh_broker.protocol import api
 from stepmesh_gateway.limits import OverLimit, Streams, TooManyStreams, check_size
 from stepmesh_gateway.settings import Limits
 
@@ -131,6 +132,34 @@ async def test_open_streams() -> None:
         await until(lambda: door.gateway.operations.streams.count == 1)
         await door.client.stream("RunsService/GetRunEvents", run_id=run).read()
         door.workshop.let()
+
+
+async def test_a_reader_that_does_not_read_is_not_read_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(Limits(unread_events=50)) as door:
+        pages = 0
+        ask = door.gateway.operations.requests.ask
+
+        async def counted(request: Any, kind: Any, wait_s: float = 0.0) -> Any:
+            nonlocal pages
+            pages += isinstance(request, api.GetEvents)
+            return await ask(request, kind, wait_s)
+
+        flow = {"name": "large", "steps": [], "output": [{"$input": "$"}, {"$literal": "x" * 20_000}]}
+        run = (await door.client.submit(flow, *range(2_000))).summary.run_id
+        await door.client("RunsService/GetRun", run_id=run, wait=True)
+        monkeypatch.setattr(door.gateway.operations.requests, "ask", counted)
+        stream = door.client.stream("RunsService/GetRunEvents", run_id=run, include_results=True)
+        await stream.read()
+        seen = 0
+        while seen != pages:  # until it comes to a stand
+            seen = pages
+            await asyncio.sleep(0.5)
+        assert pages < 40, "of more than 80 pages of a megabyte"
+        ended = 0
+        while (event := await stream.read()) is not grpc.aio.EOF:
+            ended += event.HasField("item_completed")
+        assert ended == 2_000
+        assert pages > 80
 
 
 @pytest.mark.parametrize(("held_s", "status"), [(0.0, 2), (30.0, 1)])

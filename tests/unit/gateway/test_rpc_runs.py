@@ -85,6 +85,40 @@ async def test_an_input_without_a_kind_is_null(client: Client) -> None:
     assert done.results[0].output.WhichOneof("kind") == "null_value"
 
 
+async def test_an_output_that_a_message_cannot_hold_hides_no_other(door: Door) -> None:
+    deep: Any = 1
+    for _ in range(60):
+        deep = [deep]
+    sdk = await door.deployment.client()
+    handle = await sdk.submit(one_step("/py/echo"), [1, deep, 3])
+    await handle.wait(20)
+    items = (await door.client("RunsService/GetRunItems", run_id=handle.id)).results
+    assert [(one.status, one.HasField("output")) for one in items] == [(COMPLETED, True), (COMPLETED, False), (COMPLETED, True)]
+    assert "nested deeper than" in items[1].error_message
+    steps = (await door.client("RunsService/GetRunSteps", run_id=handle.id)).steps
+    assert [one.HasField("output") for one in steps] == [True, False, True]
+    events = [event async for event in door.client.stream("RunsService/GetRunEvents", run_id=handle.id, include_results=True)]
+    ended = sorted(
+        (one.item_completed.item_index, one.item_completed.HasField("result")) for one in events if one.HasField("item_completed")
+    )
+    assert ended == [(0, True), (1, False), (2, True)]
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(45, True), (46, False)])
+async def test_the_deepest_output_that_every_answer_can_hold(client: Client, levels: int, fits: bool) -> None:
+    flow = {"name": "deep", "steps": [], "output": [[[[[{"$input": "$"}]]]]]}
+    value = Value()
+    inner = value
+    for _ in range(levels - 5):
+        inner = inner.list_value.values.add()
+    inner.number_value = 1
+    flow_id = (await client.store(flow)).flow_id
+    done = await client("RunsService/CreateRun", flow_id=flow_id, input=[value], wait=True)
+    assert done.results[0].HasField("output") == fits
+    events = [event async for event in client.stream("RunsService/GetRunEvents", run_id=done.summary.run_id, include_results=True)]
+    assert [one.item_completed.HasField("result") for one in events if one.HasField("item_completed")] == [fits]
+
+
 async def test_variables_and_overrides(client: Client) -> None:
     variables = {"type": "object", "properties": {"k": {"type": "integer"}, "d": {"default": 5}}, "required": ["k"]}
     flow = one_step("/py/echo", schemas={"type": "object", "properties": {"variables": variables}})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, js, run_id, virtual
 
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import RunId, partition_of
@@ -132,3 +133,23 @@ async def test_a_partition_that_fails_ends_the_node(caplog: pytest.LogCaptureFix
     assert "a partition ended" in caplog.text
     submitting.cancel()
     await lab.node.abort()
+
+
+@virtual
+async def test_a_node_that_was_aborted_answers_nobody() -> None:
+    lab = await Lab(partitions=2).start()
+    run = await lab.submit()
+    projector = lab.shard.projector
+
+    async def held(_: int) -> None:
+        await asyncio.sleep(1)
+
+    projector.reached = held  # type: ignore[method-assign]
+    asking = asyncio.create_task(lab.ask(api.GetSteps(run), api.Steps, timeout_s=5))
+    await asyncio.sleep(0.1)
+    await lab.node.abort()
+    with pytest.raises(BrokerUnavailable):
+        await asking
+    await lab.start()
+    assert len((await lab.ask(api.GetSteps(run), api.Steps)).steps) == 1
+    await lab.stop()
