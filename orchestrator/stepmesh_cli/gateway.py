@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def gateway(
     *,
     port: Annotated[int, Parameter(name=["--port", "-p"], env_var="STEPMESH_PORT")] = DEFAULT_PORT,
+    grpc_port: Annotated[int | None, Parameter(env_var="STEPMESH_GRPC_PORT")] = None,
     host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
     advertise: Annotated[str, Parameter(env_var="STEPMESH_ADVERTISE")] = "",
     config: Annotated[Path | None, Parameter(name=["--config", "-c"], env_var="STEPMESH_CONFIG")] = None,
@@ -43,6 +44,8 @@ def gateway(
     ----------
     port
         Of gRPC and HTTP; 0 is any free one, printed as {"port": N} on stdout.
+    grpc_port
+        One more port, for gRPC alone; workers are told that one.
     host
         Address to listen on; default: 127.0.0.1. 0.0.0.0 is every interface: there are no passwords.
     advertise
@@ -63,7 +66,9 @@ def gateway(
     if where.startswith("grpc://"):
         raise CommandError("a gateway stands over a NATS server, not over another gateway", hint="--url nats://host:4222")
     found, _ = read_config(config, None) if config is not None else (None, None)
-    return run_to_end(_serve(where, gateway_settings(found, namespace, host=host, port=port, advertised=advertise), grace))
+    return run_to_end(
+        _serve(where, gateway_settings(found, namespace, host=host, port=port, grpc_port=grpc_port, advertised=advertise), grace)
+    )
 
 
 async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:

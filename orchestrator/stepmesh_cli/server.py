@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def server(
     *,
     port: Annotated[int, Parameter(name=["--port", "-p"], env_var=["STEPFLOW_PORT", "STEPMESH_PORT"])] = DEFAULT_PORT,
+    grpc_port: Annotated[int | None, Parameter(env_var="STEPMESH_GRPC_PORT")] = None,
     host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
     advertise: Annotated[str, Parameter(env_var=["STEPFLOW_ORCHESTRATOR_URL", "STEPMESH_ADVERTISE"])] = "",
     config: Annotated[Path | None, Parameter(name=["--config", "-c"], env_var=["STEPFLOW_CONFIG", "STEPMESH_CONFIG"])] = None,
@@ -54,6 +55,8 @@ def server(
     ----------
     port
         Of gRPC and HTTP; 0 is any free one, printed as {"port": N} on stdout.
+    grpc_port
+        One more port, for gRPC alone; workers are told that one.
     host
         Address to listen on; default: 127.0.0.1. 0.0.0.0 is every interface: there are no passwords.
     advertise
@@ -100,7 +103,7 @@ def server(
                 config=found,
                 processes=worker_processes(worker, workers),
                 grace_s=grace,
-                gateway=gateway_settings(found, namespace, host=host, port=port, advertised=advertise),
+                gateway=gateway_settings(found, namespace, host=host, port=port, grpc_port=grpc_port, advertised=advertise),
                 owner=orchestrator_id,
                 plugin_workers_needed=False,
             ),

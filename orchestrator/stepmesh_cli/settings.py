@@ -53,10 +53,13 @@ def configured(config: Config | None) -> Backends:
     return Backends(_broker(config), journal, partitions, store, blobs)
 
 
-def gateway_settings(config: Config | None, namespace: str, *, host: str | None = None, port: int, advertised: str = "") -> GatewaySettings:
+def gateway_settings(
+    config: Config | None, namespace: str, *, host: str | None = None, port: int, grpc_port: int | None = None, advertised: str = ""
+) -> GatewaySettings:
     """The gateway's, with the limits of the configuration. `advertised` may be a URL. Raises `CommandError` for a port that is none."""
-    if not 0 <= port <= 65535:
-        raise CommandError(f"there is no port {port}", hint="ports go from 1 to 65535; 0 is any free one")
+    for one in (port, grpc_port or 0):
+        if not 0 <= one <= 65535:
+            raise CommandError(f"there is no port {one}", hint="ports go from 1 to 65535; 0 is any free one")
     from stepmesh_gateway.settings import GatewaySettings, Limits, NatsQueue
 
     limits = Limits()
@@ -69,6 +72,7 @@ def gateway_settings(config: Config | None, namespace: str, *, host: str | None 
         namespace=Namespace(namespace),
         host=host or GatewaySettings().host,
         port=port,
+        grpc_port=grpc_port,
         advertised=advertised.rpartition("://")[2].rstrip("/"),
         limits=limits,
         queues=queues,

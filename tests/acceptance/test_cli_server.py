@@ -171,3 +171,56 @@ def test_a_gateway_over_the_broker_of_another_process() -> None:
         assert answers(gateway.port)
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.end()[0] == 0
+
+
+def test_one_more_port_for_grpc_alone() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with serving("--grpc-port", str(port)) as server:
+        assert answers(server.port)
+        assert answers(port)
+        assert port != server.port
+
+
+FLOW = "name: noop\nsteps: [{id: a, component: /builtin/noop, input: {$input: $}}]\noutput: {$step: a}\n"
+
+
+def test_every_command_on_a_deployment_works_through_a_gateway() -> None:
+    Path("flow.yaml").write_text(FLOW)
+    with serving("--data", "data") as server:
+        environment = {**os.environ, "STEPMESH_URL": f"grpc://{server.address}"}
+
+        def said(*arguments: str) -> str:
+            argv = [sys.executable, "-m", "stepmesh_cli", *arguments]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment)
+            assert done.returncode == 0, (arguments, done.stderr)
+            return done.stdout
+
+        assert said("submit", "flow.yaml", "--input-json", "1", "--wait") == '{"outcome":"success","result":1}\n'
+        run = said("submit", "flow.yaml", "--input-json", "2").strip()
+        assert json.loads(said("events", run, "--follow", "--json").splitlines()[-1])["kind"] == "run_completed"
+        assert json.loads(said("status", run, "--json"))["run"]["status"] == "completed"
+        assert len(said("list", "--json").splitlines()) == 2
+        assert "the run is over" in said("explain", run)
+        assert {json.loads(line)["path"] for line in said("components", "--json").splitlines()} >= {"/builtin/noop", "/builtin/map"}
+        assert "## `noop`" in said("components", "--markdown")
+        assert json.loads(said("pools", "--json"))["pool"] == "builtin"
+        assert "deployment" in said("doctor")
+        assert said("cancel", run)
+        assert said("delete", run) is not None
+        assert len(said("list", "--json").splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags", [(), ("--http", "0")])
+def test_up_has_a_gateway_too(flags: tuple[str, ...]) -> None:
+    with started(command("up", "--json", "--data", "data", *flags)) as up:
+        line = up.until("  gateway: ")
+        if up.port is None:
+            assert "--http PORT" in line
+        else:
+            assert f"gRPC and HTTP on 127.0.0.1:{up.port}" in line
+            assert answers(up.port)
+        assert up.port is not None or not flags
+        up.process.send_signal(signal.SIGTERM)
+        assert up.end()[0] == 0
