@@ -7,18 +7,25 @@ import time
 
 from stepflow_py import StepflowClient
 
-FLOW = {
-    "name": "one step",
-    "description": "for timing",
-    "steps": [{"id": "only", "component": "/python/same", "input": {"$input": "$"}}],
-    "output": {"$step": "only"},
-}
+STEPS = 10
+
+
+def chain(steps: int) -> dict:
+    """A flow whose steps hand one value on."""
+    names = [f"s{number}" for number in range(steps)]
+    before = [{"$input": "$"}, *({"$step": name} for name in names)]
+    return {
+        "name": "chain",
+        "description": "for timing",
+        "steps": [{"id": name, "component": "/python/same", "input": input} for name, input in zip(names, before[:-1], strict=True)],
+        "output": before[-1],
+    }
 
 
 async def main(address: str, latencies: int, batch: int) -> None:
-    """One-step runs one after the other, then one run of many items."""
+    """One-step runs one after the other, then one run of many chains: `batch` tasks in all."""
     async with StepflowClient.connect(address) as client:
-        flow = (await client.store_flow(FLOW)).flow_id
+        flow = (await client.store_flow(chain(1))).flow_id
         for number in range(50):
             await client.run(flow, {"n": number})
         seconds = []
@@ -26,10 +33,11 @@ async def main(address: str, latencies: int, batch: int) -> None:
             began = time.perf_counter()
             await client.run(flow, {"n": number})
             seconds.append(time.perf_counter() - began)
+        flow = (await client.store_flow(chain(STEPS))).flow_id
         began = time.perf_counter()
-        ended = await client.run(flow, [{"n": 1}] * batch, max_concurrency=64, timeout=600)
+        ended = await client.run(flow, [{"n": 1}] * (batch // STEPS), max_concurrency=64, timeout=600)
         rate = batch / (time.perf_counter() - began)
-        assert ended.summary.items.completed == batch
+        assert ended.summary.items.completed == batch // STEPS
         print(json.dumps({"seconds": seconds, "per_second": rate}), flush=True)
 
 
