@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunDeleted, RunEnded
-from stepmesh_orchestrator.core.evolve import FlowLookup, evolve
+from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup, evolve
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
@@ -18,7 +18,10 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
     """Evolve, and append the rows that the event changes."""
     state.at += 1
     kind = type(event)
-    if kind is ItemEnded:
+    of_step = STEPS.get(kind)
+    if of_step is not None:  # the hot ones first: they change no row
+        of_step(state, event, at_ms)
+    elif kind is ItemEnded:
         row = _item_row(state, event, at_ms)  # type: ignore[arg-type]  # narrowed by identity, for speed
         if row is not None:
             rows.append(row)

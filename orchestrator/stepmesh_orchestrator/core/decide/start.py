@@ -50,15 +50,15 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     attempt = item.attempt(step.index)
     session.emit(StepDispatched(run.id, item.index, step.index, attempt))
     root = run.tree.root
-    limited = route.queue_ms > 0
+    queue_ms = route.queue_ms
     suspect = attempt > 1 and item.wait(step.index).transport_used > 0  # a worker was lost with it: its lease is to show the next loss
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,
-        step.timeout_ms or route.timeout_ms, suspect or limited, run.traceparent, route.path_params, run.flow_id,
+        step.timeout_ms or route.timeout_ms, suspect or queue_ms > 0, run.traceparent, route.path_params, run.flow_id,
     )  # fmt: skip
-    if limited:
+    if queue_ms:
         reference = TaskRef(run.id, item.index, step.index, attempt)
-        session.cause(LimitWait(session.now + route.queue_ms, reference, route.pool, route.queue_ms))
+        session.cause(LimitWait(session.now + queue_ms, reference, route.pool, queue_ms))
     waiting = session.tasks.get(route.pool)
     if waiting is None:
         session.tasks[route.pool] = [task]

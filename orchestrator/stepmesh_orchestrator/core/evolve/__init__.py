@@ -10,12 +10,7 @@ from stepmesh_orchestrator.core.evolve import runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
-_APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
-    events.ItemStarted: runs.item_started,
-    events.ItemEnded: runs.item_ended,
-    events.RunEnded: runs.run_ended,
-    events.RunCancelled: runs.run_cancelled,
-    events.RunDeleted: runs.run_deleted,
+STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepDispatched: steps.dispatched,
     events.StepSucceeded: steps.succeeded,
     events.StepFailed: steps.failed,
@@ -24,6 +19,15 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepRetrying: steps.retrying,
     events.StepSleeping: steps.sleeping,
     events.StepFallingBack: steps.falling_back,
+}
+"""Of step events."""
+_APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
+    **STEPS,
+    events.ItemStarted: runs.item_started,
+    events.ItemEnded: runs.item_ended,
+    events.RunEnded: runs.run_ended,
+    events.RunCancelled: runs.run_cancelled,
+    events.RunDeleted: runs.run_deleted,
 }
 
 
@@ -35,4 +39,4 @@ def evolve(state: State, event: events.Event, at_ms: int, flows: FlowLookup) -> 
         _APPLIERS[type(event)](state, event, at_ms)
 
 
-__all__ = ["FlowLookup", "evolve"]
+__all__ = ["STEPS", "FlowLookup", "evolve"]

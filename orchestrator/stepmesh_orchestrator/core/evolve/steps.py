@@ -15,7 +15,7 @@ def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
     step = event.step
     item.phases[step] = RUNNING
     item.positions[step] = state.at
-    if item.holds_slot(step):
+    if item.waits is None or item.holds_slot(step):  # without waits a running step always does
         run.tree.in_flight += 1
     if not item.times[step << 1]:
         item.times[step << 1] = at_ms
@@ -27,7 +27,7 @@ def succeeded(state: State, event: events.StepSucceeded, at_ms: int) -> None:
     item = run.items[event.item]
     step = event.step
     phases = item.phases
-    if item.holds_slot(step):
+    if phases[step] == RUNNING and (item.waits is None or item.holds_slot(step)):
         run.tree.in_flight -= 1
     phases[step] = DONE
     item.outcomes[step] = event.output
