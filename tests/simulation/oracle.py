@@ -34,12 +34,13 @@ SKIP = Skip()
 
 @dataclass(frozen=True)
 class Failed:
-    """There is no value, because of an error. `own`: the expression's own, not passed on from a step."""
+    """There is no value, because of an error. `own`: the expression's own, not passed on from a step. `of_sub_run`: an iteration's."""
 
     code: str
     message: str
     own: bool = True
     retry_after_ms: int | None = None
+    of_sub_run: bool = False
 
     @property
     def error(self) -> dict[str, Any]:
@@ -218,7 +219,7 @@ class _Item:
             ended = self._call(component, value, attempt)
             if not isinstance(ended, Failed):
                 return ended, attempt, "success"
-            if ended.code in TRANSPORT and transport:
+            if ended.code in TRANSPORT and transport and not ended.of_sub_run:  # that of a sub-run's step had its retries there
                 transport -= 1
             elif ended.code in COMPONENT and left and (on_error.get("action") == "retry" or ended.retry_after_ms is not None):
                 left -= 1
@@ -281,7 +282,7 @@ class _Item:
         for iteration in range(1, limit + 1):
             ended = self.oracle.run(flow, present, self.given)
             if ended["outcome"] == "failed":
-                return Failed(ended["error"]["code"], ended["error"]["message"])
+                return Failed(ended["error"]["code"], ended["error"]["message"], of_sub_run=True)
             named = ended["result"] if isinstance(ended["result"], dict) else {}
             if "result" in named:
                 return {"result": named["result"], "iterations": iteration, "terminated": False}
