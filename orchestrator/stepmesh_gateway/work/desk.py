@@ -69,7 +69,7 @@ class Around(Protocol):
 
 
 class Desk:
-    """`known`: what a worker of the pool said last that it offers. `ready`: tasks that wait for a worker."""
+    """`known`: what a worker of the pool said last that it offers. `ready`: tasks that wait for a worker. `quick`: so was the last one."""
 
     def __init__(self, pool: Pool, broker: Broker, namespace: Namespace, hands: Hands, around: Around, timing: Timing) -> None:
         self.pool = pool
@@ -87,7 +87,7 @@ class Desk:
         self._change = asyncio.Event()
         self._spreading = False
         self._closing = False
-        self._quick = False
+        self.quick = False
         self._frame_bytes = 0
         self._source: TaskSource | None = None
         self._stops: Subscription | None = None
@@ -136,7 +136,7 @@ class Desk:
 
     def lasted(self, seconds: float) -> None:
         """One of its tasks ran so long."""
-        self._quick = seconds <= QUICK_S
+        self.quick = seconds <= QUICK_S
         if self._looks_ahead():
             self._change.set()
 
@@ -264,7 +264,7 @@ class Desk:
         return not self._closing and ((self._rooms.any() and len(self.ready) < READY_TASKS) or self._looks_ahead())
 
     def _looks_ahead(self) -> bool:
-        return self._quick and len(self.ready) < AHEAD_TASKS and self._frame_bytes <= AHEAD_BYTES
+        return self.quick and len(self.ready) < AHEAD_TASKS and self._frame_bytes <= AHEAD_BYTES
 
     async def _fetch(self, source: TaskSource) -> None:
         while not self._closing:
@@ -354,7 +354,7 @@ class Desk:
         waiting = Counter(held.frame for held in self.ready if now - held.ready_at > WAITING_S)
         for held in [held for held in self.ready if waiting[held.frame] == held.frame.left]:
             self._hands.give_back(held)
-            self._quick = False  # no more in advance, until a quick one ends again
+            self.quick = False  # no more in advance, until a quick one ends again
         self.ready = deque(held for held in self.ready if not held.settled)
 
     def _look_at(self, seat: Seat, now: float) -> None:
