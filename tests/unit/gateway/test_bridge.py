@@ -118,6 +118,22 @@ async def test_credit_bounds_what_is_sent_and_results_are_recorded(shard: Shard,
     assert await shard.frames_left() == 0
 
 
+@pytest.mark.parametrize(("seconds", "unclaimed"), [(0.04, 2), (0.06, 1)])
+async def test_a_worker_that_claims_gets_one_more_while_tasks_are_quick(
+    shard: Shard, bridge: Bridge, seconds: float, unclaimed: int
+) -> None:
+    line = Recorder()
+    line.seat = await bridge.join(WorkerHello(WorkerId("w1"), POOL, offers=OFFERS, claims=True), line)
+    line.seat.allow(1)
+    await shard.send(*(work(n) for n in range(6)))
+    await until(lambda: len(line.sent) == 1)
+    assert await bridge.heartbeat(WorkerId("w1"), line.sent[0].id) is Verdict.GRANTED
+    await asyncio.sleep(seconds)
+    line.finish(line.sent[0].id)
+    await asyncio.sleep(0.1)
+    assert len(line.sent) == 1 + unclaimed
+
+
 async def test_tasks_are_spread_over_workers(shard: Shard, bridge: Bridge) -> None:
     lines = [await join(bridge, f"w{n}", credit=10) for n in range(4)]
     await shard.send(*(work(n) for n in range(20)))
