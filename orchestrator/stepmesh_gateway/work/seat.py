@@ -111,7 +111,7 @@ class Seat:
     @property
     def has_room(self) -> bool:
         """Whether a task may be sent now. A worker that claims gets one more than it may while its pool's tasks are quick: it would
-        else idle for a round trip after each claim (measured: 78 % of the real worker's own limit without it, all of it with it)."""
+        else idle for a round trip after each claim (docs/adr/0005 has the figures)."""
         return self.credit + (self.hello.claims and self._desk.quick) > 0 and not self.leaving
 
     @property
