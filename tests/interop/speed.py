@@ -19,7 +19,7 @@ from typing import Any
 from tests.environments import python_with
 from tests.interop.deployment import HERE, Server
 
-LATENCIES, BATCH = 300, 1500
+LATENCIES, BATCH = 300, 12000
 
 
 @contextmanager
