@@ -74,3 +74,7 @@ go-proto:
 # the unmodified stepflow-py worker behind `stepmesh server` and behind a server that does nothing, in turns
 interop-speed turns="3":
     python -m tests.interop.speed {{turns}}
+
+# servers to try things with, until Ctrl-C: `just services kafka postgres` (also nats, nats-cluster, kafka-cluster, redis)
+services *kinds:
+    python -m tests.services "$@"

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import threading
-from collections.abc import Iterator
 
 import pytest
-
-from stepmesh_broker.nats import EmbeddedNats
+from tests.services import shared
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real nats-server for the whole session (one per xdist worker): use a namespace of your own in it.
+def pytest_configure(config: pytest.Config) -> None:
+    """The run's first process keeps the folder of its servers."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shared.begin()
 
-    The one at `STEPMESH_TEST_NATS_URL` if that is set; else one that is started here from its wheel, run by an event loop in a
-    thread of its own, because the loops of tests come and go.
-    """
-    given = os.environ.get("STEPMESH_TEST_NATS_URL")
-    if given:
-        yield given
-        return
-    server = EmbeddedNats(tmp_path_factory.mktemp("nats"))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
-    yield server.url
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """And ends them, after its last test."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shared.end()
+
+
+@pytest.fixture(scope="session")
+def nats_url() -> str:
+    """A real nats-server for the whole run, shared by its processes, as are all below: use a namespace (database, prefix) of your own."""
+    return shared.url_of("nats")
+
+
+@pytest.fixture(scope="session")
+def nats_cluster_url() -> str:
+    """Three nats-servers, one cluster."""
+    return shared.url_of("nats-cluster")
+
+
+@pytest.fixture(scope="session")
+def kafka_url() -> str:
+    """Apache Kafka, one broker."""
+    return shared.url_of("kafka")
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster_url() -> str:
+    """Apache Kafka, three brokers."""
+    return shared.url_of("kafka-cluster")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """PostgreSQL, with an empty database."""
+    return shared.url_of("postgres")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """Redis, append-only with fsync on every write."""
+    return shared.url_of("redis")

@@ -6,7 +6,7 @@ snapshots that shorten a replay. A store holds what is looked up by key: flows, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from stepmesh_broker.errors import StepmeshError
@@ -14,8 +14,9 @@ from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, R
 from stepmesh_orchestrator.core.rows import ItemRow, RunGone, RunRow, StepRow
 
 __all__ = [
-    "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Ownership",
-    "RunGone", "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
+    "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Member",
+    "Members", "Membership", "MembershipError", "Ownership", "RunGone",
+    "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
 ]  # fmt: skip
 
 
@@ -118,6 +119,61 @@ class Journal(Protocol):
 
     async def partitions(self) -> Sequence[Partition]:
         """Those that have frames or owners."""
+        ...
+
+
+class MembershipError(StepmeshError):
+    """Who shares the partitions could not be asked or told. `retryable`: later it may; what was held stays held until its time is over."""
+
+    default_code = "SM-4200"
+    retryable = True
+
+
+class Member(NamedTuple):
+    """One orchestrator process. `node` names this start of it, and no other; `release` is its version. `leaving`: it takes no partition any
+    more."""
+
+    node: str
+    release: str
+    leaving: bool = False
+
+
+class Members(NamedTuple):
+    """Who is there, by `node`, and who holds which partition: as the backend saw it at one moment. What ran out is not in it."""
+
+    members: Mapping[str, Member]
+    leases: Mapping[Partition, str]
+
+
+class Membership(Protocol):
+    """Which orchestrators share the partitions of one deployment, and which one holds each. Kept where the journal is kept.
+
+    It is for liveness only: two that believe they hold a partition are told apart by the journal's epochs. Time is the backend's
+    own where it has a clock, so that members need not agree on theirs. Every call raises `MembershipError`.
+    """
+
+    async def open(self) -> None:
+        """Connect or create."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection; says nothing to the others. Idempotent."""
+        ...
+
+    async def beat(self, member: Member, ttl_s: float) -> Members:
+        """I am here, for `ttl_s` from now on, and so are the leases that I hold. One round trip."""
+        ...
+
+    async def take(self, partition: Partition, node: str, ttl_s: float) -> bool:
+        """Hold a partition that nobody holds, or whose holder's time is over, or that is mine. False: another one holds it."""
+        ...
+
+    async def release(self, partition: Partition, node: str) -> None:
+        """Hold it no more. Nothing when it is not mine."""
+        ...
+
+    async def leave(self, node: str) -> None:
+        """I am gone, with all that I hold."""
         ...
 
 

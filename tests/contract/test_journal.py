@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
+from tests.contract.journals.backend import Backend
+from tests.contract.journals.registry import BACKENDS
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import MemoryJournal, SqliteJournal
@@ -20,74 +19,9 @@ P = Partition(3)
 OTHER = Partition(4)
 
 
-class Backend(Protocol):
-    """A journal and what the contract needs beside the port: opening it anew, and damaging what it stores."""
-
-    journal: Journal
-
-    async def reopened(self) -> Journal: ...
-
-    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None: ...
-
-    async def drop_frame(self, partition: Partition, sequence: int) -> None: ...
-
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None: ...
-
-
-class MemoryBackend:
-    def __init__(self) -> None:
-        self.memory = MemoryJournal()
-        self.journal: Journal = self.memory
-
-    async def reopened(self) -> Journal:
-        await self.journal.close()
-        await self.journal.open()
-        return self.journal
-
-    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None:
-        frames = self.memory.logs[partition].frames
-        index = [frame.sequence for frame in frames].index(sequence)
-        frames[index] = frames[index]._replace(**fields)
-
-    async def drop_frame(self, partition: Partition, sequence: int) -> None:
-        frames = self.memory.logs[partition].frames
-        del frames[[frame.sequence for frame in frames].index(sequence)]
-
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None:
-        snapshots = self.memory.logs[partition].snapshots
-        snapshots[sequence] = snapshots[sequence]._replace(**fields)
-
-
-class SqliteBackend:
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "data" / "journal.db"
-        self.journal: Journal = SqliteJournal(self.path)
-
-    async def reopened(self) -> Journal:
-        await self.journal.close()
-        self.journal = SqliteJournal(self.path)
-        await self.journal.open()
-        return self.journal
-
-    def _run(self, statement: str, *values: object) -> None:
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            assert connection.execute(statement, values).rowcount == 1
-
-    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None:
-        for name, value in fields.items():
-            self._run(f"UPDATE frames SET {name}=? WHERE partition=? AND sequence=?", value, partition, sequence)
-
-    async def drop_frame(self, partition: Partition, sequence: int) -> None:
-        self._run("DELETE FROM frames WHERE partition=? AND sequence=?", partition, sequence)
-
-    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None:
-        for name, value in fields.items():
-            self._run(f"UPDATE snapshots SET {name}=? WHERE partition=? AND sequence=?", value, partition, sequence)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    made: Backend = MemoryBackend() if request.param == "memory" else SqliteBackend(tmp_path)
+@pytest.fixture(params=sorted(BACKENDS))
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    made = BACKENDS[request.param](request)
     await made.journal.open()
     yield made
     await made.journal.close()
@@ -125,7 +59,7 @@ async def read_until_corrupt(journal: Journal, after: int = 0) -> tuple[list[int
 
 
 def test_durability_is_declared(backend: Backend) -> None:
-    assert backend.journal.durability == ("process" if isinstance(backend, MemoryBackend) else "fsync")
+    assert backend.journal.durability == backend.durability
 
 
 async def test_a_new_journal_is_empty(journal: Journal) -> None:

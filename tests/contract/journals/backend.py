@@ -1,0 +1,23 @@
+"""What the contract of the Journal port asks of a backend beside the port: opening it anew, and damaging what it stores."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.ports import Journal
+
+
+class Backend(Protocol):
+    """A journal; `durability` is what it must declare. `fields` are those of `StoredFrame` and `StoredSnapshot`."""
+
+    journal: Journal
+    durability: str
+
+    async def reopened(self) -> Journal: ...
+
+    async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None: ...
+
+    async def drop_frame(self, partition: Partition, sequence: int) -> None: ...
+
+    async def put_snapshot(self, partition: Partition, sequence: int, **fields: Any) -> None: ...

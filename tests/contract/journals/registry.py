@@ -1,0 +1,22 @@
+"""Every backend of the Journal port, by name; each makes a journal of its own for one test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from tests.contract.journals.backend import Backend
+from tests.contract.journals.memory import MemoryBackend
+from tests.contract.journals.sqlite import SqliteBackend
+
+
+def fresh() -> str:
+    """A namespace that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
+    "memory": lambda request: MemoryBackend(),
+    "sqlite": lambda request: SqliteBackend(request.getfixturevalue("tmp_path")),
+}

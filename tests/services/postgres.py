@@ -1,0 +1,103 @@
+"""PostgreSQL from Debian's package: `with PostgresServer(folder) as postgres:`. Never as root, which it refuses."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
+
+USER = "postgres"
+
+
+def programs() -> Path:
+    """The folder of `initdb` and `postgres`. Raises `ServiceFailed`."""
+    if shutil.which("pg_lsclusters") is None and not _versions():
+        install("pg_lsclusters", "postgresql")
+    found = _versions()
+    if not found:
+        raise ServiceFailed("PostgreSQL's programs are not in /usr/lib/postgresql: install Debian's package postgresql")
+    return found[-1]
+
+
+def _versions() -> list[Path]:
+    folders = [folder / "bin" for folder in Path("/usr/lib/postgresql").glob("*") if (folder / "bin" / "initdb").exists()]
+    return sorted(folders, key=lambda folder: int(folder.parent.name))
+
+
+class PostgresServer:
+    """One server with the database `stepmesh`. `settings`: options of the server, as `("fsync=off",)`."""
+
+    def __init__(self, folder: Path, settings: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._bin = programs()
+        options = [part for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", *settings)
+                   for part in ("-c", setting)]  # fmt: skip
+        command = [str(self._bin / "postgres"), "-D", str(folder / "data"), "-p", str(self.port), *options]
+        self._process = LocalProcess([*self._as_user(), *command], folder, lambda: self._psql("SELECT 1", "postgres"))
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """With the database that tests use."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/stepmesh"
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the running server."""
+        return [self._process.pid]
+
+    def start(self) -> None:
+        """Make the database if there is none."""
+        fresh = not (self.folder / "data").exists()
+        if fresh:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                self._open_path()
+                shutil.chown(self.folder, USER)
+            command = [str(self._bin / "initdb"), "-D", str(self.folder / "data"), "-U", USER, "-A", "trust", "--no-sync"]
+            subprocess.run([*self._as_user(), *command], cwd=self.folder, stdout=subprocess.DEVNULL, check=True)
+        self._process.start()
+        if fresh:
+            assert self._psql("CREATE DATABASE stepmesh", "postgres")
+
+    def stop(self) -> None:
+        """In order."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its children."""
+        self._process.kill()
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def _psql(self, statement: str, database: str) -> bool:
+        if not answers(self.port):
+            return False
+        command = [str(self._bin / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database, "-c", statement]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def _open_path(self) -> None:
+        """Let its user reach the folder: pytest's are for their owner only."""
+        for parent in self.folder.absolute().parents:
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+
+    def _as_user(self) -> list[str]:
+        if os.geteuid() != 0:
+            return []
+        try:
+            pwd.getpwnam(USER)
+        except KeyError:
+            raise ServiceFailed(f"PostgreSQL does not run as root, and there is no user {USER}") from None
+        return ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", "--"]
