@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from tests.services.process import LocalProcess, ServiceFailed, answers, free_port
+from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
 
 HERE = Path(__file__).parent
 LIB = HERE.parent.parent / ".environments" / "kafka"
@@ -20,9 +20,8 @@ JAVA_OPTIONS = ("-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 
 def jars() -> str:
     """The class path; the jars are fetched once. Raises `ServiceFailed`."""
-    java, maven = shutil.which("java"), shutil.which("mvn")
-    if java is None or maven is None:
-        raise ServiceFailed("Kafka needs Java 17 and Maven: install them, or name a broker in STEPMESH_TEST_KAFKA_URL")
+    install("java", "openjdk-17-jre-headless")
+    maven = install("mvn", "maven")
     LIB.parent.mkdir(parents=True, exist_ok=True)
     with (LIB.parent / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
