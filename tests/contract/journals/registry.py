@@ -8,7 +8,10 @@ from collections.abc import Callable
 import pytest
 from tests.contract.journals.backend import Backend
 from tests.contract.journals.memory import MemoryBackend
+from tests.contract.journals.postgres import PostgresBackend
 from tests.contract.journals.sqlite import SqliteBackend
+
+from stepmesh_broker.protocol.ids import Namespace
 
 
 def fresh() -> str:
@@ -16,7 +19,14 @@ def fresh() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+def _postgres(request: pytest.FixtureRequest) -> Backend:
+    made = PostgresBackend(request.getfixturevalue("postgres_url"), Namespace(fresh()))
+    request.addfinalizer(made.drop)
+    return made
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memory": lambda request: MemoryBackend(),
+    "postgres": _postgres,
     "sqlite": lambda request: SqliteBackend(request.getfixturevalue("tmp_path")),
 }
