@@ -25,7 +25,7 @@ class Target:
     """Which deployment a command talks to."""
 
     url: Annotated[
-        str | None, Parameter(help="nats://… or grpc://… of a gateway; default: STEPMESH_URL, or the nearest `stepmesh up`.")
+        str | None, Parameter(help="nats://…, kafka://… or grpc://… of a gateway; default: STEPMESH_URL, or the nearest `stepmesh up`.")
     ] = None
     data: Annotated[Path | None, Parameter(help="Data folder of a running `stepmesh up`.")] = None
     namespace: Annotated[str, Parameter(help="Namespace.", env_var="STEPMESH_NAMESPACE")] = "default"

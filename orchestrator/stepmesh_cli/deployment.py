@@ -19,21 +19,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stepmesh import endpoint
 from stepmesh.client import Client
 from stepmesh.serving import GC_THRESHOLDS
 from stepmesh.telemetry import instrument
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.telemetry import Configured, TelemetrySettings, read
+from stepmesh_cli.addresses import BROKERS
 from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.doors import addresses, started
+from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
-from stepmesh_cli.storage import storage_of
+from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
-from stepmesh_orchestrator.ports import Journal, Store
 from stepmesh_orchestrator.runtime.partition import Ports
 from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
 
@@ -57,13 +59,14 @@ class DeploymentSettings:
     """What is started. `say` gets lines for a person (output of worker processes)."""
 
     broker: str = "memory"
-    """`memory`, `embedded` or a `nats://` URL."""
+    """One of `addresses.BROKERS`."""
     journal: str = "memory"
-    """`memory`, `sqlite` (in the data folder) or `sqlite:PATH`."""
+    """As `StorageSettings` has it, and `store`."""
     store: str | None = None
-    """`sqlite:PATH`; None: beside the journal."""
     blobs: Path | None = None
     """A folder for blobs instead of the store."""
+    durability: Durability | None = None
+    """What the journal must give; None: whatever it does."""
     data_dir: Path | None = None
     """None: a temporary folder if one is needed."""
     namespace: str = "default"
@@ -101,6 +104,7 @@ class Deployment:
         self.supervisor: Supervisor | None = None
         self._bus: MemoryBus | None = None
         self._data: Path | None = None
+        self._partitions = 1
         self._telemetry: TelemetrySettings | None = None
         self._stack = AsyncExitStack()
         self._grace_ends: float | None = None
@@ -172,12 +176,12 @@ class Deployment:
         settings = self.settings
         self.parts = parts_of(settings.config)
         workers = self._own_workers()
-        partitions = self._own_data_folder()
+        self._partitions = self._own_data_folder()
         await self._start_broker()
         journal, store = await self._open_storage()
         node_settings = NodeSettings(
             namespace=Namespace(settings.namespace),
-            partitions=partitions,
+            partitions=self._partitions,
             owner=settings.owner or f"{platform.node()}-{os.getpid()}",
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
@@ -238,25 +242,32 @@ class Deployment:
         elif "://" in kind:
             self.url = kind
         else:
-            raise CommandError(f"{kind!r} is not a broker", hint="use memory, embedded or nats://host:4222")
+            raise CommandError(f"{kind!r} is not a broker", hint=f"use {BROKERS}")
 
     def _new_broker(self) -> Broker:
-        namespace = Namespace(self.settings.namespace)
         if self._bus is not None:
             from stepmesh_broker.memory import MemoryBroker
 
-            return MemoryBroker(self._bus, namespace)
-        from stepmesh_broker.nats import NatsBroker, NatsSettings
+            return MemoryBroker(self._bus, Namespace(self.settings.namespace))
+        return endpoint.broker(self.url or "", self.settings.namespace)
 
-        return NatsBroker(NatsSettings(url=self.url or "", namespace=namespace))
-
-    async def _open_storage(self) -> tuple[Journal, Store]:
+    async def _open_storage(self) -> Storage:
         settings = self.settings
-        journal, store = storage_of(settings.journal, settings.store, settings.blobs, self._data_dir)
-        for part in (journal, store):
+        wanted = StorageSettings(
+            journal=settings.journal,
+            store=settings.store,
+            blobs=settings.blobs,
+            namespace=settings.namespace,
+            partitions=self._partitions,
+            broker=self.url,
+            kept=settings.data_dir is not None,
+        )
+        storage = storage_of(wanted, self._data_dir)
+        for part in storage:
             await part.open()
             self._stack.push_async_callback(part.close)
-        return journal, store
+        require(settings.durability, storage.journal, wanted.journal_name)
+        return storage
 
     # --- workers ------------------------------------------------------------------------------------------------
 
@@ -332,7 +343,7 @@ class Deployment:
         if process.through == "broker" and self.url is not None:
             return {**gateway, "STEPMESH_URL": self.url}
         if not gateway:
-            hint = "use --broker embedded, or a nats:// URL" if process.through == "broker" else "serve it with `stepmesh server`"
+            hint = "use --broker embedded, or the URL of a broker" if process.through == "broker" else "serve it with `stepmesh server`"
             raise CommandError(f"worker processes cannot reach a broker in memory: {process.label}", hint=hint)
         return gateway
 

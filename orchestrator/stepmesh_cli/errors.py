@@ -67,6 +67,24 @@ class BadInput(StepmeshError):
     default_code = "SM-0108"
 
 
+class StoreNotKept(StepmeshError):
+    """The store would not be there for everyone, or as long, as the journal needs it."""
+
+    default_code = "SM-0152"
+
+    @classmethod
+    def of(cls, journal: str, why: str) -> StoreNotKept:
+        """The error for a store of which `why` says what is wrong with it."""
+        hint = "--store postgres://host/database; on one machine also --store sqlite:PATH, or --data FOLDER"
+        return cls(f"the journal {journal} needs a store for flows and blobs: {why}", hint=hint)
+
+
+class DurabilityLess(StepmeshError):
+    """The journal gives less than the deployment declares."""
+
+    default_code = "SM-0153"
+
+
 class PortUnusable(StepmeshError):
     """A server cannot listen where it was told to."""
 

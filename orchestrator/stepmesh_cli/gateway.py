@@ -1,4 +1,4 @@
-"""`stepmesh gateway`: the doors alone, over a NATS server that orchestrators use. Stateless; any number of them may run."""
+"""`stepmesh gateway`: the doors alone, over the broker that orchestrators use. Stateless; any number of them may run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stepmesh_broker.protocol.ids import Namespace
+from stepmesh import endpoint
 from stepmesh_cli import exits
 from stepmesh_cli.connection import find_url, run_to_end
 from stepmesh_cli.doors import DEFAULT_PORT, reachable, started
@@ -53,7 +53,7 @@ def gateway(
     config
         Configuration file, for its limits.
     url
-        NATS URL; default: STEPMESH_URL, or the nearest `stepmesh up`.
+        nats://… or kafka://…; default: STEPMESH_URL, or the nearest `stepmesh up`.
     data
         Data folder of a running `stepmesh up`.
     namespace
@@ -64,7 +64,7 @@ def gateway(
     logs.apply()
     where = find_url(url, data)
     if where.startswith("grpc://"):
-        raise CommandError("a gateway stands over a NATS server, not over another gateway", hint="--url nats://host:4222")
+        raise CommandError("a gateway stands over a broker, not over another gateway", hint="--url nats://host:4222 or kafka://host:9092")
     found, _ = read_config(config, None) if config is not None else (None, None)
     return run_to_end(
         _serve(where, gateway_settings(found, namespace, host=host, port=port, grpc_port=grpc_port, advertised=advertise), grace)
@@ -72,10 +72,8 @@ def gateway(
 
 
 async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:
-    from stepmesh_broker.nats import NatsBroker, NatsSettings
-
     signals = StopSignals(hurry=lambda: None)
-    broker = NatsBroker(NatsSettings(url=url, namespace=Namespace(settings.namespace)))
+    broker = endpoint.broker(url, settings.namespace)
     try:
         async with signals:
             await broker.connect()

@@ -50,7 +50,7 @@ COMMANDS = (
         "stepmesh server -p 7840 -c stepflow-config.yml",
     ),
     Command(
-        "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over NATS.", "stepmesh gateway --url nats://127.0.0.1:4222"
+        "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over a broker.", "stepmesh gateway --url nats://127.0.0.1:4222"
     ),
     Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
     Command("mcp", "stepmesh_cli.tools.command:mcp", RUN, "Serve flows as MCP tools.", "stepmesh mcp flows/ --config stepmesh.yaml"),

@@ -75,6 +75,7 @@ def run(
     workers: int = 1,
     broker: str | None = None,
     journal: str | None = None,
+    store: str | None = None,
     data: Path | None = None,
     namespace: str = "default",
     timeout: float | None = None,
@@ -97,9 +98,11 @@ def run(
     workers
         Processes of each --worker.
     broker
-        memory, embedded or nats://host:port; default: memory, or embedded when there are worker processes.
+        memory, embedded, or the URL of NATS or Kafka; default: memory, or embedded when there are worker processes.
     journal
-        memory, sqlite or sqlite:PATH; default: memory, or sqlite with --data.
+        memory, sqlite[:PATH], broker, or the URL of PostgreSQL, Redis, NATS or Kafka; default: memory, or sqlite with --data.
+    store
+        sqlite:PATH or postgres://…; default: where the journal is, else a file in --data.
     data
         Folder that keeps journal and broker; default: a temporary one if one is needed.
     namespace
@@ -123,7 +126,8 @@ def run(
     settings = DeploymentSettings(
         broker=broker or said.broker or ("embedded" if processes or parts.speak_to_broker else "memory"),
         journal=journal or said.journal or ("memory" if data is None else "sqlite"),
-        store=said.store if journal is None else None,
+        store=said.store_for(journal, store),
+        durability=said.durability,
         blobs=said.blobs,
         data_dir=data,
         namespace=namespace,

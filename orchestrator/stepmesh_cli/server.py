@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from stepmesh_cli.addresses import shown
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.doors import DEFAULT_PORT, reachable
+from stepmesh_cli.durability import Durability
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
@@ -44,6 +46,8 @@ def server(
     workers: int = 1,
     broker: str | None = None,
     journal: str | None = None,
+    store: str | None = None,
+    durability: Durability | None = None,
     data: Path | None = None,
     partitions: int | None = None,
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
@@ -72,9 +76,14 @@ def server(
     workers
         Processes of each --worker.
     broker
-        memory, embedded or nats://host:port; default: memory.
+        memory, embedded, or nats://host:port or kafka://host:port, several with commas between them; default: memory.
     journal
-        memory, sqlite or sqlite:PATH; default: as storageConfig says, or sqlite with --data, or memory.
+        memory, sqlite[:PATH], broker, postgres://…, redis://…, nats://… or kafka://…; default: as storageConfig says, or sqlite with
+        --data, or memory.
+    store
+        Of flows, blobs and lists: sqlite:PATH or postgres://…; default: PostgreSQL if the journal is there, else a file in --data.
+    durability
+        What the journal must give: fsync, replicated or process; it does not start with less. Default: whatever the journal gives.
     data
         Folder that keeps journal and broker; what is in it goes on where it stopped.
     partitions
@@ -95,7 +104,8 @@ def server(
             DeploymentSettings(
                 broker=broker or said.broker or "memory",
                 journal=journal or said.journal or ("memory" if data is None else "sqlite"),
-                store=said.store if journal is None else None,
+                store=said.store_for(journal, store),
+                durability=durability or said.durability,
                 blobs=said.blobs,
                 data_dir=data,
                 namespace=namespace,
@@ -132,5 +142,6 @@ def _tell(deployment: Deployment) -> None:
     assert gateway is not None
     print(json.dumps({"port": gateway.port}), flush=True)
     settings = deployment.settings
+    gives = deployment.node.ports.journal.durability
     where = reachable(gateway.settings, gateway.port)
-    say(f"stepmesh serves gRPC and HTTP on {where}: broker {settings.broker.partition('://')[0]}, journal {settings.journal}")
+    say(f"stepmesh serves gRPC and HTTP on {where}: broker {shown(settings.broker)}, journal {shown(settings.journal)} ({gives})")

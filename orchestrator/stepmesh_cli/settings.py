@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.protocol.ids import Namespace, Pool
+from stepmesh_cli.durability import Durability
 from stepmesh_cli.errors import CommandError, NotAvailable
 from stepmesh_cli.processes import WorkerProcess
 
@@ -35,13 +36,18 @@ def _label(module: str, number: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """As `DeploymentSettings` takes them; None = nobody said."""
+    """As `DeploymentSettings` takes them; None = nobody said. A store without a journal of its own goes with the configuration's."""
 
     broker: str | None
     journal: str | None
     partitions: int | None
     store: str | None = None
     blobs: Path | None = None
+    durability: Durability | None = None
+
+    def store_for(self, journal: str | None, store: str | None) -> str | None:
+        """The store beside the flags `--journal` and `--store`: what the file says of it belongs to the file's journal."""
+        return store if store is not None or journal is not None else self.store
 
 
 def configured(config: Config | None) -> Backends:
@@ -50,7 +56,7 @@ def configured(config: Config | None) -> Backends:
         return Backends(None, None, None)
     partitions = config.partitions if "partitions" in config.model_fields_set else None
     journal, store, blobs = _storage(config)
-    return Backends(_broker(config), journal, partitions, store, blobs)
+    return Backends(_broker(config), journal, partitions, store, blobs, config.durability)
 
 
 def gateway_settings(
@@ -82,9 +88,8 @@ def gateway_settings(
 def _broker(config: Config) -> str | None:
     if "broker" not in config.model_fields_set:
         return None
-    if config.broker.type == "kafka":
-        raise NotAvailable("broker: type kafka is not in this version", hint="use memory, embedded or nats")
-    return config.broker.url if config.broker.type == "nats" else config.broker.type
+    said = config.broker
+    return said.type if said.type in ("memory", "embedded") else _server(said.url, said.bootstrap_servers, said.replicas)
 
 
 def _storage(config: Config) -> tuple[str | None, str | None, Path | None]:
@@ -93,21 +98,39 @@ def _storage(config: Config) -> tuple[str | None, str | None, Path | None]:
     storage = config.storage_config
     if storage is None:
         return (None if config.journal is None else _place(config, config.journal)), None, None
+    if storage.metadata.type == "redis":
+        hint = "metadata: {type: postgres, …} or {type: sqlite, …}, and journal: {type: redis, …}"
+        raise NotAvailable("metadata of type redis is not in this version: Redis holds the journal alone", hint=hint)
     journal, store = _place(config, config.journal or storage.journal), _place(config, storage.metadata)
     blobs = storage.blobs
-    if blobs.type != "filesystem":
-        _place(config, blobs)
+    if blobs.type not in ("filesystem", "inMemory", storage.metadata.type):
+        raise NotAvailable(
+            f"blobs of type {blobs.type} beside metadata of type {storage.metadata.type}: that is not in this version",
+            hint="blobs lie where the metadata lies, or in a folder: filesystem",
+        )
     folder = Path(config.working_directory or ".") / blobs.directory if blobs.type == "filesystem" and blobs.directory else None
     if journal == "memory":
         return store, None, folder
     return journal, None if store in ("memory", journal) else store, folder
 
 
+def _server(url: str | None, bootstrap: str | None, replicas: int | None) -> str:
+    """Its URL, with how many replicas are wanted."""
+    url = url or f"kafka://{bootstrap}"
+    return url if replicas is None else f"{url}{'&' if '?' in url else '?'}replicas={replicas}"
+
+
 def _place(config: Config, backend: Backend) -> str:
-    if backend.type == "inMemory":
-        return "memory"
-    if backend.type != "sqlite":
-        raise NotAvailable(f"storage of type {backend.type} is not in this version", hint="use inMemory or sqlite")
+    if backend.type in ("inMemory", "broker"):
+        return "memory" if backend.type == "inMemory" else "broker"
+    if backend.type == "nats" and backend.url is None:
+        if config.broker.type != "nats":
+            raise NotAvailable("a journal of type nats names no `url`, and the broker is none of NATS", hint="name one, or use type broker")
+        return "broker"
+    if backend.type in ("redis", "nats", "kafka"):
+        return _server(backend.url, backend.bootstrap_servers, backend.replicas)
+    if backend.type == "postgres":
+        return backend.database_url or ""
     path = (backend.database_url or "").removeprefix("sqlite:").partition("?")[0]
     path = path.removeprefix("//")
     if path in ("", ":memory:"):

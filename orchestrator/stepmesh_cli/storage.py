@@ -1,41 +1,131 @@
-"""Journal and store from what flags and configuration call them. Imports only the backend that is used."""
+"""Journal and store from what flags and configuration call them. Imports only the backend that is used, opens nothing.
+
+Invariant: nothing contradicts the journal. What it refers to (flows, blobs) lies in a store that lives as long as it does, and that every
+machine which may read the journal can read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from stepmesh_cli.errors import CommandError
+from stepmesh_cli.addresses import JOURNALS, STORES, scheme_of, shown
+from stepmesh_cli.errors import CommandError, StoreNotKept
 from stepmesh_orchestrator.ports import Journal, Store
 
+POSTGRES = frozenset({"postgres", "postgresql"})
+_OF_BROKER = {"nats": "nats", "tls": "nats", "kafka": "kafka"}
 
-def storage_of(journal: str, store: str | None, blobs: Path | None, data_dir: Callable[[], Path]) -> tuple[Journal, Store]:
-    """`journal`: `memory`, `sqlite` (in `data_dir()`) or `sqlite:PATH`. The store lies beside it, or in `store` (`sqlite:PATH`); blobs
-    may have a folder of their own. Nothing is opened. Raises `CommandError`."""
-    kept, found = _journal_and_store(journal, store, data_dir)
-    if blobs is None:
-        return kept, found
+
+class Storage(NamedTuple):
+    """What a deployment keeps, not opened yet."""
+
+    journal: Journal
+    store: Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageSettings:
+    """`journal`: one of `JOURNALS`; `sqlite` alone lies in the data folder, `broker` is the server behind `broker`, a URL (None: it is in
+    memory). `store`: one of `STORES`; None: PostgreSQL when the journal is there, else a file beside the journal or in the data folder.
+    `blobs`: a folder for blobs instead of the store. `kept`: the data folder outlives the process. `shared`: other machines own partitions
+    of the same journal."""
+
+    journal: str
+    store: str | None = None
+    blobs: Path | None = None
+    namespace: str = "default"
+    partitions: int = 1
+    broker: str | None = None
+    kept: bool = True
+    shared: bool = False
+
+    @property
+    def journal_name(self) -> str:
+        """`journal`, with `broker` resolved. Raises `CommandError`."""
+        if self.journal != "broker":
+            return self.journal
+        if self.broker is None:
+            return "memory"
+        if scheme_of(self.broker) not in _OF_BROKER:
+            raise CommandError(f"no journal lies on the broker {shown(self.broker)}", hint=f"--journal is {JOURNALS}")
+        return self.broker
+
+
+def storage_of(settings: StorageSettings, data_dir: Callable[[], Path]) -> Storage:
+    """`data_dir` is asked only when something lies there. Raises `CommandError`, `StoreNotKept`, `PackageMissing`."""
+    name = settings.journal_name
+    journal = _journal(settings, name, data_dir)
+    store = _store(settings, name, data_dir)
+    if settings.blobs is None:
+        return Storage(journal, store)
     from stepmesh_orchestrator.store.folder import FolderBlobs
 
-    return kept, FolderBlobs(found, blobs)
+    return Storage(journal, FolderBlobs(store, settings.blobs))
 
 
-def _journal_and_store(journal: str, store: str | None, data_dir: Callable[[], Path]) -> tuple[Journal, Store]:
-    if journal == "memory":
+def _journal(settings: StorageSettings, name: str, data_dir: Callable[[], Path]) -> Journal:
+    kind = scheme_of(name)
+    if name == "memory":
         from stepmesh_orchestrator.journal.memory import MemoryJournal
+
+        return MemoryJournal()
+    if kind == "sqlite":
+        from stepmesh_orchestrator.journal.sqlite import SqliteJournal
+
+        return SqliteJournal(_journal_file(name, data_dir))
+    raise CommandError(f"{shown(name)!r} is not a journal", hint=f"use {JOURNALS}")
+
+
+def _store(settings: StorageSettings, journal: str, data_dir: Callable[[], Path]) -> Store:
+    name = _store_name(settings, journal, data_dir)
+    if name == "memory":
         from stepmesh_orchestrator.store.memory import MemoryStore
 
-        return MemoryJournal(), MemoryStore()
-    file = _file(journal) if journal != "sqlite" else data_dir() / "journal.db"
-    from stepmesh_orchestrator.journal.sqlite import SqliteJournal
-    from stepmesh_orchestrator.store.sqlite import SqliteStore
-
-    beside = file.with_name("store.db" if file.name == "journal.db" else f"{file.stem}.store.db")
-    return SqliteJournal(file), SqliteStore(beside if store is None else _file(store))
-
-
-def _file(name: str) -> Path:
+        return MemoryStore()
     kind, _, path = name.partition(":")
-    if kind != "sqlite" or not path:
-        raise CommandError(f"{name!r} is not a journal", hint="use memory, sqlite or sqlite:PATH")
+    if kind == "sqlite" and path:
+        from stepmesh_orchestrator.store.sqlite import SqliteStore
+
+        return SqliteStore(Path(path))
+    raise CommandError(f"{shown(name)!r} is not a store", hint=f"use {STORES}")
+
+
+def _store_name(settings: StorageSettings, journal: str, data_dir: Callable[[], Path]) -> str:
+    """Raises `StoreNotKept` for one that would contradict the journal: rows and flows of another journal, or none after a restart."""
+    name = settings.store or (journal if scheme_of(journal) in POSTGRES else None)
+    if journal == "memory":
+        if name not in (None, "memory"):
+            raise CommandError(f"the store {shown(name)} would outlive a journal in memory", hint="name a journal that lasts, or no store")
+        return "memory"
+    if settings.shared and (name is None or scheme_of(name) not in POSTGRES):
+        raise StoreNotKept.of(
+            shown(journal), "other machines read it too, and cannot read " + (shown(name) if name else "a file of this one")
+        )
+    if name == "memory":
+        raise StoreNotKept.of(shown(journal), "one in memory is gone after a restart, and the runs with it")
+    if name is not None:
+        return name
+    beside = _beside(journal, data_dir)
+    if beside is None and not settings.kept:
+        raise StoreNotKept.of(shown(journal), "a temporary folder is gone after a restart, and the runs with it")
+    return f"sqlite:{beside or data_dir() / 'store.db'}"
+
+
+def _journal_file(name: str, data_dir: Callable[[], Path]) -> Path:
+    if name == "sqlite":
+        return data_dir() / "journal.db"
+    path = name.partition(":")[2]
+    if not path:
+        raise CommandError(f"{name!r} is not a journal", hint=f"use {JOURNALS}")
     return Path(path)
+
+
+def _beside(journal: str, data_dir: Callable[[], Path]) -> Path | None:
+    """The store's file beside a journal's; None when the journal is no file."""
+    if scheme_of(journal) != "sqlite":
+        return None
+    file = _journal_file(journal, data_dir)
+    return file.with_name("store.db" if file.name == "journal.db" else f"{file.stem}.store.db")

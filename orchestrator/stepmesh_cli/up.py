@@ -11,9 +11,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stepmesh.endpoint import FILE
+from stepmesh_cli.addresses import shown
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.doors import DEFAULT_PORT, is_free, reachable
+from stepmesh_cli.durability import Durability
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.plugins import parts_of, unreachable
 from stepmesh_cli.reporting import say, warn
@@ -33,6 +35,8 @@ def up(
     workers: int = 1,
     broker: str | None = None,
     journal: str | None = None,
+    store: str | None = None,
+    durability: Durability | None = None,
     port: int | None = None,
     http: int | None = None,
     host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
@@ -54,9 +58,13 @@ def up(
     workers
         Processes of each --worker.
     broker
-        embedded or nats://host:port; default: embedded.
+        embedded, or nats://host:port or kafka://host:port, several with commas between them; default: embedded.
     journal
-        sqlite, sqlite:PATH or memory; default: sqlite.
+        sqlite[:PATH], memory, broker, postgres://…, redis://…, nats://… or kafka://…; default: sqlite.
+    store
+        Of flows, blobs and lists: sqlite:PATH or postgres://…; default: PostgreSQL if the journal is there, else a file in --data.
+    durability
+        What the journal must give: fsync, replicated or process; it does not start with less. Default: whatever the journal gives.
     port
         Port of the embedded broker; default: the one of the last time, or a free one.
     http
@@ -83,7 +91,8 @@ def up(
     settings = DeploymentSettings(
         broker=broker or said.broker or "embedded",
         journal=journal or said.journal or "sqlite",
-        store=said.store if journal is None else None,
+        store=said.store_for(journal, store),
+        durability=durability or said.durability,
         blobs=said.blobs,
         data_dir=data,
         namespace=namespace,
@@ -101,12 +110,21 @@ def up(
 
 def _tell(deployment: Deployment, *, data: Path, as_json: bool) -> None:
     settings = deployment.settings
-    gateway = deployment.gateway
+    gateway, gives = deployment.gateway, deployment.node.ports.journal.durability
     if as_json:
         port = None if gateway is None else gateway.port
-        print_json({"ready": True, "pid": os.getpid(), "data": str(data.absolute()), "namespace": settings.namespace, "port": port})
+        print_json(
+            {
+                "ready": True,
+                "pid": os.getpid(),
+                "data": str(data.absolute()),
+                "namespace": settings.namespace,
+                "port": port,
+                "durability": gives,
+            }
+        )
     flags = "" if data == HERE else f" --data {data}"
-    say(f"stepmesh is up: broker {_without_password(settings.broker)}, journal {settings.journal}, data {data.absolute()}")
+    say(f"stepmesh is up: broker {shown(settings.broker)}, journal {shown(settings.journal)} ({gives}), data {data.absolute()}")
     if gateway is None:
         say(f"  gateway: none, because port {DEFAULT_PORT} is taken; --http PORT serves gRPC and HTTP on another one (0: any free one)")
     else:
@@ -117,8 +135,3 @@ def _tell(deployment: Deployment, *, data: Path, as_json: bool) -> None:
         say(f"  or set   STEPMESH_URL to the url in {data / 'nats' / 'endpoint.json'}")
     else:
         say("  set STEPMESH_URL to the broker's address for `stepmesh submit` and `stepmesh worker`")
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -43,7 +43,7 @@ def worker(
     pool
         Serve this pool instead of the worker's own.
     url
-        nats://… of a broker or grpc://… of a gateway; default: STEPMESH_URL, or the nearest `stepmesh up`.
+        nats://… or kafka://… of a broker, or grpc://… of a gateway; default: STEPMESH_URL, or the nearest `stepmesh up`.
     data
         Data folder of a running `stepmesh up`.
     namespace

@@ -70,7 +70,7 @@ class Client:
     def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:
         """A client with its own connection, which `await` or `async with` opens. Raises `EndpointNotFound` (see endpoint.py).
 
-        `url`: `nats://…`, or `grpc://…` of a gateway. `namespace`: default STEPMESH_NAMESPACE, or `default`.
+        `url`: `nats://…` or `kafka://…` of a broker, or `grpc://…` of a gateway. `namespace`: default STEPMESH_NAMESPACE, or `default`.
         """
         namespace = os.environ.get("STEPMESH_NAMESPACE", "default") if namespace is None else namespace
         broker = endpoint.connection(endpoint.find(url), namespace)

@@ -1,4 +1,7 @@
-"""Where the broker or a gateway is: an argument, `STEPMESH_URL`, or the embedded broker of a data folder at or above the working folder."""
+"""Where the broker or a gateway is: an argument, `STEPMESH_URL`, or the embedded broker of a data folder at or above the working folder.
+
+The one place that knows which backend an address means.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from stepmesh.errors import EndpointNotFound, PackageMissing
+from stepmesh.errors import EndpointNotFound, PackageMissing, UnknownAddress
 from stepmesh_broker.ports import Broker, TaskGateway
 from stepmesh_broker.protocol.ids import Namespace
 
 VARIABLE = "STEPMESH_URL"
 FILE = Path(".stepmesh") / "nats" / "endpoint.json"
 """Written by the embedded broker while it runs: a JSON object with `url`."""
+_OF_NATS = frozenset({"nats", "tls", "ws", "wss"})
 
 
 def find(url: str | None = None, start: Path | None = None) -> str:
@@ -28,7 +32,7 @@ def find(url: str | None = None, start: Path | None = None) -> str:
             return _read(folder / FILE)
     raise EndpointNotFound(
         f"no broker: {VARIABLE} is not set and no {FILE} lies in {here} or above it",
-        hint="start one with `stepmesh up`, or set STEPMESH_URL to nats://host:4222 or grpc://host:port",
+        hint="start one with `stepmesh up`, or set STEPMESH_URL to nats://host:4222, kafka://host:9092 or grpc://host:port",
     )
 
 
@@ -44,15 +48,29 @@ def _read(path: Path) -> str:
 
 
 def connection(url: str, namespace: str) -> Broker | TaskGateway:
-    """A connection to `url`, not opened yet: a broker's, or a gateway's for `grpc://`. Raises `BadAddress`, `PackageMissing`."""
-    # Both late: a program pays for the import of what it uses, and grpcio need not be there for a broker.
-    if url.startswith("grpc://"):
-        try:
-            from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
-        except ImportError as problem:
-            lacks = f"a gateway ({url}) wants the package {(problem.name or str(problem)).partition('.')[0]}, which is not installed"
-            raise PackageMissing(lacks, hint="pip install 'stepmesh[grpc]'") from problem
-        return GatewayConnection(GatewayAddress.parse(url, Namespace(namespace)))
+    """A connection to `url`, not opened yet: a broker's, or a gateway's for `grpc://`. Raises `BadAddress`, `PackageMissing`,
+    `UnknownAddress`, `BrokerError`."""
+    if not url.startswith("grpc://"):
+        return broker(url, namespace)
+    try:  # late, as all of them: a program pays for the import of what it uses, and grpcio need not be there for a broker
+        from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
+    except ImportError as problem:
+        raise _missing("a gateway", "grpc", problem) from problem
+    return GatewayConnection(GatewayAddress.parse(url, Namespace(namespace)))
+
+
+def broker(url: str, namespace: str) -> Broker:
+    """A connection to a broker, not opened yet: `nats://…`, `kafka://…`, commas between servers. Raises as `connection`."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme not in _OF_NATS:
+        raise UnknownAddress(
+            f"{scheme[:60]}:// is the address of no broker", hint="nats://host:4222, kafka://host:9092 or grpc://host:port"
+        )
     from stepmesh_broker.nats import NatsBroker, NatsSettings
 
-    return NatsBroker(NatsSettings(url=url, namespace=Namespace(namespace)))
+    return NatsBroker(NatsSettings.parse(url, Namespace(namespace)))
+
+
+def _missing(what: str, extra: str, problem: ImportError) -> PackageMissing:
+    package = (problem.name or str(problem)).partition(".")[0]
+    return PackageMissing(f"{what} wants the package {package}, which is not installed", hint=f"pip install 'stepmesh[{extra}]'")

@@ -38,6 +38,7 @@ __all__ = [
     "RunNotFound",
     "StepmeshError",
     "StuckTask",
+    "UnknownAddress",
     "WaitTimeout",
 ]
 
@@ -120,6 +121,12 @@ class PackageMissing(StepmeshError):
     """The address wants a package that this install lacks."""
 
     default_code = "SM-0115"
+
+
+class UnknownAddress(StepmeshError):
+    """A URL whose scheme no broker has."""
+
+    default_code = "SM-0150"
 
 
 class RequestRefused(StepmeshError):

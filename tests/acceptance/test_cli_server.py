@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_is_one_clear_error() -> None:
         (["-p", "http"], "SM-0100"),
         (["-c", "nowhere.yml"], "SM-0203 there is no configuration file nowhere.yml"),
         (["-c", "wrong.yml"], "SM-0200 wrong.yml:1:"),
-        (["-c", "postgres.yml"], "SM-0107 storage of type postgres is not in this version"),
+        (["-c", "redis.yml"], "SM-0107 metadata of type redis is not in this version"),
         (["-c", "unset.yml"], "SM-0202 unset.yml:1:"),
         (["--config-stdin", "-c", "wrong.yml"], "SM-0101 --config-stdin and a configuration file exclude each other"),
         (["--log-destination", "file"], "SM-0101 --log-destination file wants --log-file"),
@@ -130,7 +130,7 @@ def test_a_port_that_is_taken_is_one_clear_error() -> None:
 def test_a_wrong_call_is_one_clear_error(arguments: list[str], told: str) -> None:
     Path("wrong.yml").write_text("plugins: {x: {type: grcp}}")
     Path("unset.yml").write_text("plugins: {x: {type: grpc, queueName: '${NOBODY_SET_THIS}'}}")
-    Path("postgres.yml").write_text("storageConfig: {type: postgres, databaseUrl: 'postgres://h/d'}")
+    Path("redis.yml").write_text("storageConfig: {type: redis, url: 'redis://h'}")
     said = refused("-p", "0", *arguments) if arguments[0] != "-p" else refused(*arguments)
     assert told in said
     assert "Traceback" not in said
@@ -163,7 +163,7 @@ def test_a_gateway_alone_needs_a_broker() -> None:
     assert "SM-0110" in done.stderr
     done = subprocess.run(command("gateway", "-p", "0", "--url", "grpc://127.0.0.1:1"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "SM-0101 a gateway stands over a NATS server" in done.stderr
+    assert "SM-0101 a gateway stands over a broker" in done.stderr
 
 
 def test_a_gateway_over_the_broker_of_another_process() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import uvloop
 from cyclopts import Parameter
 
+from stepmesh_cli.addresses import shown
 from stepmesh_cli.bench import doors, scenarios, standing
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.errors import CommandError
@@ -61,9 +62,9 @@ def bench(
         one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls.
         memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
     broker
-        embedded, memory (workers in this process), or nats://…
+        embedded, memory (workers in this process), nats://… or kafka://…
     journal
-        sqlite (fsync for every turn) or memory.
+        sqlite (fsync for every turn), memory, broker, postgres://…, redis://…, nats://… or kafka://…
     workers
         Worker processes.
     scale
@@ -151,7 +152,7 @@ def machine() -> dict[str, Any]:
 
 
 def _described(settings: BenchSettings) -> dict[str, Any]:
-    return {"broker": settings.broker, "journal": settings.journal, "workers": settings.workers, "scale": settings.scale}
+    return {"broker": shown(settings.broker), "journal": shown(settings.journal), "workers": settings.workers, "scale": settings.scale}
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -108,6 +108,9 @@ def _settings(config: Path | None, paths: Sequence[Path], worker: tuple[str, ...
     return DeploymentSettings(
         broker=said.broker or ("embedded" if processes or parts.speak_to_broker else "memory"),
         journal=said.journal or "memory",
+        store=said.store,
+        blobs=said.blobs,
+        durability=said.durability,
         namespace=namespace,
         partitions=said.partitions,
         config=found,

@@ -68,20 +68,21 @@ class RouteRule(Section):
 
 
 class BrokerConfig(Section):
-    """What carries tasks and results. `embedded` starts a NATS server of its own under `directory`."""
+    """What carries tasks and results. `embedded` starts a NATS server of its own. `replicas` of what is made on a cluster."""
 
     type: Literal["memory", "embedded", "nats", "kafka"] = "embedded"
     url: str | None = None
     credentials: str | None = None
     bootstrap_servers: str | None = None
     directory: str | None = None
+    replicas: int | None = Field(default=None, ge=1, le=9)
 
     @model_validator(mode="after")
     def _has_its_place(self) -> BrokerConfig:
         if self.type == "nats" and not self.url:
             raise ValueError("a nats broker wants `url`")
-        if self.type == "kafka" and not self.bootstrap_servers:
-            raise ValueError("a kafka broker wants `bootstrapServers`")
+        if self.type == "kafka" and not (self.bootstrap_servers or self.url):
+            raise ValueError("a kafka broker wants `bootstrapServers`, or `url`")
         return self
 
 
@@ -160,6 +161,7 @@ class Config(Section):
     lease_manager: LeaseManagerConfig = LeaseManagerConfig()
     broker: BrokerConfig = BrokerConfig()
     journal: Backend | None = None
+    durability: Literal["fsync", "replicated", "process"] | None = None
     partitions: int = Field(default=16, ge=1, le=1_024)
     auth: dict[str, Any] = Field(default_factory=dict)
     limits: LimitsConfig = LimitsConfig()

@@ -8,16 +8,17 @@ from pydantic import Field, model_validator
 
 from stepmesh_orchestrator.config.section import Section
 
-BackendType = Literal["inMemory", "sqlite", "postgres", "redis", "filesystem", "nats", "kafka"]
+BackendType = Literal["inMemory", "sqlite", "postgres", "redis", "filesystem", "nats", "kafka", "broker"]
 _ROLES: dict[str, frozenset[str]] = {
     "metadata": frozenset({"inMemory", "sqlite", "postgres", "redis"}),
     "blobs": frozenset({"inMemory", "sqlite", "postgres", "redis", "filesystem"}),
-    "journal": frozenset({"inMemory", "sqlite", "postgres", "redis", "nats", "kafka"}),
+    "journal": frozenset({"inMemory", "sqlite", "postgres", "redis", "nats", "kafka", "broker"}),
 }
 
 
 class Backend(Section):
-    """One store. `databaseUrl`: `sqlite:path`, `postgres://…`; `url`: of a Redis or NATS server; `directory`: of a folder."""
+    """One store. `databaseUrl`: `sqlite:path`, `postgres://…`; `url`: of a Redis, NATS or Kafka server (NATS: the broker's when absent);
+    `directory`: of a folder; `broker`: the server that is the broker. `replicas` of what is made on a cluster of NATS or Kafka."""
 
     type: BackendType = "inMemory"
     database_url: str | None = None
@@ -26,13 +27,16 @@ class Backend(Section):
     directory: str | None = None
     url: str | None = None
     bootstrap_servers: str | None = None
+    replicas: int | None = Field(default=None, ge=1, le=9)
 
     @model_validator(mode="after")
     def _has_its_place(self) -> Backend:
         if self.type in ("sqlite", "postgres") and not self.database_url:
             raise ValueError(f"{self.type} storage wants `databaseUrl`")
-        if self.type == "kafka" and not self.bootstrap_servers:
-            raise ValueError("kafka storage wants `bootstrapServers`")
+        if self.type == "redis" and not self.url:
+            raise ValueError("redis storage wants `url`")
+        if self.type == "kafka" and not (self.bootstrap_servers or self.url):
+            raise ValueError("kafka storage wants `bootstrapServers`, or `url`")
         return self
 
 
