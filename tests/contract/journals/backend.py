@@ -13,6 +13,8 @@ class Backend(Protocol):
 
     journal: Journal
     durability: str
+    lost_end: str
+    """Why the loss of the last frame alone does not show; empty when it does."""
 
     async def reopened(self) -> Journal: ...
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.contract.journals.backend import Backend
+from tests.contract.journals.jetstream import JetStreamBackend
 from tests.contract.journals.memory import MemoryBackend
 from tests.contract.journals.postgres import PostgresBackend
 from tests.contract.journals.sqlite import SqliteBackend
@@ -26,6 +27,8 @@ def _postgres(request: pytest.FixtureRequest) -> Backend:
 
 
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
+    "jetstream": lambda request: JetStreamBackend(request.getfixturevalue("nats_url"), fresh(), 1),
+    "jetstream-cluster": lambda request: JetStreamBackend(request.getfixturevalue("nats_cluster_url"), fresh(), 3),
     "memory": lambda request: MemoryBackend(),
     "postgres": _postgres,
     "sqlite": lambda request: SqliteBackend(request.getfixturevalue("tmp_path")),

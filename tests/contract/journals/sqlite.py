@@ -14,6 +14,7 @@ from stepmesh_orchestrator.ports import Journal
 
 class SqliteBackend:
     durability = "fsync"
+    lost_end = ""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "data" / "journal.db"

@@ -1,0 +1,310 @@
+"""The Journal port over a broker's log: appends, owners and trims are records that follow each other in one order.
+
+Whoever acquires writes an owner record; whoever appends makes sure that no newer owner's lies between its last record and this one: the
+log refused it then, or nobody counts it. So two owners never both believe a frame theirs. After an append whose outcome is not
+known this owner appends no more. Must not know which broker it is, nor what frames hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.journal.framing import ChainWalk, StoredSnapshot, genesis, seal, seal_snapshot
+from stepmesh_orchestrator.journal.log_reading import Cursor, LocatedFrame, LogReader, Standing, UnreadableRecord
+from stepmesh_orchestrator.journal.log_records import ROOM_BYTES, Kind, Record, decode, encode, frame_records, owner_record, trim_record
+from stepmesh_orchestrator.journal.log_snapshots import LogSnapshots
+from stepmesh_orchestrator.journal.record_log import Overtaken, RecordLog
+from stepmesh_orchestrator.journal.rules import (
+    Head,
+    JournalUnavailable,
+    check_append,
+    check_last,
+    check_owner,
+    check_snapshot,
+    check_start,
+    check_trim,
+    checked,
+    corrupt,
+    snapshot_trouble,
+)
+from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, JournalFull, Ownership, Snapshot, StaleOwner
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 20
+"""To become the owner while others do the same."""
+
+
+@dataclass
+class _Writer:
+    """An owner of this process. `position` is of the newest record that it knows of; `ended`: the outcome of an append is unknown."""
+
+    head: Head
+    writer: int
+    position: int
+    ended: bool = False
+
+
+class LogJournal:
+    """What the backends share. `frames` and `snapshots` are two logs over one connection; `where` names the journal, for messages. They
+    call `identify` when it is open and `drain` before it is closed.
+    """
+
+    def __init__(self, frames: RecordLog, snapshots: RecordLog, where: str) -> None:
+        self.where = where
+        self._journal_id = ""
+        self._log = frames
+        self._shelf = LogSnapshots(snapshots)
+        self._reader = LogReader(frames, where)
+        self._writers: dict[Partition, _Writer] = {}
+        self._closed = True
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._locks: dict[Partition, asyncio.Lock] = {}
+
+    def identify(self, journal_id: str) -> None:
+        """Which journal it is; appends may begin."""
+        self._journal_id = journal_id
+        self._closed = False
+
+    async def acquire(self, partition: Partition, owner: str) -> Ownership:
+        """See the port."""
+        async with self._alone(partition):
+            self._writers.pop(partition, None)
+            for _ in range(_ATTEMPTS):
+                standing = await self._checked_standing(partition)
+                head = standing.head._replace(epoch=standing.head.epoch + 1)
+                writer = secrets.randbits(63)
+                try:
+                    position = await self._log.append(partition, encode(owner_record(head, writer, owner)), standing.position)
+                except Overtaken:
+                    continue
+                self._writers[partition] = _Writer(head, writer, position)
+                return Ownership(head.epoch, head.sequence + 1, self._journal_id)
+        raise JournalError(
+            f"partition {partition} is taken again and again by other owners",
+            code="SM-4021",
+            hint="do two deployments share one namespace?",
+        )
+
+    async def append(self, partition: Partition, epoch: int, expected: int, payload: bytes) -> None:
+        """See the port."""
+        async with self._alone(partition):
+            writer = await self._writer(partition, epoch)
+            head = check_append(partition, writer.head, epoch, expected)
+            frame = seal(partition, expected, epoch, payload, head.chain)
+            for record in frame_records(frame, head, writer.writer, self._log.max_entry_bytes - ROOM_BYTES):
+                await self._place(partition, writer, record)
+            writer.head = writer.head._replace(sequence=expected, chain=frame.chain)
+
+    async def read(self, partition: Partition, after: int = 0) -> AsyncIterator[Frame]:
+        """See the port. Reads up to the last frame that is there when it gets there."""
+        walk: ChainWalk | None = None
+        cursor: Cursor | None = None
+        while True:
+            standing = await self._standing(partition)
+            reached = walk.sequence if walk else after
+            check_start(self.where, partition, standing.head, reached)
+            if reached == standing.head.sequence:
+                return
+            cursor = cursor or await self._reader.cursor(partition, after, standing)
+            reason = "the frame is missing"
+            try:
+                async with aclosing(cursor.frames(standing.position)) as frames:
+                    async for located in frames:
+                        if walk is None and located.frame.sequence > after:
+                            walk = ChainWalk(partition, after, self._known_link(partition, standing, after) or located.previous)
+                        if walk is not None:
+                            yield await self._checked(walk, located)
+            except UnreadableRecord:
+                reason = "its fields have other types than were written"
+            reached = walk.sequence if walk else after
+            if reached < standing.head.sequence:
+                await self._refuse(partition, reached, reason)
+
+    async def save_snapshot(self, partition: Partition, epoch: int, snapshot: Snapshot) -> None:
+        """See the port."""
+        standing = await self._reader.standing(partition)
+        check_snapshot(partition, standing.head if standing else None, epoch, snapshot.sequence)
+        chain = await self._link(partition, await self._standing(partition), snapshot.sequence)
+        if not chain:
+            raise corrupt(self.where, partition, snapshot.sequence, "the frame is missing")
+        await self._shelf.save(partition, seal_snapshot(partition, snapshot.sequence, chain, snapshot.payload))
+
+    async def snapshots(self, partition: Partition) -> Sequence[Snapshot]:
+        """See the port."""
+        found: list[Snapshot] = []
+        for stored, trouble in await self._examined(partition):
+            if trouble:
+                log.error("partition %d: the snapshot after frame %d is left out: %s", partition, stored.sequence, trouble)
+            else:
+                found.append(Snapshot(stored.sequence, stored.payload))
+        return found
+
+    async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
+        """Sequence and trouble of each kept snapshot that must not be used, newest first."""
+        return [(stored.sequence, trouble) for stored, trouble in await self._examined(partition) if trouble]
+
+    async def trim(self, partition: Partition, through: int) -> None:
+        """See the port."""
+        async with self._alone(partition):
+            while (standing := await self._standing(partition)).head.trimmed < through:
+                check_trim(partition, min(await self._shelf.kept(partition), default=None), through)
+                head = standing.head._replace(trimmed=through, trimmed_chain=await self._link(partition, standing, through))
+                first_kept = await self._first_kept(partition, standing, through)
+                if await self._mark(partition, standing, trim_record(head, standing.writer)):
+                    await self._log.drop_before(partition, first_kept)
+
+    async def trimmed(self, partition: Partition) -> int:
+        """The last trimmed frame; 0 when none was."""
+        return (await self._standing(partition)).head.trimmed
+
+    async def partitions(self) -> Sequence[Partition]:
+        """See the port."""
+        return await self._log.partitions()
+
+    async def drain(self) -> None:
+        """Take no more appends; returns when those that wait are done."""
+        self._closed = True
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def _alone(self, partition: Partition) -> AsyncGenerator[None, None]:
+        if self._closed:
+            raise JournalUnavailable(f"the journal in {self.where} is not open", hint="open it first")
+        self._busy += 1
+        self._idle.clear()
+        try:
+            async with self._locks.setdefault(partition, asyncio.Lock()):
+                yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    async def _writer(self, partition: Partition, epoch: int) -> _Writer:
+        """The owner with this epoch. Raises `StaleOwner`."""
+        writer = self._writers.get(partition)
+        if writer is None:
+            standing = await self._reader.standing(partition)
+            check_owner(partition, standing.head if standing else None, epoch)
+            standing = await self._standing(partition)
+            writer = self._writers[partition] = _Writer(standing.head, standing.writer, standing.position)
+        if writer.ended:
+            raise StaleOwner(f"an append to partition {partition} failed, this owner goes on no more", hint="acquire it anew")
+        return writer
+
+    async def _place(self, partition: Partition, writer: _Writer, record: Record) -> None:
+        """Append a record of an owner. Raises `StaleOwner` when a newer one has written."""
+        data = encode(record)
+        writer.ended = True  # until it is known
+        while True:
+            try:
+                writer.position = await self._log.append(partition, data, writer.position)
+                break
+            except JournalFull:
+                writer.ended = False
+                raise
+            except Overtaken as overtaken:
+                if await self._harmless(partition, writer, data, overtaken.position):
+                    break
+        writer.ended = False
+
+    async def _harmless(self, partition: Partition, writer: _Writer, data: bytes, position: int | None) -> bool:
+        """Look at what lies after the owner's last record; whether its new one (`data`) is there. Raises `StaleOwner`."""
+        last = position
+        if last is None:
+            last = (await self._log.tail(partition, 1)).entries[-1].position
+        placed = position is not None
+        async for entry in self._log.scan(partition, writer.position + 1, last):
+            record = decode(*entry).record
+            if entry.data == data:  # sent twice over a lost connection, or the one that was asked for
+                placed = True
+            elif record is not None and record.kind is Kind.OWNER and record.epoch > writer.head.epoch:
+                self._writers.pop(partition, None)
+                check_owner(partition, writer.head._replace(epoch=record.epoch), writer.head.epoch)
+            elif record is not None and record.kind is Kind.FRAME and record.writer == writer.writer:
+                self._writers.pop(partition, None)
+                raise StaleOwner(f"another process appends to partition {partition} as this owner", hint="acquire it anew")
+            elif record is not None and record.trimmed > writer.head.trimmed:
+                writer.head = writer.head._replace(trimmed=record.trimmed, trimmed_chain=record.trimmed_chain)
+        writer.position = last
+        return placed
+
+    async def _mark(self, partition: Partition, standing: Standing, record: Record) -> bool:
+        """Add a trim, through the owner of this process where it is one; False when something else came first."""
+        writer = self._writers.get(partition)
+        try:
+            if writer is None or writer.ended:
+                await self._log.append(partition, encode(record), standing.position)
+            else:
+                await self._place(partition, writer, record)
+                writer.head = writer.head._replace(trimmed=record.trimmed, trimmed_chain=record.trimmed_chain)
+        except Overtaken as overtaken:
+            return overtaken.position is not None
+        return True
+
+    async def _checked_standing(self, partition: Partition) -> Standing:
+        """Where a new owner begins; the last frame verified."""
+        standing = await self._standing(partition)
+        head = standing.head
+        if head.sequence > head.trimmed:
+            last = await self._reader.first(partition, head.sequence - 1, standing)
+            check_last(self.where, partition, head, (0, last.previous if last else b""), last.frame if last else None)
+        if standing.torn:
+            log.warning("partition %d: frame %d was not written to its end and is cut off", partition, head.sequence + 1)
+        return standing
+
+    async def _standing(self, partition: Partition) -> Standing:
+        first = genesis(self._journal_id, partition)
+        return await self._reader.standing(partition) or Standing(Head(0, 0, first, 0, first), 0, 0, 0, False)
+
+    def _known_link(self, partition: Partition, standing: Standing, sequence: int) -> bytes:
+        """The link of a frame that need not be looked up; else empty."""
+        head = standing.head
+        known = {0: genesis(self._journal_id, partition), head.sequence: head.chain, head.trimmed: head.trimmed_chain}
+        return known.get(sequence, b"")
+
+    async def _link(self, partition: Partition, standing: Standing, sequence: int) -> bytes:
+        """The link of a frame as the log has it; empty when it is missing."""
+        known = self._known_link(partition, standing, sequence)
+        if known or not standing.head.trimmed < sequence < standing.head.sequence:
+            return known
+        found = await self._reader.first(partition, sequence - 1, standing)
+        return found.frame.chain if found and found.frame.sequence == sequence else b""
+
+    async def _first_kept(self, partition: Partition, standing: Standing, through: int) -> int:
+        """Where the log may begin when the frames up to `through` are forgotten: at a record that counts."""
+        if through == standing.head.sequence:
+            return standing.counting
+        following = await self._reader.first(partition, through, standing)
+        if following is None or following.frame.sequence != through + 1:
+            raise corrupt(self.where, partition, through + 1, "the frame is missing")
+        return following.position
+
+    async def _examined(self, partition: Partition) -> list[tuple[StoredSnapshot, str]]:
+        """Every kept snapshot with what is wrong with it, newest first."""
+        standing = await self._standing(partition)
+        return [
+            (stored, snapshot_trouble(partition, standing.head, stored, await self._link(partition, standing, stored.sequence)))
+            for stored in await self._shelf.load(partition)
+        ]
+
+    async def _checked(self, walk: ChainWalk, located: LocatedFrame) -> Frame:
+        try:
+            return checked(self.where, walk, located.frame)
+        except JournalCorrupt:
+            check_start(self.where, walk.partition, (await self._standing(walk.partition)).head, walk.sequence)  # trimmed meanwhile
+            raise
+
+    async def _refuse(self, partition: Partition, reached: int, reason: str) -> NoReturn:
+        check_start(self.where, partition, (await self._standing(partition)).head, reached)
+        raise corrupt(self.where, partition, reached + 1, reason)
