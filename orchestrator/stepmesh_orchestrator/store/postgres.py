@@ -15,6 +15,7 @@ import msgspec
 from psycopg.rows import TupleRow
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
+from stepmesh_orchestrator.addresses import without_password
 from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StoreError
 from stepmesh_orchestrator.postgres import (
     Connection,
@@ -25,7 +26,6 @@ from stepmesh_orchestrator.postgres import (
     describe,
     migrate,
     schema_name,
-    without_password,
 )
 from stepmesh_orchestrator.store.postgres_tables import (
     DELETE_FLOW,

@@ -9,6 +9,7 @@ import pytest
 from tests.contract.journals.backend import Backend
 from tests.contract.journals.memory import MemoryBackend
 from tests.contract.journals.postgres import PostgresBackend
+from tests.contract.journals.redis import RedisBackend
 from tests.contract.journals.sqlite import SqliteBackend
 
 from stepmesh_broker.protocol.ids import Namespace
@@ -25,8 +26,15 @@ def _postgres(request: pytest.FixtureRequest) -> Backend:
     return made
 
 
+def _redis(request: pytest.FixtureRequest) -> Backend:
+    made = RedisBackend(request.getfixturevalue("redis_url"), Namespace(fresh()))
+    request.addfinalizer(made.drop)
+    return made
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memory": lambda request: MemoryBackend(),
     "postgres": _postgres,
+    "redis": _redis,
     "sqlite": lambda request: SqliteBackend(request.getfixturevalue("tmp_path")),
 }
