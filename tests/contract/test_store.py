@@ -11,11 +11,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.contract.journals.postgres import drop_schema
+from tests.contract.journals.registry import fresh
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
 from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StepRow, Store, StoreError
 from stepmesh_orchestrator.store import FolderBlobs, MemoryStore, SqliteStore, StoreCorrupt, StoreUnavailable
 from stepmesh_orchestrator.store.migrations import APPLICATION_ID, MIGRATIONS
+from stepmesh_orchestrator.store.postgres import PostgresStore
 
 P = Partition(2)
 NS = Namespace("team-a")
@@ -25,12 +28,16 @@ BLOB = BlobRecord(BlobId("b" * 64), "binary", b"\x00\xff\x80 raw \x00", "ünïco
 Reopen = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory", "sqlite", "folder of blobs"])
+@pytest.fixture(params=["memory", "postgres", "sqlite", "folder of blobs"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Reopen]]:
     """A store, and how to close it and open it anew."""
     memory = MemoryStore()
+    namespace = Namespace(fresh())
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
 
     def made() -> Store:
+        if request.param == "postgres":
+            return PostgresStore(url, namespace)
         if request.param == "sqlite":
             return SqliteStore(tmp_path / "deep" / "store.db")
         return memory if request.param == "memory" else FolderBlobs(memory, tmp_path / "deep" / "blobs")
@@ -46,6 +53,8 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
     yield stores[0], reopen
     await stores[-1].close()
+    if url:
+        drop_schema(url, namespace)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
+from stepmesh_orchestrator.addresses import without_password
 from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame
 from stepmesh_orchestrator.journal.lanes import Lanes
 from stepmesh_orchestrator.journal.postgres_tables import SELECT_PARTITIONS, STEPS, Tables
@@ -27,7 +28,6 @@ from stepmesh_orchestrator.postgres import (
     describe,
     migrate,
     schema_name,
-    without_password,
 )
 
 log = logging.getLogger(__name__)

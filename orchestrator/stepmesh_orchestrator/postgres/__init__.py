@@ -1,7 +1,7 @@
 """PostgreSQL as the journal, the store and the membership use it: connections, the schema of a namespace, and what its errors mean."""
 
 from stepmesh_orchestrator.postgres.connections import Connection, PostgresConnections
-from stepmesh_orchestrator.postgres.faults import ERRORS, Fault, classify, describe, without_password
+from stepmesh_orchestrator.postgres.faults import ERRORS, Fault, classify, describe
 from stepmesh_orchestrator.postgres.schema import ForeignSchema, migrate, schema_name
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "describe",
     "migrate",
     "schema_name",
-    "without_password",
 ]

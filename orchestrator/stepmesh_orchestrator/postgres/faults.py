@@ -7,7 +7,6 @@ own errors.
 from __future__ import annotations
 
 import enum
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
@@ -79,10 +78,3 @@ def describe(error: Exception, what: str) -> tuple[str, str]:
     fault = classify(error)
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"{what}: {fault.value} ({reason})", _HINTS[fault]
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown."""
-    parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    return urlunsplit((parts.scheme, user + parts.netloc.rpartition("@")[2], parts.path, "", ""))

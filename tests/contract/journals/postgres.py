@@ -12,6 +12,12 @@ from stepmesh_orchestrator.journal.postgres import PostgresJournal
 from stepmesh_orchestrator.ports import Journal
 
 
+def drop_schema(url: str, namespace: Namespace) -> None:
+    """Forget all that a namespace has."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(f"stepmesh_{namespace}")))
+
+
 class PostgresBackend:
     durability = "fsync"
 
@@ -29,7 +35,7 @@ class PostgresBackend:
 
     def drop(self) -> None:
         """Forget all of it."""
-        self._run("DROP SCHEMA IF EXISTS {schema} CASCADE")
+        drop_schema(self.url, self.namespace)
 
     async def put_frame(self, partition: Partition, sequence: int, **fields: Any) -> None:
         self._put("frames", partition, sequence, fields)

@@ -10,6 +10,7 @@ from tests.contract.journals.backend import Backend
 from tests.contract.journals.jetstream import JetStreamBackend
 from tests.contract.journals.memory import MemoryBackend
 from tests.contract.journals.postgres import PostgresBackend
+from tests.contract.journals.redis import RedisBackend
 from tests.contract.journals.sqlite import SqliteBackend
 
 from stepmesh_broker.protocol.ids import Namespace
@@ -26,10 +27,17 @@ def _postgres(request: pytest.FixtureRequest) -> Backend:
     return made
 
 
+def _redis(request: pytest.FixtureRequest) -> Backend:
+    made = RedisBackend(request.getfixturevalue("redis_url"), Namespace(fresh()))
+    request.addfinalizer(made.drop)
+    return made
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "jetstream": lambda request: JetStreamBackend(request.getfixturevalue("nats_url"), fresh(), 1),
     "jetstream-cluster": lambda request: JetStreamBackend(request.getfixturevalue("nats_cluster_url"), fresh(), 3),
     "memory": lambda request: MemoryBackend(),
     "postgres": _postgres,
+    "redis": _redis,
     "sqlite": lambda request: SqliteBackend(request.getfixturevalue("tmp_path")),
 }

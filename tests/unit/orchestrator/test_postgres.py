@@ -6,10 +6,11 @@ import psycopg
 import pytest
 
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_orchestrator.addresses import without_password
 from stepmesh_orchestrator.journal.postgres import PostgresJournal, durability_of
 from stepmesh_orchestrator.journal.rules import JournalUnavailable
 from stepmesh_orchestrator.ports import StaleOwner
-from stepmesh_orchestrator.postgres import Fault, classify, describe, schema_name, without_password
+from stepmesh_orchestrator.postgres import Fault, classify, describe, schema_name
 
 
 def test_a_schema_has_the_namespace_s_name_as_long_as_that_fits() -> None:
