@@ -1,5 +1,7 @@
-"""`stepmesh doctor`: is this machine fit, and does the deployment answer? Only looks; its one write is a file for the fsync test,
-removed at once."""
+"""`stepmesh doctor`: is this machine fit, does the deployment answer, what would its servers lose?
+
+Only looks; its one write is a file for the fsync test, removed at once.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from stepmesh.endpoint import VARIABLE
 from stepmesh.errors import EndpointNotFound
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.api import Info
 from stepmesh_cli import exits
-from stepmesh_cli.connection import HERE, Target, connected, run_to_end
+from stepmesh_cli.addresses import shown
+from stepmesh_cli.connection import HERE, Target, connected, find_url, run_to_end
 from stepmesh_cli.data_folder import owner_of
+from stepmesh_cli.examination import examine
 from stepmesh_cli.tables import print_json, print_table
 
 PACKAGES = (
@@ -57,16 +62,22 @@ class Check:
     fix: str = ""
 
 
-def doctor(*, target: Target = HERE, json: bool = False) -> int:
-    """Check this machine, the data folder and, if one runs, the deployment. Exit code 1 when a check failed.
+def doctor(*, target: Target = HERE, journal: str | None = None, monitor: str | None = None, json: bool = False) -> int:
+    """Check this machine, the data folder, the deployment if one runs, and what its servers would lose. Exit code 1 when a check failed.
+
+    Example: stepmesh doctor --url kafka://kafka:9092 --journal postgres://db/stepmesh
 
     Parameters
     ----------
+    journal
+        Address of the journal, as `stepmesh up` takes it: its server is asked, too.
+    monitor
+        Monitoring URL of the NATS server, such as http://host:8222: a client's connection does not tell all.
     json
         One JSON object per check.
     """
     data = target.data or Path(".stepmesh")
-    checks = run_to_end(_all(target, data))
+    checks = run_to_end(_all(target, data, journal, monitor))
     if json:
         for check in checks:
             print_json(asdict(check))
@@ -75,11 +86,11 @@ def doctor(*, target: Target = HERE, json: bool = False) -> int:
     return exits.FAILED if any(check.state == "failed" for check in checks) else exits.OK
 
 
-async def _all(target: Target, data: Path) -> list[Check]:
+async def _all(target: Target, data: Path, kept: str | None, monitor: str | None) -> list[Check]:
     checks = [_python(), *_packages(), await _nats_server()]
     journal = data / "journal.db"
     checks += [*_data_folder(data), _fsync(data), _unverified(journal, owner_of(data)) or await _verified(journal)]
-    return [*checks, *await _deployment(target)]
+    return [*checks, *await _deployment(target), *await _servers(target, data, kept, monitor)]
 
 
 def _python() -> Check:
@@ -188,6 +199,30 @@ async def _deployment(target: Target) -> list[Check]:
     return [
         Check("deployment", "ok" if same else "warning", found, "" if same else "use the same version on both sides"),
         *(Check(f"pool {pool.pool}", "warning", pool.trouble, "see what its command prints") for pool in pools if pool.trouble),
+    ]
+
+
+async def _servers(target: Target, data: Path, journal: str | None, monitor: str | None) -> list[Check]:
+    """What the servers of broker and journal would lose, each asked once."""
+    try:
+        broker = find_url(target.url, target.data)
+    except EndpointNotFound:
+        broker = None
+    checks: list[Check] = []
+    for address in dict.fromkeys((broker, broker if journal == "broker" else journal)):
+        if address is not None:
+            local = data if target.url is None and not os.environ.get(VARIABLE) else None
+            checks += await _settings(address, target.namespace, monitor, local if address == broker else None)
+    return checks
+
+
+async def _settings(address: str, namespace: str, monitor: str | None, data: Path | None) -> list[Check]:
+    try:
+        found = await examine(address, namespace, monitor, data)
+    except StepmeshError as problem:
+        return [Check(shown(address), "failed", f"{problem.code} {problem.message}", problem.hint)]
+    return [
+        Check(one.name, "warning" if one.means else "ok", f"{one.value}: {one.means}" if one.means else one.value, one.fix) for one in found
     ]
 
 

@@ -6,11 +6,13 @@ the other: what is on one disk dies with the disk, what several machines hold in
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stepmesh_cli.addresses import shown
 from stepmesh_cli.errors import DurabilityLess
-from stepmesh_orchestrator.ports import Journal
+
+if TYPE_CHECKING:
+    from stepmesh_orchestrator.ports import Journal
 
 Durability = Literal["fsync", "replicated", "process"]
 SURVIVES: dict[str, str] = {

@@ -13,6 +13,7 @@ from stepmesh import documents
 from stepmesh.documents import FlowLike
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
+from stepmesh_cli.durability import SURVIVES
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
 from stepmesh_cli.run import NOTHING, Submission, chosen_flow, ending
@@ -75,13 +76,15 @@ async def _submit(target: Target, flow: FlowLike, inputs: list[Any], options: di
     async with connected(target) as client:
         began = time.monotonic()
         handle = await client.submit(flow, inputs, **options)
+        durability = (await client.requests.info()).durability
         if not how.wait:
             if how.as_json:
-                print_json({"run": handle.id, "existing": handle.existing, "items": len(inputs)})
+                print_json({"run": handle.id, "existing": handle.existing, "items": len(inputs), "durability": durability})
             else:
                 print(handle.id)
+                say(accepted(durability))
             return exits.OK
-        say(f"run {handle.id}")
+        say(f"run {handle.id} {accepted(durability)}")
         watcher = asyncio.create_task(watch(client, handle.id, view(quiet=False)))
         try:
             summary = (await handle.wait(how.timeout_s)).summary
@@ -91,6 +94,11 @@ async def _submit(target: Target, flow: FlowLike, inputs: list[Any], options: di
         await write_results(handle, summary, how.as_json, how.output)
         say(ending(summary, time.monotonic() - began))
         return exits.OK if summary.status == "completed" else exits.FAILED
+
+
+def accepted(durability: str) -> str:
+    """What a submit that returned is worth."""
+    return f"accepted ({durability}): it survives {SURVIVES.get(durability, 'what its deployment says')}"
 
 
 def _flow(given: str) -> tuple[FlowLike, dict[str, Any]]:
