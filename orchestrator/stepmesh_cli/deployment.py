@@ -248,7 +248,7 @@ class Deployment:
             return MemoryBroker(self._bus, namespace)
         from stepmesh_broker.nats import NatsBroker, NatsSettings
 
-        return NatsBroker(NatsSettings(url=self.url or "", namespace=namespace))
+        return NatsBroker(NatsSettings.parse(self.url or "", namespace))
 
     async def _open_storage(self) -> tuple[Journal, Store]:
         settings = self.settings

@@ -75,7 +75,7 @@ async def _serve(url: str, settings: GatewaySettings, grace_s: float) -> int:
     from stepmesh_broker.nats import NatsBroker, NatsSettings
 
     signals = StopSignals(hurry=lambda: None)
-    broker = NatsBroker(NatsSettings(url=url, namespace=Namespace(settings.namespace)))
+    broker = NatsBroker(NatsSettings.parse(url, Namespace(settings.namespace)))
     try:
         async with signals:
             await broker.connect()

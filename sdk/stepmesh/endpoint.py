@@ -55,4 +55,4 @@ def connection(url: str, namespace: str) -> Broker | TaskGateway:
         return GatewayConnection(GatewayAddress.parse(url, Namespace(namespace)))
     from stepmesh_broker.nats import NatsBroker, NatsSettings
 
-    return NatsBroker(NatsSettings(url=url, namespace=Namespace(namespace)))
+    return NatsBroker(NatsSettings.parse(url, Namespace(namespace)))
