@@ -69,10 +69,10 @@ class World:
             await broker.close()
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "nats", "nats-cluster"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """Every test of the contract runs on each backend."""
-    made = _memory() if request.param == "memory" else _nats(request.getfixturevalue("nats_url"))
+    made = _memory() if request.param == "memory" else _nats(request.getfixturevalue(f"{request.param.replace('-', '_')}_url"))
     yield made
     await made.close()
 
@@ -92,9 +92,7 @@ def _memory() -> World:
 def _nats(url: str) -> World:
     def make(namespace: Namespace) -> NatsBroker:
         return NatsBroker(
-            NatsSettings(
-                url=url, namespace=namespace, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES
-            )
+            NatsSettings.parse(url, namespace, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
         )
 
     return World(make, None)

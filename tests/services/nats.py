@@ -86,6 +86,7 @@ class NatsServers:
             f"server_name: n{number + 1}",
             f"listen: 127.0.0.1:{self.ports[number]}",
             f"http: 127.0.0.1:{self._monitors[number]}",
+            "max_payload: 33554432",
             f'jetstream {{ store_dir: "{folder / "data"}" }}',
             *self._settings,
         ]

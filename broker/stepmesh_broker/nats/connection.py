@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -21,14 +22,17 @@ from nats.js.api import StreamInfo
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.settings import NatsSettings
-from stepmesh_broker.nats.streams import Streams
+from stepmesh_broker.nats.streams import API_TIMEOUT_S, Refusal, Streams
 from stepmesh_broker.nats.tasks import Life
 from stepmesh_broker.nats.wire import Answer, Disconnected, Wire
 from stepmesh_broker.protocol.ids import Pool, Position
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_API_TIMEOUT_S = 2.0
+_SILENCE_S = 2.0
+"""Without an answer for so long a publish is sent again: what a node held is gone with it."""
+_ID_IN_PROCESS = 10158
+"""The message was sent before, and the cluster has not decided on it yet."""
 _PING_INTERVAL_S = 10
 _BACKOFF_S = (0.02, 2.0)
 _RETRY_S = 0.05
@@ -46,15 +50,9 @@ class Follower(Protocol):
         ...
 
 
-class _Refusal(msgspec.Struct, gc=False):
-    code: int
-    err_code: int = 0
-    description: str = ""
-
-
 class _PubAck(msgspec.Struct, gc=False):
     seq: int = 0
-    error: _Refusal | None = None
+    error: Refusal | None = None
 
 
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
@@ -66,7 +64,7 @@ class Connection:
     def __init__(self, settings: NatsSettings) -> None:
         self.settings = settings
         self.wire = Wire()
-        self.streams = Streams(self.wire.jetstream(timeout=_API_TIMEOUT_S), settings)
+        self.streams = Streams(self.wire, settings)
         self.life = Life()
         self.followers: WeakSet[Follower] = WeakSet()
         self._making: dict[str, asyncio.Task[StreamInfo]] = {}
@@ -79,7 +77,7 @@ class Connection:
         """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
         try:
             await self._dial()
-            await self._learn_life()
+            await self._insist(self._learn_life, asyncio.get_running_loop().time() + self.settings.connect_timeout_s)
         except BaseException:
             await self.wire.close()
             raise
@@ -111,12 +109,13 @@ class Connection:
             raise BrokerUnavailable(f"no connection to {self._where()} at present", hint="it comes back by itself once nats-server is up")
 
     async def steady(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """A call that may be made twice; it is, when the connection was lost meanwhile and is back within `publish_timeout_s`."""
+        """A call that may be made twice; it is, when the connection was lost meanwhile and is back within `publish_timeout_s`, or
+        when a cluster cannot answer at present."""
         deadline = asyncio.get_running_loop().time() + self.settings.publish_timeout_s
         while True:
             await self._wait_up(deadline)
             try:
-                return await call()
+                return await self._insist(call, deadline)
             except BrokerUnavailable:
                 if self._up.is_set():
                     raise
@@ -129,7 +128,7 @@ class Connection:
         """Returns the position once the server has the message. Raises `BrokerUnavailable` after `publish_timeout_s`."""
         deadline = asyncio.get_running_loop().time() + self.settings.publish_timeout_s
         while True:
-            answer = await self._ask(subject, data, headers, deadline)
+            answer = await self._ask(subject, data, headers, deadline, _SILENCE_S)
             if answer is None:
                 continue
             if answer.no_responders:
@@ -138,8 +137,10 @@ class Connection:
             ack = _decode_ack(answer.data)
             if ack.error is None:
                 return Position(ack.seq)
-            refused = BrokerUnavailable if ack.error.code >= 500 else BrokerError
-            raise refused(f"{subject}: {ack.error.description}", hint=f"JetStream error {ack.error.err_code} of stream {stream}")
+            if not self._may_pass(ack.error) or asyncio.get_running_loop().time() > deadline:
+                refused = BrokerUnavailable if ack.error.code >= 500 else BrokerError
+                raise refused(f"{subject}: {ack.error.description}", hint=f"JetStream error {ack.error.err_code} of stream {stream}")
+            await asyncio.sleep(_RETRY_S)
 
     async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
         """One question, one answer. Raises `BrokerUnavailable`."""
@@ -150,15 +151,31 @@ class Connection:
             raise BrokerUnavailable(f"nobody serves {subject}")
         return answer.data
 
-    async def _ask(self, subject: str, data: bytes, headers: bytes, deadline: float) -> Answer | None:
-        """None when the connection was lost meanwhile."""
+    async def _ask(self, subject: str, data: bytes, headers: bytes, deadline: float, patience_s: float = math.inf) -> Answer | None:
+        """None when the connection was lost meanwhile, or nothing came for `patience_s`."""
         await self._wait_up(deadline)
+        loop = asyncio.get_running_loop()
         try:
-            return await self.wire.ask(subject, data, headers, deadline - asyncio.get_running_loop().time())
+            return await self.wire.ask(subject, data, headers, min(deadline - loop.time(), patience_s))
         except Disconnected:
             return None
         except TimeoutError as problem:
+            if loop.time() < deadline:
+                return None
             raise BrokerUnavailable(f"no answer on {subject} in time from {self._where()}", hint="is nats-server up?") from problem
+
+    def _may_pass(self, refusal: Refusal) -> bool:
+        """Whether asking again may help: a cluster that looks for a leader refuses meanwhile."""
+        return refusal.err_code == _ID_IN_PROCESS or (refusal.code >= 500 and self.wire.in_cluster)
+
+    async def _insist(self, call: Callable[[], Awaitable[_T]], deadline: float) -> _T:
+        while True:
+            try:
+                return await call()
+            except BrokerUnavailable:
+                if not (self.wire.in_cluster and self.wire.is_connected) or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
 
     async def _dial(self) -> None:
         """nats-py tries for ever and swallows a cancellation in places, so a limit on its attempts is what ends it."""
@@ -219,7 +236,7 @@ class Connection:
             "reconnect_time_wait": _RETRY_S,
             "reconnect_to_server_handler": self._next_server,
             "ping_interval": _PING_INTERVAL_S,
-            "connect_timeout": _API_TIMEOUT_S,
+            "connect_timeout": API_TIMEOUT_S,
             "disconnected_cb": self._disconnected,
             "reconnected_cb": self._reconnected,
             "error_cb": self._error,

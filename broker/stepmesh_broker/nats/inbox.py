@@ -1,8 +1,9 @@
 """A partition's inbox from JetStream, read by a consumer of its own.
 
 Invariant: messages are handed out in order of position. A reader's consumer has a name that nobody used before, begins at the
-oldest message, and is replaced after every reconnect; so order never depends on redelivery timers, and a reader that lost
-its partition can neither read nor acknowledge. It must not know what the messages mean.
+oldest message, and is replaced after every reconnect, and whenever the consumer sent what did not arrive (it counts what it sends;
+in a cluster, messages are lost between two servers); so order never depends on redelivery timers, and a reader that lost its
+partition can neither read nor acknowledge. It must not know what the messages mean.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import datetime
 
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
 from stepmesh_broker.nats.pull import StandingPull, heard
-from stepmesh_broker.nats.streams import Streams
+from stepmesh_broker.nats.streams import Streams, reader_prefix
 from stepmesh_broker.nats.wire import Disconnected, Wire, published
 from stepmesh_broker.ports import InboxEntry
 from stepmesh_broker.protocol.ids import Partition, Position
@@ -43,19 +44,21 @@ class NatsInbox:
         self._born: datetime | None = None
         self._last_ack = b""
         self._pull: StandingPull | None = None
+        self._arrivals = 0
         self._closed = False
 
     async def open(self) -> None:
         """Begin to read at the oldest message after the last acknowledged one."""
         self._unread.clear()
         self._unacked.clear()
-        name = f"p{self._partition}-{secrets.token_hex(6)}"
+        name = f"{reader_prefix(self._partition)}{secrets.token_hex(6)}"
         stream = await self._streams.ensure(self._streams.inbox)
         self._born = stream.created
         if self._acked > stream.state.last_seq:
             self._acked = Position(0)  # a position of a stream that was lost
         await self._streams.open_reader(self._partition, name)
         self._consumer = name
+        self._arrivals = 0
         self._pull = StandingPull(self._wire, self._streams.inbox, name, self._arrived, self._news.set)
 
     async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
@@ -90,7 +93,7 @@ class NatsInbox:
             await self._streams.remove_consumer(self._streams.inbox, self._consumer)
 
     def disconnected(self) -> None:
-        """The connection was lost: what is unacknowledged will be read anew."""
+        """The connection was lost, or messages: what is unacknowledged will be read anew."""
         if self._pull is not None:
             self._pull.give_back()
         self._pull = None
@@ -105,12 +108,16 @@ class NatsInbox:
         self._news.clear()
         if self._pull is None and self._wire.is_connected:
             await self._reopen()
-        elif self._pull is not None and self._pull.gone:
-            await self._lost_consumer()
-        else:
-            if self._pull is not None:
-                self._pull.want(max(READ_AHEAD, max_messages))
+        elif self._pull is None:
             await heard(self._news, timeout_s)
+        elif self._pull.gone:
+            await self._lost_consumer()
+        elif not self._pull.silence_in or self._pull.last_sent > self._arrivals:
+            _log.info("partition %d: the server's consumer fell silent or sent what did not arrive; reading anew", self._partition)
+            self.disconnected()
+        else:
+            self._pull.want(max(READ_AHEAD, max_messages))
+            await heard(self._news, min(timeout_s, self._pull.silence_in))
 
     async def _reopen(self) -> None:
         """After a reconnect, or after the stream was lost."""
@@ -122,15 +129,21 @@ class NatsInbox:
             await asyncio.sleep(_RETRY_S)
 
     async def _lost_consumer(self) -> None:
-        """Somebody removed the consumer: the next reader, and then this one is over; or the whole stream is new."""
+        """The next reader removed the consumer, and then this one is over; or the whole stream is new; or it is there, and a cluster
+        is finding a leader for it."""
         try:
             stream = await self._streams.find(self._streams.inbox)
+            left = await self._streams.readers(self._partition)
         except BrokerUnavailable:
             await asyncio.sleep(_RETRY_S)
             return
-        if stream is not None and stream.created == self._born:
+        if stream is None or stream.created != self._born or self._pull is None:
+            self._pull = None
+        elif self._consumer in left:
+            self._pull.gone = False
+            await asyncio.sleep(_RETRY_S)
+        else:
             raise InboxTaken.of(self._partition)
-        self._pull = None
 
     async def _acks_arrived(self) -> None:
         """A consumer that is removed forgets acknowledgements that it did not work on yet; it answers the last one after all others."""
@@ -142,7 +155,10 @@ class NatsInbox:
 
     def _arrived(self, reply: bytes, data: bytes) -> None:
         tokens = reply.split(b".")
-        position = Position(int(tokens[5 if len(tokens) == 9 else 7]))
+        at = 5 if len(tokens) == 9 else 7
+        position = Position(int(tokens[at]))
+        if tokens[at - 2].decode() != self._consumer or not self._is_next(int(tokens[at + 1])):
+            return  # of a consumer that was replaced, or there is a gap before it: it comes again
         if position <= self._acked:
             self._last_ack = reply
             self._wire.put(published(reply.decode(), b""))
@@ -150,3 +166,12 @@ class NatsInbox:
         self._unacked.append((position, reply))
         self._unread.append(InboxEntry(position, data))
         self._news.set()
+
+    def _is_next(self, sent: int) -> bool:
+        if sent == self._arrivals + 1:
+            self._arrivals = sent
+            return True
+        if self._pull is not None:
+            self._pull.last_sent = max(sent, self._arrivals + 1)
+        self._news.set()
+        return False

@@ -1,19 +1,25 @@
-"""How to reach a NATS server and how streams are made there. A frozen value; it must not know how it is used."""
+"""How to reach a NATS server or cluster and how streams are made there. A frozen value; it must not know how it is used."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.ids import Namespace
 
 _DEFAULT = Namespace("default")
-_HINT = "nats://[user:password@]host:port[,host:port][?replicas=3]"
-MOST_REPLICAS = 5
-"""JetStream's own limit."""
+_HINT = (
+    "nats://[user:password@]host[:port][,host[:port]][?tls=true&ca=FILE&cert=FILE&key=FILE&credentials=FILE&replicas=3]; "
+    "write signs of a password as %XX"
+)
+_OPTIONS = frozenset({"tls", "ca", "cert", "key", "credentials", "replicas"})
+_TLS_FILES = frozenset({"ca", "cert", "key"})
+_SCHEMES = ("nats", "tls")
+_MOST_REPLICAS = 5
+_PORT = 4222
 
 Storage = Literal["memory", "file"]
 
@@ -24,8 +30,9 @@ class NatsSettings:
 
     The stream settings (`dedupe_window_s`, `replicas`, `*_storage`) count when a stream is made, `ack_wait_s` whenever a
     pool is joined; all processes of a namespace should agree on them. Losing the tasks (`task_storage="memory"` and a server
-    restart) costs no run: the journal publishes them again. The inbox is always on disk, flushed by the server's
-    `sync_interval` (survives a crash of the server, not a power cut).
+    restart) costs no run: the journal publishes them again. In a cluster tasks are on disk, whatever `task_storage` says: there a
+    stream outlives its content, and nobody would see that tasks were lost. `replicas`: None is three in a cluster, else one. The
+    inbox is always on disk, flushed by the server's `sync_interval` (survives a crash of the server, not a power cut).
     """
 
     url: str | tuple[str, ...] = "nats://127.0.0.1:4222"
@@ -37,36 +44,75 @@ class NatsSettings:
     tls: ssl.SSLContext | None = None
     ack_wait_s: float = 6.0
     dedupe_window_s: float = 120.0
-    replicas: int = 1
+    replicas: int | None = None
     task_storage: Storage = "memory"
     max_message_bytes: int | None = None  # None: as much as the server takes
     connect_timeout_s: float = 5.0
-    publish_timeout_s: float = 5.0  # for one publish, reconnects and retries included
+    publish_timeout_s: float = 10.0  # for one publish, reconnects and retries included; a cluster needs 4 to 9 s for a new leader
 
     @classmethod
     def parse(cls, url: str, namespace: Namespace = _DEFAULT, **others: Any) -> NatsSettings:
-        """From `nats://[user:password@]host:port[,host:port][?replicas=N]`; the credentials of the first server go for all of them.
-        Raises `BrokerError` SM-0151."""
-        servers, _, query = url.partition("?")
+        """From `nats://[user:password@]host:port[,host:port][?option=value]`; each host may have its scheme, and a name without a
+        password is a token. Raises `BrokerError` SM-3040 for anything else."""
+        addresses, _, query = url.partition("?")
+        pieces = [_Piece.read(piece) for piece in addresses.split(",")]
         options = dict(parse_qsl(query, keep_blank_values=True))
-        replicas = options.pop("replicas", "1")
-        if options or not (replicas.isascii() and replicas.isdigit() and 1 <= int(replicas) <= MOST_REPLICAS):
-            raise BrokerError("the NATS URL cannot be used: its only option is replicas, from 1 to 5", code="SM-0151", hint=_HINT)
-        addresses = _addresses(servers)
+        if options.keys() - _OPTIONS:
+            raise _bad(f"there is no option {', '.join(sorted(options.keys() - _OPTIONS))}")
+        others.setdefault("replicas", _replicas(options))
+        login = next((piece.login for piece in pieces if piece.login), "")
+        name, separator, password = login.partition(":")
+        over_tls = any(piece.scheme == "tls" for piece in pieces)
         return cls(
-            url=addresses if len(addresses) > 1 else next(iter(addresses), servers), namespace=namespace, replicas=int(replicas), **others
+            url=tuple(f"nats://{piece.host}" for piece in pieces),
+            namespace=namespace,
+            user=unquote(name) if separator else None,
+            password=unquote(password) if separator else None,
+            token=unquote(name) if name and not separator else None,
+            credentials_file=options.get("credentials"),
+            tls=_tls(options, over_tls),
+            **others,
         )
 
 
-def _addresses(servers: str) -> tuple[str, ...]:
-    """One URL per server, each with scheme and credentials of the first unless it has its own."""
-    scheme, separator, rest = servers.partition("://")
-    if not separator:
-        scheme, rest = "nats", servers
-    credentials = rest.split(",")[0].rpartition("@")[0]
-    found: list[str] = []
-    for one in rest.split(","):
-        address = one.rpartition("://")[2]
-        own, _, host = address.rpartition("@")
-        found.append(f"{scheme}://{own or credentials}@{host}" if own or credentials else f"{scheme}://{host}")
-    return tuple(one for one in found if not one.endswith(("://", "@")))
+@dataclass(frozen=True)
+class _Piece:
+    scheme: str
+    login: str
+    host: str
+
+    @classmethod
+    def read(cls, text: str) -> _Piece:
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = "nats", text
+        login, _, host = rest.rstrip("/").rpartition("@")
+        name, _, port = host.rpartition(":") if ":" in host.rpartition("]")[2] else (host, "", str(_PORT))
+        if scheme not in _SCHEMES or not name or "/" in host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise _bad(f"{scheme}://{host} is not the address of a NATS server")
+        return cls(scheme, login, f"{name}:{port}")
+
+
+def _replicas(options: dict[str, str]) -> int | None:
+    text = options.get("replicas")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_REPLICAS):
+        raise _bad(f"replicas is {text!r}, not a number from 1 to {_MOST_REPLICAS}")
+    return int(text)
+
+
+def _tls(options: dict[str, str], wanted: bool) -> ssl.SSLContext | None:
+    if options.get("tls", "true" if wanted or options.keys() & _TLS_FILES else "false").lower() != "true":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca"))
+        if "cert" in options:
+            context.load_cert_chain(options["cert"], options.get("key"))
+    except OSError as problem:
+        raise _bad(f"a certificate cannot be read: {problem}") from problem
+    return context
+
+
+def _bad(why: str) -> BrokerError:
+    return BrokerError(f"the NATS URL cannot be used: {why}", code="SM-3040", hint=_HINT)

@@ -2,37 +2,61 @@
 
 Tasks: a work-queue stream, one durable pull consumer per pool. Inbox: a work-queue stream on disk, one consumer per reader
 of a partition. Dead letters: a plain stream on disk. Invariant: making any of them twice, or by two processes at once, gives
-the same thing. Inbox positions grow over a loss of the store, because a journal remembers how far it read: the first one is
-the time in µs. It must not know what the messages mean.
+the same thing; a stream that is there never gets fewer copies. Inbox positions grow over a loss of the store, because a journal
+remembers how far it read: the first one is the time in µs. It must not know what the messages mean.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 
+import msgspec
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.settings import NatsSettings
+from stepmesh_broker.nats.wire import Wire
 from stepmesh_broker.protocol.ids import Partition, Pool
 from stepmesh_broker.protocol.subjects import checked_name
 
+_log = logging.getLogger(__name__)
+API_TIMEOUT_S = 2.0
+_CLUSTER_REPLICAS = 3
 _NAME_IN_USE = 10058
 _FILTER_IN_USE = 10100
+_NO_STREAM = 10059
 INBOX_ACK_WAIT_S = 86_400.0
 """Within one reader nothing comes twice: it is read anew (a new consumer) after a reconnect or by the next reader."""
 MAX_WAITING_PULLS = 8192
 
 
-class Streams:
-    """The streams of `settings.namespace`, through one JetStream context. Raises `BrokerUnavailable` or `BrokerError`."""
+class Refusal(msgspec.Struct, gc=False):
+    """What JetStream says instead of an answer."""
 
-    def __init__(self, jetstream: JetStreamContext, settings: NatsSettings) -> None:
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+
+class _Names(msgspec.Struct, gc=False):
+    consumers: list[str] | None = None
+    total: int = 0
+    error: Refusal | None = None
+
+
+_decode_names = msgspec.json.Decoder(_Names).decode
+
+
+class Streams:
+    """The streams of `settings.namespace`, through one connection. Raises `BrokerUnavailable` or `BrokerError`."""
+
+    def __init__(self, wire: Wire, settings: NatsSettings) -> None:
         namespace = checked_name("namespace", settings.namespace)
-        self.js = jetstream
+        self._wire = wire
+        self.js = wire.jetstream(timeout=API_TIMEOUT_S)
         self._settings = settings
         self._subjects = f"stepmesh.{namespace}"
         self.tasks = f"stepmesh_{namespace}_tasks"
@@ -71,6 +95,13 @@ class Streams:
         except (TimeoutError, NatsError) as problem:
             raise as_broker_error(problem, f"stream {stream}") from problem
 
+    async def agree(self) -> None:
+        """Give the streams that are there the settings that are wanted; what cannot be changed, or not by this user, is logged."""
+        for stream in (self.tasks, self.inbox, self.dead):
+            info = await self.find(stream)
+            if info is not None:
+                await self._agree(info.config, self.wanted(stream))
+
     async def join_pool(self, pool: Pool) -> StreamInfo:
         """Make sure that the pool's consumer is there; returns the stream."""
         info = await self.ensure(self.tasks)
@@ -92,19 +123,21 @@ class Streams:
         raise BrokerUnavailable(f"the inbox of partition {partition} is taken again and again by other readers")
 
     async def readers(self, partition: Partition) -> list[str]:
-        """Names of the partition's consumers."""
-        subject = self.inbox_subject(partition)
+        """Names of the partition's consumers: what a cluster knows without asking the node of each consumer."""
         found: list[str] = []
         try:
-            offset = 0
-            while page := await self.js.consumers_info(self.inbox, offset=offset):
-                found += [consumer.name for consumer in page if consumer.config.filter_subject == subject]
-                offset += len(page)
-        except NotFoundError:
-            return []
+            while True:
+                request = b'{"offset":%d}' % len(found)
+                page = _decode_names((await self._wire.request(f"$JS.API.CONSUMER.NAMES.{self.inbox}", request, API_TIMEOUT_S)).data)
+                if page.error is not None and page.error.err_code != _NO_STREAM:
+                    raise BrokerUnavailable(
+                        f"consumers of {self.inbox}: {page.error.description}", hint=f"JetStream error {page.error.err_code}"
+                    )
+                found += page.consumers or []
+                if not page.consumers or len(found) >= page.total:
+                    return [name for name in found if name.startswith(reader_prefix(partition))]
         except (TimeoutError, NatsError) as problem:
             raise as_broker_error(problem, f"consumers of {self.inbox}") from problem
-        return found
 
     async def remove_consumer(self, stream: str, name: str) -> None:
         """Remove a consumer; nothing when it is not there."""
@@ -143,24 +176,43 @@ class Streams:
 
     async def _make(self, stream: str) -> StreamInfo:
         try:
-            return await self.js.add_stream(self._config(stream))
+            return await self.js.add_stream(self.wanted(stream))
         except APIError as problem:
             if problem.err_code != _NAME_IN_USE:
                 raise
             return await self.js.stream_info(stream)  # another process was quicker
 
-    def _config(self, stream: str) -> StreamConfig:
+    async def _agree(self, found: StreamConfig, wanted: StreamConfig) -> None:
+        replicas = max(found.num_replicas or 1, wanted.num_replicas or 1)
+        if found.storage != wanted.storage or replicas != wanted.num_replicas:
+            _log.warning("stream %s keeps %s storage and %d replicas, made so earlier", found.name, found.storage, found.num_replicas)
+        if (found.num_replicas, found.duplicate_window) == (replicas, wanted.duplicate_window):
+            return
+        try:
+            await self.js.update_stream(found.evolve(num_replicas=replicas, duplicate_window=wanted.duplicate_window))
+            _log.info("stream %s now has %d replicas and a dedupe window of %s s", found.name, replicas, wanted.duplicate_window)
+        except (TimeoutError, NatsError, BrokerError) as problem:
+            _log.warning("stream %s keeps its settings: %s", found.name, problem)
+
+    def wanted(self, stream: str) -> StreamConfig:
+        """The settings of one of the three streams where this connection leads to."""
         kind = stream.rpartition("_")[2]
-        in_memory = stream == self.tasks and self._settings.task_storage == "memory"
+        in_memory = stream == self.tasks and self._settings.task_storage == "memory" and not self._wire.in_cluster
+        replicas = self._settings.replicas or (_CLUSTER_REPLICAS if self._wire.in_cluster else 1)
         return StreamConfig(
             name=stream,
             subjects=[f"{self._subjects}.{kind}.*"],
             retention=RetentionPolicy.LIMITS if stream == self.dead else RetentionPolicy.WORK_QUEUE,
             storage=StorageType.MEMORY if in_memory else StorageType.FILE,
-            num_replicas=self._settings.replicas,
+            num_replicas=replicas,
             duplicate_window=self._settings.dedupe_window_s,
             first_seq=time.time_ns() // 1000 if stream == self.inbox else None,
         )
+
+
+def reader_prefix(partition: Partition) -> str:
+    """How the names of a partition's consumers begin."""
+    return f"p{partition}-"
 
 
 def as_broker_error(problem: Exception, where: str) -> BrokerError:

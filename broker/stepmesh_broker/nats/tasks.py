@@ -119,7 +119,7 @@ class NatsTaskSource:
             return
         if self._life().reachable:
             self._pull.want(max_frames)
-        await heard(self._news, timeout_s)
+        await heard(self._news, min(timeout_s, self._pull.silence_in))
 
     async def _rejoin(self) -> None:
         try:

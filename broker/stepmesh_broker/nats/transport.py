@@ -40,6 +40,7 @@ class NatsBroker:
         self._wire = self._connection.wire
         self._streams = self._connection.streams
         self._parts: WeakSet[Subscription] = WeakSet()
+        self._agreed = False
 
     @property
     def max_message_bytes(self) -> int:
@@ -58,8 +59,11 @@ class NatsBroker:
         await self._connection.close()
 
     async def incarnation(self) -> str:
-        """When the task stream was made."""
+        """When the task stream was made. Whoever asks runs the namespace, so the first time, streams get the wanted settings."""
         stream = await self._connection.steady(lambda: self._streams.ensure(self._streams.tasks))
+        if not self._agreed:
+            await self._connection.steady(self._streams.agree)
+            self._agreed = True
         return str(stream.created)
 
     async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
@@ -143,6 +147,7 @@ class NatsBroker:
         listener = NatsListener(self._wire, _safe(subject), handler)
         self._parts.add(listener)
         await self._connection.settle()
+        self._wire.require_heard(subject)
         return listener
 
     async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
@@ -156,6 +161,7 @@ class NatsBroker:
         server = NatsServer(self._wire, _safe(subject), responder, group, self.max_message_bytes)
         self._parts.add(server)
         await self._connection.settle()
+        self._wire.require_heard(subject)
         return server
 
     async def _parked_after(self, position: Position) -> Parked | None:

@@ -2,25 +2,31 @@
 
 nats-py gives every subscription a queue and a task; on the paths that carry frames that is most of the cost. This subclass
 overrides one inner method (`_process_msg`) and keeps everything else: connecting, TLS, credentials, parsing, reconnecting.
-Invariant: a question (`ask`) is answered, or fails with `Disconnected`; it never hangs over a reconnect.
-It must not know JetStream.
+Invariant: a question (`ask`, and `request`, by which nats-py asks JetStream) is answered, or fails with `Disconnected`, or because
+it is forbidden; it never hangs over a reconnect. What should go over TLS is never sent without. It must not know JetStream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionReconnectingError, Error
+from nats.errors import ConnectionReconnectingError, Error, NoRespondersError
+
+from stepmesh_broker.errors import BrokerError
 
 _log = logging.getLogger(__name__)
 
 OnMessage = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Gets subject, reply subject, payload and raw headers (None without)."""
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
+_MAX_DENIED = 1000
 
 
 class Disconnected(Exception):
@@ -45,9 +51,15 @@ class Wire(Client):
     def __init__(self) -> None:
         super().__init__()
         self._direct: dict[int, OnMessage] = {}
-        self._answers: dict[bytes, asyncio.Future[Answer]] = {}
+        self._answers: dict[bytes, tuple[str, asyncio.Future[Answer]]] = {}
         self._answer_prefix = b""
+        self._denied: set[str] = set()
         self._questions = 0
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server is one of several (known once connected)."""
+        return bool(self._server_info.get("cluster"))
 
     def hear(self, subject: str, on_message: OnMessage, group: str = "") -> int:
         """Subscribe at once; again after every reconnect. Members of a `group` share. Returns the number for `unhear`."""
@@ -79,14 +91,14 @@ class Wire(Client):
             await flushed
 
     async def ask(self, subject: str, data: bytes, headers: bytes, timeout_s: float) -> Answer:
-        """Publish with a reply subject and wait for the first answer. Raises `Disconnected` or `TimeoutError`."""
+        """Publish with a reply subject and wait for the first answer. Raises `Disconnected`, `TimeoutError`, or `BrokerError` SM-3041."""
         if not self._answer_prefix:
             self._answer_prefix = f"{self.new_inbox()}.".encode()
             self.hear(f"{self._answer_prefix.decode()}*", self._answered)
         self._questions += 1
         token = b"%d" % self._questions
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[token] = future
+        self._answers[token] = (subject.lower(), future)
         self.put(published(subject, data, (self._answer_prefix + token).decode(), headers))
         try:
             async with asyncio.timeout(timeout_s):
@@ -94,6 +106,24 @@ class Wire(Client):
                 return await future
         finally:
             self._answers.pop(token, None)
+
+    async def request(
+        self, subject: str, payload: bytes = b"", timeout: float = 0.5, old_style: bool = False, headers: dict[str, Any] | None = None
+    ) -> Msg:
+        """As of nats-py, by `ask`."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        try:
+            answer = await self.ask(subject, payload, lines.encode(), timeout)
+        except Disconnected as problem:
+            raise ConnectionReconnectingError from problem
+        if answer.no_responders:
+            raise NoRespondersError
+        return Msg(self, subject, data=answer.data)
+
+    def require_heard(self, subject: str) -> None:
+        """After a flush: raises `BrokerError` SM-3041 when the server refused the subscription."""
+        if subject.lower() in self._denied:
+            raise _denied("subscribe to", subject)
 
     async def close(self) -> None:
         """Disconnect for good. What a lost connection still held is dropped: nats-py would write it to the closed transport."""
@@ -113,12 +143,10 @@ class Wire(Client):
             if not waiting.done():
                 waiting.set_result(None)
         answers, self._answers = self._answers, {}
-        for future in answers.values():
+        self._denied.clear()
+        for _, future in answers.values():
             if not future.done():
                 future.set_exception(Disconnected())
-        for request in list(self._resp_map.values()):  # nats-py's own, which would wait for their timeout
-            if not request.done():
-                request.set_exception(ConnectionReconnectingError())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         on_message = self._direct.get(sid)
@@ -134,14 +162,38 @@ class Wire(Client):
         """Any -ERR but a permission one leads to a reconnect; nats-py would close for ever."""
         self._err = Error(f"nats: {err_msg}")
         if "permissions violation" in err_msg:
+            self._forbidden(err_msg)
             await self._error_cb(self._err)
         else:
             await self._process_op_err(self._err)
 
+    def _forbidden(self, err_msg: str) -> None:
+        """The server names the subject; nats-py gives it in lower case."""
+        found = _DENIED.search(err_msg)
+        if found is None:
+            return
+        if found[1] == "subscription" and len(self._denied) < _MAX_DENIED:
+            self._denied.add(found[2])
+        for subject, future in self._answers.values():
+            if found[1] == "publish" and subject == found[2] and not future.done():
+                future.set_exception(_denied("publish to", subject))
+
+    def _connect_command(self) -> bytes:
+        """The first words with a password in them; nats-py would say them to a server that offers no TLS."""
+        if self.options.get("tls") is not None and not self._server_info.get("tls_required"):
+            raise Error("nats: the server offers no TLS, and TLS is wanted")
+        return super()._connect_command()
+
     def _answered(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
-        future = self._answers.pop(subject[len(self._answer_prefix) :], None)
+        _, future = self._answers.pop(subject[len(self._answer_prefix) :], ("", None))
         if future is not None and not future.done():
             future.set_result(Answer(data, headers))
+
+
+def _denied(what: str, subject: str) -> BrokerError:
+    return BrokerError(
+        f"this user may not {what} {subject}", code="SM-3041", hint="give the user of the broker the permissions of its role: infra/nats"
+    )
 
 
 def published(subject: str, data: bytes, reply: str = "", headers: bytes = b"") -> bytes:
