@@ -17,6 +17,7 @@ PACKAGES = [
     ROOT / "components/stepmesh_components",
     ROOT / "orchestrator/stepmesh_orchestrator",
     ROOT / "orchestrator/stepmesh_gateway",
+    ROOT / "orchestrator/stepmesh_projector",
     ROOT / "orchestrator/stepmesh_cli",
 ]
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py") if "pb" not in path.parts)  # pb is generated

@@ -42,9 +42,13 @@ class Projector:
     def put(self, sequence: int, rows: list[Row]) -> None:
         """The rows of the turn `sequence`; turns without rows need not be put."""
         if rows:
-            self._queue.append((sequence, rows))
-            self.waiting += len(rows)
-            self._wake.set()
+            self.pass_on(sequence, rows)
+
+    def pass_on(self, sequence: int, rows: list[Row]) -> None:
+        """`put` that moves the stored position also without rows: for who follows a journal from outside, and is asked how far it is."""
+        self._queue.append((sequence, rows))
+        self.waiting += len(rows)
+        self._wake.set()
 
     async def reached(self, sequence: int) -> None:
         """Until the rows of every turn up to `sequence`, which were put before, are stored; or the store cannot be written."""

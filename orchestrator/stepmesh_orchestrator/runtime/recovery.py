@@ -6,10 +6,11 @@ Nothing is decided here. What the last frames caused but may not have been sent 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
-from stepmesh_orchestrator.core.events import RunCreated, StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.events import Event, RunCreated, StepDispatched, Turn, decode_turn
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.gone import GONE, can_be_applied
 from stepmesh_orchestrator.core.projection import apply
@@ -22,6 +23,8 @@ from stepmesh_orchestrator.runtime.leases import Key
 from stepmesh_orchestrator.runtime.projector import Projector
 
 log = logging.getLogger("stepmesh.recovery")
+Watch = Callable[[State, Event, int], None]
+"""Sees an event, and when it happened (ms)."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
 
     Frames that the snapshot holds are read once more from the confirmed one on: what they dispatched may never have been sent.
     """
-    known = _Flows(flows)
+    known = ReplayFlows(flows)
     state = await _from_snapshot(journal, partition, known)
     snapshot_sequence = state.sequence
     dispatched: dict[Key, int] = {}
@@ -51,8 +54,7 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
         if frame.sequence <= snapshot_sequence:
             continue
         rows: list[Row] = []
-        await _replay(state, turn, known, rows)
-        state.sequence, state.inbox, state.confirmed = frame.sequence, turn.inbox, turn.confirmed
+        await replay(state, frame.sequence, turn, known, rows)
         if frame.sequence > projected:
             projector.put(frame.sequence, rows)
     _check(state)
@@ -60,7 +62,7 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
     return Recovered(state, snapshot_sequence, unsent)
 
 
-class _Flows:
+class ReplayFlows:
     """The flows that a replay needs. One that the store does not have is `GONE`: it was deleted after its last run had ended."""
 
     def __init__(self, flows: FlowRegistry) -> None:
@@ -77,7 +79,7 @@ class _Flows:
         return GONE if flow in self.gone else self._flows.get(flow, overrides)
 
 
-async def _from_snapshot(journal: Journal, partition: Partition, known: _Flows) -> State:
+async def _from_snapshot(journal: Journal, partition: Partition, known: ReplayFlows) -> State:
     for snapshot in await journal.snapshots(partition):
         try:
             for flow, overrides in flows_in(snapshot.payload):
@@ -88,13 +90,17 @@ async def _from_snapshot(journal: Journal, partition: Partition, known: _Flows) 
     return State(partition)
 
 
-async def _replay(state: State, turn: Turn, known: _Flows, rows: list[Row]) -> None:
+async def replay(state: State, sequence: int, turn: Turn, known: ReplayFlows, rows: list[Row], watch: Watch | None = None) -> None:
+    """Apply the frame that comes next, and append its rows. `watch` sees each event, with the state just before it."""
     for event in turn.events:
         if isinstance(event, RunCreated):
             await known.load(event.flow, event.overrides)
     for event in turn.events:
         if not known.gone or can_be_applied(state, event):
+            if watch is not None:
+                watch(state, event, turn.at_ms)
             apply(state, event, turn.at_ms, known, rows)
+    state.sequence, state.inbox, state.confirmed = sequence, turn.inbox, turn.confirmed
 
 
 def _check(state: State) -> None:

@@ -123,6 +123,7 @@ class Router:
         """`routes`: pattern → its rules in order. `fallback` is asked when no route fits, `limits` are those of its routes. Raises
         `ValueError` for a bad pattern."""
         rules_of = [rule for rules in routes.values() for rule in rules]
+        self.looks_at_inputs = any(rule.conditions for rule in rules_of)
         self.limits_attempts = any(rule.timeout_ms for rule in rules_of) or any(limit.timeout_ms for limit in limits)
         self.limits_waits = any(rule.queue_ms for rule in rules_of) or any(limit.queue_ms for limit in limits)
         self._routes = sorted(((Pattern(text), tuple(rules)) for text, rules in routes.items()), key=lambda route: route[0].weight)

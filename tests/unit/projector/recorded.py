@@ -1,0 +1,70 @@
+"""A deployment's journal and the read model that its own projector made, for those who read the journal from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from tests.replay.history import FAILING
+from tests.simulation.deployment_world import World
+from tests.simulation.test_crash_every_write import FLOW
+from tests.simulation.virtual_loop import run_virtual
+
+from stepmesh_broker.protocol import api
+from stepmesh_broker.protocol.ids import Namespace, Partition
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.journal.memory import MemoryJournal
+from stepmesh_orchestrator.ports import Frame, RunQuery, Store
+from stepmesh_orchestrator.store.memory import MemoryStore
+
+ReadModel = list[tuple[RunRow, list[ItemRow]]]
+NAMESPACE = Namespace("default")
+PARTITION = Partition(0)
+
+
+class Recorded(NamedTuple):
+    """`store`: flows, and the read model of the deployment itself."""
+
+    frames: list[Frame]
+    store: MemoryStore
+
+
+async def read_model(store: Store, namespace: Namespace = NAMESPACE) -> ReadModel:
+    """All of it, in a fixed order."""
+    runs = await store.list_runs(RunQuery(namespace, limit=10_000))
+    return [(run, list(await store.get_items(run.run))) for run in sorted(runs, key=lambda run: run.run)]
+
+
+@functools.cache
+def recorded() -> Recorded:
+    """Chains, retries, sleeps, maps, skips, defaults, failures, a cancel and a deletion."""
+    with ThreadPoolExecutor(1) as thread:  # a loop of its own, beside the test's
+        return thread.submit(lambda: run_virtual(_record())).result()
+
+
+async def _record() -> Recorded:
+    world = World(MemoryJournal())
+    await world.start_node()
+    await world.start_worker()
+    client = await world.client()
+    for flow, inputs in ((FLOW, [{"n": n} for n in range(6)]), (FAILING, [{"skip": True}, {"skip": False}])):
+        handle = await client.submit(flow, inputs, run_key=str(flow["name"]), tags={"kind": "golden"})
+        await handle.wait(timeout=100)
+    deleted = await client.submit(FAILING, [{"skip": True}])
+    await deleted.wait(timeout=100)
+    await client.requests.ask(api.DeleteRun(deleted.id), api.Deleted)
+    slow = await client.submit(FLOW, [{"n": 3}])
+    await asyncio.sleep(1)
+    await client.cancel(slow.id)
+    await slow.wait(timeout=100)
+    await world.close()
+    return Recorded([frame async for frame in world.journal.read(PARTITION)], world.store)
+
+
+async def flows_of(store: MemoryStore) -> MemoryStore:
+    """A store with the same flows and no read model."""
+    copy = MemoryStore()
+    copy._flows = dict(store._flows)
+    return copy
