@@ -20,6 +20,7 @@ def drop_schema(url: str, namespace: Namespace) -> None:
 
 class PostgresBackend:
     durability = "fsync"
+    lost_end = ""
 
     def __init__(self, url: str, namespace: Namespace) -> None:
         self.url = url

@@ -9,8 +9,7 @@ import pytest
 
 from stepmesh import Client, EndpointNotFound, endpoint, uuid7
 from stepmesh.errors import UnknownAddress
-from stepmesh_broker.errors import BrokerError
-from stepmesh_broker.nats import NatsBroker, NatsSettings
+from stepmesh_broker.nats import NatsBroker
 from stepmesh_broker.protocol.ids import partition_of
 
 
@@ -83,27 +82,3 @@ def test_an_address_of_no_broker_is_refused(url):
         endpoint.connection(url, "default")
     assert caught.value.code == "SM-0150"
     assert "kafka://" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("url", "addresses", "replicas"),
-    [
-        ("nats://a:1", "nats://a:1", 1),
-        ("a:1", "nats://a:1", 1),
-        ("nats://a:1,b:2", ("nats://a:1", "nats://b:2"), 1),
-        ("nats://a:1,nats://b:2?replicas=3", ("nats://a:1", "nats://b:2"), 3),
-        ("tls://me:pw@a:1,b:2,you:wp@c:3", ("tls://me:pw@a:1", "tls://me:pw@b:2", "tls://you:wp@c:3"), 1),
-        ("nats://a:1?replicas=5", "nats://a:1", 5),
-    ],
-)
-def test_servers_of_nats_in_one_address(url, addresses, replicas):
-    settings = NatsSettings.parse(url)
-    assert (settings.url, settings.replicas) == (addresses, replicas)
-
-
-@pytest.mark.parametrize("options", ["replicas=0", "replicas=6", "replicas=x", "replicas=", "size=3"])
-def test_options_that_are_none_are_refused_without_the_password(options):
-    with pytest.raises(BrokerError) as caught:
-        NatsSettings.parse(f"nats://me:secret@a:1?{options}")
-    assert caught.value.code == "SM-0151"
-    assert "secret" not in str(caught.value)
