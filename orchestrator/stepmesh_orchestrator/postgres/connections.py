@@ -130,10 +130,16 @@ class PostgresConnections:
         return None
 
     async def _connect(self) -> Connection:
+        timeout_ms = int(self._timeout_s * 1000)
         connection: Connection = await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=CONNECT_S, application_name="stepmesh", tcp_user_timeout=int(self._timeout_s * 1000)
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_S,
+            tcp_user_timeout=timeout_ms,
+            client_encoding="utf8",
+            application_name="stepmesh",
         )
-        settings = {"search_path": f'"{self._schema}"', "statement_timeout": str(int(self._timeout_s * 1000))}
+        settings = {"search_path": f'"{self._schema}"', "statement_timeout": str(timeout_ms)}
         try:
             async with asyncio.timeout(CONNECT_S):
                 for name, value in settings.items():
