@@ -1,4 +1,4 @@
-"""Backends of the Journal port."""
+"""Backends of the Journal port. `journal.kafka` is imported by whoever wants it: its client is an extra."""
 
 from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.memory import MemoryJournal

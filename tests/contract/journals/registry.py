@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.contract.journals.backend import Backend
 from tests.contract.journals.jetstream import JetStreamBackend
+from tests.contract.journals.kafka import KafkaBackend
 from tests.contract.journals.memory import MemoryBackend
 from tests.contract.journals.postgres import PostgresBackend
 from tests.contract.journals.redis import RedisBackend
@@ -36,6 +37,8 @@ def _redis(request: pytest.FixtureRequest) -> Backend:
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "jetstream": lambda request: JetStreamBackend(request.getfixturevalue("nats_url"), fresh(), 1),
     "jetstream-cluster": lambda request: JetStreamBackend(request.getfixturevalue("nats_cluster_url"), fresh(), 3),
+    "kafka": lambda request: KafkaBackend(request.getfixturevalue("kafka_url"), fresh(), "process"),
+    "kafka-cluster": lambda request: KafkaBackend(request.getfixturevalue("kafka_cluster_url"), fresh(), "replicated"),
     "memory": lambda request: MemoryBackend(),
     "postgres": _postgres,
     "redis": _redis,
