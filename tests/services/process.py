@@ -14,6 +14,7 @@ from pathlib import Path
 
 READY_S = 90.0
 STOP_S = 20.0
+_given: set[int] = set()
 
 
 class ServiceFailed(Exception):
@@ -21,11 +22,14 @@ class ServiceFailed(Exception):
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody has now, and that this process did not give away before."""
+    while True:
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def answers(port: int) -> bool:

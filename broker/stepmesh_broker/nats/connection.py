@@ -29,8 +29,10 @@ from stepmesh_broker.protocol.ids import Pool, Position
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_SILENCE_S = 2.0
-"""Without an answer for so long a publish is sent again: what a node held is gone with it."""
+_SILENCE_S = 1.0
+"""Without an answer for so long a publish is sent again in a cluster: what a node held is gone with it."""
+_CLUSTER_LOOK_S = 0.1
+"""How long a publish waits for word about a stream that nobody serves at present, before it asks again."""
 _ID_IN_PROCESS = 10158
 """The message was sent before, and the cluster has not decided on it yet."""
 _PING_INTERVAL_S = 10
@@ -77,7 +79,7 @@ class Connection:
         """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
         try:
             await self._dial()
-            await self._insist(self._learn_life, asyncio.get_running_loop().time() + self.settings.connect_timeout_s)
+            await self._insist(self._learn_life, asyncio.get_running_loop().time() + self.settings.publish_timeout_s)
         except BaseException:
             await self.wire.close()
             raise
@@ -128,7 +130,7 @@ class Connection:
         """Returns the position once the server has the message. Raises `BrokerUnavailable` after `publish_timeout_s`."""
         deadline = asyncio.get_running_loop().time() + self.settings.publish_timeout_s
         while True:
-            answer = await self._ask(subject, data, headers, deadline, _SILENCE_S)
+            answer = await self._ask(subject, data, headers, deadline, _SILENCE_S if self.wire.in_cluster else math.inf)
             if answer is None:
                 continue
             if answer.no_responders:
@@ -206,13 +208,15 @@ class Connection:
             raise BrokerUnavailable(f"no connection to {self._where()}", hint="is nats-server up?") from problem
 
     async def _make(self, stream: str, deadline: float) -> None:
-        """Make a stream, once for all that miss it now."""
+        """Make a stream, once for all that miss it now. A cluster may take seconds to say that it has it."""
         making = self._making.get(stream)
         if making is None:
             making = self._making[stream] = asyncio.get_running_loop().create_task(self.streams.ensure(stream))
             making.add_done_callback(lambda _: self._making.pop(stream))
         try:
-            await asyncio.shield(making)
+            done, _ = await asyncio.wait({making}, timeout=_CLUSTER_LOOK_S if self.wire.in_cluster else None)
+            for made in done:
+                made.result()
         except BrokerUnavailable:
             if asyncio.get_running_loop().time() > deadline:
                 raise
@@ -259,18 +263,20 @@ class Connection:
             _log.warning("connection to %s lost, trying again", self._where())
 
     async def _reconnected(self) -> None:
+        """Requests go at once; followers wait until a cluster that lost a node can say what became of the task stream."""
         self._attempts = 0
+        self._up.set()
         while self.wire.is_connected:
             try:
                 await self._learn_life()
-                break
             except BrokerError as problem:
                 _log.warning("connected again, but: %s", problem)
                 await asyncio.sleep(_RETRY_S)
-        self._up.set()
-        for follower in list(self.followers):
-            follower.reconnected()
-        _log.info("connection to %s is back", self._where())
+                continue
+            for follower in list(self.followers):
+                follower.reconnected()
+            _log.info("connection to %s is back", self._where())
+            return
 
     async def _error(self, problem: Exception) -> None:
         _log.info("nats: %s", problem or type(problem).__name__)

@@ -27,6 +27,8 @@ READ_AHEAD = 256
 """Messages requested beyond what was fetched: there is only one reader, so nobody else waits for them."""
 _RETRY_S = 0.1
 _ACK_TIMEOUT_S = 1.0
+_MOST_LOOKS = 100
+"""An election takes up to 9 s."""
 
 
 class NatsInbox:
@@ -41,10 +43,12 @@ class NatsInbox:
         self._unacked: deque[tuple[Position, bytes]] = deque()
         self._news = asyncio.Event()
         self._consumer = ""
+        self._names: set[str] = set()
         self._born: datetime | None = None
         self._last_ack = b""
         self._pull: StandingPull | None = None
         self._arrivals = 0
+        self._looks = 0
         self._closed = False
 
     async def open(self) -> None:
@@ -56,9 +60,10 @@ class NatsInbox:
         self._born = stream.created
         if self._acked > stream.state.last_seq:
             self._acked = Position(0)  # a position of a stream that was lost
+        self._names.add(name)  # before: the server may make it, and the answer may be lost
         await self._streams.open_reader(self._partition, name)
         self._consumer = name
-        self._arrivals = 0
+        self._arrivals = self._looks = 0
         self._pull = StandingPull(self._wire, self._streams.inbox, name, self._arrived, self._news.set)
 
     async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[InboxEntry]:
@@ -90,7 +95,7 @@ class NatsInbox:
             self._pull.give_back()
         if self._wire.is_connected and self._consumer:
             await self._acks_arrived()
-            await self._streams.remove_consumer(self._streams.inbox, self._consumer)
+            await self._remove_consumer()
 
     def disconnected(self) -> None:
         """The connection was lost, or messages: what is unacknowledged will be read anew."""
@@ -122,15 +127,15 @@ class NatsInbox:
     async def _reopen(self) -> None:
         """After a reconnect, or after the stream was lost."""
         try:
-            if set(await self._streams.readers(self._partition)) - {self._consumer}:
+            if set(await self._streams.readers(self._partition)) - self._names:
                 raise InboxTaken.of(self._partition)
             await self.open()
         except BrokerUnavailable:
             await asyncio.sleep(_RETRY_S)
 
     async def _lost_consumer(self) -> None:
-        """The next reader removed the consumer, and then this one is over; or the whole stream is new; or it is there, and a cluster
-        is finding a leader for it."""
+        """The next reader removed the consumer, and then this one is over; or the whole stream is new; or the consumer is there, and a
+        cluster is finding a leader for it: one that never finds one is replaced."""
         try:
             stream = await self._streams.find(self._streams.inbox)
             left = await self._streams.readers(self._partition)
@@ -139,11 +144,20 @@ class NatsInbox:
             return
         if stream is None or stream.created != self._born or self._pull is None:
             self._pull = None
-        elif self._consumer in left:
+        elif self._consumer in left and self._looks < _MOST_LOOKS:
             self._pull.gone = False
+            self._looks += 1
             await asyncio.sleep(_RETRY_S)
+        elif self._consumer in left:
+            self.disconnected()
         else:
             raise InboxTaken.of(self._partition)
+
+    async def _remove_consumer(self) -> None:
+        try:
+            await self._streams.remove_consumer(self._streams.inbox, self._consumer)
+        except BrokerUnavailable as problem:
+            _log.info("the consumer of partition %d stays until its next reader removes it: %s", self._partition, problem)
 
     async def _acks_arrived(self) -> None:
         """A consumer that is removed forgets acknowledgements that it did not work on yet; it answers the last one after all others."""

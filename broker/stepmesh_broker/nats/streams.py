@@ -167,7 +167,7 @@ class Streams:
             ack_wait=ack_wait_s,
             max_ack_pending=-1,
             max_waiting=MAX_WAITING_PULLS,
-            mem_storage=stream == self.inbox or None,
+            mem_storage=(stream == self.inbox and not self._wire.in_cluster) or None,  # a cluster must find it again after a restart
         )
         try:
             await self.js.add_consumer(stream, config)
