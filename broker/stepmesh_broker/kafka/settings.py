@@ -20,7 +20,7 @@ _OPTIONS = frozenset({"mechanism", "tls", "ca", "cert", "key"})
 class KafkaSettings:
     """Settings of one connection. Times are seconds.
 
-    The topic settings (`pool_partitions`, `replicas`, `retention_s`) count when a topic is made; None for `replicas` is the cluster's own
+    The topic settings (`…_partitions`, `replicas`, `retention_s`) count when a topic is made; None for `replicas` is the cluster's own
     default. All processes of a namespace should agree on them.
     """
 
@@ -33,6 +33,8 @@ class KafkaSettings:
     ack_wait_s: float = 6.0
     dedupe_window_s: float = 120.0
     pool_partitions: int = 8
+    inbox_partitions: int = 16
+    talk_partitions: int = 16
     replicas: int | None = None
     retention_s: float = 7 * 24 * 3600.0
     max_message_bytes: int = 8 << 20

@@ -1,0 +1,130 @@
+"""Reads partitions by hand, from offsets that are given: one consumer for all of a connection's inboxes and talk.
+
+Invariant: a sink gets the records of its partition in order, each once per `read`. It must not know what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.topics import HEADER_ROOM
+
+_log = logging.getLogger(__name__)
+LONG_POLL_MS = 200
+"""How long the broker holds a fetch open; a partition that is added waits so long at most."""
+_RETRY_S = 0.1
+Records = Sequence[Any]
+Sink = Callable[[Records], None]
+
+
+class _Place:
+    __slots__ = ("offset", "paused", "sink")
+
+    def __init__(self, offset: int, sink: Sink) -> None:
+        self.offset = offset
+        self.sink = sink
+        self.paused = False
+
+
+class LogReader:
+    """Use: `start`, then `read` and `leave` as often as needed, then `close`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._places: dict[TopicPartition, _Place] = {}
+        self._some = asyncio.Event()
+        self._consumer: Any = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaError`."""
+        self._consumer = AIOKafkaConsumer(
+            **self._settings.client_options,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=LONG_POLL_MS,
+            max_partition_fetch_bytes=self._settings.max_message_bytes + HEADER_ROOM,
+            retry_backoff_ms=50,
+        )
+        await self._consumer.start()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="stepmesh kafka reader")
+
+    async def close(self) -> None:
+        """Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def read(self, partition: TopicPartition, offset: int, sink: Sink) -> None:
+        """From `offset` on, or from the oldest record when that is gone. Whoever read this partition here reads it no more."""
+        self._places[partition] = _Place(offset, sink)
+        self._assign()
+
+    def leave(self, partition: TopicPartition, sink: Sink) -> None:
+        """Read it no more, if it is this sink's."""
+        place = self._places.get(partition)
+        if place is not None and place.sink == sink:
+            del self._places[partition]
+            self._assign()
+
+    def offset(self, partition: TopicPartition) -> int:
+        """The next one that a sink gets."""
+        place = self._places.get(partition)
+        return place.offset if place is not None else 0
+
+    def pause(self, partition: TopicPartition) -> None:
+        """Take nothing more for now."""
+        place = self._places.get(partition)
+        if place is not None and not place.paused:
+            place.paused = True
+            self._consumer.pause(partition)
+
+    def resume(self, partition: TopicPartition) -> None:
+        """Go on."""
+        place = self._places.get(partition)
+        if place is not None and place.paused:
+            place.paused = False
+            self._consumer.resume(partition)
+
+    def _assign(self) -> None:
+        if not self._places:
+            self._consumer.unsubscribe()
+            self._some.clear()
+            return
+        self._consumer.assign(list(self._places))
+        for partition, place in self._places.items():
+            self._consumer.seek(partition, place.offset)
+            if place.paused:
+                self._consumer.pause(partition)
+        self._some.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            try:
+                found = await self._consumer.getmany(timeout_ms=1000)
+            except KafkaError as problem:
+                _log.warning("reading goes on after: %r", problem)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for partition, records in found.items():
+                place = self._places.get(partition)
+                if place is not None and records:
+                    place.offset = records[-1].offset + 1
+                    self._hand_over(place, records)
+
+    def _hand_over(self, place: _Place, records: Records) -> None:
+        try:
+            place.sink(records)
+        except Exception:
+            _log.exception("records of %s were not understood", records[0].topic)

@@ -1,0 +1,140 @@
+"""The topics of a namespace: their names, how they are made, and that they are there.
+
+Invariant: a topic is made on first use, by any number of processes at once, and again after it was lost. Settings that are given here
+are those that safety needs; all else is the cluster's own default. It must not know what is written to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
+
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.protocol.ids import Pool
+from stepmesh_broker.protocol.subjects import checked_name
+
+HEADER_ROOM = 64 * 1024
+"""Bytes of a record kept free for headers."""
+BATCH_BYTES = 256 * 1024
+"""Small records go together up to this size."""
+_TALK_RETENTION_MS = 10 * 60 * 1000
+_TIMEOUT_MS = 5_000
+_AWAY = (KafkaError, TimeoutError, OSError, AttributeError)  # AttributeError: the client while it knows of no controller
+
+
+class Topics:
+    """Use: `start`, then anything, then `close`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._prefix = f"stepmesh.{checked_name('namespace', settings.namespace)}"
+        self.births, self.inbox, self.dead, self.talk = (f"{self._prefix}.{name}" for name in ("births", "inbox", "dead", "talk"))
+        self._admin: Any = None
+        self._known: dict[str, int] = {}
+        self._making: dict[str, asyncio.Task[int]] = {}
+
+    def tasks(self, pool: Pool) -> str:
+        """Of one pool, and the name of its consumer group. Raises `BrokerError` SM-3004 for what is no name."""
+        return f"{self._prefix}.tasks.{checked_name('pool', pool)}"
+
+    async def start(self) -> None:
+        """Connect."""
+        self._admin = AIOKafkaAdminClient(**self._settings.client_options)
+        await self._admin.start()
+
+    async def close(self) -> None:
+        """Idempotent."""
+        for making in self._making.values():
+            making.cancel()
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def ensure(self, topic: str, *, partitions: int = 1, again: bool = False) -> int:
+        """Returns how many partitions it has, at least `partitions`. `again`: ask, whatever is known. Raises `BrokerError`."""
+        known = self._known.get(topic, 0)
+        if known < partitions or again:
+            known = await self._once(topic)
+        if known < partitions:
+            known = await self._grow(topic, partitions)
+        return known
+
+    async def partitions(self, topic: str) -> int:
+        """How many it has; 0 when nobody made it. Raises `BrokerUnavailable`."""
+        return self._known.get(topic) or await self._count(topic)
+
+    async def trim(self, partition: TopicPartition, before: int) -> None:
+        """Remove the records below an offset. Raises `BrokerUnavailable`."""
+        try:
+            await self._admin.delete_records({partition: RecordsToDelete(before)}, timeout_ms=_TIMEOUT_MS)
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"{partition.topic} was not trimmed: {problem!r}") from problem
+
+    async def committed(self, group: str) -> dict[int, tuple[int, str]]:
+        """What a consumer group committed of its one topic: offset and metadata by partition. Raises `BrokerUnavailable`."""
+        try:
+            found = await self._admin.list_consumer_group_offsets(group)
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"the offsets of group {group} cannot be read: {problem!r}") from problem
+        return {place.partition: (said.offset, said.metadata) for place, said in found.items()}
+
+    async def _once(self, topic: str) -> int:
+        """One look and one creation for all that miss it now."""
+        making = self._making.get(topic)
+        if making is None:
+            making = self._making[topic] = asyncio.get_running_loop().create_task(self._make(topic))
+            making.add_done_callback(lambda _: self._making.pop(topic, None))
+        return await asyncio.shield(making)
+
+    async def _make(self, topic: str) -> int:
+        known = await self._count(topic)
+        if not known:
+            known, configs = self._plan(topic)
+            wanted = NewTopic(topic, known, self._settings.replicas or -1, {}, configs)
+            try:
+                answer = await self._admin.create_topics([wanted], timeout_ms=_TIMEOUT_MS)
+            except _AWAY as problem:
+                raise BrokerUnavailable(f"topic {topic} cannot be made: {problem!r}", hint="is Kafka up?") from problem
+            _, code, said = answer.topic_errors[0]
+            if for_code(code) is TopicAlreadyExistsError:
+                known = await self._count(topic) or known
+            elif code:
+                kind = BrokerUnavailable if for_code(code).retriable else BrokerError
+                raise kind(f"topic {topic} cannot be made: {said or for_code(code).__name__}", hint="see the cluster's settings and ACLs")
+        self._known[topic] = known
+        return known
+
+    async def _grow(self, topic: str, partitions: int) -> int:
+        try:
+            await self._admin.create_partitions({topic: NewPartitions(partitions)}, timeout_ms=_TIMEOUT_MS)
+        except InvalidPartitionsError:  # somebody else was first
+            pass
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"topic {topic} cannot grow to {partitions} partitions: {problem!r}") from problem
+        self._known[topic] = max(partitions, await self._count(topic))
+        return self._known[topic]
+
+    async def _count(self, topic: str) -> int:
+        try:
+            (found,) = await self._admin.describe_topics([topic])
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"topic {topic} cannot be looked up: {problem!r}", hint="is Kafka up?") from problem
+        return len(found["partitions"])
+
+    def _plan(self, topic: str) -> tuple[int, dict[str, str]]:
+        """Partitions and settings. The broker's clock stamps every record: positions and windows go by it."""
+        settings = self._settings
+        largest = max(settings.max_message_bytes, BATCH_BYTES) + 2 * HEADER_ROOM
+        configs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(largest)}
+        if topic == self.births:
+            return 1, {**configs, "retention.ms": "-1", "retention.bytes": "-1"}
+        if topic == self.dead:
+            return 1, {**configs, "cleanup.policy": "compact"}
+        if topic == self.talk:
+            return settings.talk_partitions, {**configs, "retention.ms": str(_TALK_RETENTION_MS), "min.insync.replicas": "1"}
+        configs["retention.ms"] = str(round(settings.retention_s * 1000))
+        return (settings.inbox_partitions if topic == self.inbox else settings.pool_partitions), configs
