@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepmesh.errors import PackageMissing
 from stepmesh_broker.durability import Finding
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.addresses import JOURNALS, scheme_of, shown
 from stepmesh_cli.errors import CommandError
-from stepmesh_cli.storage import POSTGRES
-
-_OF_NATS = frozenset({"nats", "tls", "ws", "wss"})
-_OF_REDIS = frozenset({"redis", "rediss", "unix"})
+from stepmesh_cli.storage import NATS, POSTGRES, REDIS, missing
 
 
 async def examine(address: str, namespace: str, monitor: str | None = None, data: Path | None = None) -> list[Finding]:
@@ -20,7 +16,7 @@ async def examine(address: str, namespace: str, monitor: str | None = None, data
     server. Raises `StepmeshError` of the backend, `PackageMissing`, `CommandError`."""
     kind = scheme_of(address)
     try:
-        if kind in _OF_NATS:
+        if kind in NATS:
             return await _nats(address, namespace, monitor, data)
         if kind == "kafka":
             return await _kafka(address, namespace)
@@ -28,15 +24,12 @@ async def examine(address: str, namespace: str, monitor: str | None = None, data
             from stepmesh_orchestrator.journal import postgres_durability
 
             return await postgres_durability.examine(address)
-        if kind in _OF_REDIS:
+        if kind in REDIS:
             from stepmesh_orchestrator.journal import redis_durability
 
             return await redis_durability.examine(address)
     except ImportError as problem:
-        package = (problem.name or str(problem)).partition(".")[0]
-        raise PackageMissing(
-            f"{shown(address)} wants the package {package}", hint="pip install 'stepmesh[kafka,postgres,redis]'"
-        ) from problem
+        raise missing(kind, problem) from problem
     if kind == "memory":
         return [Finding("journal", "memory", "every run is lost when the process ends", "--journal sqlite")]
     if kind in ("sqlite", "grpc"):  # a file is looked at where it lies; a gateway shows no settings

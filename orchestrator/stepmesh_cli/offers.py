@@ -1,4 +1,4 @@
-"""Commands on what a deployment offers: `components`, `pools`."""
+"""`stepmesh components`: what a deployment offers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepmesh_cli.reference import Offer
 from stepmesh_cli.reference import markdown as markdown_page
 from stepmesh_cli.reporting import say
 from stepmesh_cli.schema_rows import rows_of
-from stepmesh_cli.tables import moment, print_json, print_table, raw
+from stepmesh_cli.tables import print_json, print_table, raw
 
 Form = Literal["markdown", "json", "schemas", "table"]
 LATELY = 1_000
@@ -107,43 +107,6 @@ async def _flows(client: Client) -> dict[str, dict[str, Any]]:
         except FlowNotFound:
             continue  # deleted meanwhile
     return found
-
-
-def pools(*, target: Target = HERE, json: bool = False) -> int:
-    """List pools: tasks that wait, tasks under way, workers.
-
-    Parameters
-    ----------
-    json
-        One JSON object per line, with each worker.
-    """
-    return run_to_end(_pools(target, json))
-
-
-async def _pools(target: Target, as_json: bool) -> int:
-    async with connected(target) as client:
-        found = await client.pools()
-    if as_json:
-        for pool in found:
-            print_json(msgspec.to_builtins(_as_dict(pool)))
-        return exits.OK
-    print_table(("pool", "queued", "in flight", "workers"), ((pool.pool, pool.queued, pool.in_flight, len(pool.workers)) for pool in found))
-    for pool in found:
-        if pool.trouble:
-            say(f"pool {pool.pool}: {pool.trouble}")
-    workers = [(pool.pool, *_worker(worker)) for pool in found for worker in pool.workers]
-    if workers:
-        print()
-        print_table(("pool", "worker", "running", "capacity", "version", "seen"), workers)
-    return exits.OK
-
-
-def _worker(worker: Any) -> tuple[Any, ...]:
-    return worker.worker, worker.running, worker.capacity, worker.version, moment(worker.seen_ms)
-
-
-def _as_dict(pool: Any) -> dict[str, Any]:
-    return {**msgspec.structs.asdict(pool), "workers": [msgspec.structs.asdict(worker) for worker in pool.workers]}
 
 
 def _component(entry: ComponentEntry) -> dict[str, Any]:

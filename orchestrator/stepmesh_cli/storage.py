@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stepmesh.errors import PackageMissing
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.addresses import JOURNALS, STORES, scheme_of, shown
 from stepmesh_cli.errors import CommandError, StoreNotKept
 from stepmesh_orchestrator.ports import Journal, Store
 
 POSTGRES = frozenset({"postgres", "postgresql"})
-_OF_BROKER = {"nats": "nats", "tls": "nats", "kafka": "kafka"}
+REDIS = frozenset({"redis", "rediss"})
+NATS = frozenset({"nats", "tls"})
+ENOUGH = 3
+"""Servers of which any one may go."""
 
 
 class Storage(NamedTuple):
@@ -49,7 +54,7 @@ class StorageSettings:
             return self.journal
         if self.broker is None:
             return "memory"
-        if scheme_of(self.broker) not in _OF_BROKER:
+        if scheme_of(self.broker) not in {*NATS, "kafka"}:
             raise CommandError(f"no journal lies on the broker {shown(self.broker)}", hint=f"--journal is {JOURNALS}")
         return self.broker
 
@@ -76,7 +81,40 @@ def _journal(settings: StorageSettings, name: str, data_dir: Callable[[], Path])
         from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 
         return SqliteJournal(_journal_file(name, data_dir))
+    try:
+        return _journal_of_server(settings, name, kind)
+    except ImportError as problem:
+        raise missing(f"a journal in {kind}", problem) from problem
+
+
+def _journal_of_server(settings: StorageSettings, name: str, kind: str) -> Journal:
+    namespace = Namespace(settings.namespace)
+    if kind in POSTGRES:
+        from stepmesh_orchestrator.journal.postgres import PostgresJournal
+
+        return PostgresJournal(name, namespace)
+    if kind in REDIS:
+        from stepmesh_orchestrator.journal.redis import RedisJournal
+
+        return RedisJournal(name, namespace)
+    if kind in NATS:
+        from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
+
+        return JetStreamJournal(name, namespace, None if "replicas=" in name else _enough(name))
     raise CommandError(f"{shown(name)!r} is not a journal", hint=f"use {JOURNALS}")
+
+
+def _enough(servers: str) -> int:
+    """Replicas where nobody says how many: three when so many servers are named, else one."""
+    return ENOUGH if servers.count(",") >= ENOUGH - 1 else 1
+
+
+def missing(what: str, problem: ImportError) -> PackageMissing:
+    """The error for a package that this install lacks."""
+    package = (problem.name or str(problem)).partition(".")[0]
+    return PackageMissing(
+        f"{what} wants the package {package}, which is not installed", hint="pip install 'stepmesh[kafka,postgres,redis]'"
+    )
 
 
 def _store(settings: StorageSettings, journal: str, data_dir: Callable[[], Path]) -> Store:
@@ -86,6 +124,12 @@ def _store(settings: StorageSettings, journal: str, data_dir: Callable[[], Path]
 
         return MemoryStore()
     kind, _, path = name.partition(":")
+    if kind in POSTGRES:
+        try:
+            from stepmesh_orchestrator.store.postgres import PostgresStore
+        except ImportError as problem:
+            raise missing("a store in PostgreSQL", problem) from problem
+        return PostgresStore(name, Namespace(settings.namespace))
     if kind == "sqlite" and path:
         from stepmesh_orchestrator.store.sqlite import SqliteStore
 

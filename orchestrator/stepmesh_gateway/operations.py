@@ -261,3 +261,7 @@ class Operations:
     async def queues(self) -> api.Queues:
         """The pools that the deployment routes to."""
         return await self.requests.ask(api.ListQueues(), api.Queues)
+
+    async def pools(self) -> list[api.PoolEntry]:
+        """Those that have tasks, or had a worker; by name."""
+        return (await self.requests.ask(api.ListPools(), api.Pools)).pools

@@ -17,7 +17,7 @@ from stepmesh_broker.protocol.ids import Namespace
 VARIABLE = "STEPMESH_URL"
 FILE = Path(".stepmesh") / "nats" / "endpoint.json"
 """Written by the embedded broker while it runs: a JSON object with `url`."""
-_OF_NATS = frozenset({"nats", "tls", "ws", "wss"})
+_OF_NATS = frozenset({"nats", "tls"})
 
 
 def find(url: str | None = None, start: Path | None = None) -> str:

@@ -344,14 +344,26 @@ class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="w
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks as the shards of this process know them. `trouble`: why processes that were started for the pool did not stay;
-    "" when none was, or a worker was heard since."""
+    """Depth is in tasks, as the shards know them: `queued` wait for a worker, or were begun less than a second ago; `in_flight` are leased.
+    `trouble`: why processes that were started for the pool did not stay; "" when none was, or a worker was heard since. `oldest_ms`: how
+    long the oldest of those that wait does."""
 
     pool: Pool
     queued: int
     in_flight: int
     workers: list[WorkerEntry]
     trouble: str = ""
+    oldest_ms: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """What a pool has to do: tasks that wait and tasks under way. To scale by."""
+        return self.queued + self.in_flight
+
+    @property
+    def capacity(self) -> int:
+        """Tasks that its workers take at once."""
+        return sum(worker.capacity for worker in self.workers)
 
 
 class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools"):
@@ -361,40 +373,10 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 
 
 ApiRequest = (
-    GetInfo
-    | StoreFlow
-    | GetFlow
-    | DeleteFlow
-    | DeleteRun
-    | GetVariables
-    | PutBlob
-    | GetBlob
-    | GetRun
-    | GetItems
-    | GetSteps
-    | ListRuns
-    | GetEvents
-    | Explain
-    | ListComponents
-    | ListQueues
-    | ListPools
-)
+    GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
+    | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools
+)  # fmt: skip
 ApiAnswer = (
-    Info
-    | FlowStored
-    | FlowData
-    | Deleted
-    | Variables
-    | BlobStored
-    | BlobData
-    | RunInfo
-    | Items
-    | Steps
-    | Runs
-    | Events
-    | Explained
-    | Components
-    | Queues
-    | Pools
-    | Refused
-)
+    Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
+    | Explained | Components | Queues | Pools | Refused
+)  # fmt: skip

@@ -21,7 +21,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, deployment, events, flows, reading, runs
+from stepmesh_gateway.http import answers, blobs, deployment, events, flows, pools, reading, runs
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
@@ -47,7 +47,7 @@ ROUTES: Sequence[Route] = (
     Route(
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
-    *deployment.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
+    *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 

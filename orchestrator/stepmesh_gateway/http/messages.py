@@ -82,6 +82,24 @@ class Components(Camel, frozen=True, kw_only=True):
     failed_plugins: list[FailedPlugin]
 
 
+class Pool(Camel, frozen=True, kw_only=True):
+    """In tasks. `wanted` is `queued` and `leased` together: what to scale by. `oldestSeconds`: how long the oldest that waits does."""
+
+    pool: str
+    wanted: int
+    queued: int
+    leased: int
+    oldest_seconds: float
+    workers: int
+    capacity: int
+
+
+class Pools(Camel, frozen=True, kw_only=True):
+    """By name."""
+
+    pools: list[Pool]
+
+
 # --- flows --------------------------------------------------------------------------------------------------------
 
 

@@ -29,16 +29,17 @@ _SAFE_REPLICAS = 3
 
 
 class JetStreamJournal(LogJournal):
-    """The journal of `namespace` at `url` (several, with commas between). `replicas` counts when the streams are made."""
+    """The journal of `namespace` at `url`, as `NatsSettings.parse` takes it. `replicas` counts when the streams are made; None: as the URL
+    says, else one."""
 
-    def __init__(self, url: str, namespace: Namespace, replicas: int = 1) -> None:
-        urls = tuple(url.split(","))
+    def __init__(self, url: str, namespace: Namespace, replicas: int | None = None) -> None:
+        settings = NatsSettings.parse(url, namespace)
         self._name = f"stepmesh_{checked_name('namespace', namespace)}"
         self._subjects = f"stepmesh.{namespace}"
-        self._replicas = replicas
-        self._connection = Connection(NatsSettings(url=urls, namespace=namespace))
+        self._replicas = replicas or settings.replicas or 1
+        self._connection = Connection(settings)
         self._records = StreamRecords(self._connection)
-        where = f"{','.join(server.rpartition('@')[2].removeprefix('nats://') for server in urls)}/{namespace}"
+        where = f"{','.join(server.removeprefix('nats://') for server in settings.url)}/{namespace}"
         super().__init__(self._log_of("journal", where), self._log_of("snapshots", where), where)
 
     @property

@@ -10,6 +10,7 @@ from stepmesh_broker.protocol.ids import Partition, Pool
 from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.runtime.partition import PartitionService
 from stepmesh_orchestrator.runtime.presence import Presence
+from stepmesh_orchestrator.runtime.readings import waiting_ms
 
 _BUILTIN = Pool("builtin")
 
@@ -69,10 +70,22 @@ class DeploymentRequests:
                 counts[flight.pool] = counts.get(flight.pool, 0) + 1
         pools: list[api.PoolEntry] = []
         troubles = self._presence.troubles()
+        waits = self._waits()
         for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
             workers = [
                 api.WorkerEntry(seen.hello.worker, seen.hello.capacity, seen.hello.running, seen.hello.version, seen.at_ms)
                 for seen in self._presence.seen(pool)
             ]
-            pools.append(api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, "")))
+            pools.append(
+                api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, ""), waits.get(pool, 0))
+            )
         return api.Pools(pools)
+
+    def _waits(self) -> dict[str, int]:
+        """Pool → how long its oldest task waits, ms."""
+        found: dict[str, int] = {}
+        for service in self._partitions.values():
+            now_ms = service.ports.clock.now_ms()
+            for pool in service.shard.dispatcher.leases.by_pool:
+                found[pool] = max(found.get(pool, 0), waiting_ms(service.shard, pool, now_ms))
+        return found

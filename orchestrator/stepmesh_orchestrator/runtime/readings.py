@@ -37,11 +37,19 @@ def _pool(shard: Shard, pool: str, now_ms: int) -> PoolReading:
     return PoolReading(max(0, unfinished - claimed), claimed, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))
 
 
-def _oldest_ms(shard: Shard, pool: str) -> int | None:
-    """When the oldest attempt in flight began: frames lie in order of their dispatch."""
+def waiting_ms(shard: Shard, pool: str, now_ms: int) -> int:
+    """How long the oldest task of a pool that nobody claimed has waited; 0 when there is none."""
+    since = _oldest_ms(shard, pool, claimed=False)
+    return 0 if since is None else max(0, now_ms - since)
+
+
+def _oldest_ms(shard: Shard, pool: str, *, claimed: bool = True) -> int | None:
+    """When the oldest attempt in flight began, those that are claimed included or not: frames lie in order of their dispatch."""
     leases, runs = shard.dispatcher.leases, shard.session.state.runs
-    for flight in leases.by_pool[pool]:
+    for flight in leases.by_pool.get(pool, ()):
         for key in flight.keys if flight.open > 0 else ():
+            if not claimed and key in leases.held:
+                continue
             run = runs.get(key[0])
             item = None if run is None else run.items.get(key[1])
             if item is not None and leases.flights.get(key) is flight:

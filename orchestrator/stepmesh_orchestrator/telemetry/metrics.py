@@ -7,6 +7,7 @@ the runtime are values that the event loop left here, so the exporter's thread n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -21,7 +22,7 @@ from stepmesh_orchestrator.core.events import RunEnded, StepDefaulted, StepFaile
 from stepmesh_orchestrator.telemetry.departures import UNKNOWN_POOL
 from stepmesh_orchestrator.telemetry.digest import Digest
 from stepmesh_orchestrator.telemetry.distributions import Distribution, WithDistributions
-from stepmesh_orchestrator.telemetry.observer import ShardReading, TurnRecord
+from stepmesh_orchestrator.telemetry.observer import PoolReading, ShardReading, TurnRecord
 
 _COUNTS: tuple[tuple[names.Metric, Callable[[ShardReading], int]], ...] = (
     (names.TASKS_PUBLISHED, lambda shard: shard.published),
@@ -36,6 +37,7 @@ _LEVELS: tuple[tuple[names.Metric, Callable[[ShardReading], int]], ...] = (
     (names.INBOX_MESSAGES, lambda shard: shard.inbox_messages),
     (names.PROJECTION_ROWS, lambda shard: shard.projection_rows),
 )
+_IDLE = PoolReading(0, 0, 0.0)
 _EVENT_BOUNDS = (1, 5, 10, 50, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000)
 _BYTE_BOUNDS = (256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 _APPEND_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -48,6 +50,7 @@ class Metrics:
         self.queue_wait = Distribution(names.QUEUE_WAIT)
         self.duration = Distribution(names.TASK_DURATION)
         self._readings: Sequence[ShardReading] = ()
+        self._pools: dict[Partition, dict[str, PoolReading]] = {}
         joined = WithDistributions(exporter, (self.queue_wait, self.duration), resource)
         reader = PeriodicExportingMetricReader(joined, export_interval_millis=interval_s * 1000)
         self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
@@ -81,8 +84,11 @@ class Metrics:
                 self._ended.add(1, {names.RUN_STATUS: event.status, **about})
 
     def read(self, readings: Sequence[ShardReading]) -> None:
-        """The latest readings of all shards, as values."""
-        self._readings = readings
+        """The latest readings of all shards, as values. A pool that was read once is told for as long as its shard is here: who scales
+        by a gauge that is gone keeps its last value."""
+        for shard in readings:
+            self._pools.setdefault(shard.partition, {}).update(dict.fromkeys(shard.pools, _IDLE))
+        self._readings = [replace(shard, pools={**self._pools[shard.partition], **shard.pools}) for shard in readings]
 
     def flush(self) -> None:
         """Export now."""
@@ -109,8 +115,12 @@ class Metrics:
             meter.create_observable_counter(about.name, [self._per_shard(value)], about.unit, about.meaning)
         for about, value in _LEVELS:
             meter.create_observable_gauge(about.name, [self._per_shard(value)], about.unit, about.meaning)
-        meter.create_observable_gauge(names.POOL_TASKS.name, [self._pool_tasks], names.POOL_TASKS.unit, names.POOL_TASKS.meaning)
-        meter.create_observable_gauge(names.POOL_OLDEST.name, [self._pool_oldest], names.POOL_OLDEST.unit, names.POOL_OLDEST.meaning)
+        for about, observed in (
+            (names.POOL_TASKS, self._pool_tasks),
+            (names.POOL_WANTED, self._pool_wanted),
+            (names.POOL_OLDEST, self._pool_oldest),
+        ):
+            meter.create_observable_gauge(about.name, [observed], about.unit, about.meaning)
 
     def _per_shard(self, value: Callable[[ShardReading], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(value(shard), {names.PARTITION: shard.partition}) for shard in self._readings]
@@ -120,6 +130,11 @@ class Metrics:
             for pool, reading in shard.pools.items():
                 for state, count in (("queued", reading.queued), ("claimed", reading.claimed)):
                     yield Observation(count, {names.POOL: pool, names.PARTITION: shard.partition, names.TASK_STATE: state})
+
+    def _pool_wanted(self, _: CallbackOptions) -> Iterable[Observation]:
+        for shard in self._readings:
+            for pool, reading in shard.pools.items():
+                yield Observation(reading.queued + reading.claimed, {names.POOL: pool, names.PARTITION: shard.partition})
 
     def _pool_oldest(self, _: CallbackOptions) -> Iterable[Observation]:
         for shard in self._readings:

@@ -76,7 +76,7 @@ def test_nats_is_what_has_no_other_scheme(url):
     assert isinstance(endpoint.connection(url, "default"), NatsBroker)
 
 
-@pytest.mark.parametrize("url", ["amqp://host", "http://host:1", "://host"])
+@pytest.mark.parametrize("url", ["amqp://host", "ws://host:1", "http://host:1", "://host"])
 def test_an_address_of_no_broker_is_refused(url):
     with pytest.raises(UnknownAddress) as caught:
         endpoint.connection(url, "default")

@@ -99,7 +99,13 @@ def test_gauges_show_the_latest_readings_of_every_shard() -> None:
     assert kept.values(names.POOL_TASKS) == {
         ("cpu", 0, "queued"): 4, ("cpu", 0, "claimed"): 2, ("cpu", 1, "queued"): 4, ("cpu", 1, "claimed"): 2,
     }  # fmt: skip
+    assert kept.values(names.POOL_WANTED) == {("cpu", 0): 6, ("cpu", 1): 6}
     assert kept.values(names.POOL_OLDEST) == {("cpu", 0): 1.5, ("cpu", 1): 1.5}
+    metrics.read([ShardReading(Partition(0), {"gpu": PoolReading(1, 0, 0.1)}, 1, 2, 3, 4, 5, 6, 7, 8, 9)])
+    metrics.flush()
+    assert kept.values(names.POOL_WANTED) == {("cpu", 0): 0, ("gpu", 0): 1}, "idle is told; a shard that left is not"
+    metrics.read([ShardReading(Partition(one), {}, 1, 2, 3, 4, 5, 6, 7, 8, 9) for one in (0, 1)])
+    metrics.flush()
     by_metric = [kept.values(metric)[0,] for metric in (names.RUNS_LIVE, names.INBOX_MESSAGES, names.OUTBOX_FRAMES, names.PROJECTION_ROWS)]
     assert by_metric == [1, 2, 3, 4]
     counters = (names.TASKS_PUBLISHED, names.REDISPATCHED, names.STALE_RESULTS, names.MALFORMED, names.QUARANTINED)

@@ -408,3 +408,20 @@ async def test_components_are_listed_under_the_path_that_a_flow_writes() -> None
     found = {entry.path: entry for entry in (await lab.ask(api.ListComponents(), api.Components)).components}
     assert found["/py/work"].workers == 0
     await lab.stop()
+
+
+@virtual
+async def test_a_pool_tells_how_long_the_oldest_that_waits_does() -> None:
+    lab = await Lab().start()
+    await lab.submit(ONE_STEP, 1, max_concurrency=0)
+    (first,) = await lab.take(timeout_s=0.1)
+    await asyncio.sleep(3)
+    await lab.submit(ONE_STEP, *range(5), max_concurrency=0)
+    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    assert (pool.queued, pool.in_flight, pool.wanted) == (6, 0, 6), "tasks, whatever frames they travel in"
+    assert 3_000 <= pool.oldest_ms < 4_000
+    await lab.claim(first)
+    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    assert (pool.queued, pool.in_flight, pool.wanted) == (5, 1, 6)
+    assert pool.oldest_ms < 1_000, "what is claimed waits no more"
+    await lab.stop()
