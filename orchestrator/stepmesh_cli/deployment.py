@@ -31,12 +31,15 @@ from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
+from stepmesh_cli.membership import membership_of
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
+from stepmesh_orchestrator.ports import Membership
 from stepmesh_orchestrator.runtime.partition import Ports
+from stepmesh_orchestrator.runtime.sharing import TTL_S
 from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
 
 if TYPE_CHECKING:
@@ -85,6 +88,8 @@ class DeploymentSettings:
     """Serve gRPC and HTTP as well."""
     owner: str = ""
     """How this process names itself in the journal."""
+    ttl_s: float | None = None
+    """Share the partitions with other processes, which may be silent for so long; None: own them all."""
     plugin_workers_needed: bool = True
     """Whether a process of a plugin that cannot be started ends the deployment."""
     say: Callable[[str], None] = _to_stderr
@@ -186,10 +191,12 @@ class Deployment:
             engine=self.parts.engine,
             prefixes=self.parts.prefixes,
             queues=self.parts.queues,
+            ttl_s=settings.ttl_s or TTL_S,
         )
+        membership = await self._open_membership()
         telemetry = self._open_telemetry(node_settings.owner)
         ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
-        self.node = Node(ports, node_settings, self.parts.router)
+        self.node = Node(ports, node_settings, self.parts.router, membership)
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
         await self.node.start()
@@ -269,6 +276,14 @@ class Deployment:
         require(settings.durability, storage.journal, wanted.journal_name)
         return storage
 
+    async def _open_membership(self) -> Membership | None:
+        if self.settings.ttl_s is None:
+            return None
+        membership = membership_of(self.settings.journal)
+        await membership.open()
+        self._stack.push_async_callback(membership.close)
+        return membership
+
     # --- workers ------------------------------------------------------------------------------------------------
 
     def _own_workers(self) -> list[Worker]:
@@ -311,7 +326,8 @@ class Deployment:
 
     def _start_processes(self) -> None:
         needed = self.settings.plugin_workers_needed
-        wanted = (*(replace(one, needed=needed) for one in self.parts.processes), *self.settings.processes)
+        of_plugins = () if self.settings.ttl_s is not None else self.parts.processes  # each would start them again
+        wanted = (*(replace(one, needed=needed) for one in of_plugins), *self.settings.processes)
         if not wanted:
             return
         from stepmesh_cli.processes import Supervisor

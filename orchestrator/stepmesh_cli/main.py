@@ -50,6 +50,13 @@ COMMANDS = (
         "stepmesh server -p 7840 -c stepflow-config.yml",
     ),
     Command(
+        "orchestrator",
+        "stepmesh_cli.orchestrator:orchestrator",
+        RUN,
+        "Serve a share of a deployment's partitions.",
+        "stepmesh orchestrator --broker nats://host:4222 --journal sqlite:/data/journal.db",
+    ),
+    Command(
         "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over a broker.", "stepmesh gateway --url nats://127.0.0.1:4222"
     ),
     Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),

@@ -118,24 +118,26 @@ class World:
         items: Counter[tuple[str, int]] = Counter()
         created: Counter[str] = Counter()
         ended: Counter[str] = Counter()
-        async for frame in self.journal.read(Partition(0)):
-            for event in decode_turn(frame.payload).events:
-                if isinstance(event, OUTCOMES):
-                    outcomes[event.run, event.item, event.step] += 1
-                elif isinstance(event, ev.ItemEnded):
-                    items[event.run, event.item] += 1
-                elif isinstance(event, ev.RunCreated):
-                    created[event.run] += 1
-                elif isinstance(event, ev.RunEnded):
-                    ended[event.run] += 1
+        for partition in await self.journal.partitions():
+            async for frame in self.journal.read(partition):
+                for event in decode_turn(frame.payload).events:
+                    if isinstance(event, OUTCOMES):
+                        outcomes[event.run, event.item, event.step] += 1
+                    elif isinstance(event, ev.ItemEnded):
+                        items[event.run, event.item] += 1
+                    elif isinstance(event, ev.RunCreated):
+                        created[event.run] += 1
+                    elif isinstance(event, ev.RunEnded):
+                        ended[event.run] += 1
         assert all(count == 1 for count in (*outcomes.values(), *items.values(), *created.values(), *ended.values()))
         assert set(ended) == set(created), "every accepted run ended"
-        assert await self.replayed_hash() == await self.replayed_hash()
+        for partition in await self.journal.partitions():
+            assert await self.replayed_hash(partition) == await self.replayed_hash(partition)
 
-    async def replayed_hash(self) -> str:
+    async def replayed_hash(self, partition: Partition) -> str:
         store = MemoryStore()
         flows = FlowRegistry(self.store, self.clock)
-        recovered = await recover(self.journal, Partition(0), flows, Projector(store, Partition(0)))
+        recovered = await recover(self.journal, partition, flows, Projector(store, partition))
         return state_hash(recovered.state)
 
 

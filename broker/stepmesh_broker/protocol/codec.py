@@ -9,6 +9,7 @@ import msgspec
 from stepmesh_broker.errors import MalformedMessage
 from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
 from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
+from stepmesh_broker.protocol.peers import PeerAnswer, PeerRequest
 
 _M = TypeVar("_M")
 _encoder = msgspec.msgpack.Encoder()
@@ -21,6 +22,8 @@ _control = msgspec.msgpack.Decoder(ControlMessage)
 _answer = msgspec.msgpack.Decoder(Answer)
 _api_request = msgspec.msgpack.Decoder(ApiRequest)
 _api_answer = msgspec.msgpack.Decoder(ApiAnswer)
+_peer_request = msgspec.msgpack.Decoder(PeerRequest)
+_peer_answer = msgspec.msgpack.Decoder(PeerAnswer)
 _presence = msgspec.msgpack.Decoder(Hello | Stop)
 
 
@@ -63,6 +66,18 @@ def decode_api_request(data: bytes) -> ApiRequest:
 def decode_api_answer(data: bytes) -> ApiAnswer:
     """Raises `MalformedMessage`."""
     message: ApiAnswer = _decode(_api_answer, data, "api answer")
+    return message
+
+
+def decode_peer_request(data: bytes) -> PeerRequest:
+    """Raises `MalformedMessage`."""
+    message: PeerRequest = _decode(_peer_request, data, "request to an owner")
+    return message
+
+
+def decode_peer_answer(data: bytes) -> PeerAnswer:
+    """Raises `MalformedMessage`."""
+    message: PeerAnswer = _decode(_peer_answer, data, "owner's answer")
     return message
 
 

@@ -31,6 +31,16 @@ def api(namespace: Namespace) -> Subject:
     return Subject(f"stepmesh.{namespace}.api")
 
 
+def owner(namespace: Namespace, partition: Partition) -> Subject:
+    """Requests that only the orchestrator that owns a partition can answer; orchestrators pass them on."""
+    return Subject(f"stepmesh.{namespace}.owner.{partition}")
+
+
+def moves(namespace: Namespace) -> Subject:
+    """Orchestrators tell each other here that somebody came, or let go of something: a reason to look at once."""
+    return Subject(f"stepmesh.{namespace}.moves")
+
+
 def presence(namespace: Namespace) -> Subject:
     """Workers say hello here; every orchestrator listens."""
     return Subject(f"stepmesh.{namespace}.presence")

@@ -6,53 +6,72 @@ No rule of the engine is here; what goes wrong is an answer too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from stepmesh_broker.errors import MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.codec import decode_api_request, encode
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+from stepmesh_broker.protocol.codec import decode_api_request, decode_peer_request, encode
+from stepmesh_broker.protocol.ids import Pool
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.runtime.clustered import ClusteredRequests
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.history import History
-from stepmesh_orchestrator.runtime.partition import PartitionService, Ports
+from stepmesh_orchestrator.runtime.owners import Owners
+from stepmesh_orchestrator.runtime.peers import PeerRequests
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.run_requests import RunRequests
 from stepmesh_orchestrator.runtime.run_view import RunView
 
 log = logging.getLogger("stepmesh.api")
+_R = TypeVar("_R")
+Answers = dict[type, Callable[[Any], Awaitable[api.ApiAnswer]]]
 
 
 class Api:
-    """`owner`: this process. `queues`: the pools of its configuration, None without one."""
+    """`info`: None while it is not known. `queues`: the pools of its configuration, None without one. `owners`: those of the partitions,
+    where this process may own a part of them only."""
 
     def __init__(
         self,
-        ports: Ports,
-        namespace: Namespace,
-        owner: str,
-        info: api.Info,
+        view: RunView,
+        info: Callable[[], api.Info | None],
         queues: Sequence[api.Queue] | None,
         flows: FlowRegistry,
         presence: Presence,
-        partitions: Mapping[Partition, PartitionService],
         component_path: Callable[[Pool, str], str],
+        owners: Owners | None = None,
     ) -> None:
-        self._broker = ports.broker
-        view = RunView(ports, namespace, owner, partitions)
-        self._answers = {
-            **FlowRequests(view, flows).answers,
-            **RunRequests(view, History(ports.journal, flows), presence).answers,
-            **DeploymentRequests(info, queues, presence, partitions, component_path).answers,
-        }
+        self._broker = view.ports.broker
+        of_flows = FlowRequests(view, flows)
+        of_deployment = DeploymentRequests(info, queues, presence, view.partitions, component_path)
+        of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
+        self._here: Answers = {**of_flows.answers, **of_runs.answers, **of_deployment.answers}
+        self._answers = dict(self._here)
+        if owners is not None:
+            self._answers.update(ClusteredRequests(view, owners, of_flows, of_deployment).answers)
 
     async def serve(self, data: bytes) -> bytes:
-        """Bytes in, bytes out; what goes wrong is a `Refused`."""
+        """A client's request; bytes in, bytes out. What goes wrong is a `Refused`."""
+        return await self._told(data, decode_api_request, self.answer)
+
+    async def serve_peer(self, data: bytes, partition: PeerRequests) -> bytes:
+        """Another orchestrator's request to the owner of a partition."""
+        return await self._told(data, decode_peer_request, partition.answer)
+
+    async def answer(self, request: api.ApiRequest) -> api.ApiAnswer:
+        """One request. Raises `StepmeshError` of ports."""
+        return await self._answers[type(request)](request)
+
+    async def answer_here(self, request: api.ApiRequest) -> api.ApiAnswer:
+        """One request, from what this process owns."""
+        return await self._here[type(request)](request)
+
+    async def _told(self, data: bytes, decode: Callable[[bytes], _R], answer: Callable[[_R], Awaitable[Any]]) -> bytes:
         try:
-            request = decode_api_request(data)
-            return self._checked(encode(await self.answer(request)))
+            return self._checked(encode(await answer(decode(data))))
         except MalformedMessage as problem:
             return encode(Refused(problem.code, problem.message, "client and server may be of different versions"))
         except StepmeshError as problem:
@@ -60,10 +79,6 @@ class Api:
         except Exception:
             log.exception("SM-5900 a request cannot be answered")
             return encode(Refused("SM-5900", "the orchestrator failed to answer; its log has the details", "report it with that log"))
-
-    async def answer(self, request: api.ApiRequest) -> api.ApiAnswer:
-        """One request. Raises `StepmeshError` of ports."""
-        return await self._answers[type(request)](request)
 
     def _checked(self, answer: bytes) -> bytes:
         limit = self._broker.max_message_bytes

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition, Pool
+from stepmesh_broker.protocol.peers import TaskCounts
 from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.runtime.partition import PartitionService
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.readings import waiting_ms
+from stepmesh_orchestrator.runtime.shard import Shard
 
 _BUILTIN = Pool("builtin")
 
 
 class DeploymentRequests:
-    """Their answers. `queues`: the pools of the configuration; None = there is none, any name may be a pool."""
+    """Their answers. `info`: None while it is not known. `queues`: the pools of the configuration; None = there is none, any name may be
+    a pool."""
 
     def __init__(
         self,
-        info: api.Info,
+        info: Callable[[], api.Info | None],
         queues: Sequence[api.Queue] | None,
         presence: Presence,
         partitions: Mapping[Partition, PartitionService],
         component_path: Callable[[Pool, str], str],
     ) -> None:
-        self._info = info
+        self.info = info
         self._queues = queues
         self._presence = presence
         self._partitions = partitions
@@ -39,38 +42,52 @@ class DeploymentRequests:
         }
 
     async def _get_info(self, request: api.GetInfo) -> api.ApiAnswer:
-        return self._info
+        info = self.info()
+        if info is None:
+            raise LookupError("no partition is owned here, and none was asked")
+        return info
 
     async def _list_components(self, request: api.ListComponents) -> api.ApiAnswer:
+        return self.components(self._counts())
+
+    async def _list_pools(self, request: api.ListPools) -> api.ApiAnswer:
+        return self.pools(self._counts())
+
+    def _counts(self) -> list[TaskCounts]:
+        return [count_tasks(service.shard, service.ports.clock.now_ms()) for service in self._partitions.values()]
+
+    def components(self, counts: Iterable[TaskCounts]) -> api.Components:
+        """What there is, by the tasks of all partitions."""
         self._presence.forget_silent()
         found = [api.ComponentEntry(self._component_path(_BUILTIN, one.path), _BUILTIN, one, 1) for one in core_components()]
         for pool, components in self._presence.offered().items():
             for path, component in components.items():
                 name = Pool(pool)
                 found.append(api.ComponentEntry(self._component_path(name, path), name, component, self._presence.workers(pool)))
-        return api.Components(sorted(found, key=lambda entry: entry.path), self._silent())
+        return api.Components(sorted(found, key=lambda entry: entry.path), self._silent(counts))
 
-    def _silent(self) -> list[Pool]:
+    def _silent(self, counts: Iterable[TaskCounts]) -> list[Pool]:
         """Pools that should have workers, of which none ever said hello."""
         wanted = {queue.pool for queue in self._queues or ()}
-        wanted.update(Pool(pool) for service in self._partitions.values() for pool in service.shard.dispatcher.leases.by_pool)
+        wanted.update(pool for count in counts for pool in count.expected)
         return sorted(wanted.difference(self._presence.pools()))
 
     async def _list_queues(self, request: api.ListQueues) -> api.ApiAnswer:
         return api.Queues(list(self._queues or ()), open=self._queues is None)
 
-    async def _list_pools(self, request: api.ListPools) -> api.ApiAnswer:
+    def pools(self, counts: Iterable[TaskCounts]) -> api.Pools:
+        """Those in use, by the tasks of all partitions."""
         self._presence.forget_silent()
         held: dict[str, int] = {}
         flying: dict[str, int] = {}
-        for service in self._partitions.values():
-            leases = service.shard.dispatcher.leases
-            for key, flight in leases.flights.items():
-                counts = held if key in leases.held else flying
-                counts[flight.pool] = counts.get(flight.pool, 0) + 1
+        waits: dict[str, int] = {}
+        for count in counts:
+            _add(held, count.held)
+            _add(flying, count.queued)
+            for one, waited in count.waiting_ms.items():
+                waits[one] = max(waits.get(one, 0), waited)
         pools: list[api.PoolEntry] = []
         troubles = self._presence.troubles()
-        waits = self._waits()
         for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
             workers = [
                 api.WorkerEntry(seen.hello.worker, seen.hello.capacity, seen.hello.running, seen.hello.version, seen.at_ms)
@@ -81,11 +98,18 @@ class DeploymentRequests:
             )
         return api.Pools(pools)
 
-    def _waits(self) -> dict[str, int]:
-        """Pool → how long its oldest task waits, ms."""
-        found: dict[str, int] = {}
-        for service in self._partitions.values():
-            now_ms = service.ports.clock.now_ms()
-            for pool in service.shard.dispatcher.leases.by_pool:
-                found[pool] = max(found.get(pool, 0), waiting_ms(service.shard, pool, now_ms))
-        return found
+
+def count_tasks(shard: Shard, now_ms: int) -> TaskCounts:
+    """Attempts in flight of one partition."""
+    leases = shard.dispatcher.leases
+    queued: dict[Pool, int] = {}
+    held: dict[Pool, int] = {}
+    for key, flight in leases.flights.items():
+        _add(held if key in leases.held else queued, {Pool(flight.pool): 1})
+    pools = [Pool(pool) for pool in leases.by_pool]
+    return TaskCounts(queued, held, pools, {pool: waiting_ms(shard, pool, now_ms) for pool in pools})
+
+
+def _add(sums: dict[str, int] | dict[Pool, int], counts: Mapping[Pool, int]) -> None:
+    for pool, count in counts.items():
+        sums[pool] = sums.get(pool, 0) + count

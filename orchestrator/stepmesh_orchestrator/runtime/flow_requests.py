@@ -57,30 +57,47 @@ class FlowRequests:
         if record is not None:
             return api.FlowData(record.id, record.document)
         blob = await self._compiled(request.flow)
-        return _unknown_flow(request.flow) if blob is None else api.FlowData(request.flow, blob.document)
+        return unknown_flow(request.flow) if blob is None else api.FlowData(request.flow, blob.document)
+
+    async def is_stored(self, flow: FlowId) -> bool:
+        """As a flow, or as a blob of that kind."""
+        blob = await self._store.get_blob(BlobId(flow))
+        return (blob is not None and blob.kind == "flow") or await self._store.get_flow(flow) is not None
+
+    async def take_out(self, flow: FlowId) -> Callable[[], Awaitable[None]]:
+        """Remove it, whoever uses it; what puts it back."""
+        record, blob = await self._store.get_flow(flow), await self._store.get_blob(BlobId(flow))
+
+        async def put_back() -> None:
+            if record is not None:
+                await self._store.put_flow(record)
+            if blob is not None:
+                await self._store.put_blob(blob)
+
+        await self._flows.remove(flow, _by_nobody)
+        return put_back
 
     async def _delete_flow(self, request: api.DeleteFlow) -> api.ApiAnswer:
         flow = request.flow
-        blob = await self._store.get_blob(BlobId(flow))
-        if await self._store.get_flow(flow) is None and (blob is None or blob.kind != "flow"):
-            return _unknown_flow(flow)
+        if not await self.is_stored(flow):
+            return unknown_flow(flow)
         await self._view.projected()  # a replay without the flow could not tell the names of its steps
         if await self._flows.remove(flow, lambda: self._is_used(flow)):
             return api.Deleted()
-        return Refused("SM-5013", f"flow {flow} is used by a run that has not ended", "cancel that run, or wait for its end")
+        return used_flow(flow)
 
     async def _is_used(self, flow: FlowId) -> bool:
         """By a run that lives, as far as the journal knows, or that is about to begin. Nobody else can begin to use it meanwhile."""
         for service in tuple(self._view.partitions.values()):
             shard = service.shard
-            if not await shard.settled() or _uses(shard, flow):
+            if not await shard.settled() or uses(shard, flow):
                 return True
         return False
 
     async def _get_variables(self, request: api.GetVariables) -> api.ApiAnswer:
         flow = await self._compiled(request.flow)
         if flow is None:
-            return _unknown_flow(request.flow)
+            return unknown_flow(request.flow)
         return api.Variables(request.flow, [_variable(one) for one in flow.variables.values()])
 
     async def _compiled(self, flow: FlowId) -> CompiledFlow | None:
@@ -113,7 +130,12 @@ class FlowRequests:
         return Refused("SM-5005", f"there is no blob with id {request.blob}", "ids are the SHA-256 of the content")
 
 
-def _uses(shard: Shard, flow: FlowId) -> bool:
+async def _by_nobody() -> bool:
+    return False
+
+
+def uses(shard: Shard, flow: FlowId) -> bool:
+    """Whether a run that lives there uses it, or one that is about to begin."""
     if any(run.flow_id == flow for run in shard.session.state.runs.values()):
         return True
     waiting = shard.inputs
@@ -143,5 +165,11 @@ def _compact(data: bytes) -> bytes:
     return dumps(load(data, name="blob").value)
 
 
-def _unknown_flow(flow: FlowId) -> Refused:
+def unknown_flow(flow: FlowId) -> Refused:
+    """SM-5004."""
     return Refused("SM-5004", f"there is no flow with id {flow}", "`stepmesh submit` stores the flow that it is given")
+
+
+def used_flow(flow: FlowId) -> Refused:
+    """SM-5013."""
+    return Refused("SM-5013", f"flow {flow} is used by a run that has not ended", "cancel that run, or wait for its end")

@@ -104,12 +104,25 @@ class FlowRegistry:
     async def remove(self, flow: FlowId, is_used: Callable[[], Awaitable[bool]]) -> bool:
         """Delete a flow from memory and store; False when it is used. `is_used` is asked when nobody can begin to use it any more."""
         async with self._alone(flow):
-            self._compiled.drop(lambda key, _: key[0] == flow)
-            self._texts.drop(lambda _, found: not isinstance(found, Failure) and found.id == flow)
+            self._drop(flow)
             if await is_used():
                 return False
             await self._store.delete_flow(flow)
             return True
+
+    async def forget(self, flow: FlowId) -> None:
+        """Have it at hand no more: another process removes it from the store."""
+        async with self._alone(flow):
+            self._drop(flow)
+
+    def forget_all(self) -> None:
+        """What is at hand may not be stored any more: other processes removed flows while this one was not asked."""
+        self._compiled.drop(lambda key, found: True)
+        self._texts.drop(lambda key, found: True)
+
+    def _drop(self, flow: FlowId) -> None:
+        self._compiled.drop(lambda key, _: key[0] == flow)
+        self._texts.drop(lambda _, found: not isinstance(found, Failure) and found.id == flow)
 
     async def add_text(self, text: bytes) -> Failure | None:
         """Store and keep the flow in a step's input; the failure when it is no valid flow."""

@@ -49,6 +49,7 @@ class Outbox:
         self._moved = asyncio.Event()
         self._latest = confirmed
         self.confirmed = confirmed
+        self.departed = 0  # the last turn that had anything to publish
         self.published = 0  # frames
 
     def __len__(self) -> int:
@@ -59,6 +60,7 @@ class Outbox:
         """The turn `sequence` is durable and causes these."""
         self._latest = sequence
         if departures:
+            self.departed = sequence
             self._queue.extend(departures)
             self._idle.clear()
             self._wake.set()

@@ -27,6 +27,7 @@ from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
+from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, recover
@@ -51,7 +52,8 @@ class Ports:
 
 
 class PartitionService:
-    """Owner of one partition from `start` to `stop`. `on_end` hears why it ended when that was not asked for."""
+    """Owner of one partition from `start` to `stop`. `on_end` hears why it ended when that was not asked for. While `is_held` is false
+    another process may own it: nobody is answered then."""
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class PartitionService:
         presence: Presence,
         partitions: int,
         on_end: Callable[[BaseException], None],
+        is_held: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ports = ports
         self.namespace = namespace
@@ -76,6 +79,7 @@ class PartitionService:
         self._presence = presence
         self._partitions = partitions
         self._on_end = on_end
+        self._is_held = is_held
         self._tasks: list[asyncio.Task[None]] = []
         self._running: asyncio.Task[None] | None = None
         self._control: Subscription | None = None
@@ -123,6 +127,7 @@ class PartitionService:
         self.shard.stop()
         if self._running is not None:
             await asyncio.wait((self._running,))
+        self.shard.close(moving(self.partition))
         await _within(2, self.shard.dispatcher.outbox.drained())
         await _within(5, self.shard.projector.reached(self.shard.sequence))
         await self.shard.dispatcher.close()
@@ -131,7 +136,8 @@ class PartitionService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._inbox is not None:
             await self._inbox.close()
-        if snapshot and self._running is not None and self._running.exception() is None:
+        if snapshot and self._running is not None and self._running.exception() is None and not self.shard.projector.waiting:
+            await self.shard.seal()
             await self.shard.snapshot()
         self.shard.session.state.release()
 
@@ -230,6 +236,8 @@ class PartitionService:
             log.error("a message of the inbox cannot be parked and is dropped: %s (%s)", reason, problem)
 
     async def _serve(self, data: bytes) -> bytes:
+        if not self._is_held():
+            raise asyncio.CancelledError
         try:
             message = decode_control(data)
             if isinstance(message, Claim):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.commands import DeleteRun
 from stepmesh_orchestrator.core.explain import explain
@@ -16,6 +16,7 @@ from stepmesh_orchestrator.ports import RunQuery
 from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.history import History
 from stepmesh_orchestrator.runtime.leases import Key, Leases
+from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -63,7 +64,10 @@ class RunRequests:
             return unknown_run(request.run)
         if row.root != row.run:
             return Refused("SM-5014", f"run {row.run} is a sub-run and goes with its root run {row.root}", "delete the root run")
-        shard = self._view.partitions[row.partition].shard
+        service = self._view.partitions.get(row.partition)
+        if service is None:  # it was handed over meanwhile
+            return moving(row.partition)
+        shard = service.shard
         answer = await shard.command(DeleteRun(row.run, [row.run, *await self._keyed(row)]))
         return answer if isinstance(answer, Refused) else api.Deleted()
 
@@ -131,12 +135,8 @@ class RunRequests:
         return api.Steps(page, more=len(page) < len(steps) or (request.item is None and (len(wanted) > limit or len(rows) == limit)))
 
     async def _list_runs(self, request: api.ListRuns) -> api.ApiAnswer:
-        query = RunQuery(
-            self._view.namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
-            max(0, min(request.limit, PAGE)), max(0, request.offset), request.max_depth,
-        )  # fmt: skip
         await self._view.projected()
-        rows = await self._store.list_runs(query)
+        rows = await self._store.list_runs(listing(self._view.namespace, request))
         return api.Runs([self._view.summary(self._view.fresh(row)) for row in rows])
 
     async def _get_events(self, request: api.GetEvents) -> api.ApiAnswer:
@@ -183,3 +183,11 @@ class RunRequests:
         workers = self._presence.workers(flight.pool)
         why = self._presence.troubles().get(flight.pool, "start one with `stepmesh worker`")
         return f"; pool {flight.pool} has {workers} workers" + ("" if workers else f": {why}")
+
+
+def listing(namespace: Namespace, request: api.ListRuns) -> RunQuery:
+    """The request as the store is asked."""
+    return RunQuery(
+        namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
+        max(0, min(request.limit, PAGE)), max(0, request.offset), request.max_depth,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ Invariant: what is shown is no more than what the journal holds, and no less tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
@@ -19,13 +19,15 @@ from stepmesh_orchestrator.runtime.shard import Shard
 
 
 class RunView:
-    """Over the partitions that `owner`, this process, owns."""
+    """Over the partitions that this process owns. `owner_of`: who owns a partition now, as far as is known here; "" for nobody."""
 
-    def __init__(self, ports: Ports, namespace: Namespace, owner: str, partitions: Mapping[Partition, PartitionService]) -> None:
+    def __init__(
+        self, ports: Ports, namespace: Namespace, owner_of: Callable[[Partition], str], partitions: Mapping[Partition, PartitionService]
+    ) -> None:
         self.ports = ports
         self.namespace = namespace
         self.partitions = partitions
-        self._owner = owner
+        self._owner_of = owner_of
 
     async def live(self, run: RunId) -> tuple[Shard, Run] | None:
         """A live run, and what the journal holds of it until the caller awaits something."""
@@ -59,8 +61,7 @@ class RunView:
 
     def summary(self, row: RunRow) -> api.RunSummary:
         """As the api tells it, with the owner of a live run."""
-        owned = row.finished_ms is None and row.partition in self.partitions
-        return answers.summary(row, self._owner if owned else "")
+        return answers.summary(row, self._owner_of(row.partition) if row.finished_ms is None else "")
 
     @property
     def page_bytes(self) -> int:

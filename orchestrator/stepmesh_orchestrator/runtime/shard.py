@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, FireTimer, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FireTimer, StartRun
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import encoding
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
+from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
@@ -104,6 +104,7 @@ class Shard:
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
         self._results: list[Results] = []  # of this turn
         self._stopping = False
+        self._closed: Refused | None = None
         self._settled = asyncio.Event()
         self._snapshot_bytes = SNAPSHOT_BYTES
         self._alarm: asyncio.Task[None] | None = None
@@ -118,6 +119,8 @@ class Shard:
 
     async def command(self, command: Command) -> Answer:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
+        if self._closed is not None:
+            return self._closed
         refusal = self._frames.refusal()
         if refusal is not None and not self._is_pending(command):
             return refusal
@@ -152,6 +155,20 @@ class Shard:
         self._stopping = True
         self._frames.give_up()
         self.inputs.wake.set()
+
+    def close(self, answer: Refused) -> None:
+        """No turn follows: whoever waits for one, or asks from now on, gets this answer."""
+        self._closed = answer
+        waiting = [future for _, future in self.inputs.commands] + [future for future, _, _ in self._answers]
+        for future in waiting:
+            self._tell(future, "", answer)
+        self.inputs.commands.clear()
+        self.inputs.room.set()
+
+    async def seal(self) -> None:
+        """A last frame, without events, that says what is published, if no frame says so yet: a recovery need not publish it again."""
+        if self.session.state.confirmed < self.dispatcher.outbox.departed <= self.dispatcher.confirmed:
+            await self._append()
 
     async def run(self) -> None:
         """Turn after turn, until `stop`. Raises `JournalError` when this shard may not go on."""
@@ -287,7 +304,7 @@ class Shard:
         session.state.confirmed = confirmed
         self.dispatcher.journaled_bytes += len(payload)
         if self.moved:
-            for root in _moved_roots(session):
+            for root in moved_roots(session):
                 self.moved.wake(root)
         if self.observer is not None:
             self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
@@ -367,27 +384,6 @@ class Shard:
         delay_s = (due_ms - self._clock.now_ms()) / 1000
         await self._clock.sleep(min(max(0.0, delay_s), LONGEST_SLEEP_S))
         self.inputs.wake.set()
-
-
-def _moved_roots(session: Session) -> set[RunId]:
-    """The trees that this turn's events are about. Runs that ended are out of the state, but have a row."""
-    runs = session.state.runs
-    roots = {row.root for row in session.rows if isinstance(row, RunRow)}
-    roots.update(run.tree.root for event in session.events if (run := runs.get(event.run)) is not None)
-    return roots
-
-
-def run_of(command: Command) -> RunId | None:
-    """The run that a command is about."""
-    if isinstance(command, StartRun):
-        return command.submit.run
-    if isinstance(command, EndTask):
-        return command.result.run
-    if isinstance(command, CancelRun | DeleteRun):
-        return command.run
-    if isinstance(command, ResolveFlow):
-        return None
-    return command.task.run
 
 
 def unknown_flow(submit: Submit) -> Refused:

@@ -1,0 +1,29 @@
+"""Which runs a command, or a turn, is about. Pure."""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.session import Session
+
+
+def moved_roots(session: Session) -> set[RunId]:
+    """The trees that this turn's events are about. Runs that ended are out of the state, but have a row."""
+    runs = session.state.runs
+    roots = {row.root for row in session.rows if isinstance(row, RunRow)}
+    roots.update(run.tree.root for event in session.events if (run := runs.get(event.run)) is not None)
+    return roots
+
+
+def run_of(command: Command) -> RunId | None:
+    """The run that a command is about."""
+    if isinstance(command, StartRun):
+        return command.submit.run
+    if isinstance(command, EndTask):
+        return command.result.run
+    if isinstance(command, CancelRun | DeleteRun):
+        return command.run
+    if isinstance(command, ResolveFlow):
+        return None
+    return command.task.run
