@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -72,12 +73,22 @@ class PostgresServer:
         if fresh:
             assert self._psql("CREATE DATABASE stepmesh", "postgres")
 
+    @property
+    def processes(self) -> list[int]:
+        """The server and its children, each of which leads a session of its own: a signal to the server's group does not reach them."""
+        if not self._process.running:
+            return []
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
     def stop(self) -> None:
-        """In order."""
-        self._process.stop()
+        """In order, without waiting for clients to leave."""
+        self._process.stop(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL to the server and its children."""
+        """SIGKILL to the server and its children: one that is left could still write beside the next server."""
+        for pid in self.processes:
+            os.kill(pid, signal.SIGKILL)
         self._process.kill()
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 

@@ -71,6 +71,11 @@ class LocalProcess:
         assert self._process is not None, "it was not started"
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Started, and neither stopped nor killed since."""
+        return self._process is not None
+
     def spawn(self) -> None:
         """Start without waiting; a session of its own, so that a Ctrl-C of the tests is not one of the server."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +105,11 @@ class LocalProcess:
         self.spawn()
         self.wait_ready()
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that does not help. Idempotent."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """A signal, and SIGKILL when that does not help. Idempotent."""
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -24,6 +24,14 @@ Connection = psycopg.AsyncConnection[TupleRow]
 CONNECT_S = 5
 
 
+class _Connection(psycopg.AsyncConnection[TupleRow]):
+    """When a statement's caller gives up, its connection is closed: a server that does not answer does not hear a request to cancel either,
+    which psycopg would wait for. The statement's own limit ends it there."""
+
+    async def cancel_safe(self, *, timeout: float = 0) -> None:
+        self.pgconn.finish()
+
+
 class PostgresConnections:
     """At most `size` connections at a time, in autocommit mode, with `schema` as their search path; more jobs than that wait.
 
@@ -96,13 +104,11 @@ class PostgresConnections:
         return await self.run(inside)
 
     async def _run(self, job: Callable[[Connection], Awaitable[T]], again: bool) -> T:
-        connection = await self._kept()
-        if connection is not None:
-            try:
-                return await self._on(connection, job)
-            except ERRORS as error:
-                if not again or not is_lost(error):
-                    raise
+        try:
+            return await self._on(await self._kept() or await self._connect(), job)
+        except ERRORS as error:
+            if not again or not is_lost(error):
+                raise
         return await self._on(await self._connect(), job)
 
     async def _on(self, connection: Connection, job: Callable[[Connection], Awaitable[T]]) -> T:
@@ -131,7 +137,7 @@ class PostgresConnections:
 
     async def _connect(self) -> Connection:
         timeout_ms = int(self._timeout_s * 1000)
-        connection: Connection = await psycopg.AsyncConnection.connect(
+        connection: Connection = await _Connection.connect(
             self._url,
             autocommit=True,
             connect_timeout=CONNECT_S,

@@ -67,8 +67,8 @@ def classify(error: Exception) -> Fault:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the connection ended, rather than what was done on it."""
-    if not isinstance(error, psycopg.OperationalError):
+    """Whether the connection ended, or could not be made, at once: another one may do better."""
+    if not isinstance(error, psycopg.OperationalError) or isinstance(error, psycopg.errors.ConnectionTimeout):
         return isinstance(error, psycopg.InterfaceError)
     return error.sqlstate is None or (error.sqlstate[:2] in {"08", "57"} and error.sqlstate != "57014")
 
