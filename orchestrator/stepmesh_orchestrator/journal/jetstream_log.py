@@ -46,7 +46,11 @@ class JetStreamLog:
             newest = await self._records.last(self._stream, self._subject(partition))
         except (TimeoutError, Refused) as problem:
             raise self._unavailable(problem) from problem
-        return Tail([Entry(*newest)] if newest else [], whole=False)
+        if newest is None:
+            return Tail([], whole=True)
+        first = max(1, newest.sequence - count + 1)  # of the whole stream: the other partitions' lie between
+        entries = [entry async for entry in self.scan(partition, first, newest.sequence - 1)] if count > 1 else []
+        return Tail([*entries, Entry(*newest)], whole=first == 1)
 
     async def at(self, partition: Partition, position: int) -> Entry | None:
         """See the protocol."""

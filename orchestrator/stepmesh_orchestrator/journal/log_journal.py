@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -18,7 +19,17 @@ from typing import NoReturn
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal.framing import ChainWalk, StoredSnapshot, genesis, seal, seal_snapshot
 from stepmesh_orchestrator.journal.log_reading import Cursor, LocatedFrame, LogReader, Standing, UnreadableRecord
-from stepmesh_orchestrator.journal.log_records import ROOM_BYTES, Kind, Record, decode, encode, frame_records, owner_record, trim_record
+from stepmesh_orchestrator.journal.log_records import (
+    ROOM_BYTES,
+    Kind,
+    Record,
+    claim_record,
+    decode,
+    encode,
+    frame_records,
+    owner_record,
+    trim_record,
+)
 from stepmesh_orchestrator.journal.log_snapshots import LogSnapshots
 from stepmesh_orchestrator.journal.record_log import Overtaken, RecordLog
 from stepmesh_orchestrator.journal.rules import (
@@ -39,7 +50,8 @@ from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, Jou
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
-"""To become the owner while others do the same."""
+"""To become the owner, or to trim, while others write."""
+_PAUSE_S = 0.002
 
 
 @dataclass
@@ -79,21 +91,24 @@ class LogJournal:
         """See the port."""
         async with self._alone(partition):
             self._writers.pop(partition, None)
-            for _ in range(_ATTEMPTS):
-                standing = await self._checked_standing(partition)
+            verified = None
+            for attempt in range(_ATTEMPTS):
+                standing = await self._standing(partition)
+                if standing.head.sequence != verified:
+                    await self._verify_last(partition, standing)
+                    verified = standing.head.sequence
                 head = standing.head._replace(epoch=standing.head.epoch + 1)
                 writer = secrets.randbits(63)
                 try:
                     position = await self._log.append(partition, encode(owner_record(head, writer, owner)), standing.position)
-                except Overtaken:
+                except Overtaken as overtaken:
+                    await self._insist(partition, claim_record(head, writer), attempt, overtaken)
                     continue
+                if standing.torn:
+                    log.warning("partition %d: frame %d was not written to its end and is cut off", partition, head.sequence + 1)
                 self._writers[partition] = _Writer(head, writer, position)
                 return Ownership(head.epoch, head.sequence + 1, self._journal_id)
-        raise JournalError(
-            f"partition {partition} is taken again and again by other owners",
-            code="SM-4021",
-            hint="do two deployments share one namespace?",
-        )
+        raise self._contended(partition)
 
     async def append(self, partition: Partition, epoch: int, expected: int, payload: bytes) -> None:
         """See the port."""
@@ -156,12 +171,17 @@ class LogJournal:
     async def trim(self, partition: Partition, through: int) -> None:
         """See the port."""
         async with self._alone(partition):
-            while (standing := await self._standing(partition)).head.trimmed < through:
+            for _ in range(_ATTEMPTS):
+                standing = await self._standing(partition)
+                if through <= standing.head.trimmed:
+                    return
                 check_trim(partition, min(await self._shelf.kept(partition), default=None), through)
                 head = standing.head._replace(trimmed=through, trimmed_chain=await self._link(partition, standing, through))
                 first_kept = await self._first_kept(partition, standing, through)
                 if await self._mark(partition, standing, trim_record(head, standing.writer)):
                     await self._log.drop_before(partition, first_kept)
+                    return
+        raise self._contended(partition)
 
     async def trimmed(self, partition: Partition) -> int:
         """The last trimmed frame; 0 when none was."""
@@ -228,7 +248,7 @@ class LogJournal:
             record = decode(*entry).record
             if entry.data == data:  # sent twice over a lost connection, or the one that was asked for
                 placed = True
-            elif record is not None and record.kind is Kind.OWNER and record.epoch > writer.head.epoch:
+            elif record is not None and record.kind in (Kind.OWNER, Kind.CLAIM) and record.epoch > writer.head.epoch:
                 self._writers.pop(partition, None)
                 check_owner(partition, writer.head._replace(epoch=record.epoch), writer.head.epoch)
             elif record is not None and record.kind is Kind.FRAME and record.writer == writer.writer:
@@ -252,16 +272,22 @@ class LogJournal:
             return overtaken.position is not None
         return True
 
-    async def _checked_standing(self, partition: Partition) -> Standing:
-        """Where a new owner begins; the last frame verified."""
-        standing = await self._standing(partition)
+    async def _insist(self, partition: Partition, claim: Record, attempt: int, overtaken: Overtaken) -> None:
+        """Others write all the time: make the present owner stop. An owner record that the log took although it was overtaken does so."""
+        if overtaken.position is None and attempt % 2:
+            await self._log.append(partition, encode(claim), None)
+        await asyncio.sleep(random.uniform(0, attempt * _PAUSE_S))
+
+    async def _verify_last(self, partition: Partition, standing: Standing) -> None:
+        """A new owner's look at the last frame. Raises `JournalCorrupt`."""
         head = standing.head
         if head.sequence > head.trimmed:
             last = await self._reader.first(partition, head.sequence - 1, standing)
             check_last(self.where, partition, head, (0, last.previous if last else b""), last.frame if last else None)
-        if standing.torn:
-            log.warning("partition %d: frame %d was not written to its end and is cut off", partition, head.sequence + 1)
-        return standing
+
+    def _contended(self, partition: Partition) -> JournalError:
+        message = f"others write to partition {partition} all the time"
+        return JournalError(message, code="SM-4021", hint="do two deployments share one namespace?")
 
     async def _standing(self, partition: Partition) -> Standing:
         first = genesis(self._journal_id, partition)

@@ -53,20 +53,20 @@ class LogReader:
     async def standing(self, partition: Partition) -> Standing | None:
         """None when nobody ever owned the partition."""
         count = 1 if self._log.refuses else LOOK_BACK
-        while True:
-            tail = await self._log.tail(partition, count)
-            if not tail.entries:
-                return None
+        tail = await self._log.tail(partition, count)
+        while tail.entries:
             records = [decode(*entry) for entry in tail.entries]
-            start = anchor(records, tail.whole or self._log.refuses)
+            start = anchor(records, self._log.refuses, tail.whole)
             if start is not None:
                 return _folded(records[start:])
-            if tail.whole or self._log.refuses:
+            if tail.whole:
                 raise JournalCorrupt(
                     f"the journal in {self._where} is damaged: partition {partition} has no record that can be read at its end",
                     hint="find out who else writes there",
                 )
             count *= 4
+            tail = await self._log.tail(partition, count)
+        return None
 
     async def cursor(self, partition: Partition, after: int, standing: Standing) -> Cursor:
         """At the first frame above `after`, or somewhat before it."""
@@ -105,7 +105,7 @@ class LogReader:
             if entry is None:
                 break
             placed = decode(*entry)
-            if placed.record is not None and placed.record.kind is not Kind.TRIM:
+            if placed.record is not None and placed.record.kind in (Kind.OWNER, Kind.FRAME):
                 return placed
             position = placed.position + 1
         return Placed(last, None)
@@ -117,8 +117,8 @@ class LogReader:
             until = min(last, position + LOOK_BACK)
             records = [decode(*entry) async for entry in self._log.scan(partition, first, until)]
             whole = first == 1 or not records or records[0].position > first
-            start = anchor(records, whole)
-            if start is not None and _before(records[start].record) <= after:
+            start = anchor(records, False, whole)
+            if start is not None and _wholly_before(records[start].record) <= after:
                 return records[start].position
             if whole:
                 return records[0].position if records else first
@@ -142,7 +142,10 @@ class Cursor:
             self.position = entry.position + 1
             if record is None:
                 raise UnreadableRecord
-            self._fold = self._fold or Fold(record)
+            if self._fold is None:
+                if record.kind not in (Kind.OWNER, Kind.FRAME):
+                    continue
+                self._fold = Fold(record)
             if record.kind is Kind.FRAME and record.part == 1 and self._fold.counts(record):
                 self._begin = (entry.position, record.previous)
             frame = self._fold.take(record)
@@ -150,8 +153,9 @@ class Cursor:
                 yield LocatedFrame(*self._begin, frame)
 
 
-def _before(record: Record | None) -> int:
-    return record.before if record else 0
+def _wholly_before(record: Record | None) -> int:
+    """The last frame of which nothing lies at or after this record."""
+    return record.before + (record.part > 1) if record else 0
 
 
 def _folded(records: list[Placed]) -> Standing:

@@ -26,11 +26,12 @@ class Kind(enum.IntEnum):
     OWNER = 0
     FRAME = 1
     TRIM = 2
+    CLAIM = 3
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`writer` is the number that its owner drew when it acquired. `previous` is the link before: of the frame before, or, for an owner
-    and a trim, of the last frame, which is `sequence` then. `trimmed` and its link are what the writer knew.
+    """`writer` is the number that its owner drew when it acquired. `previous` is the link before: of the frame before, or, for all but a
+    frame, of the last frame, which is `sequence` then. `trimmed` and its link are what the writer knew.
     """
 
     kind: Kind
@@ -81,6 +82,11 @@ def trim_record(head: Head, writer: int) -> Record:
     return _standing(Kind.TRIM, head, writer, b"")
 
 
+def claim_record(head: Head, writer: int) -> Record:
+    """Says that the owner before the epoch of `head` must stop, and nothing else: it lies wherever the log put it."""
+    return _standing(Kind.CLAIM, head, writer, b"")
+
+
 def frame_records(frame: StoredFrame, head: Head, writer: int, limit: int) -> Iterator[Record]:
     """The frame that follows `head`, in parts of at most `limit` bytes; the last one completes it."""
     parts = max(1, -(-len(frame.payload) // limit))
@@ -102,22 +108,23 @@ def frame_records(frame: StoredFrame, head: Head, writer: int, limit: int) -> It
         )
 
 
-def anchor(records: list[Placed], first_counts: bool) -> int | None:
+def anchor(records: list[Placed], refuses: bool, whole: bool) -> int | None:
     """Index of the first record that is known to count where it lies; from it on a `Fold` knows which ones count.
 
-    A writer makes sure, before it writes again, that no owner came before its last record: so one that wrote again counted. The first
-    record counts when it is the log's first, or in a log that refuses stale ones: `first_counts`.
+    In a log that refuses stale ones that is any but a claim. In another: a writer makes sure, before it writes again, that no owner came
+    before its last record, so one that wrote again counted; and so does the first record of the `whole` log.
     """
     again: set[int] = set()
     found: int | None = None
     for index in range(len(records) - 1, -1, -1):
         record = records[index].record
-        if record is None or record.kind is Kind.TRIM:
-            found = index if record and first_counts and not index else found
+        if record is None or record.kind is Kind.CLAIM:
             continue
-        if record.writer in again or (first_counts and not index):
+        if refuses or (whole and not index):
             found = index
-        again.add(record.writer)
+        elif record.kind is not Kind.TRIM:
+            found = index if record.writer in again else found
+            again.add(record.writer)
     return found
 
 
@@ -136,7 +143,7 @@ class Fold:
 
     def counts(self, record: Record) -> bool:
         """Whether it is of the owner of its time, or a new owner."""
-        return record.kind is not Kind.TRIM and (record.writer == self.writer or self._takes_over(record))
+        return record.kind in (Kind.OWNER, Kind.FRAME) and (record.writer == self.writer or self._takes_over(record))
 
     def take(self, record: Record) -> StoredFrame | None:
         """Go on to the next record; the frame that it completes."""

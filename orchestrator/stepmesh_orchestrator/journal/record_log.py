@@ -55,7 +55,7 @@ class RecordLog(Protocol):
         ...
 
     async def tail(self, partition: Partition, count: int) -> Tail:
-        """The newest `count` entries; only the newest one of a log that `refuses`. Sees all that was appended before the call."""
+        """About the newest `count` entries, one at least when there is any. Sees all that was appended before the call."""
         ...
 
     async def at(self, partition: Partition, position: int) -> Entry | None:

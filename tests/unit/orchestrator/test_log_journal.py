@@ -1,0 +1,174 @@
+"""A journal in a log that many owners fight for: one history, and every append that returned is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+
+import pytest
+from tests.unit.orchestrator.record_logs import ListLog, Shared, journal_over
+
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.journal import log_reading
+from stepmesh_orchestrator.journal.log_journal import LogJournal
+from stepmesh_orchestrator.journal.record_log import AppendUncertain, Overtaken
+from stepmesh_orchestrator.ports import JournalError, Ownership, Snapshot, StaleOwner
+
+P = Partition(0)
+KINDS = pytest.mark.parametrize("refuses", [True, False], ids=["refusing", "keeping"])
+
+
+class Fight:
+    """Three owners, each a process of its own, over one log."""
+
+    def __init__(self, seed: int, refuses: bool) -> None:
+        self.dice = random.Random(seed)
+        self.shared, self.shelf = Shared(), Shared()
+        self.refuses = refuses
+        self.returned: dict[int, bytes] = {}
+        self.trimmed = 0
+        self.uncertain = 0
+        self.stale = 0
+
+    def journal(self, chaos: float = 0.1) -> LogJournal:
+        frames = ListLog(self.shared, self.refuses, self.dice, chaos)
+        return journal_over(frames, ListLog(self.shelf, self.refuses, self.dice))
+
+    async def own(self, name: int) -> None:
+        """Take the partition and write until another one has it; again and again."""
+        journal = self.journal()
+        for _ in range(4):
+            try:
+                ownership = await journal.acquire(P, f"owner {name}")
+                await self._write(journal, ownership, name)
+            except StaleOwner:
+                self.stale += 1
+            except AppendUncertain:
+                self.uncertain += 1
+                self._some_arrive(ListLog(self.shared, self.refuses, self.dice))
+
+    async def _write(self, journal: LogJournal, ownership: Ownership, name: int) -> None:
+        for sequence in range(ownership.next_sequence, ownership.next_sequence + self.dice.randrange(1, 9)):
+            payload = b"%d by %d of epoch %d " % (sequence, name, ownership.epoch) * self.dice.choice((1, 1, 1, 20))
+            await journal.append(P, ownership.epoch, sequence, payload)
+            assert sequence not in self.returned, "two owners were told that the same frame is theirs"
+            self.returned[sequence] = payload
+            if self.dice.random() < 0.15:
+                await journal.save_snapshot(P, ownership.epoch, Snapshot(sequence, b"state %d" % sequence))
+            if self.dice.random() < 0.1:
+                await self._trim(journal)
+
+    async def _trim(self, journal: LogJournal) -> None:
+        kept = [snapshot.sequence for snapshot in await journal.snapshots(P)]
+        if kept:
+            with suppress(JournalError):  # others trim and save at the same time
+                await journal.trim(P, kept[-1])
+
+    def _some_arrive(self, log: ListLog) -> None:
+        while self.shared.late and self.dice.random() < 0.7:
+            with suppress(Overtaken):
+                log.arrive(*self.shared.late.pop(self.dice.randrange(len(self.shared.late))))
+
+    async def check(self) -> None:
+        """The history from every place on, and the next owner."""
+        journal = self.journal(chaos=0.0)
+        self.trimmed = await journal.trimmed(P)
+        frames = [frame async for frame in journal.read(P, self.trimmed)]
+        assert [frame.sequence for frame in frames] == list(range(self.trimmed + 1, self.trimmed + 1 + len(frames)))
+        found = {frame.sequence: frame.payload for frame in frames}
+        assert {sequence: found.get(sequence) for sequence in self.returned if sequence > self.trimmed} == {
+            sequence: payload for sequence, payload in self.returned.items() if sequence > self.trimmed
+        }
+        for after in range(self.trimmed, self.trimmed + len(frames) + 1):
+            assert [frame.sequence async for frame in journal.read(P, after)] == list(range(after + 1, self.trimmed + len(frames) + 1))
+        assert (await journal.acquire(P, "last")).next_sequence == self.trimmed + len(frames) + 1
+        assert await journal.damaged_snapshots(P) == []
+
+
+@KINDS
+@pytest.mark.parametrize("look_back", [2, 64])
+async def test_owners_that_fight_leave_one_history(refuses: bool, look_back: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reading, "LOOK_BACK", look_back)
+    seen = {"stale": 0, "uncertain": 0, "returned": 0, "trimmed": 0}
+    for seed in range(50):
+        fight = Fight(seed, refuses)
+        try:
+            await asyncio.gather(*(fight.own(name) for name in range(3)))
+            await fight.check()
+        except BaseException as problem:
+            problem.add_note(f"seed {seed}")
+            raise
+        for name in seen:
+            value = getattr(fight, name)
+            seen[name] += value if isinstance(value, int) else len(value)
+    assert min(seen.values()) > 20, seen
+
+
+@KINDS
+async def test_a_partition_is_taken_from_an_owner_that_writes_all_the_time(refuses: bool) -> None:
+    fight = Fight(1, refuses)
+    old, new = fight.journal(chaos=0.0), fight.journal(chaos=0.0)
+    ownership = await old.acquire(P, "old")
+
+    async def write() -> int:
+        sequence = ownership.next_sequence
+        while True:
+            await old.append(P, ownership.epoch, sequence, b"x")
+            sequence += 1
+
+    writing = asyncio.create_task(write())
+    async with asyncio.timeout(20):
+        while fight.shared.last(P) < 5:
+            await asyncio.sleep(0)
+        successor = await new.acquire(P, "new")
+        with pytest.raises(StaleOwner):
+            await writing
+    await new.append(P, successor.epoch, successor.next_sequence, b"mine")
+    assert [frame async for frame in new.read(P)][-1].payload == b"mine"
+
+
+@KINDS
+@pytest.mark.parametrize("after", [0, 1990, 2000])
+async def test_no_search_reads_the_whole_log(refuses: bool, after: int) -> None:
+    fight = Fight(2, refuses)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    for sequence in range(1, 2001):
+        await journal.append(P, ownership.epoch, sequence, b"x")
+    frames = ListLog(fight.shared, refuses, fight.dice)
+    later = journal_over(frames, ListLog(fight.shelf, refuses, fight.dice))
+    assert (await later.acquire(P, "second")).next_sequence == 2001
+    assert len([frame async for frame in later.read(P, after)]) == 2000 - after
+    assert frames.reads < 2000 - after + 600
+
+
+@KINDS
+@pytest.mark.parametrize("sequence", [1, 2, 3])
+async def test_a_frame_without_its_last_part_is_cut_off(refuses: bool, sequence: int, caplog: pytest.LogCaptureFixture) -> None:
+    fight = Fight(3, refuses)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    for number in range(1, sequence + 1):
+        await journal.append(P, ownership.epoch, number, b"payload %d" % number * 30)
+    fight.shared.entries[P].pop()
+    successor = await fight.journal(chaos=0.0).acquire(P, "second")
+    assert successor.next_sequence == sequence
+    assert f"frame {sequence} was not written to its end" in caplog.text
+    assert [frame.sequence async for frame in journal.read(P)] == list(range(1, sequence))
+
+
+@KINDS
+async def test_after_an_append_of_unknown_outcome_the_owner_goes_on_no_more(refuses: bool) -> None:
+    fight = Fight(4, refuses)
+    frames = ListLog(fight.shared, refuses, fight.dice)
+    journal = journal_over(frames, ListLog(fight.shelf, refuses, fight.dice))
+    ownership = await journal.acquire(P, "first")
+    frames.chaos = 1.0
+    with pytest.raises(AppendUncertain):
+        await journal.append(P, ownership.epoch, 1, b"lost or not")
+    frames.chaos = 0.0
+    with pytest.raises(StaleOwner, match="goes on no more"):
+        await journal.append(P, ownership.epoch, 1, b"again")
+    frames.arrive(*fight.shared.late.pop())
+    assert (await journal.acquire(P, "second")).next_sequence == 2
