@@ -212,7 +212,7 @@ class Connection:
         making = self._making.get(stream)
         if making is None:
             making = self._making[stream] = asyncio.get_running_loop().create_task(self.streams.ensure(stream))
-            making.add_done_callback(lambda _: self._making.pop(stream))
+            making.add_done_callback(lambda made: (self._making.pop(stream), made.cancelled() or made.exception()))
         try:
             done, _ = await asyncio.wait({making}, timeout=_CLUSTER_LOOK_S if self.wire.in_cluster else None)
             for made in done:
