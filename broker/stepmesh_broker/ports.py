@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from stepmesh_broker.pb.stepmesh.v1.worker_pb2 import FromWorker, ToWorker
 
 
+class Promises(NamedTuple):
+    """Where backends differ, because their brokers do. A reader of this port must be right with the weaker one.
+
+    `ids_shared`: the broker itself knows message ids. Else another connection that uses one gets a position of its own, and both copies
+    count in the depth; consumers get one. `floor_exact`: `PoolDepth.floor` is as high as it can be; else it may be lower.
+    `order_across_subjects`: a listener with an ending `>` hears one sender in order over all subjects; else in order on each.
+    """
+
+    ids_shared: bool = True
+    floor_exact: bool = True
+    order_across_subjects: bool = True
+
+
 class PoolDepth(NamedTuple):
     """What waits in a pool, in frames. `floor`: every frame at or below this position was acknowledged by a worker."""
 
@@ -174,13 +187,18 @@ class Broker(Requester, Protocol):
     Topics and streams are made on first use with the settings of the backend.
     """
 
+    @property
+    def promises(self) -> Promises:
+        """What this backend does and others do not."""
+        ...
+
     async def incarnation(self) -> str:
         """Names the present life of the task streams: another value means that undelivered tasks were lost."""
         ...
 
     async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
         """Add a frame to a pool; returns when the broker has it. The same `message_id` within the dedupe window adds nothing
-        and returns the first position."""
+        and returns the first position (see `Promises.ids_shared`)."""
         ...
 
     async def tasks(self, pool: Pool) -> TaskSource:
@@ -216,7 +234,8 @@ class Broker(Requester, Protocol):
         ...
 
     async def listen(self, subject: Subject, handler: Handler) -> Subscription:
-        """Hear all that is sent to `subject` (an ending `>` matches any rest), each message to every listener, in order per sender."""
+        """Hear all that is sent to `subject` (an ending `>` matches any rest), each message to every listener, in order per sender
+        (see `Promises.order_across_subjects`)."""
         ...
 
     async def serve(self, subject: Subject, responder: Responder, group: str = "") -> Subscription:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.memory import MemoryBroker, MemoryBus, VirtualClock
 from stepmesh_broker.nats import NatsBroker, NatsSettings
 from stepmesh_broker.ports import Broker
@@ -69,10 +70,15 @@ class World:
             await broker.close()
 
 
-@pytest.fixture(params=["memory", "nats", "nats-cluster"])
+@pytest.fixture(params=["memory", "nats", "nats-cluster", "kafka", "kafka-cluster"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """Every test of the contract runs on each backend."""
-    made = _memory() if request.param == "memory" else _nats(request.getfixturevalue(f"{request.param.replace('-', '_')}_url"))
+    kind = request.param
+    if kind == "memory":
+        made = _memory()
+    else:
+        url = request.getfixturevalue(f"{kind.replace('-', '_')}_url")
+        made = _nats(url) if kind.startswith("nats") else _kafka(url)
     yield made
     await made.close()
 
@@ -93,6 +99,24 @@ def _nats(url: str) -> World:
     def make(namespace: Namespace) -> NatsBroker:
         return NatsBroker(
             NatsSettings.parse(url, namespace, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
+        )
+
+    return World(make, None)
+
+
+def _kafka(url: str) -> World:
+    def make(namespace: Namespace) -> KafkaBroker:
+        return KafkaBroker(
+            KafkaSettings.parse(
+                url,
+                namespace,
+                ack_wait_s=ACK_WAIT_S,
+                dedupe_window_s=DEDUPE_WINDOW_S,
+                max_message_bytes=LIMIT_BYTES,
+                pool_partitions=3,
+                inbox_partitions=4,
+                talk_partitions=4,
+            )
         )
 
     return World(make, None)

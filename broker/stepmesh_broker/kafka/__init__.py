@@ -1,5 +1,6 @@
-"""The Broker port over Apache Kafka."""
+"""The Broker port over Apache Kafka; the only door of the broker package to aiokafka and confluent-kafka."""
 
 from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.transport import KafkaBroker
 
-__all__ = ["KafkaSettings"]
+__all__ = ["KafkaBroker", "KafkaSettings"]

@@ -18,12 +18,15 @@ from stepmesh_broker.kafka.dead import DeadLetters
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life, Lives
 from stepmesh_broker.kafka.lookup import LookUp
+from stepmesh_broker.kafka.pool import Pools
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader
 from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.source import KafkaTaskSource
 from stepmesh_broker.kafka.talk import Talk
 from stepmesh_broker.kafka.topics import Topics
-from stepmesh_broker.protocol.ids import Partition, Position
+from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.subjects import Subject
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 1.0
@@ -42,8 +45,10 @@ class Connection:
         self._reader = LogReader(settings)
         self.lookup = LookUp(settings)
         self.lives = Lives(self.topics, self.publisher, self.lookup, self._reborn)
+        self.pools = Pools(self.topics, self.publisher, self.lookup)
         self.dead = DeadLetters(self.topics, self.publisher, self.lookup)
         self.talk = Talk(self.topics, self._talker, self._reader, settings.max_message_bytes)
+        self._sources: list[KafkaTaskSource] = []
         self._inboxes: dict[Partition, KafkaInbox] = {}
         self._watching: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
@@ -73,6 +78,9 @@ class Connection:
             self._watching.cancel()
         for task in self._beside:
             task.cancel()
+        for source in self._sources:
+            await source.close()
+        await asyncio.gather(*(source.hand_back() for source in self._sources))
         await self.talk.close()
         await self._disconnect()
 
@@ -80,6 +88,16 @@ class Connection:
         """Raises `BrokerUnavailable` before `connect` and after `close`."""
         if self._closed or not self._open:
             raise BrokerUnavailable("this connection is not open", hint="call connect() first, and nothing after close()")
+
+    async def open_source(self, pool: Pool) -> KafkaTaskSource:
+        """Join a pool's consumer group."""
+        topic = self.topics.tasks(pool)
+        subject = Subject(f"{topic}.hungry")
+        source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, lambda data: self.talk.send(subject, data))
+        self._sources.append(source)
+        await source.open()
+        await self.talk.listen(subject, source.heard)
+        return source
 
     async def open_inbox(self, partition: Partition, after: Position) -> KafkaInbox:
         """Take a partition over."""

@@ -22,9 +22,10 @@ from aiokafka.errors import (
 )
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
-from stepmesh_broker.kafka.records import Outgoing, Stored
+from stepmesh_broker.kafka.records import Outgoing, Stored, position_at
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics
+from stepmesh_broker.protocol.ids import Position
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -45,6 +46,7 @@ class Publisher:
         self._renewing = asyncio.Lock()
         self._window: OrderedDict[tuple[str, str], tuple[asyncio.Task[Stored], float]] = OrderedDict()
         self._sending: set[asyncio.Task[Stored]] = set()
+        self._last = Position(0)
         self._open = False
 
     async def start(self) -> None:
@@ -126,7 +128,8 @@ class Publisher:
             raise
         if said.offset < 0:
             raise KafkaError("the record was written before, nobody knows where")
-        return Stored(said.offset, said.timestamp or 0)
+        self._last = Position(max(position_at(said.timestamp or 0), self._last + 1))
+        return Stored(said.offset, self._last)
 
     async def _renew(self, worn: Any) -> None:
         async with self._renewing:

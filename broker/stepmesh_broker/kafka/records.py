@@ -47,10 +47,10 @@ class Outgoing(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a record came to lie, and when the broker appended it (Unix ms)."""
+    """Where a record came to lie. `position`: by the time of its append, and above all that this connection wrote before."""
 
     offset: int
-    timestamp_ms: int
+    position: Position
 
 
 def headers_of(**named: bytes | str | int) -> list[tuple[str, bytes]]:

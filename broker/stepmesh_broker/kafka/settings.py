@@ -38,6 +38,7 @@ class KafkaSettings:
     replicas: int | None = None
     retention_s: float = 7 * 24 * 3600.0
     max_message_bytes: int = 8 << 20
+    session_s: float = 3.0  # a consumer that is silent for so long has left its pool; 6 where the cluster allows no less
     connect_timeout_s: float = 5.0
     publish_timeout_s: float = 10.0  # for one publish, retries included
 

@@ -57,6 +57,7 @@ class Talk:
         self._max_bytes = max_bytes
         self._id = secrets.token_hex(8)
         self._heard: dict[int, asyncio.Task[None]] = {}
+        self._marks: dict[int, asyncio.Future[None]] = {}
         self._listeners: list[KafkaListener] = []
         self._servers: list[KafkaServer] = []
         self._electorates: dict[tuple[str, str], Electorate] = {}
@@ -77,9 +78,9 @@ class Talk:
 
     async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
         """Ask; the first answer counts."""
-        until = asyncio.get_running_loop().time() + timeout_s
         home = await self._partition(Subject(self._id))
         await self._hear([home])
+        until = asyncio.get_running_loop().time() + timeout_s  # the first time, this connection had to begin to listen
         request = secrets.token_hex(8)
         heard, answer = self._requests[request] = (asyncio.Event(), asyncio.get_running_loop().create_future())
         try:
@@ -125,14 +126,22 @@ class Talk:
             await asyncio.shield(self._heard[partition])
 
     async def _begin(self, partition: int) -> None:
-        mark = await self._write(partition, Kind.MARK, b"")
-        self._reader.read(TopicPartition(self._topics.talk, partition), mark + 1, self._arrived)
+        """A mark is written, and read."""
+        mark = await self._write(partition, Kind.MARK, b"", sender=self._id)
+        reached = self._marks[partition] = asyncio.get_running_loop().create_future()
+        self._reader.read(TopicPartition(self._topics.talk, partition), mark, self._arrived)
+        try:
+            await asyncio.wait_for(reached, NOBODY_S)
+        except TimeoutError:
+            _log.info("partition %d of %s is not read yet", partition, self._topics.talk)
 
     def _arrived(self, records: Records) -> None:
         for record in records:
             headers = dict(record.headers)
             kind, subject = text(headers, Key.KIND), text(headers, Key.SUBJECT)
-            if kind == Kind.SAY:
+            if kind == Kind.MARK and text(headers, Key.SENDER) == self._id and not self._marks[record.partition].done():
+                self._marks[record.partition].set_result(None)
+            elif kind == Kind.SAY:
                 for listener in self._listeners:
                     if matches(listener.subject, subject):
                         listener.hear(record.value or b"")

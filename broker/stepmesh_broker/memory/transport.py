@@ -17,7 +17,7 @@ from stepmesh_broker.memory.clock import wait
 from stepmesh_broker.memory.inbox import MemoryInbox
 from stepmesh_broker.memory.talk import Listener, Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Responder, Subscription
+from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject, checked_name
 
@@ -35,6 +35,11 @@ class MemoryBroker:
     def max_message_bytes(self) -> int:
         """As the bus was told."""
         return self._bus.max_message_bytes
+
+    @property
+    def promises(self) -> Promises:
+        """All of them."""
+        return Promises()
 
     async def connect(self) -> None:
         """Open for use."""

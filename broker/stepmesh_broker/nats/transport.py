@@ -20,7 +20,7 @@ from stepmesh_broker.nats.streams import as_broker_error
 from stepmesh_broker.nats.subscription import NatsListener, NatsServer
 from stepmesh_broker.nats.tasks import NatsTaskSource
 from stepmesh_broker.nats.wire import published
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Responder, Subscription
+from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
 
@@ -47,6 +47,11 @@ class NatsBroker:
         """The smaller of the setting and what the server takes (known once connected)."""
         server = self._wire.max_payload - HEADER_ROOM
         return server if self._settings.max_message_bytes is None else min(server, self._settings.max_message_bytes)
+
+    @property
+    def promises(self) -> Promises:
+        """All of them."""
+        return Promises()
 
     async def connect(self) -> None:
         """Connect; from then on this reconnects for ever, with pauses from 20 ms to 2 s."""
