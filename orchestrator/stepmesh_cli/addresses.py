@@ -8,6 +8,9 @@ from __future__ import annotations
 BROKERS = "memory, embedded, nats://host:4222[,host:4222] or kafka://host:9092[,host:9092]"
 JOURNALS = "memory, sqlite[:PATH], broker, postgres://…, redis://…, nats://… or kafka://…"
 STORES = "sqlite:PATH or postgres://…"
+POSTGRES = frozenset({"postgres", "postgresql"})
+REDIS = frozenset({"redis", "rediss"})
+NATS = frozenset({"nats", "tls"})
 
 
 def shown(name: str) -> str:

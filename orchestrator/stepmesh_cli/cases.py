@@ -25,11 +25,13 @@ _INVALID_INPUT = "SM-5001"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`broker` and `journal` as `DeploymentSettings` has them; `timeout_s` per case."""
+    """`broker`, `journal`, `store` and `namespace` as `DeploymentSettings` has them; `timeout_s` per case."""
 
     broker: str = "memory"
     journal: str = "memory"
     timeout_s: float = 60.0
+    store: str | None = None
+    namespace: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,10 @@ async def run_group(group: Group, settings: Settings, ended: Callable[[Verdict],
     wanted = [(suite, case) for suite in group.suites for case in suite.cases]
     if not wanted:
         return []
-    async with Deployment(DeploymentSettings(broker=settings.broker, journal=settings.journal, config=group.config)) as deployment:
+    wanted_on = DeploymentSettings(
+        broker=settings.broker, journal=settings.journal, store=settings.store, namespace=settings.namespace, config=group.config
+    )
+    async with Deployment(wanted_on) as deployment:
         client = await deployment.client()
         return await deployment.guard(run_cases(client, wanted, settings, ended))
 

@@ -31,13 +31,11 @@ from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
-from stepmesh_cli.membership import membership_of
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
-from stepmesh_orchestrator.ports import Membership
 from stepmesh_orchestrator.runtime.partition import Ports
 from stepmesh_orchestrator.runtime.sharing import TTL_S
 from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
@@ -183,7 +181,7 @@ class Deployment:
         workers = self._own_workers()
         self._partitions = self._own_data_folder()
         await self._start_broker()
-        journal, store = await self._open_storage()
+        storage = await self._open_storage()
         node_settings = NodeSettings(
             namespace=Namespace(settings.namespace),
             partitions=self._partitions,
@@ -193,10 +191,9 @@ class Deployment:
             queues=self.parts.queues,
             ttl_s=settings.ttl_s or TTL_S,
         )
-        membership = await self._open_membership()
         telemetry = self._open_telemetry(node_settings.owner)
-        ports = Ports(await self.connect(), journal, store, SystemClock(), telemetry)
-        self.node = Node(ports, node_settings, self.parts.router, membership)
+        ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry)
+        self.node = Node(ports, node_settings, self.parts.router, storage.membership)
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
         await self.node.start()
@@ -268,21 +265,14 @@ class Deployment:
             partitions=self._partitions,
             broker=self.url,
             kept=settings.data_dir is not None,
+            shared=settings.ttl_s is not None,
         )
         storage = storage_of(wanted, self._data_dir)
-        for part in storage:
+        for part in storage.parts:
             await part.open()
             self._stack.push_async_callback(part.close)
         require(settings.durability, storage.journal, wanted.journal_name)
         return storage
-
-    async def _open_membership(self) -> Membership | None:
-        if self.settings.ttl_s is None:
-            return None
-        membership = membership_of(self.settings.journal)
-        await membership.open()
-        self._stack.push_async_callback(membership.close)
-        return membership
 
     # --- workers ------------------------------------------------------------------------------------------------
 

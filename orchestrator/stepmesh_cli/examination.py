@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stepmesh_broker.durability import Finding
 from stepmesh_broker.protocol.ids import Namespace
-from stepmesh_cli.addresses import JOURNALS, scheme_of, shown
+from stepmesh_cli.addresses import JOURNALS, NATS, POSTGRES, REDIS, scheme_of, shown
 from stepmesh_cli.errors import CommandError
-from stepmesh_cli.storage import NATS, POSTGRES, REDIS, missing
+from stepmesh_cli.storage import missing
 
 
 async def examine(address: str, namespace: str, monitor: str | None = None, data: Path | None = None) -> list[Finding]:

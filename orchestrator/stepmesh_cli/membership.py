@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_cli.addresses import POSTGRES, REDIS, scheme_of, shown
 from stepmesh_cli.errors import CommandError
 from stepmesh_orchestrator.ports import Membership
 
 
-def membership_of(journal: str) -> Membership:
+def membership_of(journal: str, namespace: Namespace) -> Membership:
     """The one that is kept where the journal is kept. Nothing is opened. Raises `CommandError` for a journal that cannot be shared."""
     kind, _, path = journal.partition(":")
-    if kind != "sqlite" or not path:
-        raise CommandError(f"the journal {journal!r} cannot be shared by several orchestrators", hint="use sqlite:PATH")
+    if kind in POSTGRES:
+        from stepmesh_orchestrator.membership.postgres import PostgresMembership
+
+        return PostgresMembership(journal, namespace)
+    if kind in REDIS:
+        from stepmesh_orchestrator.membership.redis import RedisMembership
+
+        return RedisMembership(journal, namespace)
+    if scheme_of(journal) != "sqlite" or not path:
+        raise CommandError(
+            f"the journal {shown(journal)!r} cannot be shared by several orchestrators", hint="use postgres://… or redis://…"
+        )
     from stepmesh_orchestrator.membership.sqlite import SqliteMembership
 
     file = Path(path)

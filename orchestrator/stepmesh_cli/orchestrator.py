@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
+from stepmesh_cli.durability import Durability
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
@@ -35,6 +36,7 @@ def orchestrator(
     broker: Annotated[str | None, Parameter(env_var="STEPMESH_BROKER")] = None,
     journal: Annotated[str | None, Parameter(env_var="STEPMESH_JOURNAL")] = None,
     store: Annotated[str | None, Parameter(env_var="STEPMESH_STORE")] = None,
+    durability: Annotated[Durability | None, Parameter(env_var="STEPMESH_DURABILITY")] = None,
     partitions: Annotated[int | None, Parameter(env_var="STEPMESH_PARTITIONS")] = None,
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
     config: Annotated[Path | None, Parameter(name=["--config", "-c"], env_var="STEPMESH_CONFIG")] = None,
@@ -49,11 +51,13 @@ def orchestrator(
     Parameters
     ----------
     broker
-        nats://host:port that all of them use.
+        nats://… or kafka://… that all of them use.
     journal
-        sqlite:PATH that all of them use.
+        postgres://… or redis://… that all of them use; sqlite:PATH for processes of one machine.
     store
-        sqlite:PATH; default: beside the journal.
+        postgres://… that all of them use; sqlite:PATH for processes of one machine. Default: where the journal is.
+    durability
+        What the journal must give: fsync, replicated or process; it does not start with less. Default: whatever the journal gives.
     partitions
         Of the deployment, the same for all and for ever; default: 16.
     namespace
@@ -77,7 +81,8 @@ def orchestrator(
     settings = DeploymentSettings(
         broker=_shared("broker", broker or said.broker),
         journal=_shared("journal", journal or said.journal),
-        store=store or (said.store if journal is None else None),
+        store=said.store_for(journal, store),
+        durability=durability or said.durability,
         blobs=said.blobs,
         namespace=namespace,
         partitions=_at_least("--partitions", partitions or said.partitions or PARTITIONS, 1),

@@ -1,4 +1,4 @@
-"""Journal and store from what flags and configuration call them. Imports only the backend that is used, opens nothing.
+"""Journal, store and membership from what flags and configuration call them. Imports only the backend that is used, opens nothing.
 
 Invariant: nothing contradicts the journal. What it refers to (flows, blobs) lies in a store that lives as long as it does, and that every
 machine which may read the journal can read.
@@ -6,37 +6,41 @@ machine which may read the journal can read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from stepmesh.errors import PackageMissing
 from stepmesh_broker.protocol.ids import Namespace
-from stepmesh_cli.addresses import JOURNALS, STORES, scheme_of, shown
+from stepmesh_cli.addresses import JOURNALS, NATS, POSTGRES, REDIS, STORES, scheme_of, shown
 from stepmesh_cli.errors import CommandError, StoreNotKept
-from stepmesh_orchestrator.ports import Journal, Store
+from stepmesh_cli.membership import membership_of
+from stepmesh_orchestrator.ports import Journal, Membership, Store
 
-POSTGRES = frozenset({"postgres", "postgresql"})
-REDIS = frozenset({"redis", "rediss"})
-NATS = frozenset({"nats", "tls"})
 ENOUGH = 3
 """Servers of which any one may go."""
 
 
 class Storage(NamedTuple):
-    """What a deployment keeps, not opened yet."""
+    """What a deployment keeps, not opened yet. `membership`: None when it shares the partitions with nobody."""
 
     journal: Journal
     store: Store
+    membership: Membership | None = None
+
+    @property
+    def parts(self) -> Iterator[Journal | Store | Membership]:
+        """Those that are there, in the order in which they are opened."""
+        return (part for part in self if part is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageSettings:
     """`journal`: one of `JOURNALS`; `sqlite` alone lies in the data folder, `broker` is the server behind `broker`, a URL (None: it is in
     memory). `store`: one of `STORES`; None: PostgreSQL when the journal is there, else a file beside the journal or in the data folder.
-    `blobs`: a folder for blobs instead of the store. `kept`: the data folder outlives the process. `shared`: other machines own partitions
-    of the same journal."""
+    `blobs`: a folder for blobs instead of the store. `kept`: the data folder outlives the process. `shared`: other processes own partitions
+    of the same journal, maybe on other machines."""
 
     journal: str
     store: str | None = None
@@ -64,11 +68,12 @@ def storage_of(settings: StorageSettings, data_dir: Callable[[], Path]) -> Stora
     name = settings.journal_name
     journal = _journal(settings, name, data_dir)
     store = _store(settings, name, data_dir)
+    membership = membership_of(name, Namespace(settings.namespace)) if settings.shared else None
     if settings.blobs is None:
-        return Storage(journal, store)
+        return Storage(journal, store, membership)
     from stepmesh_orchestrator.store.folder import FolderBlobs
 
-    return Storage(journal, FolderBlobs(store, settings.blobs))
+    return Storage(journal, FolderBlobs(store, settings.blobs), membership)
 
 
 def _journal(settings: StorageSettings, name: str, data_dir: Callable[[], Path]) -> Journal:
@@ -97,6 +102,10 @@ def _journal_of_server(settings: StorageSettings, name: str, kind: str) -> Journ
         from stepmesh_orchestrator.journal.redis import RedisJournal
 
         return RedisJournal(name, namespace)
+    if kind == "kafka":
+        from stepmesh_orchestrator.journal.kafka import KafkaJournal
+
+        return KafkaJournal(name, namespace, settings.partitions)
     if kind in NATS:
         from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 
@@ -144,10 +153,8 @@ def _store_name(settings: StorageSettings, journal: str, data_dir: Callable[[], 
         if name not in (None, "memory"):
             raise CommandError(f"the store {shown(name)} would outlive a journal in memory", hint="name a journal that lasts, or no store")
         return "memory"
-    if settings.shared and (name is None or scheme_of(name) not in POSTGRES):
-        raise StoreNotKept.of(
-            shown(journal), "other machines read it too, and cannot read " + (shown(name) if name else "a file of this one")
-        )
+    if settings.shared and name is None and scheme_of(journal) != "sqlite":
+        raise StoreNotKept.of(shown(journal), "none is named, and others that share the journal cannot read a file of this process")
     if name == "memory":
         raise StoreNotKept.of(shown(journal), "one in memory is gone after a restart, and the runs with it")
     if name is not None:

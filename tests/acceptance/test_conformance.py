@@ -1,4 +1,4 @@
-"""The conformance flows, case by case, in memory and on a real nats-server with the SQLite journal.
+"""The conformance flows, case by case, on every pair of broker and journal that makes sense (tests/README.md says which do not).
 
 `tests/conformance/given` holds the flows that every engine of the language must pass, `own` those for what they leave out. Where the
 originals of `given` lie beside the checkout they are run as well, so that a copy cannot hide a change.
@@ -7,9 +7,12 @@ originals of `given` lie beside the checkout they are run as well, so that a cop
 from __future__ import annotations
 
 import asyncio
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.acceptance.pairs import PAIRS, Pair
 
 from stepmesh_cli.cases import Settings, Verdict, run_group
 from stepmesh_cli.suites import grouped, suites_of
@@ -18,22 +21,23 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 FOLDERS = [ROOT / "tests" / "conformance" / "given", ROOT / "tests" / "conformance" / "own"]
 ORIGINALS = ROOT.parent / "shared" / "conformance" / "flows"
-BACKENDS = [Settings("memory", "memory", 30), Settings("embedded", "sqlite", 30)]
 
 
 async def verdicts(folder: Path, settings: Settings) -> list[Verdict]:
     found: list[Verdict] = []
     for group in grouped(suites_of([folder])):
-        found += await run_group(group, settings, lambda _: None)
+        found += await run_group(group, replace(settings, namespace=f"t{uuid.uuid4().hex[:12]}"), lambda _: None)
     return found
 
 
-@pytest.mark.parametrize("settings", BACKENDS, ids=lambda one: f"{one.broker}-{one.journal}")
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
 @pytest.mark.parametrize("folder", [*FOLDERS, *([ORIGINALS] if ORIGINALS.is_dir() else [])], ids=lambda one: one.name)
-def test_every_case(folder: Path, settings: Settings) -> None:
+def test_every_case(folder: Path, pair: Pair, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     suites = suites_of([folder])
     assert [(suite.path.name, suite.problems) for suite in suites if suite.problems] == []
-    ended = asyncio.run(verdicts(folder, settings))
+    broker, journal = pair.addresses(request)
+    store = None if journal == "memory" or journal.startswith("postgres") else f"sqlite:{tmp_path / 'store.db'}"
+    ended = asyncio.run(verdicts(folder, Settings(broker, pair.journal_in(tmp_path, journal), 60, store)))
     assert len(ended) == sum(len(suite.cases) for suite in suites)
     failed = [f"{one.suite.path.name} {one.case.name}: {'; '.join(one.differences)}" for one in ended if not one.passed]
     assert failed == []

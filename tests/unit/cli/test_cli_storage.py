@@ -42,10 +42,10 @@ async def test_files_lie_where_they_were_named(
     found = stored(journal, store=store)
     assert isinstance(found.journal, SqliteJournal)
     assert isinstance(found.store, SqliteStore)
-    for part in found:
+    for part in found.parts:
         await part.open()
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.db")} == set(files)
-    for part in found:
+    for part in found.parts:
         await part.close()
 
 
@@ -81,11 +81,43 @@ def test_a_store_in_memory_beside_a_journal_that_lasts_is_refused() -> None:
     assert (caught.value.code, "--store" in caught.value.hint) == ("SM-0152", True)
 
 
-@pytest.mark.parametrize(("store", "told"), [(None, "a file of this one"), ("sqlite:x.db", "sqlite:x.db")])
-def test_several_machines_want_a_store_that_all_can_read(store: str | None, told: str) -> None:
-    with pytest.raises(StoreNotKept, match="other machines read it too") as caught:
-        stored("sqlite", store=store, shared=True)
-    assert told in caught.value.message
+def test_several_machines_want_a_store_that_all_can_read() -> None:
+    with pytest.raises(StoreNotKept, match="none is named"):
+        stored("redis://:secret@host", shared=True)
+    with pytest.raises(CommandError, match="cannot be shared"):
+        stored("memory", shared=True)
+
+
+@pytest.mark.parametrize(
+    ("journal", "store", "membership"),
+    [
+        ("sqlite:x.db", None, "SqliteMembership"),
+        ("redis://host", "sqlite:x.db", "RedisMembership"),
+        ("postgresql://host/db", None, "PostgresMembership"),
+    ],
+)
+def test_who_shares_is_kept_where_the_journal_is(journal: str, store: str | None, membership: str) -> None:
+    assert type(stored(journal, store=store, shared=True).membership).__name__ == membership
+    assert stored(journal, store=store).membership is None
+
+
+@pytest.mark.parametrize(
+    ("journal", "kinds"),
+    [
+        ("postgres://me:pw@host/db", ("PostgresJournal", "PostgresStore")),
+        ("redis://host", ("RedisJournal", "SqliteStore")),
+        ("nats://a:1,b:1,c:1", ("JetStreamJournal", "SqliteStore")),
+        ("kafka://a:1,b:1", ("KafkaJournal", "SqliteStore")),
+    ],
+)
+def test_servers_by_their_addresses(journal: str, kinds: tuple[str, str]) -> None:
+    found = stored(journal)
+    assert (type(found.journal).__name__, type(found.store).__name__) == kinds
+
+
+@pytest.mark.parametrize(("broker", "journal"), [("nats://a:1", "JetStreamJournal"), ("kafka://a:1", "KafkaJournal")])
+def test_the_journal_may_lie_on_the_broker(broker: str, journal: str) -> None:
+    assert type(stored("broker", broker=broker).journal).__name__ == journal
 
 
 @pytest.mark.parametrize(
