@@ -15,6 +15,7 @@ from tests.simulation.virtual_loop import run_virtual
 from stepmesh.runs import RunHandle
 from stepmesh_orchestrator.node import Node
 
+LIMIT_S = 240.0
 QUICK = {"name": "quick", "steps": [{"id": "a", "component": "/cpu/echo", "input": {"$input": "n"}}], "output": {"$step": "a"}}
 
 
@@ -101,7 +102,7 @@ def test_partitions_are_shared_as_nodes_join_and_leave() -> None:
         assert first.partitions == {}
         await world.close()
 
-    run_virtual(play())
+    run_virtual(play(), LIMIT_S)
 
 
 def test_three_nodes_that_start_at_once_end_with_fair_shares() -> None:
@@ -112,7 +113,7 @@ def test_three_nodes_that_start_at_once_end_with_fair_shares() -> None:
         assert world.shares() == [5, 5, 6]
         await world.close()
 
-    run_virtual(play())
+    run_virtual(play(), LIMIT_S)
 
 
 def test_more_nodes_than_partitions_wait_for_a_chance() -> None:
@@ -125,7 +126,7 @@ def test_more_nodes_than_partitions_wait_for_a_chance() -> None:
         assert world.shares() == [1, 1]
         await world.close()
 
-    run_virtual(play())
+    run_virtual(play(), LIMIT_S)
 
 
 # --- under load ------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_a_join_and_a_leave_stall_no_partition_for_long() -> None:
         await asyncio.sleep(2)
         await world.leave(node)
 
-    _, gap = run_virtual(under_load(events))
+    _, gap = run_virtual(under_load(events), LIMIT_S)
     assert gap < 1.0, f"{gap:.2f} s: told of a release, the next owner looks at once"
 
 
@@ -146,7 +147,7 @@ def test_a_crash_costs_the_time_to_live_and_a_look() -> None:
     async def events(world: ClusterWorld) -> None:
         await world.crash(world.nodes[0])
 
-    _, gap = run_virtual(under_load(events))
+    _, gap = run_virtual(under_load(events), LIMIT_S)
     assert gap < TTL_S * 4 / 3 + 1.0
 
 
@@ -158,7 +159,7 @@ def test_all_nodes_are_replaced_one_after_the_other() -> None:
             await world.join()
             await world.settled()
 
-    world, gap = run_virtual(under_load(events))
+    world, gap = run_virtual(under_load(events), LIMIT_S)
     assert gap < 1.0
     assert world.shares() == []
 
@@ -177,7 +178,7 @@ def test_a_node_that_stood_still_finds_its_partitions_taken_and_changes_nothing(
         await world.settled()
         assert victim.ended.done() is False
 
-    run_virtual(under_load(events))
+    run_virtual(under_load(events), LIMIT_S)
 
 
 def test_a_node_without_its_membership_gives_up_what_it_holds_and_comes_back() -> None:
@@ -191,7 +192,7 @@ def test_a_node_without_its_membership_gives_up_what_it_holds_and_comes_back() -
         world.nodes.append(victim)
         await world.settled()
 
-    run_virtual(under_load(events))
+    run_virtual(under_load(events), LIMIT_S)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -230,4 +231,4 @@ def test_nodes_that_come_go_crash_and_stand_still_at_random(seed: int) -> None:
         await world.close()
         await world.audit()
 
-    run_virtual(play())
+    run_virtual(play(), LIMIT_S)

@@ -16,7 +16,7 @@ from stepmesh_broker.protocol import api, peers
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
-from stepmesh_orchestrator.runtime.owners import Owners
+from stepmesh_orchestrator.runtime.owners import RETRY_S, Owners
 from stepmesh_orchestrator.runtime.run_requests import MAX_WAIT_MS, listing
 from stepmesh_orchestrator.runtime.run_view import RunView
 
@@ -81,9 +81,12 @@ class ClusteredRequests:
         home = await self._home(request.run)
         while True:
             wait_ms = max(0, min(SLICE_MS, round((until - clock()) * 1000)))
+            asked = clock()
             answer = await self._owners.pass_on(home, structs.replace(request, wait_ms=wait_ms), wait_ms / 1000)
-            if clock() >= until or not more(answer):
+            if wait_ms == 0 or not more(answer):
                 return answer
+            if clock() - asked < RETRY_S:  # who answered does not own it any more
+                await asyncio.sleep(RETRY_S)
 
     # --- many runs ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,87 @@
+"""Three orchestrators as processes: one is killed, one stands still beyond its lease, all are replaced; nothing fails, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.acceptance.audit import check, read_story
+from tests.acceptance.cluster import WANTED_STALL_S, ClusterLab, SteadyLoad
+from tests.acceptance.processes import until
+
+from stepmesh_orchestrator.runtime.sharing import TTL_S
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+
+
+@pytest.fixture
+async def lab(tmp_path: Path, nats_url: str) -> AsyncIterator[ClusterLab]:
+    async with ClusterLab(tmp_path, nats_url, f"t{uuid.uuid4().hex[:12]}") as made:
+        for _ in range(3):
+            made.start_node()
+        for node in made.nodes:
+            await made.ready(node)
+        for _ in range(2):
+            made.start_cluster_worker()
+        await made.shared(3)
+        yield made
+
+
+async def checked(lab: ClusterLab, load: SteadyLoad) -> None:
+    await load.ended()
+    await lab.stop_all()
+    story = await read_story(lab.data)
+    check(story, load.accepted, lab.executions())
+    assert set(story.ended.values()) == {"completed"}
+
+
+async def test_kill_nine_under_load(lab: ClusterLab) -> None:
+    load = SteadyLoad(lab)
+    await load.start()
+    await load.go_on(300)
+    begin = time.time()
+    victim = lab.nodes.pop(0)
+    victim.kill()
+    await lab.shared(2)
+    await load.go_on(300)
+    stall, partition = lab.longest_stall(begin, time.time())
+    print(f"\nkill -9 of one of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest_s:.2f} s")
+    await checked(lab, load)
+    assert stall >= TTL_S / 2, "the dead one's partitions wait for its time to be over"
+
+
+async def test_a_node_that_is_stopped_beyond_its_lease_and_continued_changes_nothing(lab: ClusterLab) -> None:
+    """Z2: it wakes with turns half done, clients that ask it and workers that claim from it."""
+    load = SteadyLoad(lab)
+    await load.start()
+    await load.go_on(300)
+    zombie = lab.nodes[0]
+    zombie.send(signal.SIGSTOP)
+    await lab.shared(2)
+    await load.go_on(300)
+    zombie.send(signal.SIGCONT)
+    await lab.shared(3)
+    await load.go_on(300)
+    assert zombie.alive, zombie.output()[-3000:]
+    await checked(lab, load)
+
+
+async def test_a_rolling_restart_of_all_three_under_load(lab: ClusterLab) -> None:
+    load = SteadyLoad(lab)
+    await load.start()
+    await load.go_on(300)
+    begin = time.time()
+    for node in list(lab.nodes):
+        await lab.stop_node(node)
+        await lab.ready(lab.start_node())
+        await lab.shared(3)
+        await load.go_on(100)
+    await until("some load after it", lambda: time.time() - begin > 1.0)
+    stall, partition = lab.longest_stall(begin, time.time())
+    print(f"\nrolling restart of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest_s:.2f} s")
+    await checked(lab, load)
+    assert stall <= WANTED_STALL_S
