@@ -1,12 +1,11 @@
-"""Backends of the Journal port. `journal.kafka` is imported by whoever wants it: its client is an extra."""
+"""Backends of the Journal port. Those of servers are imported from their modules by whoever wants them: nobody else
+loads their clients."""
 
-from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.journal.rules import JournalBroken, JournalFormatError, JournalTrimmed, JournalUnavailable
 from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 
 __all__ = [
-    "JetStreamJournal",
     "JournalBroken",
     "JournalFormatError",
     "JournalTrimmed",

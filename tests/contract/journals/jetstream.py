@@ -9,7 +9,7 @@ import nats
 from tests.contract.journals.logs import LOST_END, altered, with_frame, with_snapshot
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_orchestrator.journal import JetStreamJournal
+from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.ports import Journal
 
 
