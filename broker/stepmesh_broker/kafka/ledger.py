@@ -144,6 +144,11 @@ class Ledger:
         self.kept.pop(frame.offset, None)
         self.waiting[frame.offset] = frame
 
+    def depart(self, frame: Frame) -> None:
+        """It is being written anew: should the partition go to another owner meanwhile, that one must not take it as well."""
+        if self.waiting.pop(frame.offset, None) is not None:
+            (self.kept if self._is_settled(frame.offset) else self.open)[frame.offset] = frame
+
     def finish(self, frame: Frame) -> None:
         """It was acknowledged."""
         for place in (self.waiting, self.open, self.kept):

@@ -25,7 +25,8 @@ HEARTBEAT_MS = 200
 """How soon a member hears of a rebalance, in which all stand still."""
 USUAL_SESSION_MS = 6_000
 """What every cluster allows unless it is told otherwise."""
-_NEVER_MS = 24 * 3600 * 1000
+_NEVER_MS = (1 << 31) - 1
+"""A member that takes nothing stays a member: its tasks may be long."""
 _FETCH_BYTES = 8 << 20
 _JOIN_S = 10.0
 _RETRY_S = 0.1
@@ -89,7 +90,7 @@ class Seat:
 
     async def records(self, most: int) -> Mapping[int, Sequence[Any]]:
         """What came, by partition; empty after a while."""
-        if self._consumer is None or most < 1:
+        if self._consumer is None:
             await asyncio.sleep(_RETRY_S)
             return {}
         try:

@@ -63,7 +63,8 @@ class KafkaTaskSource:
         self._beside: set[asyncio.Task[None]] = set()
         self._fetching = 0
         self._fetched = 0.0
-        self._flowing = True
+        self._room = asyncio.Event()
+        self._room.set()
         self._closed = False
 
     async def open(self) -> None:
@@ -127,7 +128,8 @@ class KafkaTaskSource:
 
     async def _pull(self) -> None:
         while True:
-            found = await self._seat.records(READ_AHEAD - len(self._ready) if self._flowing else 0)
+            await self._room.wait()
+            found = await self._seat.records(max(1, READ_AHEAD - len(self._ready)))
             for partition, records in found.items():
                 ledger = self._ledgers.get(partition)
                 if ledger is not None and records and self._is_next(partition, ledger, records[0].offset):
@@ -154,9 +156,13 @@ class KafkaTaskSource:
             self._news.set()
 
     def _regulate(self) -> None:
-        flowing = len(self._ready) < (READ_AHEAD if self._flowing else READ_AHEAD // 2)
-        if flowing != self._flowing:
-            self._flowing = flowing
+        was = self._room.is_set()
+        flowing = len(self._ready) < (READ_AHEAD if was else READ_AHEAD // 2)
+        if flowing and not was:
+            self._room.set()
+        elif was and not flowing:
+            self._room.clear()
+        if flowing != was:
             self._seat.flow(flowing)
 
     async def _wait(self, max_frames: int, left: float) -> None:
@@ -198,6 +204,7 @@ class KafkaTaskSource:
         if partition is None:
             elsewhere = [number for number in range(self._count) if number not in self._ledgers]
             partition = random.choice(elsewhere or range(self._count))
+        frame.ledger.depart(frame)
         headers = headers_of(deliveries=frame.handed, origin=frame.position)
         self._spawn(self._write(frame, Outgoing(self._topic, partition, frame.data, headers)))
 
@@ -240,7 +247,7 @@ class KafkaTaskSource:
                 ledger.adopt(past)
             self._ledgers[partition] = ledger
         self._sought = {}
-        self._flowing = True
+        self._room.set()
         self._regulate()
         self._news.set()
 
