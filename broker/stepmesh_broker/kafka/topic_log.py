@@ -167,7 +167,10 @@ class TopicLogs:
             return None
         self._client.add_topic(topic)
         (answer,) = await self._admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        settings = {entry[0]: entry[1] or "" for resource in answer.resources for entry in resource[4]}
+        (resource,) = answer.resources
+        if resource[0]:  # this broker does not know it yet
+            raise for_code(resource[0])(topic)
+        settings = {entry[0]: entry[1] or "" for entry in resource[4]}
         return TopicFacts(len(parts), min(len(part["replicas"]) for part in parts), settings)
 
     async def _offset(self, topic: str, partition: int, which: int) -> int:
