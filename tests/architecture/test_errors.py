@@ -23,7 +23,11 @@ RANGES = {
 }
 SAME_MEANING_ELSEWHERE = {
     "SM-0200": {"config/errors.py", "config/loading.py"},
-    "SM-3004": {"protocol/subjects.py", "nats/transport.py", "kafka/transport.py"},  # what no subject can hold, as a name and as a whole subject
+    "SM-3004": {
+        "protocol/subjects.py",
+        "nats/transport.py",
+        "kafka/transport.py",
+    },  # what no subject can hold, as a name and as a whole subject
     "SM-3012": {"nats/embedded.py", "nats/folder.py"},  # the broker's folder, by its owner and by its server
     "SM-4003": {"stepmesh_orchestrator/ports.py", "stepmesh/requests.py"},  # a component's request waits until there is space again
     "SM-4008": {"runtime/recovery.py", "demo/history.py"},  # whoever replays a journal needs its flows
