@@ -62,6 +62,12 @@ def connection(url: str, namespace: str) -> Broker | TaskGateway:
 def broker(url: str, namespace: str) -> Broker:
     """A connection to a broker, not opened yet: `nats://…`, `kafka://…`, commas between servers. Raises as `connection`."""
     scheme, separator, _ = url.partition("://")
+    if scheme == "kafka":
+        try:
+            from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
+        except ImportError as problem:
+            raise _missing("Kafka", "kafka", problem) from problem
+        return KafkaBroker(KafkaSettings.parse(url, Namespace(namespace)))
     if separator and scheme not in _OF_NATS:
         raise UnknownAddress(
             f"{scheme[:60]}:// is the address of no broker", hint="nats://host:4222, kafka://host:9092 or grpc://host:port"

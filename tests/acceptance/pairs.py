@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 _FIXTURES = {
-    "nats": "nats_url", "nats-cluster": "nats_cluster_url", "postgres": "postgres_url", "redis": "redis_url",
+    "nats": "nats_url", "nats-cluster": "nats_cluster_url", "kafka": "kafka_url", "kafka-cluster": "kafka_cluster_url",
+    "postgres": "postgres_url", "redis": "redis_url",
 }  # fmt: skip
 """Kind of server → the fixture that starts it."""
 
@@ -40,4 +41,6 @@ PAIRS = (
     *(Pair("embedded", journal) for journal in ("sqlite", "postgres", "redis", "broker")),
     *(Pair("nats", journal) for journal in ("memory", "sqlite", "postgres", "redis", "broker")),
     *(Pair("nats-cluster", journal) for journal in ("sqlite", "postgres", "redis", "broker")),
+    *(Pair("kafka", journal) for journal in ("memory", "sqlite", "postgres", "redis", "broker")),
+    *(Pair("kafka-cluster", journal) for journal in ("sqlite", "postgres", "redis", "broker")),
 )

@@ -43,8 +43,20 @@ steps:
   - {id: b, component: /cpu/gate, input: {$step: a}}
 output: {$step: b}
 """
-RUN = (Pair("embedded", "broker"), Pair("nats", "postgres"), Pair("nats-cluster", "broker"), Pair("memory", "redis"))
-KILLED = (Pair("nats", "postgres"), Pair("nats", "redis"), Pair("nats-cluster", "broker"))
+RUN = (
+    Pair("embedded", "broker"),
+    Pair("nats", "postgres"),
+    Pair("nats-cluster", "broker"),
+    Pair("memory", "redis"),
+    Pair("kafka", "broker"),
+)
+KILLED = (
+    Pair("nats", "postgres"),
+    Pair("nats", "redis"),
+    Pair("nats-cluster", "broker"),
+    Pair("kafka", "postgres"),
+    Pair("kafka-cluster", "broker"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.ids import Namespace
 
 _DEFAULT = Namespace("default")
-_HINT = "kafka://[user:password@]host:port[,host:port][?mechanism=SCRAM-SHA-512&tls=true&ca=FILE&cert=FILE&key=FILE]"
+_HINT = "kafka://[user:password@]host:port[,host:port][?mechanism=SCRAM-SHA-512&tls=true&ca=FILE&cert=FILE&key=FILE&replicas=3]"
 _MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
-_OPTIONS = frozenset({"mechanism", "tls", "ca", "cert", "key"})
+_OPTIONS = frozenset({"mechanism", "tls", "ca", "cert", "key", "replicas"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,7 @@ class KafkaSettings:
         mechanism = options.get("mechanism", "SCRAM-SHA-512").upper()
         if mechanism not in _MECHANISMS:
             raise _bad(f"there is no mechanism {mechanism}")
+        others.setdefault("replicas", _replicas(options.get("replicas")))
         user, _, password = credentials.partition(":")
         return cls(
             bootstrap=bootstrap,
@@ -84,6 +85,14 @@ class KafkaSettings:
 def _is_address(host: str) -> bool:
     name, _, port = host.rpartition(":")
     return bool(name) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+
+
+def _replicas(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 100):
+        raise _bad("replicas is not a number from 1 to 99")
+    return int(text)
 
 
 def _tls(options: dict[str, str]) -> ssl.SSLContext | None:

@@ -91,14 +91,14 @@ class TopicLogs:
             await client.close()
 
     async def ensure(self, topic: str, partitions: int, configs: Mapping[str, str]) -> TopicFacts:
-        """The topic, made with the cluster's own number of replicas if it is missing."""
+        """The topic, made if it is missing, with as many replicas as the settings say or the cluster has by itself."""
         deadline = self._deadline()
         while True:
             try:
                 found = await self._facts(topic)
                 if found is not None:
                     return found
-                wanted = NewTopic(topic, partitions, -1, replica_assignments={}, topic_configs=dict(configs))
+                wanted = NewTopic(topic, partitions, self._settings.replicas or -1, replica_assignments={}, topic_configs=dict(configs))
                 for _, code, *_ in (await self._admin.create_topics([wanted])).topic_errors:
                     if code and for_code(code) is not TopicAlreadyExistsError:
                         raise for_code(code)(topic)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 
 import pytest
 
 from stepmesh import Client, EndpointNotFound, endpoint, uuid7
-from stepmesh.errors import UnknownAddress
+from stepmesh.errors import PackageMissing, UnknownAddress
 from stepmesh_broker.nats import NatsBroker
 from stepmesh_broker.protocol.ids import partition_of
 
@@ -74,6 +75,16 @@ def test_run_ids_for_a_partition(partition):
 @pytest.mark.parametrize("url", ["nats://a:1", "a:1", "a", "nats://a:1,b:2", "tls://a:1"])
 def test_nats_is_what_has_no_other_scheme(url):
     assert isinstance(endpoint.connection(url, "default"), NatsBroker)
+
+
+def test_kafka_by_its_scheme_and_without_its_package(monkeypatch):
+    assert type(endpoint.connection("kafka://a:9092,b:9092?replicas=3", "default")).__name__ == "KafkaBroker"
+    for name in [name for name in sys.modules if name.startswith("stepmesh_broker.kafka")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiokafka", None)
+    with pytest.raises(PackageMissing) as caught:
+        endpoint.connection("kafka://a:9092", "default")
+    assert (caught.value.code, caught.value.hint) == ("SM-0115", "pip install 'stepmesh[kafka]'")
 
 
 @pytest.mark.parametrize("url", ["amqp://host", "ws://host:1", "http://host:1", "://host"])
