@@ -235,6 +235,7 @@ class Connection:
             "token": settings.token,
             "user_credentials": settings.credentials_file,
             "tls": settings.tls,
+            "inbox_prefix": settings.inbox_prefix,
             "name": f"stepmesh {settings.namespace}",
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": _RETRY_S,

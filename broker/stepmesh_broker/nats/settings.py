@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,12 +14,13 @@ from stepmesh_broker.protocol.ids import Namespace
 _DEFAULT = Namespace("default")
 _HINT = (
     "nats://[user:password@]host[:port][,host[:port]][?tls=true&ca=FILE&cert=FILE&key=FILE&credentials=FILE&replicas=3]; "
-    "write signs of a password as %XX"
+    "inbox=PREFIX for answers; write signs of a password as %XX"
 )
-_OPTIONS = frozenset({"tls", "ca", "cert", "key", "credentials", "replicas"})
+_OPTIONS = frozenset({"tls", "ca", "cert", "key", "credentials", "replicas", "inbox"})
 _TLS_FILES = frozenset({"ca", "cert", "key"})
 _SCHEMES = ("nats", "tls")
 _MOST_REPLICAS = 5
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PORT = 4222
 
 Storage = Literal["memory", "file"]
@@ -41,6 +43,7 @@ class NatsSettings:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     credentials_file: str | None = None
+    inbox_prefix: str = "_INBOX"  # where answers are heard: one of its own for each user who must not hear those of others
     tls: ssl.SSLContext | None = None
     ack_wait_s: float = 6.0
     dedupe_window_s: float = 120.0
@@ -70,6 +73,7 @@ class NatsSettings:
             password=unquote(password) if separator else None,
             token=unquote(name) if name and not separator else None,
             credentials_file=options.get("credentials"),
+            inbox_prefix=_inbox(options),
             tls=_tls(options, over_tls),
             **others,
         )
@@ -100,6 +104,13 @@ def _replicas(options: dict[str, str]) -> int | None:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_REPLICAS):
         raise _bad(f"replicas is {text!r}, not a number from 1 to {_MOST_REPLICAS}")
     return int(text)
+
+
+def _inbox(options: dict[str, str]) -> str:
+    prefix = options.get("inbox", "_INBOX")
+    if not _PREFIX.fullmatch(prefix):
+        raise _bad(f"inbox is {prefix!r}, not a word of letters, digits, - and _")
+    return prefix
 
 
 def _tls(options: dict[str, str], wanted: bool) -> ssl.SSLContext | None:

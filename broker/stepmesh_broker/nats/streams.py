@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import msgspec
 from nats.errors import Error as NatsError
@@ -19,7 +20,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.wire import Wire
-from stepmesh_broker.protocol.ids import Partition, Pool
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 from stepmesh_broker.protocol.subjects import checked_name
 
 _log = logging.getLogger(__name__)
@@ -50,19 +51,17 @@ class _Names(msgspec.Struct, gc=False):
 _decode_names = msgspec.json.Decoder(_Names).decode
 
 
-class Streams:
-    """The streams of `settings.namespace`, through one connection. Raises `BrokerUnavailable` or `BrokerError`."""
+class Names:
+    """What the streams of a namespace are called, and their subjects."""
 
-    def __init__(self, wire: Wire, settings: NatsSettings) -> None:
-        namespace = checked_name("namespace", settings.namespace)
-        self._wire = wire
-        self.js = wire.jetstream(timeout=API_TIMEOUT_S)
-        self._settings = settings
+    def __init__(self, namespace: Namespace) -> None:
+        checked_name("namespace", namespace)
         self._subjects = f"stepmesh.{namespace}"
         self.tasks = f"stepmesh_{namespace}_tasks"
         self.inbox = f"stepmesh_{namespace}_inbox"
         self.dead = f"stepmesh_{namespace}_dead"
         self.dead_subject_all = f"{self._subjects}.dead.*"
+        self.inbox_subject_all = f"{self._subjects}.inbox.*"
 
     def task_subject(self, pool: Pool) -> str:
         """Where a pool's frames go."""
@@ -75,6 +74,16 @@ class Streams:
     def dead_subject(self, pool: Pool) -> str:
         """Where a pool's dead letters go."""
         return f"{self._subjects}.dead.{checked_name('pool', pool)}"
+
+
+class Streams(Names):
+    """The streams of `settings.namespace`, through one connection. Raises `BrokerUnavailable` or `BrokerError`."""
+
+    def __init__(self, wire: Wire, settings: NatsSettings) -> None:
+        super().__init__(settings.namespace)
+        self._wire = wire
+        self.js = wire.jetstream(timeout=API_TIMEOUT_S)
+        self._settings = settings
 
     async def ensure(self, stream: str) -> StreamInfo:
         """The stream, made if it is missing."""
@@ -101,6 +110,21 @@ class Streams:
             info = await self.find(stream)
             if info is not None:
                 await self._agree(info.config, self.wanted(stream))
+
+    async def define(self) -> list[dict[str, Any]]:
+        """Make what is missing, then `agree`; returns the settings that count now."""
+        for stream in (self.tasks, self.inbox, self.dead):
+            await self.ensure(stream)
+        await self.agree()
+        return [told["found"] for told in await self.definitions()]
+
+    async def definitions(self) -> list[dict[str, Any]]:
+        """What is wanted of each stream, as the server's API has it, and what is `found`."""
+        told: list[dict[str, Any]] = []
+        for stream in (self.tasks, self.inbox, self.dead):
+            info = await self.find(stream)
+            told.append({**described(self.wanted(stream)), "found": described(info.config) if info else None})
+        return told
 
     async def join_pool(self, pool: Pool) -> StreamInfo:
         """Make sure that the pool's consumer is there; returns the stream."""
@@ -208,6 +232,18 @@ class Streams:
             duplicate_window=self._settings.dedupe_window_s,
             first_seq=time.time_ns() // 1000 if stream == self.inbox else None,
         )
+
+
+def described(config: StreamConfig) -> dict[str, Any]:
+    """What an operator chooses or wants to see; times in seconds."""
+    return {
+        "name": config.name,
+        "subjects": config.subjects,
+        "retention": str(config.retention),
+        "storage": str(config.storage),
+        "replicas": config.num_replicas,
+        "dedupe_window_s": config.duplicate_window,
+    }
 
 
 def reader_prefix(partition: Partition) -> str:

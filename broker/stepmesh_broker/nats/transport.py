@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakSet
 
 from nats.errors import Error as NatsError
@@ -70,6 +71,14 @@ class NatsBroker:
             await self._connection.steady(self._streams.agree)
             self._agreed = True
         return str(stream.created)
+
+    async def define(self) -> list[dict[str, Any]]:
+        """Make the streams that are missing, give the others the wanted settings; returns how the server has them now."""
+        return await self._connection.steady(self._streams.define)
+
+    async def definitions(self) -> list[dict[str, Any]]:
+        """The wanted settings of the streams where this connection leads to, and under `found` those that are there, or None."""
+        return await self._connection.steady(self._streams.definitions)
 
     async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
         """Add a frame to a pool."""

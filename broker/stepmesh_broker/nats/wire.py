@@ -148,6 +148,14 @@ class Wire(Client):
             if not future.done():
                 future.set_exception(Disconnected())
 
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """nats-py writes the question past what waits to be sent; the answer would tell nothing about that."""
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         on_message = self._direct.get(sid)
         if on_message is None:

@@ -31,6 +31,7 @@ def test_who_one_is() -> None:
     assert NatsSettings.parse("nats://t0k%3Aen@a:1").token == "t0k:en"
     assert NatsSettings.parse("nats://a:1?credentials=/etc/user.creds").credentials_file == "/etc/user.creds"
     assert "p@s" not in repr(both)
+    assert [NatsSettings.parse(f"nats://a:1{option}").inbox_prefix for option in ("", "?inbox=" + "x" * 64)] == ["_INBOX", "x" * 64]
 
 
 def test_tls_is_on_when_it_is_named() -> None:
@@ -64,6 +65,9 @@ def test_replicas_are_given_in_the_url_or_beside_it() -> None:
         "nats://a:1?replicas=6",
         "nats://a:1?replicas=",
         "nats://a:1?user=x",
+        "nats://a:1?inbox=a.b",
+        "nats://a:1?inbox=",
+        "nats://a:1?inbox=" + "x" * 65,
         "nats://a:1?ca=/nowhere.pem",
     ],
 )

@@ -1,0 +1,138 @@
+"""An orchestrator, a worker of a pool and a client with the permissions of their roles: a run ends, and what is not theirs is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.services.nats import NatsServers
+
+from stepmesh import Client, Worker
+from stepmesh_broker.errors import BrokerError
+from stepmesh_broker.nats import NatsBroker, NatsSettings
+from stepmesh_broker.nats.streams import Names
+from stepmesh_broker.protocol import subjects
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_cli.deployment import Deployment, DeploymentSettings
+
+ACCOUNTS = Path(__file__).parents[3] / "infra" / "nats" / "accounts.conf"
+NAMESPACE = Namespace("default")
+FLOW = {"name": "double", "steps": [{"id": "a", "component": "/cpu/double", "input": {"$input": "$"}}], "output": {"$step": "a"}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    """The file that infra ships, with passwords."""
+    folder = Path(tmp_path_factory.mktemp("nats"))
+    text = ACCOUNTS.read_text()
+    for role in ("ORCHESTRATOR", "WORKER_CPU", "WORKER_GPU", "CLIENT", "GATEWAY", "MONITOR"):
+        text = text.replace(f"${role}_PASSWORD", f'"{role.lower()}"')
+    (folder / "accounts.conf").write_text(text)
+    with NatsServers(folder / "server", 1, ('include "../../accounts.conf"',)) as servers:
+        yield servers
+
+
+def url(server: NatsServers, role: str, inbox: str = "") -> str:
+    return f"nats://{role}:{role.replace('-', '_')}@127.0.0.1:{server.ports[0]}?inbox={inbox or f'_INBOX_{role}'}"
+
+
+async def broker(server: NatsServers, role: str) -> NatsBroker:
+    made = NatsBroker(NatsSettings.parse(url(server, role), NAMESPACE))
+    await made.connect()
+    return made
+
+
+@pytest.fixture
+async def deployment(server: NatsServers) -> AsyncIterator[Deployment]:
+    settings = DeploymentSettings(broker=url(server, "orchestrator"), journal="memory", namespace=NAMESPACE)
+    async with Deployment(settings) as made:
+        yield made
+
+
+async def test_a_run_goes_through_with_nothing_more_than_that(server: NatsServers, deployment: Deployment) -> None:
+    worker = Worker("cpu", namespace=NAMESPACE)
+
+    @worker.component
+    async def double(n: int) -> int:
+        return n * 2
+
+    at = await broker(server, "worker-cpu")
+    working = asyncio.ensure_future(worker.run(at))
+    async with Client.connect(url(server, "client"), namespace=NAMESPACE) as client:
+        assert await client.run(FLOW, 21, timeout=60) == 42
+    worker.stop()
+    await working
+    await at.close()
+
+
+Calls = Callable[[NatsBroker], list[Callable[[], Awaitable[object]]]]
+
+
+def _worker_may_not(it: NatsBroker) -> list[Callable[[], Awaitable[object]]]:
+    names = Names(NAMESPACE)
+    return [
+        lambda: it.publish_tasks(Pool("cpu"), b"x", "1"),
+        lambda: it.publish_tasks(Pool("gpu"), b"x", "1"),
+        lambda: it.tasks(Pool("gpu")),
+        lambda: it.inbox(Partition(0), Position(0)),
+        lambda: it.park(Pool("gpu"), b"x", "r"),
+        lambda: it.parked(),
+        lambda: it.listen(subjects.workers(NAMESPACE, Pool("gpu")), _nothing),
+        lambda: it.listen(subjects.presence(NAMESPACE), _nothing),
+        lambda: it.listen(Subject(names.inbox_subject_all), _nothing),
+        lambda: it.listen(Subject("_INBOX_orchestrator.>"), _nothing),
+        lambda: it.listen(Subject("_INBOX.>"), _nothing),
+        lambda: it.serve(subjects.api(NAMESPACE), _echo, "api"),
+        lambda: it.request(Subject(f"$JS.API.STREAM.DELETE.{names.tasks}"), b"", 5),
+        lambda: it.request(Subject(f"$JS.API.STREAM.PURGE.{names.inbox}"), b"", 5),
+        lambda: it.request(Subject(f"$JS.API.CONSUMER.DELETE.{names.tasks}.cpu"), b"", 5),
+        lambda: it.request(subjects.api(Namespace("other")), b"", 5),
+    ]
+
+
+def _client_may_not(it: NatsBroker) -> list[Callable[[], Awaitable[object]]]:
+    return [
+        *_worker_may_not(it),
+        lambda: it.tasks(Pool("cpu")),
+        lambda: it.post(Partition(0), b"x"),
+        lambda: it.request(subjects.presence(NAMESPACE), b"", 5),
+        lambda: it.listen(subjects.workers(NAMESPACE, Pool("cpu")), _nothing),
+    ]
+
+
+@pytest.mark.parametrize(("role", "calls"), [("worker-cpu", _worker_may_not), ("client", _client_may_not)])
+async def test_what_is_not_theirs_is_refused(server: NatsServers, deployment: Deployment, role: str, calls: Calls) -> None:
+    it = await broker(server, role)
+    for call in calls(it):
+        async with asyncio.timeout(20):
+            with pytest.raises(BrokerError) as caught:
+                await call()
+        assert caught.value.code == "SM-3041"
+    await it.close()
+
+
+async def test_a_worker_may_do_for_its_pool_what_it_needs(server: NatsServers, deployment: Deployment) -> None:
+    it = await broker(server, "worker-cpu")
+    await deployment_streams(server)
+    await it.tasks(Pool("cpu"))
+    await it.park(Pool("cpu"), b"x", "r")
+    await it.send(subjects.presence(NAMESPACE), b"not a hello")
+    await it.close()
+
+
+async def deployment_streams(server: NatsServers) -> None:
+    """What `stepmesh topics --apply` makes; workers may not."""
+    it = await broker(server, "orchestrator")
+    await it.define()
+    await it.close()
+
+
+async def _nothing(data: bytes) -> None:
+    return
+
+
+async def _echo(data: bytes) -> bytes:
+    return data
