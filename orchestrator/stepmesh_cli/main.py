@@ -59,6 +59,13 @@ COMMANDS = (
     Command(
         "gateway", "stepmesh_cli.gateway:gateway", RUN, "Serve gRPC and HTTP over a broker.", "stepmesh gateway --url nats://127.0.0.1:4222"
     ),
+    Command(
+        "projector",
+        "stepmesh_cli.projector:projector",
+        RUN,
+        "Feed the read model from a journal in Kafka.",
+        "stepmesh projector --broker kafka://127.0.0.1:9092 --store postgres://127.0.0.1/stepmesh",
+    ),
     Command("worker", "stepmesh_cli.worker:worker", RUN, "Run the worker of a Python module.", "stepmesh worker steps.py --pool gpu"),
     Command("mcp", "stepmesh_cli.tools.command:mcp", RUN, "Serve flows as MCP tools.", "stepmesh mcp flows/ --config stepmesh.yaml"),
     Command(

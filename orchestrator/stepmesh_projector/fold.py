@@ -19,7 +19,7 @@ from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.recovery import ReplayFlows, replay
 from stepmesh_projector.meter import Meter, MeterImage
-from stepmesh_projector.windows import Windows
+from stepmesh_projector.windows import Place, Windows
 
 IMAGE_FORMAT = 1
 _MEMORY = EngineSettings()
@@ -29,6 +29,7 @@ class _Image(msgspec.Struct, array_like=True):
     format: int
     state: bytes
     meter: MeterImage
+    windows: list[tuple[Place, bytes]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -60,6 +61,7 @@ class Fold:
         flows = ReplayFlows(registry)
         for flow, overrides in flows_in(read.state):
             await flows.load(flow, overrides)
+        windows.restore(read.windows)
         return cls(decode_state(read.state, flows), flows, Meter(windows, flows, router, read.meter), windows)
 
     @property
@@ -69,7 +71,7 @@ class Fold:
 
     def image(self) -> bytes:
         """All that is needed to go on after the last frame."""
-        return _encoder.encode(_Image(IMAGE_FORMAT, encode_state(self._state), self._meter.image()))
+        return _encoder.encode(_Image(IMAGE_FORMAT, encode_state(self._state), self._meter.image(), self.windows.image()))
 
     async def take(self, sequence: int, payload: bytes) -> list[Row]:
         """The next frame's rows. Raises `ValueError` for a payload that is no frame of this release, `StoreError`."""

@@ -114,7 +114,7 @@ def decode_sketch(data: bytes) -> BaseDDSketch:
 
 
 class Windows:
-    """Those of one partition that frames count in now. `kept` gives what was kept of a window before, None for a new one."""
+    """Those of one partition that frames count in now. `kept` gives what was kept elsewhere of an older one, None for a new one."""
 
     def __init__(self, size_ms: int, kept: Callable[[Place], bytes | None]) -> None:
         self._size_ms = size_ms
@@ -135,13 +135,19 @@ class Windows:
         self._changed[place] = window
         return window
 
-    def changed(self) -> dict[Place, Window]:
-        """Those that changed since the last call."""
-        changed, self._changed = self._changed, {}
-        return changed
+    def changed(self, at_ms: int) -> dict[Place, bytes]:
+        """Those that changed since the last call, encoded. Windows that ended before the one before `at_ms` are forgotten here."""
+        found = {place: encode_window(window) for place, window in self._changed.items()}
+        self._changed = {}
+        oldest = at_ms - 2 * self._size_ms
+        self._open = {place: window for place, window in self._open.items() if place.start_ms > oldest}
+        return found
 
-    def close(self, places: Iterable[Place], at_ms: int) -> None:
-        """Forget those of `places`, which are kept elsewhere, that ended before `at_ms`."""
-        for place in places:
-            if place.start_ms + self._size_ms <= at_ms and place not in self._changed:
-                self._open.pop(place, None)
+    def image(self) -> list[tuple[Place, bytes]]:
+        """Of those that are not forgotten."""
+        return [(place, encode_window(window)) for place, window in self._open.items()]
+
+    def restore(self, image: Iterable[tuple[Place, bytes]]) -> None:
+        """Go on from it. All of it counts as changed: whether it was kept elsewhere is not known."""
+        for place, data in image:
+            self._open[place] = self._changed[place] = decode_window(data)

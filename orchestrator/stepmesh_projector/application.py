@@ -1,0 +1,277 @@
+"""The stream application: faust reads the journal's topic and keeps the windowed table, feeds make the read model. The only door to faust.
+
+Invariant: a record is acknowledged to Kafka when a checkpoint holds all up to it, so after a crash the records come again from the last
+checkpoint on. A partition's feed, its windows in the table and their changelog live where faust puts the partition. The first failure of
+any part ends the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.types import EventT
+
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.ports import Store, StoreError
+from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_projector.feed import Cut, Feed, Feeds, ProjectorError
+from stepmesh_projector.ports import Keeper
+from stepmesh_projector.topic import Topic
+from stepmesh_projector.windows import Place
+
+log = logging.getLogger("stepmesh.projector")
+_RETRY_S = 0.5
+_FORGET_EVERY_S = 60.0
+_ANY_PORT = 6066  # of a server that is off: faust has no word for none
+_BUFFERED = 256
+"""Records that faust holds for the application; frames may be large."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplicationSettings:
+    """`group` is the consumer group, and the first part of the names of its tables' topics. `size_ms` of a window; `table_s`: how long
+    faust's table has it, `keep_ms`: how long the database has. `settle_s`: between checkpoints. `port`: of health, None for none."""
+
+    group: str
+    kafka: KafkaSettings
+    topic: Topic
+    size_ms: int = 10_000
+    table_s: float = 3_600.0
+    keep_ms: int = 24 * 3_600_000
+    settle_s: float = 2.0
+    session_s: float = 15.0
+    host: str = "127.0.0.1"
+    port: int | None = None
+
+
+class _Followed:
+    """A partition that is ours. `unsettled`: events since the last checkpoint; `context`: in which its part of the table may be set."""
+
+    def __init__(self, feed: Feed, writing: asyncio.Task[None]) -> None:
+        self.feed = feed
+        self.writing = writing
+        self.unsettled: list[EventT[Any]] = []
+        self.context = contextvars.copy_context()
+
+    def release(self) -> None:
+        self.writing.cancel()
+        self.feed.release()
+
+
+class Application:
+    """`await run(stop)`; or `start`, `failed`, `stop`."""
+
+    def __init__(self, settings: ApplicationSettings, feeds: Feeds, store: Store, keeper: Keeper) -> None:
+        self._settings = settings
+        self._feeds = feeds
+        self._store = store
+        self._keeper = keeper
+        self._followed: dict[Partition, _Followed] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._app = _faust_app(settings)
+        table = self._app.Table("windows", key_type=str, value_type=bytes, partitions=settings.topic.partitions)
+        self._table = table.tumbling(settings.size_ms / 1000, expires=settings.table_s)
+        self._app.agent(self._app.topic(settings.topic.name, key_serializer="raw", value_serializer="raw"), name="follow")(self._follow)
+        self._app.on_partitions_revoked.connect(self._revoked, weak=False)
+        if settings.port is not None:
+            self._app.page("/health")(self._health)
+
+    async def start(self) -> None:
+        """Join the group. Raises what faust raises when Kafka cannot be reached."""
+        await self._app.start()
+        self._tasks = [self._guarded(self._settle_for_ever()), self._guarded(self._forget_for_ever()), self._guarded(self._watch())]
+
+    async def stop(self) -> None:
+        """Keep a last checkpoint, unless something failed, and leave the group."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self.failed.done():
+            await self._settle(list(self._followed.values()))
+        await self._app.stop()
+        for followed in self._followed.values():
+            followed.release()
+        await asyncio.gather(*(followed.writing for followed in self._followed.values()), return_exceptions=True)
+
+    async def run(self, stop: Coroutine[Any, Any, None]) -> None:
+        """Until `stop` returns. Raises the first failure."""
+        told = asyncio.ensure_future(stop)
+        try:
+            await self.start()
+            await asyncio.wait((told, self.failed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+            await self.stop()
+        if self.failed.done():
+            self.failed.result()
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self._settings.group
+
+    @property
+    def topic(self) -> Topic:
+        """That is followed."""
+        return self._settings.topic
+
+    def feeds(self) -> Iterable[Feed]:
+        """Of the partitions that are ours now."""
+        return [followed.feed for followed in self._followed.values()]
+
+    async def _follow(self, stream: faust.Stream[bytes]) -> None:
+        try:
+            events: Any = stream.noack().events()  # typed as a coroutine, which it is not
+            async for event in events:
+                await self._take(event)
+        except Exception as problem:
+            self._fail(problem)
+            await asyncio.Event().wait()  # an agent that ends is started again
+
+    async def _take(self, event: EventT[Any]) -> None:
+        message = event.message
+        partition = Partition(message.partition)
+        followed = self._followed.get(partition)
+        if followed is None:
+            followed = self._followed[partition] = await self._begin(partition)
+        followed.context = contextvars.copy_context()
+        data: bytes = event.value
+        message.value = event.value = None  # the events that wait for a checkpoint need no more than their place
+        await followed.feed.take(message.offset, data)
+        followed.unsettled.append(event)
+
+    async def _begin(self, partition: Partition) -> _Followed:
+        projector = Projector(self._store, partition)
+        context = contextvars.copy_context()
+        feed = await self._feeds.begin(partition, projector, lambda place: context.run(self._window, partition, place))
+        log.info("partition %d is followed from frame %d on", partition, feed.sequence + 1)
+        return _Followed(feed, self._guarded(projector.run()))
+
+    async def _settle_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.settle_s)
+            await self._settle(list(self._followed.values()))
+
+    async def _settle(self, all_followed: list[_Followed]) -> None:
+        for followed in all_followed:
+            cut = followed.feed.cut()
+            if cut is None:
+                continue
+            settled, followed.unsettled = followed.unsettled, []
+            if not await _patiently(lambda cut=cut, feed=followed.feed: feed.keep(cut, self._keeper)):  # type: ignore[misc]
+                log.warning("partition %d is followed by another process now", followed.feed.partition)
+                continue
+            if self._followed.get(followed.feed.partition) is followed:
+                followed.context.run(self._publish, cut, followed.feed.partition)
+                await self._app.producer.flush()
+            for event in settled:
+                event.ack()
+
+    def _publish(self, cut: Cut, partition: Partition) -> None:
+        for place, data in cut.windows.items():
+            self._table[_key(partition, place)][self._range(place)] = data
+
+    def _window(self, partition: Partition, place: Place) -> bytes | None:
+        try:
+            found: bytes = self._table[_key(partition, place)][self._range(place)]
+        except KeyError:
+            return None
+        return found
+
+    def _range(self, place: Place) -> tuple[float, float]:
+        start, end = self._table.table.window.current(place.start_ms / 1000)
+        return start, end
+
+    async def _forget_for_ever(self) -> None:
+        while True:
+            newest_ms = max((feed.at_ms for feed in self.feeds()), default=0)
+            if newest_ms:
+                await _patiently(lambda newest_ms=newest_ms: self._keeper.forget(newest_ms - self._settings.keep_ms))  # type: ignore[misc]
+            await asyncio.sleep(_FORGET_EVERY_S)
+
+    async def _watch(self) -> None:
+        await self._app.wait_until_stopped()
+        problem = self._app.crash_reason
+        raise ProjectorError(f"the stream application ended: {problem or 'no reason was given'}", hint="its log says more") from problem
+
+    async def _revoked(self, app: object, revoked: Iterable[Any], **_: object) -> None:
+        for place in revoked:
+            followed = self._followed.pop(Partition(place.partition), None) if place.topic == self._settings.topic.name else None
+            if followed is not None:
+                followed.release()
+
+    async def _health(self, request: Any) -> Any:
+        said = {str(feed.partition): {"frame": feed.sequence, "stored": feed.projector.sequence} for feed in self.feeds()}
+        return self._app.web.json({"partitions": said, "frames": sum(feed.frames for feed in self.feeds())})
+
+    def _guarded(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._fail(problem)
+
+    def _fail(self, problem: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(problem)
+
+
+async def _patiently(work: Callable[[], Awaitable[Any]]) -> Any:
+    while True:
+        try:
+            return await work()
+        except StoreError as problem:
+            if not problem.retryable:
+                raise
+            log.error("the projector's tables cannot be written, trying again: %s", problem)
+            await asyncio.sleep(_RETRY_S)
+
+
+def _key(partition: Partition, place: Place) -> str:
+    """Of one journal partition, because a key lies in one partition of the table."""
+    return "/".join((str(partition), *place.label))
+
+
+def _faust_app(settings: ApplicationSettings) -> Any:
+    kafka = settings.kafka
+    credentials: Any = None
+    if kafka.user:
+        credentials = faust.SASLCredentials(
+            username=kafka.user, password=kafka.password or "", ssl_context=kafka.tls, mechanism=kafka.mechanism
+        )
+    elif kafka.tls is not None:
+        credentials = faust.SSLCredentials(kafka.tls)
+    return faust.App(
+        settings.group,
+        broker=[f"kafka://{host}" for host in kafka.bootstrap],
+        broker_credentials=credentials,
+        broker_session_timeout=settings.session_s,
+        broker_heartbeat_interval=settings.session_s / 5,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=kafka.max_message_bytes,
+        producer_max_request_size=kafka.max_message_bytes,
+        store="memory://",
+        stream_buffer_maxsize=_BUFFERED,
+        stream_wait_empty=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.topic.partitions,
+        topic_replication_factor=settings.topic.replicas,
+        web_enabled=settings.port is not None,
+        web_bind=settings.host,
+        web_port=settings.port or _ANY_PORT,
+        web_stats_enabled=False,
+        web_graph_enabled=False,
+        web_router_enabled=False,
+        web_tables_enabled=False,
+        web_metrics_enabled=False,
+    )

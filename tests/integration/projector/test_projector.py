@@ -1,0 +1,137 @@
+"""`stepmesh projector` over a real Kafka and a real PostgreSQL: whatever happens to it, the read model is that of the journal's owner."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tests.integration.projector.following import Follower, Where
+from tests.integration.projector.topics import create, fill, records_of
+from tests.unit.projector.recorded import PARTITION, recorded
+
+from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_orchestrator.core.rows import RunGone
+from stepmesh_orchestrator.store.postgres import PostgresStore
+from stepmesh_projector.postgres import PostgresKeeper
+
+PARTITIONS = 2
+FOLLOWS = "partition 0 is followed from frame"
+
+
+@pytest.fixture
+async def where(kafka_url: str, postgres_url: str, tmp_path: Path) -> AsyncGenerator[Where]:
+    """An empty topic, and a store with flows."""
+    namespace = Namespace(f"projector-{uuid.uuid4().hex[:8]}")
+    store, keeper = PostgresStore(postgres_url, namespace), PostgresKeeper(postgres_url, namespace)
+    await store.open()
+    await keeper.open()
+    for flow in recorded().store._flows.values():
+        await store.put_flow(flow)
+    found = Where(kafka_url, postgres_url, namespace, tmp_path, store, keeper)
+    await create(kafka_url, found.topic, PARTITIONS)
+    yield found
+    await keeper.close()
+    await store.close()
+
+
+async def put(where: Where, first: int = 0, last: int | None = None) -> int:
+    """Records of the recorded journal into the topic; returns how many frames there are."""
+    frames = recorded().frames
+    await fill(where.kafka, where.topic, PARTITION, list(records_of(frames, PARTITION))[first:last])
+    return len(frames)
+
+
+async def test_the_read_model_and_the_windows_are_those_of_the_journal(where: Where) -> None:
+    frames = await put(where)
+    with Follower(where) as follower:
+        await follower.until(lambda: where.settled(frames))
+        assert follower.stop() == 0, follower.said
+    await where.is_as_recorded()
+
+
+async def test_it_goes_on_where_it_stopped_and_where_it_was_killed(where: Where) -> None:
+    records = len(list(records_of(recorded().frames, PARTITION)))
+    cuts = [0, records // 4, records // 2, 3 * records // 4, records]
+    for number, (first, last) in enumerate(pairwise(cuts)):
+        await put(where, first, last)
+        before = await where.store.projected(PARTITION)
+        with Follower(where) as follower:
+
+            async def moved(before: int = before) -> bool:
+                return await where.store.projected(PARTITION) > before
+
+            await follower.until(moved)
+            if number % 2:
+                assert follower.stop() == 0, follower.said
+            else:
+                follower.kill()
+    with Follower(where) as follower:
+        await follower.until(lambda: where.settled(len(recorded().frames)))
+    await where.is_as_recorded()
+
+
+async def test_a_rebuild_from_the_beginning_gives_the_same(where: Where) -> None:
+    frames = await put(where)
+    with Follower(where) as follower:
+        await follower.until(lambda: where.settled(frames))
+        with Follower(where, "--rebuild") as refused:
+            assert refused.ended() == 1
+            assert "SM-4216" in refused.said
+        assert follower.stop() == 0, follower.said
+    lost = (await where.read_model())[0][0]
+    await where.store.project(PARTITION, frames, [], [], [RunGone(lost.root)])
+    with Follower(where, "--rebuild") as follower:
+
+        async def rebuilt() -> bool:
+            return await where.keeper.generation() == 1 and await where.settled(frames)
+
+        await follower.until(rebuilt)
+        assert follower.stop() == 0, follower.said
+    await where.is_as_recorded()
+
+
+async def test_another_process_takes_over_from_one_that_was_killed(where: Where) -> None:
+    records = len(list(records_of(recorded().frames, PARTITION)))
+    await put(where, 0, records // 2)
+    with Follower(where) as first, Follower(where) as second:
+
+        async def moved() -> bool:
+            return await where.store.projected(PARTITION) > 0
+
+        await first.until(moved)
+        owner, other = (first, second) if FOLLOWS in first.said else (second, first)
+        await put(where, records // 2, 3 * records // 4)
+        owner.kill()
+        await put(where, 3 * records // 4)
+        await other.until(lambda: where.settled(len(recorded().frames)))
+        assert other.stop() == 0, other.said
+    await where.is_as_recorded()
+
+
+async def test_a_topic_that_is_not_there_is_told(where: Where) -> None:
+    other = where._replace(namespace=Namespace(f"{where.namespace}-no"))
+    with Follower(other) as follower:
+        assert follower.ended() == 1
+        assert f"SM-4214 there is no topic {other.topic}" in follower.said
+
+
+async def test_frames_that_are_gone_from_the_topic_are_told(where: Where) -> None:
+    await put(where, first=10)
+    with Follower(where) as follower:
+        assert follower.ended() == 1
+        assert "SM-4210" in follower.said
+        assert "where frame 1 should follow" in follower.said
+
+
+async def test_a_record_that_is_none_is_told(where: Where) -> None:
+    await put(where, last=5)
+    from aiokafka import AIOKafkaProducer
+
+    async with AIOKafkaProducer(bootstrap_servers=where.kafka.removeprefix("kafka://")) as producer:
+        await producer.send(where.topic, b"something else", partition=PARTITION)
+    with Follower(where) as follower:
+        assert follower.ended() == 1
+        assert "SM-4211 the record at offset 5 of partition 0" in follower.said
