@@ -12,14 +12,13 @@ from stepmesh.errors import PackageMissing
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_cli import exits
-from stepmesh_cli.addresses import scheme_of, shown
+from stepmesh_cli.addresses import POSTGRES, scheme_of, shown
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
 from stepmesh_cli.reporting import say
 from stepmesh_cli.standing import StopSignals
-from stepmesh_cli.storage import POSTGRES
 from stepmesh_orchestrator.core.flow.routing import default_router
 
 if TYPE_CHECKING:

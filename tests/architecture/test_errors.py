@@ -36,6 +36,7 @@ SAME_MEANING_ELSEWHERE = {
     "SM-5003": {"stepmesh/errors.py", "runtime/run_view.py", "decide/cancel.py"},  # raised in the client for the refusal
     "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/shard.py"},
     "SM-5005": {"stepmesh/errors.py", "runtime/flow_requests.py"},
+    "SM-5110": {"stepmesh/requests.py", "runtime/owners.py"},  # the client asks again
     "SM-5900": {
         "runtime/shard.py",
         "runtime/dispatch.py",
