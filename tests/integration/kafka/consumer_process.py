@@ -1,0 +1,29 @@
+"""A consumer that takes frames and does nothing with them: `python consumer_process.py URL NAMESPACE POOL FRAMES`, until it is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
+from stepmesh_broker.protocol.ids import Namespace, Pool
+
+
+async def main(url: str, namespace: str, pool: str, frames: int) -> None:
+    """Prints each frame that it took."""
+    broker = KafkaBroker(KafkaSettings.parse(url, Namespace(namespace), pool_partitions=4))
+    await broker.connect()
+    source = await broker.tasks(Pool(pool))
+    print("joined", flush=True)
+    while frames > 0:
+        page = await source.fetch(frames, 1.0)
+        frames -= len(page)
+        for delivery in page:
+            print(delivery.data.decode(), flush=True)
+    await asyncio.sleep(0.5)  # its group hears that they were handed out
+    print("holds", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
