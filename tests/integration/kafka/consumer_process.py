@@ -1,4 +1,4 @@
-"""A consumer that takes frames and does nothing with them: `python consumer_process.py URL NAMESPACE POOL FRAMES`, until it is killed."""
+"""A consumer that takes frames and does nothing with them: `python consumer_process.py URL NAMESPACE POOL FRAMES [INSTANCE]`, until it is killed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import sys
 from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.protocol.ids import Namespace, Pool
 
+SESSION_S = 60.0
+"""Of an instance with a name: longer than any test waits."""
 
-async def main(url: str, namespace: str, pool: str, frames: int) -> None:
+
+async def main(url: str, namespace: str, pool: str, frames: int, instance: str = "") -> None:
     """Prints each frame that it took."""
-    broker = KafkaBroker(KafkaSettings.parse(url, Namespace(namespace), pool_partitions=4))
+    broker = KafkaBroker(
+        KafkaSettings.parse(url, Namespace(namespace), pool_partitions=4, instance=instance, session_s=SESSION_S if instance else 3.0)
+    )
     await broker.connect()
     source = await broker.tasks(Pool(pool))
     print("joined", flush=True)
@@ -26,4 +31,4 @@ async def main(url: str, namespace: str, pool: str, frames: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:]))

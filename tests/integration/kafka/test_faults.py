@@ -19,6 +19,18 @@ QUICK_FAILOVER = ("broker.session.timeout.ms=3000", "broker.heartbeat.interval.m
 CONSUMER = Path(__file__).parent / "consumer_process.py"
 
 
+async def die_holding(*arguments: str) -> None:
+    """A consumer takes frames, and is killed."""
+    url, name, *more = arguments
+    consumer = await asyncio.create_subprocess_exec(sys.executable, str(CONSUMER), url, name, POOL, *more, stdout=asyncio.subprocess.PIPE)
+    assert consumer.stdout is not None
+    async with asyncio.timeout(60):
+        while await consumer.stdout.readline() != b"holds\n":
+            assert consumer.returncode is None
+    os.kill(consumer.pid, signal.SIGKILL)
+    await consumer.wait()
+
+
 async def test_one_of_three_brokers_dies_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
     with KafkaServers(tmp_path, 3, QUICK_FAILOVER) as kafka:
         broker = await connected(kafka.url, namespace())
@@ -89,14 +101,7 @@ async def test_frames_of_a_consumer_that_died_come_again_and_say_so(kafka_url: s
     broker = await connected(kafka_url, name, session_s=1.5)
     for number in range(8):
         await broker.publish_tasks(POOL, b"%d" % number, f"{number}")
-    command = (sys.executable, str(CONSUMER), kafka_url, name, POOL, "8")
-    consumer = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    assert consumer.stdout is not None
-    async with asyncio.timeout(60):
-        while await consumer.stdout.readline() != b"holds\n":
-            assert consumer.returncode is None
-    os.kill(consumer.pid, signal.SIGKILL)
-    await consumer.wait()
+    await die_holding(kafka_url, name, "8")
     source = await broker.tasks(POOL)
     got: dict[bytes, int] = {}
     async with asyncio.timeout(60):
@@ -142,4 +147,21 @@ async def test_long_frames_stay_with_their_consumer_while_others_join_and_leave(
     async with asyncio.timeout(30):
         while not await is_empty():
             await asyncio.sleep(0.1)
+    await broker.close()
+
+
+async def test_an_instance_that_was_killed_has_its_place_again_before_the_others_notice(kafka_url: str) -> None:
+    name = namespace()
+    broker = await connected(kafka_url, name, instance="worker-1", session_s=60.0)
+    for number in range(4):
+        await broker.publish_tasks(POOL, b"%d" % number, f"{number}")
+    await die_holding(kafka_url, name, "4", "worker-1")
+    source = await broker.tasks(POOL)
+    got: set[bytes] = set()
+    async with asyncio.timeout(30):  # half of the session that the dead one has
+        while len(got) < 4:
+            for delivery in await source.fetch(4, 1.0):
+                got.add(delivery.data)
+                await delivery.ack()
+    assert got == {b"%d" % number for number in range(4)}
     await broker.close()
