@@ -1,4 +1,5 @@
-"""A consumer that takes frames and does nothing with them: `python consumer_process.py URL NAMESPACE POOL FRAMES [INSTANCE]`, until it is killed."""
+"""A consumer that takes frames and does nothing with them, until it is killed:
+`python consumer_process.py URL NAMESPACE POOL FRAMES [INSTANCE]`."""
 
 from __future__ import annotations
 
@@ -14,9 +15,8 @@ SESSION_S = 60.0
 
 async def main(url: str, namespace: str, pool: str, frames: int, instance: str = "") -> None:
     """Prints each frame that it took."""
-    broker = KafkaBroker(
-        KafkaSettings.parse(url, Namespace(namespace), pool_partitions=4, instance=instance, session_s=SESSION_S if instance else 3.0)
-    )
+    session_s = SESSION_S if instance else 3.0
+    broker = KafkaBroker(KafkaSettings.parse(url, Namespace(namespace), pool_partitions=4, instance=instance, session_s=session_s))
     await broker.connect()
     source = await broker.tasks(Pool(pool))
     print("joined", flush=True)
