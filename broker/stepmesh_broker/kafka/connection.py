@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -18,6 +19,7 @@ from stepmesh_broker.kafka.dead import DeadLetters
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life, Lives
 from stepmesh_broker.kafka.lookup import LookUp
+from stepmesh_broker.kafka.membership import Seat
 from stepmesh_broker.kafka.pool import Pools
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader
@@ -93,7 +95,10 @@ class Connection:
         """Join a pool's consumer group."""
         topic = self.topics.tasks(pool)
         subject = Subject(f"{topic}.hungry")
-        source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, lambda data: self.talk.send(subject, data))
+        number = sum(source.topic == topic and not source.is_closed for source in self._sources)
+        instance = f"{self._settings.instance}.{number}" if self._settings.instance else None
+        seat = partial(Seat, self._settings, self.topics, topic, instance)
+        source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, seat, partial(self.talk.send, subject))
         self._sources.append(source)
         await source.open()
         await self.talk.listen(subject, source.heard)

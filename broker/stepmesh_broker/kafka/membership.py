@@ -46,19 +46,24 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class Seat:
-    """`taken` gets what was committed of the partitions that are now mine; `given_up` returns what to commit of all that I had."""
+    """`instance`: a name that outlives this process, if it has one.
+
+    `taken` gets what was committed of the partitions that are now mine; `given_up` returns what to commit of all that I had.
+    """
 
     def __init__(
         self,
         settings: KafkaSettings,
         topics: Topics,
         topic: str,
+        instance: str | None,
         taken: Callable[[Committed], None],
         given_up: Callable[[], Awaitable[Committed]],
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._topic = topic
+        self._instance = instance
         self._taken = taken
         self._given_up = given_up
         self._consumer: Any = None
@@ -162,6 +167,7 @@ class Seat:
         self._consumer = AIOKafkaConsumer(
             **self._settings.client_options,
             group_id=self._topic,
+            group_instance_id=self._instance,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             partition_assignment_strategy=(StickyPartitionAssignor,),

@@ -11,9 +11,11 @@ from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.ids import Namespace
 
 _DEFAULT = Namespace("default")
-_HINT = "kafka://[user:password@]host:port[,host:port][?mechanism=SCRAM-SHA-512&tls=true&ca=FILE&cert=FILE&key=FILE&replicas=3]"
+_HINT = (
+    "kafka://[user:password@]host:port[,host:port][?mechanism=SCRAM-SHA-512&tls=true&ca=FILE&cert=FILE&key=FILE&replicas=3&instance=NAME]"
+)
 _MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
-_OPTIONS = frozenset({"mechanism", "tls", "ca", "cert", "key", "replicas"})
+_OPTIONS = frozenset({"mechanism", "tls", "ca", "cert", "key", "replicas", "instance"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class KafkaSettings:
     """Settings of one connection. Times are seconds.
 
     The topic settings (`…_partitions`, `replicas`, `retention_s`) count when a topic is made; None for `replicas` is the cluster's own
-    default. All processes of a namespace should agree on them.
+    default. All processes of a namespace should agree on them. `instance`: a name that this process has again after a restart, and nobody
+    else: within `session_s` it then takes its place in its pools again, and the others notice nothing.
     """
 
     bootstrap: tuple[str, ...] = ("127.0.0.1:9092",)
@@ -39,6 +42,7 @@ class KafkaSettings:
     retention_s: float = 7 * 24 * 3600.0
     max_message_bytes: int = 8 << 20
     session_s: float = 3.0  # a consumer that is silent for so long has left its pool; 6 where the cluster allows no less
+    instance: str = ""
     connect_timeout_s: float = 5.0
     publish_timeout_s: float = 10.0  # for one publish, retries included
 
@@ -63,6 +67,7 @@ class KafkaSettings:
             password=unquote(password) or None,
             mechanism=mechanism,
             tls=_tls(options),
+            instance=others.pop("instance", options.get("instance", "")),
             **others,
         )
 

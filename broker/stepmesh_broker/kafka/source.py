@@ -37,20 +37,26 @@ _RETRY_S = 0.5
 
 
 class KafkaTaskSource:
-    """`TaskSource`. `announce` tells the other consumers of the pool that this one waits."""
+    """`TaskSource`. `seat` makes its place in the group; `announce` tells the other consumers of the pool that this one waits."""
 
     def __init__(
-        self, settings: KafkaSettings, topics: Topics, publisher: Publisher, topic: str, announce: Callable[[bytes], Awaitable[None]]
+        self,
+        settings: KafkaSettings,
+        topics: Topics,
+        publisher: Publisher,
+        topic: str,
+        seat: Callable[[Callable[[Committed], None], Callable[[], Awaitable[Committed]]], Seat],
+        announce: Callable[[bytes], Awaitable[None]],
     ) -> None:
+        self.topic = topic
         self._settings = settings
         self._topics = topics
         self._publisher = publisher
-        self._topic = topic
         self._announce = announce
         self._id = secrets.token_hex(6)
         self._count = 0
         self._sought: dict[int, int] = {}
-        self._seat = Seat(settings, topics, topic, self._taken, self._given_up)
+        self._seat = seat(self._taken, self._given_up)
         self._hands = Hands(settings.ack_wait_s, self._acked, self._silent, self._returned)
         self._ledgers: dict[int, Ledger] = {}
         self._past: dict[int, Ledger] = {}
@@ -69,10 +75,15 @@ class KafkaTaskSource:
 
     async def open(self) -> None:
         """Join the group. Raises `BrokerUnavailable`."""
-        self._count = await self._topics.ensure(self._topic)
+        self._count = await self._topics.ensure(self.topic)
         await self._seat.join()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._pull()), loop.create_task(self._tick())]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more."""
+        return self._closed
 
     async def fetch(self, max_frames: int, timeout_s: float) -> Sequence[KafkaDelivery]:
         """Up to `max_frames` as soon as there is one. Raises `BrokerUnavailable` once closed."""
@@ -183,7 +194,7 @@ class KafkaTaskSource:
         try:
             await self._announce(Hungry(self._id, room, tuple(self._ledgers)).encoded())
         except BrokerError as problem:
-            _log.info("nobody heard that a consumer of %s waits: %s", self._topic, problem)
+            _log.info("nobody heard that a consumer of %s waits: %s", self.topic, problem)
 
     # --- passing on ---------------------------------------------------------------------------------------------
 
@@ -206,14 +217,14 @@ class KafkaTaskSource:
             partition = random.choice(elsewhere or range(self._count))
         frame.ledger.depart(frame)
         headers = headers_of(deliveries=frame.handed, origin=frame.position)
-        self._spawn(self._write(frame, Outgoing(self._topic, partition, frame.data, headers)))
+        self._spawn(self._write(frame, Outgoing(self.topic, partition, frame.data, headers)))
 
     async def _write(self, frame: Frame, record: Outgoing) -> None:
         while not frame.done:
             try:
                 await self._publisher.publish(record)
             except BrokerError as problem:
-                _log.warning("a frame of %s is handed back later: %s", self._topic, problem)
+                _log.warning("a frame of %s is handed back later: %s", self.topic, problem)
                 await asyncio.sleep(_RETRY_S)
             else:
                 frame.done = True
