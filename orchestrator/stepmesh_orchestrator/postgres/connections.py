@@ -145,11 +145,10 @@ class PostgresConnections:
             client_encoding="utf8",
             application_name="stepmesh",
         )
-        settings = {"search_path": f'"{self._schema}"', "statement_timeout": str(timeout_ms)}
+        settings = "SELECT set_config('search_path', %s, false), set_config('statement_timeout', %s, false)"
         try:
             async with asyncio.timeout(CONNECT_S):
-                for name, value in settings.items():
-                    await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+                await connection.execute(settings, (f'"{self._schema}"', str(timeout_ms)))
         except BaseException:
             await connection.close()
             raise

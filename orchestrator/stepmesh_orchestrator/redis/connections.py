@@ -16,7 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from stepmesh_orchestrator.redis.faults import ERRORS
 from stepmesh_orchestrator.redis.scripts import Script
@@ -127,7 +127,12 @@ class RedisConnections:
 
     async def _bounded(self, call: Awaitable[T]) -> T:
         async with asyncio.timeout(CONNECT_S + 2 * self._timeout_s):
-            return await call
+            try:
+                return await call
+            except ReadOnlyError:  # a replica by now: new connections may find the primary behind the same name
+                if isinstance(self._client, Redis):
+                    await self._client.connection_pool.disconnect(inuse_connections=False)
+                raise
 
     def _opened(self) -> Redis | RedisCluster:
         if self._client is None:

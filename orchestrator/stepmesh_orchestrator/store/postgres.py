@@ -36,6 +36,8 @@ from stepmesh_orchestrator.store.postgres_tables import (
     PROJECT,
     RUN_COLUMNS,
     STEPS,
+    key,
+    key_if,
     original,
     original_if,
     stored,
@@ -114,7 +116,7 @@ class PostgresStore:
         if not gone:
             await self._connections.run(lambda connection: connection.execute(PROJECT, values, prepare=True))
             return
-        trees = [stored(tree.root) for tree in gone]
+        trees = [key(tree.root) for tree in gone]
 
         async def both(connection: Connection) -> None:
             if await _all(connection, PROJECT, values):
@@ -129,7 +131,7 @@ class PostgresStore:
 
     async def get_run(self, run: RunId) -> RunRow | None:
         """See the port."""
-        rows = await self._read("SELECT row FROM runs WHERE run=%s", (stored(run),))
+        rows = await self._read("SELECT row FROM runs WHERE run=%s", (key(run),))
         return _decode_run(rows[0][0]) if rows else None
 
     async def list_runs(self, query: RunQuery) -> Sequence[RunRow]:
@@ -139,7 +141,7 @@ class PostgresStore:
     async def get_items(self, run: RunId, first: int = 0, limit: int | None = None) -> Sequence[ItemRow]:
         """See the port."""
         select: LiteralString = "SELECT row FROM items WHERE run=%s AND item>=%s ORDER BY item LIMIT %s"
-        return [_decode_item(row[0]) for row in await self._read(select, (stored(run), first, limit))]
+        return [_decode_item(row[0]) for row in await self._read(select, (key(run), first, limit))]
 
     async def _prepare(self, connection: Connection) -> None:
         encoding = (await _all(connection, "SELECT current_setting('server_encoding')", ()))[0][0]
@@ -168,9 +170,9 @@ def listing(query: RunQuery) -> tuple[LiteralString, tuple[object, ...]]:
     filters: dict[LiteralString, object] = {
         "namespace=%s": query.namespace,
         "status=%s": query.status,
-        "flow_name=%s": stored_if(query.flow_name),
-        "root=%s": stored_if(query.root),
-        "parent=%s": stored_if(query.parent),
+        "flow_name=%s": key_if(query.flow_name),
+        "root=%s": key_if(query.root),
+        "parent=%s": key_if(query.parent),
         "depth<=%s": query.max_depth,
     }
     given: dict[LiteralString, object] = {condition: value for condition, value in filters.items() if value is not None}
@@ -188,7 +190,7 @@ async def _all(connection: Connection, select: LiteralString, values: tuple[obje
 def _run_columns(runs: Sequence[RunRow]) -> list[list[object]]:
     """In the order of their keys, so that two that write the same rows never wait for each other in a circle."""
     rows = [
-        (stored(row.run), row.namespace, row.status, stored(row.flow_name), stored(row.root), stored_if(row.parent), row.created_ms,
+        (key(row.run), row.namespace, row.status, key(row.flow_name), key(row.root), key_if(row.parent), row.created_ms,
          row.depth, _encode(row))
         for _, row in sorted({row.run: row for row in runs}.items())
     ]  # fmt: skip
@@ -196,5 +198,5 @@ def _run_columns(runs: Sequence[RunRow]) -> list[list[object]]:
 
 
 def _item_columns(items: Sequence[ItemRow]) -> list[list[object]]:
-    rows = [(stored(row.run), row.item, _encode(row)) for _, row in sorted({(row.run, row.item): row for row in items}.items())]
+    rows = [(key(row.run), row.item, _encode(row)) for _, row in sorted({(row.run, row.item): row for row in items}.items())]
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(ITEM_COLUMNS)]

@@ -6,6 +6,7 @@ never changes, a new need is a new step. Must not know connections.
 
 from __future__ import annotations
 
+import hashlib
 from typing import LiteralString
 
 STEPS: tuple[tuple[LiteralString, ...], ...] = (
@@ -48,6 +49,8 @@ DELETE_TREES: LiteralString = """WITH gone AS (DELETE FROM runs WHERE root=ANY(%
 
 RUN_COLUMNS = 9
 ITEM_COLUMNS = 3
+KEY_BYTES = 1000
+"""Two of them, a namespace and a number fit into an entry of an index, which has 2,704 bytes at most."""
 
 _MARK = "\x1a"
 
@@ -72,3 +75,18 @@ def stored_if(text: str | None) -> str | None:
 def original_if(text: str | None) -> str | None:
     """What `stored_if` was given."""
     return None if text is None else original(text)
+
+
+def key(text: str) -> str:
+    """A text in an index, which has no room for long ones: theirs ends in a digest, after what no other text has."""
+    whole = stored(text)
+    encoded = whole.encode()
+    if len(encoded) <= KEY_BYTES:
+        return whole
+    digest = hashlib.sha256(encoded).hexdigest()
+    return encoded[: KEY_BYTES - len(digest) - 2].decode(errors="ignore") + _MARK + "2" + digest
+
+
+def key_if(text: str | None) -> str | None:
+    """The same for a text that may be missing."""
+    return None if text is None else key(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator
 
@@ -90,8 +91,15 @@ async def test_every_listing_has_an_index_that_sorts(postgres_url: str, namespac
     assert "Sort" not in plan
 
 
-@pytest.mark.parametrize("name", ["nul\0in", "\x1a", "\x1a0", "\x1a1\0\x1a", "ünï\U0001f600"])
-async def test_names_may_have_any_character(postgres_url: str, namespace: Namespace, name: str) -> None:
+LONG_NAMES = ["".join(random.Random(seed).choices("abcdefghij0123456789", k=length)) for seed, length in enumerate((1000, 1001, 100_000))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*LONG_NAMES, "é" * 501, "nul\0in", "\x1a", "\x1a0", "\x1a1\0\x1a", "ünï\U0001f600"],
+    ids=lambda name: f"{name[:9]!a} {len(name)}",
+)
+async def test_names_may_have_any_character_and_any_length(postgres_url: str, namespace: Namespace, name: str) -> None:
     store = PostgresStore(postgres_url, namespace)
     await store.open()
     await store.put_flow(FLOW._replace(name=name))
@@ -103,6 +111,7 @@ async def test_names_may_have_any_character(postgres_url: str, namespace: Namesp
     assert await store.get_blob(BLOB.id) == blob
     run = run_row(name, flow_name=name, root=name, parent=name)
     await store.project(P, 1, [run], [item_row(name, 1)])
+    await store.project(P, 1, [run_row("other", flow_name=name + "!", root=name + "!", parent=name[:-1])], [])
     for query in (RunQuery(NS, flow_name=name), RunQuery(NS, root=RunId(name)), RunQuery(NS, parent=RunId(name))):
         assert list(await store.list_runs(query)) == [run]
     assert list(await store.get_items(RunId(name))) == [item_row(name, 1)]

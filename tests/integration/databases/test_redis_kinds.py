@@ -110,6 +110,20 @@ async def test_an_append_waits_for_a_replica_and_fails_when_none_confirms() -> N
         await other.close()
 
 
+async def test_connections_to_a_primary_that_became_a_replica_are_given_up() -> None:
+    with started() as server, started() as other, Redis.from_url(server.url, client_name="admin") as admin:
+        journal = RedisJournal(server.url, Namespace(fresh()))
+        await journal.open()
+        owner = await journal.acquire(P, "a")
+        admin.execute_command("REPLICAOF", "127.0.0.1", other.port)
+        with pytest.raises(JournalUnavailable, match="read only replica"):
+            await journal.append(P, owner.epoch, 1, b"x")
+        await until(lambda: [client for client in admin.client_list("normal") if client["name"] != "admin"] == [])
+        admin.execute_command("REPLICAOF NO ONE")
+        assert (await journal.acquire(P, "b")).next_sequence == 1
+        await journal.close()
+
+
 async def test_a_server_that_does_not_tell_its_settings_is_taken_as_the_weakest() -> None:
     with started("--appendfsync", "always", "--rename-command", "CONFIG", "") as server:
         journal = RedisJournal(server.url, Namespace(fresh()))

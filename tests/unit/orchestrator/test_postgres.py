@@ -11,6 +11,7 @@ from stepmesh_orchestrator.journal.postgres import PostgresJournal, durability_o
 from stepmesh_orchestrator.journal.rules import JournalUnavailable
 from stepmesh_orchestrator.ports import StaleOwner
 from stepmesh_orchestrator.postgres import Fault, classify, describe, schema_name
+from stepmesh_orchestrator.store.postgres_tables import key
 
 
 def test_a_schema_has_the_namespace_s_name_as_long_as_that_fits() -> None:
@@ -73,6 +74,13 @@ def test_errors_are_sorted_by_what_can_be_done(error: Exception, fault: Fault) -
     assert classify(error) is fault
     assert message.startswith(f"the journal: {fault.value}")
     assert hint
+
+
+def test_a_key_is_the_text_itself_as_long_as_an_index_has_room() -> None:
+    fits, one_over = "n" * 1000, "n" * 1001
+    assert key(fits) == fits
+    assert len(key(one_over).encode()) == 1000
+    assert len({key(text) for text in (fits, one_over, one_over + "n", "é" * 501, "é" * 502)}) == 5
 
 
 def test_a_password_is_not_shown() -> None:
