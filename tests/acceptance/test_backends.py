@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.pairs import Pair
+from tests.acceptance.servers import command, started
 
 pytestmark = pytest.mark.acceptance
 
@@ -95,6 +96,18 @@ def up(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]
             process.stdout.close()
 
 
+@contextmanager
+def working(*arguments: str) -> Iterator[None]:
+    """`stepmesh worker`, drained at the end."""
+    with Path("worker.log").open("w") as log:
+        process = subprocess.Popen(command("worker", "steps.py", *arguments), stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, Path("worker.log").read_text()
+
+
 @pytest.mark.parametrize("pair", RUN, ids=str)
 def test_a_flow_runs(pair: Pair, namespace: str, request: pytest.FixtureRequest) -> None:
     broker, journal = pair.addresses(request)
@@ -140,3 +153,15 @@ def test_a_durability_that_the_journal_does_not_give_is_refused(nats_url: str, n
     assert done.returncode == 2
     assert "SM-0153 the durability fsync is declared" in done.stderr
     assert "gives process" in done.stderr
+
+
+def test_gateway_and_worker_are_processes_of_their_own_over_kafka(kafka_url: str, postgres_url: str, namespace: str) -> None:
+    Path("open").touch()
+    at = ("--url", kafka_url, "--namespace", namespace)
+    orchestrator = ("--broker", kafka_url, "--journal", postgres_url, "--namespace", namespace, "--data", "data")
+    with up(*orchestrator), working(*at), started(command("gateway", "-p", "0", *at)) as gateway:
+        there = ("--url", f"grpc://127.0.0.1:{gateway.port}", "--namespace", namespace)
+        said = stepmesh("submit", "two.yaml", "--input-json", "4", "--wait", "--timeout", "60", *there)
+        assert json.loads(said) == {"outcome": "success", "result": 9}
+        pools = {pool["pool"]: pool for pool in map(json.loads, stepmesh("pools", "--json", *there).splitlines())}
+        assert (len(pools["cpu"]["workers"]), pools["cpu"]["wanted"]) == (1, 0)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.pairs import Pair
+
+from stepmesh_cli.addresses import shown
 
 STEPMESH = str(Path(sys.executable).parent / "stepmesh")
 
@@ -61,3 +64,15 @@ def test_a_setting_that_is_not_understood_is_refused() -> None:
     )
     assert done.returncode == 2
     assert "--versus" in done.stderr
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("broker", "journal"), [("nats", "postgres"), ("kafka", "broker")])
+def test_servers_are_measured_in_a_namespace_of_their_own(broker: str, journal: str, request: pytest.FixtureRequest) -> None:
+    where, kept = Pair(broker, journal).addresses(request)
+    found = bench("chain", "--scale", "0.01", "--broker", where, "--journal", kept)
+    assert found["steps_per_s"] > 0
+    assert found["settings"]["journal"] == shown(kept)
+    assert found["durability"] == ("process" if journal == "broker" else "fsync")
+    recovered = bench("recovery", "--scale", "0.01", "--broker", where, "--journal", kept)
+    assert recovered["recovered"] == recovered["runs"] == 100, "and nothing of an earlier one"

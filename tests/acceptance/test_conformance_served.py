@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import grpc.aio
 import httpx
 import pytest
 from google.protobuf.message_factory import GetMessageClass
+from tests.acceptance.pairs import Pair
 from tests.acceptance.servers import Server, serving
 
 from stepmesh.client import Client
@@ -27,16 +29,22 @@ from stepmesh_orchestrator.core.flow.testcases import Case
 
 pytestmark = pytest.mark.acceptance
 FOLDERS = [Path(__file__).parents[1] / "conformance" / name for name in ("given", "own")]
+SERVED = (Pair("memory", "memory"), Pair("nats", "postgres"), Pair("kafka", "broker"))
 EXACT = 2**53
+Deployed = tuple[Server, list[tuple[Suite, Case]], str]
+"""The server, the cases and the namespace."""
 Runner = Callable[[Suite, Case], Awaitable[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
-def deployed(request: pytest.FixtureRequest) -> Iterator[tuple[Server, list[tuple[Suite, Case]]]]:
-    folder: Path = request.param
+@pytest.fixture(scope="module", params=[(folder, pair) for pair in SERVED for folder in FOLDERS], ids=lambda one: f"{one[0].name}-{one[1]}")
+def deployed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder, pair = request.param
     cases = [(suite, case) for suite in suites_of([folder]) if not suite.inline for case in suite.cases]
-    with serving("-c", str(folder / "stepflow-config.yml")) as server:
-        yield server, cases
+    broker, journal = pair.addresses(request)
+    namespace = f"t{uuid.uuid4().hex[:12]}"
+    kept = ("--namespace", namespace, "--data", str(tmp_path_factory.mktemp("data")))
+    with serving("-c", str(folder / "stepflow-config.yml"), "--broker", broker, "--journal", journal, *kept) as server:
+        yield server, cases, namespace
 
 
 async def failures(cases: list[tuple[Suite, Case]], run: Runner) -> list[str]:
@@ -50,16 +58,16 @@ async def failures(cases: list[tuple[Suite, Case]], run: Runner) -> list[str]:
     return [line for lines in await asyncio.gather(*(one(suite, case) for suite, case in cases)) for line in lines]
 
 
-async def test_every_case_by_the_sdk(deployed: tuple[Server, list[tuple[Suite, Case]]]) -> None:
-    server, cases = deployed
-    async with Client.connect(f"grpc://{server.address}") as client:
+async def test_every_case_by_the_sdk(deployed: Deployed) -> None:
+    server, cases, namespace = deployed
+    async with Client.connect(f"grpc://{server.address}", namespace) as client:
         verdicts = await run_cases(client, cases, Settings(), lambda _: None)
     assert len(verdicts) == len(cases) > 12
     assert [f"{one.suite.path.name} {one.case.name}: {one.differences}" for one in verdicts if not one.passed] == []
 
 
-async def test_every_case_by_rest(deployed: tuple[Server, list[tuple[Suite, Case]]]) -> None:
-    server, cases = deployed
+async def test_every_case_by_rest(deployed: Deployed) -> None:
+    server, cases, _ = deployed
     async with httpx.AsyncClient(base_url=f"http://{server.address}/api/v1", timeout=60) as http:
 
         async def run(suite: Suite, case: Case) -> dict[str, Any]:
@@ -80,9 +88,9 @@ async def test_every_case_by_rest(deployed: tuple[Server, list[tuple[Suite, Case
         assert await failures(cases, run) == []
 
 
-async def test_every_case_by_stepflow_v1(deployed: tuple[Server, list[tuple[Suite, Case]]]) -> None:
+async def test_every_case_by_stepflow_v1(deployed: Deployed) -> None:
     """Values of protobuf are doubles, and objects there have no order: what asks for more is left to REST and the SDK."""
-    server, cases = deployed
+    server, cases, _ = deployed
     async for call in calls(server.address):
 
         async def run(suite: Suite, case: Case, call: Callable[..., Awaitable[Any]] = call) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import uvloop
@@ -76,7 +78,8 @@ def bench(
     profile
         Print where the orchestrator's time went (slows it down about four times).
     data
-        Folder for broker and journal; default is a temporary one.
+        Folder for broker, journal and store; default is a temporary one. On servers each measurement has a namespace of its own,
+        `bench-…`, which stays there.
     json
         One JSON object per scenario; the last line is the last one.
     """
@@ -115,7 +118,11 @@ def _fresh(name: str, settings: BenchSettings) -> dict[str, Any]:
 
 
 def _run(name: str, settings: BenchSettings) -> dict[str, Any]:
-    return uvloop.run(_awaited(SCENARIOS[name](settings)))
+    if not settings.on_servers:
+        return uvloop.run(_awaited(SCENARIOS[name](settings)))
+    with TemporaryDirectory(prefix="stepmesh-bench-") as folder:
+        fresh = replace(settings, namespace=f"bench-{secrets.token_hex(4)}", data=settings.data or Path(folder))
+        return uvloop.run(_awaited(SCENARIOS[name](fresh)))
 
 
 async def _awaited(work: Awaitable[dict[str, Any]]) -> dict[str, Any]:

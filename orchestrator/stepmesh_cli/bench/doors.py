@@ -76,7 +76,7 @@ async def _measured(both: Supervisor, work: Coroutine[Any, Any, None], tasks: in
 async def _processes(on: Stage, kind: str) -> AsyncGenerator[Supervisor]:
     address = f"127.0.0.1:{_free_port()}"
     url = on.deployment.url or ""
-    supervisor = Supervisor({}, lambda _line: None, _failed)
+    supervisor = Supervisor({"STEPMESH_NAMESPACE": on.settings.namespace}, lambda _line: None, _failed)
     gateway = (sys.executable, "-m", "stepmesh_cli", "gateway", "--url", url, "-p", address.partition(":")[2])
     supervisor.start([WorkerProcess("gateway", gateway), _worker(kind, address)])
     try:

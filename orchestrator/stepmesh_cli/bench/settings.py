@@ -12,7 +12,8 @@ STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """`scale` multiplies the amount of work. `workers`: processes, or workers in this process with the memory broker."""
+    """`scale` multiplies the amount of work. `workers`: processes, or workers in this process with the memory broker. `namespace`: a fresh
+    one on servers that others use."""
 
     broker: str = "embedded"
     journal: str = "sqlite"
@@ -20,6 +21,12 @@ class BenchSettings:
     scale: float = 1.0
     data: Path | None = None
     profile: bool = False
+    namespace: str = "default"
+
+    @property
+    def on_servers(self) -> bool:
+        """What it leaves behind stays there."""
+        return "://" in self.broker or "://" in self.journal
 
     def amount(self, usual: int) -> int:
         """`usual`, scaled; ≥ 1."""

@@ -81,10 +81,16 @@ class Stage:
 async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Path | None = None) -> AsyncGenerator[Stage]:
     """A deployment with `settings.workers` workers, all of them heard."""
     in_memory = settings.broker == "memory"
-    own = tuple(make_worker() for _ in range(settings.workers)) if in_memory and with_workers else ()
+    own = tuple(make_worker(settings.namespace) for _ in range(settings.workers)) if in_memory and with_workers else ()
     processes = () if in_memory or not with_workers else worker_processes(("stepmesh_cli.bench.worker",), settings.workers)
     wanted = DeploymentSettings(
-        broker=settings.broker, journal=settings.journal, data_dir=data or settings.data, workers=own, processes=processes, say=_quiet
+        broker=settings.broker,
+        journal=settings.journal,
+        data_dir=data or settings.data,
+        namespace=settings.namespace,
+        workers=own,
+        processes=processes,
+        say=_quiet,
     )
     async with Deployment(wanted) as deployment:
         if with_workers:

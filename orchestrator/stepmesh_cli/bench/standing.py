@@ -50,7 +50,8 @@ async def recovery(settings: BenchSettings) -> Figures:
             flow = await on.client.store_flow(chain_flow())
             await _submit_runs(on.client, flow, runs)
             await on.deployment.node.abort()
-        deployment = Deployment(DeploymentSettings(broker=settings.broker, journal=settings.journal, data_dir=data))
+        again = DeploymentSettings(broker=settings.broker, journal=settings.journal, data_dir=data, namespace=settings.namespace)
+        deployment = Deployment(again)
         started = time.perf_counter()
         await deployment.start()
         seconds = time.perf_counter() - started

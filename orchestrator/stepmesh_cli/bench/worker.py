@@ -7,9 +7,9 @@ from typing import Any
 from stepmesh import Worker
 
 
-def make_worker() -> Worker:
+def make_worker(namespace: str | None = None) -> Worker:
     """A worker of pool `bench`."""
-    worker = Worker(pool="bench")
+    worker = Worker(pool="bench", namespace=namespace)
 
     @worker.component
     async def noop(value: Any) -> Any:
