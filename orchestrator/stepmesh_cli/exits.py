@@ -26,6 +26,8 @@ _EXACT = {
     "SM-3011": USAGE,  # port in use
     "SM-3012": USAGE,  # data folder unusable
     "SM-3013": USAGE,  # data folder has another owner
+    "SM-3040": USAGE,  # no address of a NATS server
+    "SM-3041": USAGE,  # this user may not do that
     "SM-5101": FAILED,  # the run failed
     "SM-5102": FAILED,  # the wait is over
     "SM-7007": UNREACHABLE,  # the gateway stops

@@ -239,8 +239,8 @@ def described(config: StreamConfig) -> dict[str, Any]:
     return {
         "name": config.name,
         "subjects": config.subjects,
-        "retention": str(config.retention),
-        "storage": str(config.storage),
+        "retention": RetentionPolicy(config.retention or RetentionPolicy.LIMITS).value,
+        "storage": StorageType(config.storage or StorageType.FILE).value,
         "replicas": config.num_replicas,
         "dedupe_window_s": config.duplicate_window,
     }
