@@ -38,10 +38,11 @@ class NoAnswer(Exception):
 
 
 class LogRecord(NamedTuple):
-    """A record's offset and value."""
+    """A record's offset and value; `time_ms` as its topic says: the writer's or the broker's."""
 
     offset: int
     value: bytes
+    time_ms: int
 
 
 class TopicFacts(NamedTuple):
@@ -196,7 +197,9 @@ class TopicLogs:
         while batches.has_next():
             batch = batches.next_batch()
             if batch is not None and not batch.is_control_batch:
-                records += [LogRecord(record.offset, record.value or b"") for record in batch if record.offset >= offset]
+                records += [
+                    LogRecord(record.offset, record.value or b"", record.timestamp or 0) for record in batch if record.offset >= offset
+                ]
         return records
 
     async def _at_leader(self, topic: str, partition: int, request: Any) -> Any:

@@ -24,6 +24,7 @@ _NO_MESSAGE = frozenset({10037, 10043, 10057})
 _WRONG_LAST = frozenset({10071, 10164})
 _TRANSIENT = 500
 _SEQUENCE = b"Nats-Sequence: "
+_TIME = b"Nats-Time-Stamp: "
 _BATCH_END = (b"NATS/1.0 204", b"NATS/1.0 404", b"NATS/1.0 408", b"NATS/1.0 413")
 
 
@@ -41,10 +42,11 @@ class NotNext(Exception):
 
 
 class Message(NamedTuple):
-    """A stored message."""
+    """A stored message; `time` is RFC 3339, of the stream's leader when it took the message."""
 
     sequence: int
     data: bytes
+    time: str
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -86,15 +88,21 @@ class StreamRecords:
         """The stream of that name, made if it is missing."""
         name = config.name or ""
         while True:
-            try:
-                return await self._managed(lambda: self._connection.streams.js.stream_info(name))
-            except NotFoundError:
-                pass
+            found = await self.find(name)
+            if found is not None:
+                return found
             try:
                 return await self._managed(lambda: self._connection.streams.js.add_stream(config))
             except APIError as problem:
                 if problem.err_code != _NAME_IN_USE:  # else another process was quicker
                     raise Refused(problem.code or 0, problem.err_code or 0, problem.description or "") from problem
+
+    async def find(self, stream: str) -> StreamInfo | None:
+        """None when there is none of that name."""
+        try:
+            return await self._managed(lambda: self._connection.streams.js.stream_info(stream))
+        except NotFoundError:
+            return None
 
     async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
         """Those that have messages, with how many."""
@@ -118,9 +126,8 @@ class StreamRecords:
             if headers is None or headers.startswith(_BATCH_END):
                 if not done.done():
                     done.set_result(None)
-            elif (place := headers.find(_SEQUENCE)) >= 0:
-                begin = place + len(_SEQUENCE)
-                found.append(Message(int(headers[begin : headers.index(b"\r", begin)]), data))
+            elif _SEQUENCE in headers:
+                found.append(Message(int(_header(headers, _SEQUENCE)), data, _header(headers, _TIME).decode()))
 
         wire = self._connection.wire
         inbox = wire.new_inbox()
@@ -158,7 +165,7 @@ class StreamRecords:
             if refused.err_code in _NO_MESSAGE:
                 return None
             raise
-        return Message(stored.seq, base64.b64decode(stored.data)) if stored else None
+        return Message(stored.seq, base64.b64decode(stored.data), stored.time) if stored else None
 
     async def _api(self, what: str, request: dict[str, Any]) -> _Reply:
         reply = await self._reply(f"$JS.API.{what}", _encode(request), b"")
@@ -203,3 +210,8 @@ class StreamRecords:
                 if loop.time() > deadline:
                     raise TimeoutError(str(problem)) from problem
             await asyncio.sleep(_PAUSE_S)
+
+
+def _header(headers: bytes, name: bytes) -> bytes:
+    begin = headers.index(name) + len(name)
+    return headers[begin : headers.index(b"\r", begin)]

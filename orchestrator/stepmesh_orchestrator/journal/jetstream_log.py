@@ -50,7 +50,7 @@ class JetStreamLog:
             return Tail([], whole=True)
         first = max(1, newest.sequence - count + 1)  # of the whole stream: the other partitions' lie between
         entries = [entry async for entry in self.scan(partition, first, newest.sequence - 1)] if count > 1 else []
-        return Tail([*entries, Entry(*newest)], whole=first == 1)
+        return Tail([*entries, Entry(newest.sequence, newest.data)], whole=first == 1)
 
     async def at(self, partition: Partition, position: int) -> Entry | None:
         """See the protocol."""
@@ -58,7 +58,7 @@ class JetStreamLog:
             found = await self._records.at(self._stream, self._subject(partition), position)
         except (TimeoutError, Refused) as problem:
             raise self._unavailable(problem) from problem
-        return Entry(*found) if found else None
+        return Entry(found.sequence, found.data) if found else None
 
     async def scan(self, partition: Partition, first: int, last: int) -> AsyncIterator[Entry]:
         """See the protocol."""
@@ -67,7 +67,7 @@ class JetStreamLog:
             for message in batch:
                 if message.sequence > last:
                     return
-                yield Entry(*message)
+                yield Entry(message.sequence, message.data)
             if not batch:
                 return
             first = batch[-1].sequence + 1
