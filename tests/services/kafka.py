@@ -106,7 +106,8 @@ class KafkaServers:
         (folder / "log4j2.properties").write_text("rootLogger.level=WARN\nrootLogger.appenderRefs=out\nrootLogger.appenderRef.out.ref=out\n"
             "appender.out.type=Console\nappender.out.name=out\nappender.out.layout.type=PatternLayout\n"
             "appender.out.layout.pattern=%d %p %c: %m%n\n")  # fmt: skip
-        command = ["java", *JAVA_OPTIONS, "-cp", self._jars, "kafka.tools.StorageTool", "format", "-t", self._id, "-c", "server.properties"]
+        identity = f"--cluster-id={self._id}"  # which may begin with a dash
+        command = ["java", *JAVA_OPTIONS, "-cp", self._jars, "kafka.tools.StorageTool", "format", identity, "-c", "server.properties"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
         if done.returncode:
             raise ServiceFailed(f"Kafka's storage was not formatted: {done.stdout}{done.stderr}")

@@ -83,7 +83,7 @@ class Publisher:
         until = asyncio.get_running_loop().time() + self._patience_s
         while not sending.done() and (left := until - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait([sending], timeout=min(left, _LOOK_S))
-            if not sending.done() and self._lasting:
+            if not sending.done():
                 await self._look_after(record.topic)
         if not sending.done():
             raise TimeoutError

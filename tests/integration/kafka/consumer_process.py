@@ -20,12 +20,14 @@ async def main(url: str, namespace: str, pool: str, frames: int, instance: str =
     await broker.connect()
     source = await broker.tasks(Pool(pool))
     print("joined", flush=True)
-    while frames > 0:
+    taken = 0
+    while taken < frames:
         page = await source.fetch(frames, 1.0)
-        frames -= len(page)
+        taken += len(page)
         for delivery in page:
             print(delivery.data.decode(), flush=True)
-    await asyncio.sleep(0.5)  # its group hears that they were handed out
+    while (await broker.depth(Pool(pool))).in_flight < taken:  # until its group knows
+        await asyncio.sleep(0.05)
     print("holds", flush=True)
     await asyncio.Event().wait()
 

@@ -12,11 +12,27 @@ from tests.integration.kafka.load import POOL, Load, P, connected, namespace
 from tests.services.kafka import KafkaServers
 
 from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.kafka import KafkaBroker
 from stepmesh_broker.protocol.ids import Position
+from stepmesh_broker.protocol.subjects import Subject
 
 QUICK_FAILOVER = ("broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500")
 """Kafka waits nine seconds for a broker that is gone, unless it is told otherwise."""
+ECHO = Subject("echo")
 CONSUMER = Path(__file__).parent / "consumer_process.py"
+
+
+async def echo(data: bytes) -> bytes:
+    return data
+
+
+async def answered(broker: KafkaBroker, data: bytes) -> bytes:
+    """Asks until somebody answers."""
+    while True:
+        try:
+            return await broker.request(ECHO, data, 2.0)
+        except BrokerUnavailable:
+            await asyncio.sleep(0.1)
 
 
 async def die_holding(*arguments: str) -> None:
@@ -66,7 +82,10 @@ async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path)
 
 async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_positions_grow(tmp_path: Path) -> None:
     with KafkaServers(tmp_path) as kafka:
-        broker = await connected(kafka.url, namespace())
+        name = namespace()
+        broker, other = await connected(kafka.url, name), await connected(kafka.url, name)
+        await other.serve(ECHO, echo)
+        assert await broker.request(ECHO, b"before", 10) == b"before"
         inbox, source = await broker.inbox(P, Position(0)), await broker.tasks(POOL)
         for number in range(3):
             await broker.post(P, b"old %d" % number)
@@ -92,7 +111,9 @@ async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_pos
             assert position > read[-1].position
             await broker.publish_tasks(POOL, b"again", "1")
             page = await source.fetch(1, 30)
-        assert [delivery.data for delivery in page] == [b"again"]
+            assert [delivery.data for delivery in page] == [b"again"]
+            assert await answered(broker, b"after") == b"after"
+        await other.close()
         await broker.close()
 
 
