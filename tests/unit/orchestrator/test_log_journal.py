@@ -14,7 +14,7 @@ from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import log_reading
 from stepmesh_orchestrator.journal.log_journal import LogJournal
 from stepmesh_orchestrator.journal.record_log import AppendUncertain, Overtaken
-from stepmesh_orchestrator.ports import JournalError, Ownership, Snapshot, StaleOwner
+from stepmesh_orchestrator.ports import JournalCorrupt, JournalError, Ownership, Snapshot, StaleOwner
 
 P = Partition(0)
 KINDS = pytest.mark.parametrize("refuses", [True, False], ids=["refusing", "keeping"])
@@ -204,3 +204,24 @@ async def test_a_partition_that_others_write_to_all_the_time_is_not_trimmed_behi
     writing.cancel()
     await asyncio.wait([writing])
     assert [frame.sequence async for frame in other.read(P, 1)][:1] == [2]
+
+
+@KINDS
+@pytest.mark.parametrize("lost", [1, 2, 4])
+async def test_a_log_that_lost_what_it_acknowledged_ends_its_owner(refuses: bool, lost: int) -> None:
+    fight = Fight(7, refuses)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    for sequence in range(1, 4):
+        await journal.append(P, ownership.epoch, sequence, b"x")
+    del fight.shared.entries[P][-lost:]
+    with pytest.raises(JournalError) as raised:
+        await journal.append(P, ownership.epoch, 4, b"y")
+    assert raised.value.code == "SM-4023"
+    with pytest.raises(StaleOwner):
+        await journal.append(P, ownership.epoch, 4, b"y")
+    if refuses:
+        assert (await journal.acquire(P, "second")).next_sequence == 4 - min(lost, 3)
+    else:  # the log took what does not follow
+        with pytest.raises(JournalCorrupt, match=f"frame {4 - min(lost, 3)}: the frame is missing"):
+            [frame async for frame in journal.read(P)]
