@@ -62,6 +62,7 @@ class TopicLogs:
         self._client: Any = None
         self._admin: Any = None
         self._producer: Any = None
+        self._making = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect."""
@@ -132,17 +133,17 @@ class TopicLogs:
 
     async def append(self, topic: str, partition: int, value: bytes) -> int:
         """Its offset, once every replica in sync has it. After `NoAnswer` it may be there, or come still."""
-        producer = self._producer
-        if producer is None:
-            producer = self._producer = await self._new_producer()
+        producer = None
         try:
             async with asyncio.timeout(self._patience_s):
+                producer = await self._sender()
                 sent = await producer.send(topic, value, partition=partition)
+                sent.add_done_callback(_heard)  # nobody may wait for it any more
                 offset: int = (await asyncio.shield(sent)).offset
         except TimeoutError as problem:
             raise NoAnswer("it took too long") from problem
         except KafkaError as problem:  # an idempotent producer is of no use after what cannot be tried again
-            if self._producer is producer:
+            if producer is not None and self._producer is producer:
                 self._producer = None
                 await _stop(producer)
             raise NoAnswer(f"{type(problem).__name__} {problem}") from problem
@@ -152,6 +153,7 @@ class TopicLogs:
 
     async def delete_before(self, topic: str, partition: int, offset: int) -> None:
         """Remove the records below an offset."""
+        self._require_open()
         deadline = self._deadline()
         while True:
             try:
@@ -203,6 +205,7 @@ class TopicLogs:
         return records
 
     async def _at_leader(self, topic: str, partition: int, request: Any) -> Any:
+        self._require_open()
         node = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
         if node is None or node < 0:
             raise KafkaError(f"{topic}/{partition} has no leader at present")
@@ -213,7 +216,20 @@ class TopicLogs:
         if asyncio.get_running_loop().time() > deadline:
             raise NoAnswer(f"{type(problem).__name__} {problem}") from problem
         await asyncio.sleep(_PAUSE_S)
+        self._require_open()
         await self._client.force_metadata_update()
+
+    async def _sender(self) -> Any:
+        """The producer; another one when the last was of no use any more."""
+        self._require_open()
+        async with self._making:
+            if self._producer is None:
+                self._producer = await self._new_producer()
+            return self._producer
+
+    def _require_open(self) -> None:
+        if self._client is None:
+            raise NoAnswer("it is not open")
 
     async def _new_producer(self) -> Any:
         producer = AIOKafkaProducer(
@@ -235,3 +251,8 @@ async def _stop(producer: Any) -> None:
         await asyncio.wait([stopping])
     elif stopping.exception() is not None:
         _log.info("a producer did not stop in order: %s", stopping.exception())
+
+
+def _heard(sent: asyncio.Future[Any]) -> None:
+    if not sent.cancelled():
+        sent.exception()

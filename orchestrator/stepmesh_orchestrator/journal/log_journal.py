@@ -1,8 +1,8 @@
 """The Journal port over a broker's log: appends, owners and trims are records that follow each other in one order.
 
 Whoever acquires writes an owner record; whoever appends makes sure that no newer owner's lies between its last record and this one: the
-log refused it then, or nobody counts it. So two owners never both believe a frame theirs. After an append whose outcome is not
-known this owner appends no more. Must not know which broker it is, nor what frames hold.
+log refused it then, or nobody counts it. So two owners never both believe a frame theirs. Must not know which broker it is, nor
+what frames hold.
 """
 
 from __future__ import annotations
@@ -13,29 +13,18 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.journal.framing import ChainWalk, StoredSnapshot, genesis, seal, seal_snapshot
+from stepmesh_orchestrator.journal.framing import ChainWalk, StoredSnapshot, genesis, seal_snapshot
+from stepmesh_orchestrator.journal.log_owner import LogOwner
 from stepmesh_orchestrator.journal.log_reading import Cursor, LocatedFrame, LogReader, Standing, UnreadableRecord
-from stepmesh_orchestrator.journal.log_records import (
-    ROOM_BYTES,
-    Kind,
-    Record,
-    claim_record,
-    decode,
-    encode,
-    frame_records,
-    owner_record,
-    trim_record,
-)
+from stepmesh_orchestrator.journal.log_records import Record, claim_record, encode, owner_record, trim_record
 from stepmesh_orchestrator.journal.log_snapshots import LogSnapshots
 from stepmesh_orchestrator.journal.record_log import Overtaken, RecordLog
 from stepmesh_orchestrator.journal.rules import (
     Head,
     JournalUnavailable,
-    check_append,
     check_last,
     check_owner,
     check_snapshot,
@@ -45,23 +34,13 @@ from stepmesh_orchestrator.journal.rules import (
     corrupt,
     snapshot_trouble,
 )
-from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, JournalFull, Ownership, Snapshot, StaleOwner
+from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, Ownership, Snapshot
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 """To become the owner, or to trim, while others write."""
 _PAUSE_S = 0.002
-
-
-@dataclass
-class _Writer:
-    """An owner of this process. `position` is of the newest record that it knows of; `ended`: the outcome of an append is unknown."""
-
-    head: Head
-    writer: int
-    position: int
-    ended: bool = False
 
 
 class LogJournal:
@@ -75,7 +54,7 @@ class LogJournal:
         self._log = frames
         self._shelf = LogSnapshots(snapshots)
         self._reader = LogReader(frames, where)
-        self._writers: dict[Partition, _Writer] = {}
+        self._owners: dict[Partition, LogOwner] = {}
         self._closed = True
         self._busy = 0
         self._idle = asyncio.Event()
@@ -90,7 +69,7 @@ class LogJournal:
     async def acquire(self, partition: Partition, owner: str) -> Ownership:
         """See the port."""
         async with self._alone(partition):
-            self._writers.pop(partition, None)
+            self._owners.pop(partition, None)
             verified = None
             for attempt in range(_ATTEMPTS):
                 standing = await self._standing(partition)
@@ -106,19 +85,14 @@ class LogJournal:
                     continue
                 if standing.torn:
                     log.warning("partition %d: frame %d was not written to its end and is cut off", partition, head.sequence + 1)
-                self._writers[partition] = _Writer(head, writer, position)
+                self._owners[partition] = LogOwner(self._log, partition, head, writer, position)
                 return Ownership(head.epoch, head.sequence + 1, self._journal_id)
         raise self._contended(partition)
 
     async def append(self, partition: Partition, epoch: int, expected: int, payload: bytes) -> None:
         """See the port."""
         async with self._alone(partition):
-            writer = await self._writer(partition, epoch)
-            head = check_append(partition, writer.head, epoch, expected)
-            frame = seal(partition, expected, epoch, payload, head.chain)
-            for record in frame_records(frame, head, writer.writer, self._log.max_entry_bytes - ROOM_BYTES):
-                await self._place(partition, writer, record)
-            writer.head = writer.head._replace(sequence=expected, chain=frame.chain)
+            await (await self._owner(partition, epoch)).append(epoch, expected, payload)
 
     async def read(self, partition: Partition, after: int = 0) -> AsyncIterator[Frame]:
         """See the port. Reads up to the last frame that is there when it gets there."""
@@ -210,64 +184,24 @@ class LogJournal:
             if not self._busy:
                 self._idle.set()
 
-    async def _writer(self, partition: Partition, epoch: int) -> _Writer:
-        """The owner with this epoch. Raises `StaleOwner`."""
-        writer = self._writers.get(partition)
-        if writer is None:
+    async def _owner(self, partition: Partition, epoch: int) -> LogOwner:
+        """This process's owner of the partition, or the one with this epoch. Raises `StaleOwner`."""
+        owner = self._owners.get(partition)
+        if owner is None or owner.overtaken:
             standing = await self._reader.standing(partition)
             check_owner(partition, standing.head if standing else None, epoch)
             standing = await self._standing(partition)
-            writer = self._writers[partition] = _Writer(standing.head, standing.writer, standing.position)
-        if writer.ended:
-            raise StaleOwner(f"an append to partition {partition} failed, this owner goes on no more", hint="acquire it anew")
-        return writer
-
-    async def _place(self, partition: Partition, writer: _Writer, record: Record) -> None:
-        """Append a record of an owner. Raises `StaleOwner` when a newer one has written."""
-        data = encode(record)
-        writer.ended = True  # until it is known
-        while True:
-            try:
-                writer.position = await self._log.append(partition, data, writer.position)
-                break
-            except JournalFull:
-                writer.ended = False
-                raise
-            except Overtaken as overtaken:
-                if await self._harmless(partition, writer, data, overtaken.position):
-                    break
-        writer.ended = False
-
-    async def _harmless(self, partition: Partition, writer: _Writer, data: bytes, position: int | None) -> bool:
-        """Look at what lies after the owner's last record; whether its new one (`data`) is there. Raises `StaleOwner`."""
-        last = position
-        if last is None:
-            last = (await self._log.tail(partition, 1)).entries[-1].position
-        placed = position is not None
-        async for entry in self._log.scan(partition, writer.position + 1, last):
-            record = decode(*entry).record
-            if entry.data == data:  # sent twice over a lost connection, or the one that was asked for
-                placed = True
-            elif record is not None and record.kind in (Kind.OWNER, Kind.CLAIM) and record.epoch > writer.head.epoch:
-                self._writers.pop(partition, None)
-                check_owner(partition, writer.head._replace(epoch=record.epoch), writer.head.epoch)
-            elif record is not None and record.kind is Kind.FRAME and record.writer == writer.writer:
-                self._writers.pop(partition, None)
-                raise StaleOwner(f"another process appends to partition {partition} as this owner", hint="acquire it anew")
-            elif record is not None and record.trimmed > writer.head.trimmed:
-                writer.head = writer.head._replace(trimmed=record.trimmed, trimmed_chain=record.trimmed_chain)
-        writer.position = last
-        return placed
+            owner = self._owners[partition] = LogOwner(self._log, partition, standing.head, standing.writer, standing.position)
+        return owner
 
     async def _mark(self, partition: Partition, standing: Standing, record: Record) -> bool:
         """Add a trim, through the owner of this process where it is one; False when something else came first."""
-        writer = self._writers.get(partition)
+        owner = self._owners.get(partition)
         try:
-            if writer is None or writer.ended:
+            if owner is None or owner.overtaken:
                 await self._log.append(partition, encode(record), standing.position)
             else:
-                await self._place(partition, writer, record)
-                writer.head = writer.head._replace(trimmed=record.trimmed, trimmed_chain=record.trimmed_chain)
+                await owner.place(record)
         except Overtaken as overtaken:
             return overtaken.position is not None
         return True

@@ -16,7 +16,7 @@ from stepmesh_orchestrator.journal.record_log import RecordLog
 from stepmesh_orchestrator.journal.rules import Head
 from stepmesh_orchestrator.ports import JournalCorrupt
 
-LOOK_BACK = 64
+LOOK_BACK = 8
 """Records before the wanted one that are read for an anchor; four times as many when there is none."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import log_reading
 from stepmesh_orchestrator.journal.log_journal import LogJournal
 from stepmesh_orchestrator.journal.record_log import AppendUncertain, Overtaken
-from stepmesh_orchestrator.ports import JournalError, Ownership, Snapshot, StaleOwner
+from stepmesh_orchestrator.ports import JournalCorrupt, JournalError, Ownership, Snapshot, StaleOwner
 
 P = Partition(0)
 KINDS = pytest.mark.parametrize("refuses", [True, False], ids=["refusing", "keeping"])
@@ -87,7 +88,7 @@ class Fight:
 
 
 @KINDS
-@pytest.mark.parametrize("look_back", [2, 64])
+@pytest.mark.parametrize("look_back", [1, 2, 8])
 async def test_owners_that_fight_leave_one_history(refuses: bool, look_back: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reading, "LOOK_BACK", look_back)
     seen = {"stale": 0, "uncertain": 0, "returned": 0, "trimmed": 0}
@@ -172,3 +173,55 @@ async def test_after_an_append_of_unknown_outcome_the_owner_goes_on_no_more(refu
         await journal.append(P, ownership.epoch, 1, b"again")
     frames.arrive(*fight.shared.late.pop())
     assert (await journal.acquire(P, "second")).next_sequence == 2
+
+
+@KINDS
+@pytest.mark.parametrize(("size", "records"), [(88, 1), (89, 2), (176, 2), (177, 3)])
+async def test_a_frame_above_the_largest_record_goes_in_parts(refuses: bool, size: int, records: int) -> None:
+    fight = Fight(5, refuses)
+    journal = fight.journal(chaos=0.0)  # its largest entry has room for 88 bytes of payload
+    ownership = await journal.acquire(P, "first")
+    await journal.append(P, ownership.epoch, 1, bytes(size))
+    assert fight.shared.last(P) == 1 + records
+    assert [frame.payload async for frame in journal.read(P)] == [bytes(size)]
+
+
+async def test_a_partition_that_others_write_to_all_the_time_is_not_trimmed_behind_their_back() -> None:
+    fight = Fight(6, refuses=True)
+    owner, other = fight.journal(chaos=0.0), fight.journal(chaos=0.0)
+    ownership = await owner.acquire(P, "owner")
+    await owner.append(P, ownership.epoch, 1, b"one")
+    await owner.save_snapshot(P, ownership.epoch, Snapshot(1, b"state"))
+
+    async def write() -> None:
+        for sequence in itertools.count(2):
+            await owner.append(P, ownership.epoch, sequence, b"x")
+
+    writing = asyncio.create_task(write())
+    with suppress(JournalError):  # SM-4021, or it came through
+        await other.trim(P, 1)
+    assert not writing.done()
+    writing.cancel()
+    await asyncio.wait([writing])
+    assert [frame.sequence async for frame in other.read(P, 1)][:1] == [2]
+
+
+@KINDS
+@pytest.mark.parametrize("lost", [1, 2, 4])
+async def test_a_log_that_lost_what_it_acknowledged_ends_its_owner(refuses: bool, lost: int) -> None:
+    fight = Fight(7, refuses)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    for sequence in range(1, 4):
+        await journal.append(P, ownership.epoch, sequence, b"x")
+    del fight.shared.entries[P][-lost:]
+    with pytest.raises(JournalError) as raised:
+        await journal.append(P, ownership.epoch, 4, b"y")
+    assert raised.value.code == "SM-4023"
+    with pytest.raises(StaleOwner):
+        await journal.append(P, ownership.epoch, 4, b"y")
+    if refuses:
+        assert (await journal.acquire(P, "second")).next_sequence == 4 - min(lost, 3)
+    else:  # the log took what does not follow
+        with pytest.raises(JournalCorrupt, match=f"frame {4 - min(lost, 3)}: the frame is missing"):
+            [frame async for frame in journal.read(P)]
