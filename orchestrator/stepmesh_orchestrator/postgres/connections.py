@@ -115,7 +115,7 @@ class PostgresConnections:
         healthy = False
         try:
             async with asyncio.timeout(self._timeout_s):
-                result = await job(connection)
+                result = await _cancellable(job(connection))
             healthy = True
         except Exception as error:
             healthy = not isinstance(error, ERRORS) or classify(error) is Fault.OTHER
@@ -160,6 +160,17 @@ def _has_news(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+async def _cancellable(call: Awaitable[T]) -> T:
+    """The older psycopg's say that the connection is lost where they were cancelled."""
+    try:
+        return await call
+    except ERRORS as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise
 
 
 async def _nothing(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.contract.journals.registry import fresh
 from tests.services.postgres import PostgresServer
+from tests.services.process import answers
 from tests.services.redis import RedisServer
 
 from stepmesh_broker.protocol.ids import Namespace
@@ -38,10 +39,12 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(params=["postgres", "redis"])
-def server(request: pytest.FixtureRequest) -> Server:
-    """Runs at the start and at the end of each test."""
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Runs again at the end of each test."""
     found: Server = request.getfixturevalue(f"own_{request.param}")
-    return found
+    yield found
+    if not answers(found.port):
+        found.start()
 
 
 class Journals:

@@ -15,6 +15,7 @@ from stepmesh_orchestrator.ports import Journal, Ownership, Snapshot, StaleOwner
 
 P = Partition(0)
 PARTITIONS = [Partition(number) for number in range(4)]
+FEW = 8
 
 
 async def payloads(journal: Journal, partition: Partition = P) -> list[bytes]:
@@ -22,7 +23,7 @@ async def payloads(journal: Journal, partition: Partition = P) -> list[bytes]:
 
 
 async def append_until_it_fails(journal: Journal, partition: Partition, acknowledged: list[bytes], enough: asyncio.Event) -> None:
-    """A new owner, that goes on from what it finds; `enough` when a few frames were answered."""
+    """A new owner, that goes on from what it finds; `enough` when it was answered a few frames."""
     ownership = await journal.acquire(partition, "owner")
     sequence = ownership.next_sequence
     acknowledged[:] = await payloads(journal, partition)
@@ -34,7 +35,7 @@ async def append_until_it_fails(journal: Journal, partition: Partition, acknowle
             return
         acknowledged.append(payload)
         sequence += 1
-        if len(acknowledged) % 20 == 19:
+        if sequence >= ownership.next_sequence + FEW:
             enough.set()
 
 
@@ -42,11 +43,12 @@ async def test_what_was_acknowledged_survives_kill_9_again_and_again(journals: J
     journal = await journals.connect()
     acknowledged: dict[Partition, list[bytes]] = {partition: [] for partition in PARTITIONS}
     for _ in range(3):
-        enough = asyncio.Event()
+        enough = {partition: asyncio.Event() for partition in PARTITIONS}
         appending = [
-            asyncio.create_task(append_until_it_fails(journal, partition, acknowledged[partition], enough)) for partition in PARTITIONS
+            asyncio.create_task(append_until_it_fails(journal, partition, acknowledged[partition], enough[partition]))
+            for partition in PARTITIONS
         ]
-        await asyncio.wait_for(enough.wait(), 60)
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in enough.values())), 60)
         await asyncio.to_thread(journals.server.kill)
         await asyncio.wait_for(asyncio.gather(*appending), 60)
         await asyncio.to_thread(journals.server.start)

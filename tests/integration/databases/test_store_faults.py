@@ -42,17 +42,17 @@ async def test_a_store_s_server_that_went_and_came_back_is_used_again(own_postgr
 async def test_reads_and_projections_outlive_a_connection_that_is_cut_meanwhile(own_postgres: PostgresServer) -> None:
     store = PostgresStore(own_postgres.url, Namespace(fresh()), timeout_s=5)
     await store.open()
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='stepmesh'"
+    cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name='stepmesh'"
     cuts = 0
     async with await psycopg.AsyncConnection.connect(own_postgres.url, autocommit=True) as admin:
-        for sequence in range(1, 61):
+        for sequence in range(1, 16):
             row = run_row("r", completed=sequence)
             _, ended = await asyncio.gather(store.project(P, sequence, [row], [item_row("r", sequence)]), admin.execute(cut))
             cuts += len(await ended.fetchall())
             found, _ = await asyncio.gather(store.get_run(RunId("r")), admin.execute(cut))
             assert found == row
     assert cuts > 0
-    assert [item.item for item in await store.get_items(RunId("r"))] == list(range(1, 61))
+    assert [item.item for item in await store.get_items(RunId("r"))] == list(range(1, 16))
     await store.close()
 
 
@@ -91,3 +91,23 @@ async def test_a_membership_s_server_that_is_away_or_silent_is_told_and_used_aga
     await asyncio.to_thread(server.start)
     assert (await membership.beat(A, 600)).leases == {P: A.node}
     await membership.close()
+
+
+async def test_who_cancels_a_call_sees_it_cancelled_and_the_store_goes_on(own_postgres: PostgresServer) -> None:
+    namespace = Namespace(fresh())
+    store = PostgresStore(own_postgres.url, namespace, timeout_s=20)
+    await store.open()
+    async with await psycopg.AsyncConnection.connect(own_postgres.url) as other:
+        await other.execute(f'LOCK TABLE "stepmesh_{namespace}".flows'.encode())
+        call = asyncio.create_task(store.put_flow(FLOW))
+        waiting = f"SELECT 1 FROM pg_locks WHERE NOT granted AND relation='\"stepmesh_{namespace}\".flows'::regclass".encode()
+        async with asyncio.timeout(20):
+            while await (await other.execute(waiting)).fetchone() is None:
+                await asyncio.sleep(0.02)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert await store.projected(P) == 0
+    await store.put_flow(FLOW)
+    assert await store.get_flow(FLOW.id) == FLOW
+    await store.close()
