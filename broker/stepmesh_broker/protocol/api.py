@@ -1,7 +1,7 @@
 """Requests that any orchestrator answers on the api subject, and their answers.
 
-Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. This is what the SDK's
-client, the command line and the gateway speak; it carries no rules. Times are ms since 1970, waits are ms.
+Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. Clients, the command line and the
+gateway speak it; it carries no rules. Times are ms since 1970, waits are ms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_i
 
 
 class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
-    """`limits`: name → value in the unit that the name says (payload_bytes, message_bytes, …)."""
+    """`limits`: name → value in the unit that the name says (message_bytes, …). `shared`: by several orchestrators."""
 
     version: str
     namespace: Namespace
@@ -25,6 +25,7 @@ class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
     durability: str
     journal: str
     limits: dict[str, int]
+    shared: bool = False
 
 
 class StoreFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="store_flow"):
@@ -344,8 +345,7 @@ class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="w
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks as the shards of this process know them. `trouble`: why processes that were started for the pool did not stay;
-    "" when none was, or a worker was heard since."""
+    """Depth is in tasks, as all shards know them. `trouble`: why processes that were started for the pool did not stay; "" if they did."""
 
     pool: Pool
     queued: int
