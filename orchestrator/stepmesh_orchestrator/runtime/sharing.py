@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.placement import placement
 from stepmesh_orchestrator.ports import Clock, Member, Members, Membership, MembershipError
+from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.holding import Holding
 
 log = logging.getLogger("stepmesh.cluster")
@@ -96,15 +97,11 @@ class Sharing:
         held = [*self.holdings.values(), *(holding for holding, _ in self._moves.values())]
         self.holdings.clear()
         moves = [move for _, move in self._moves.values()]
-        for move in moves:
-            move.cancel()
-        await asyncio.gather(*moves, return_exceptions=True)
+        await cancelled(moves)
         await asyncio.gather(*(holding.drop() for holding in held))
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
 
     async def _beats(self) -> None:
         while True:
