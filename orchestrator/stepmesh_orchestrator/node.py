@@ -22,6 +22,7 @@ from stepmesh_broker.protocol.messages import Hello
 from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import Member, Membership
+from stepmesh_orchestrator.runtime.agreement import agree
 from stepmesh_orchestrator.runtime.api import Api
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.holding import Holding
@@ -78,7 +79,7 @@ class Node:
 
     async def start(self) -> None:
         """Recover every partition, then serve; in a cluster, serve and begin to take partitions. Raises `JournalError`, `BrokerError`,
-        `StoreError`, `MembershipError`; nothing is left behind then."""
+        `StoreError`, `MembershipError`, `PartitionsDisagree`; nothing is left behind then."""
         try:
             await self._start()
         except BaseException:
@@ -92,6 +93,7 @@ class Node:
             await self._own_all()
             self._served.append(await broker.serve(subjects.api(namespace), self._answer, group="api"))
         else:
+            await agree(broker, self.ports.journal, namespace, self.settings.partitions)
             self._served.append(await broker.listen(subjects.moves(namespace), self._look))
             self._served.append(await broker.serve(subjects.api(namespace), self._answer, group="api"))
             await sharing.join()
@@ -184,8 +186,11 @@ class Node:
         if not self._journal_id:
             return None
         settings, ports = self.settings, self.ports
+        shared = self.sharing is not None
         limits = {"message_bytes": ports.broker.max_message_bytes, **settings.limits}
-        return Info(version("stepmesh"), settings.namespace, settings.partitions, ports.journal.durability, self._journal_id, limits)
+        return Info(
+            version("stepmesh"), settings.namespace, settings.partitions, ports.journal.durability, self._journal_id, limits, shared
+        )
 
     def _owner_of(self, partition: Partition) -> str:
         if self.sharing is not None:

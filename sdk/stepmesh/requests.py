@@ -16,6 +16,7 @@ import msgspec
 from stepmesh import documents, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import BlobNotFound, FlowInvalid, FlowNotFound, RequestRefused, RunNotFound
+from stepmesh.hedging import AGAIN_S, first_answer
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import codec, subjects
@@ -24,6 +25,8 @@ from stepmesh_broker.protocol.api import (
     ApiRequest,
     BlobData,
     BlobStored,
+    DeleteFlow,
+    DeleteRun,
     FlowStored,
     GetBlob,
     GetInfo,
@@ -64,7 +67,9 @@ class Requests:
 
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
-        answer = await self._ask(subjects.api(self.namespace), codec.encode(request), TIMEOUT_S + wait_s, codec.decode_api_answer)
+        subject, data = subjects.api(self.namespace), codec.encode(request)
+        again = not isinstance(request, DeleteRun | DeleteFlow) and (wait_s == 0.0 or self._is_shared)
+        answer = await self._ask(subject, data, TIMEOUT_S + wait_s, codec.decode_api_answer, again=again)
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, kind):
@@ -80,13 +85,18 @@ class Requests:
             raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
         return answer
 
-    async def _ask(self, subject: Subject, data: bytes, timeout_s: float, decode: Callable[[bytes], _T]) -> _T:
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several orchestrators are known to answer."""
+        return self._info is not None and self._info.shared
+
+    async def _ask(self, subject: Subject, data: bytes, timeout_s: float, decode: Callable[[bytes], _T], *, again: bool = False) -> _T:
         clock = asyncio.get_running_loop().time
         until = clock() + self.patience_s
         delay, largest = RETRY_S
         while True:
             try:
-                answer = decode(await self.broker.request(subject, data, timeout_s))
+                answer = decode(await first_answer(lambda: self.broker.request(subject, data, timeout_s), AGAIN_S if again else ()))
                 if not (isinstance(answer, Refused) and self._passes(answer.code, clock() + delay < until)):
                     return answer
             except BrokerUnavailable:

@@ -1,7 +1,7 @@
 """Requests that any orchestrator answers on the api subject, and their answers.
 
-Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. This is what the SDK's
-client, the command line and the gateway speak; it carries no rules. Times are ms since 1970, waits are ms.
+Same encoding as messages.py (MessagePack arrays, tagged). Payload fields are JSON text as bytes. Clients, the command line and the
+gateway speak it; it carries no rules. Times are ms since 1970, waits are ms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_i
 
 
 class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
-    """`limits`: name → value in the unit that the name says (payload_bytes, message_bytes, …)."""
+    """`limits`: name → value in the unit that the name says (message_bytes, …). `shared`: by several orchestrators."""
 
     version: str
     namespace: Namespace
@@ -25,6 +25,7 @@ class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
     durability: str
     journal: str
     limits: dict[str, int]
+    shared: bool = False
 
 
 class StoreFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="store_flow"):
@@ -344,9 +345,8 @@ class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="w
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks, as the shards know them: `queued` wait for a worker, or were begun less than a second ago; `in_flight` are leased.
-    `trouble`: why processes that were started for the pool did not stay; "" when none was, or a worker was heard since. `oldest_ms`: how
-    long the oldest of those that wait does."""
+    """Depth is in tasks, as all shards know them: `queued` wait or were begun less than a second ago, the oldest for `oldest_ms`; `in_flight`
+    are leased. `trouble`: why processes that were started for the pool did not stay; "" if they did, or a worker was heard since."""
 
     pool: Pool
     queued: int

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from stepmesh_broker.errors import InboxTaken
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.ports import Clock, StaleOwner
+from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.partition import PartitionService
 
@@ -23,6 +24,8 @@ STEADY_S = 60.0
 """A partition that ran for so long has recovered: its next failure is its first."""
 HAND_OVER_S = 15.0
 """What a partition gets to finish its turn and to let its effects out; then it is ended as by a crash."""
+CLEAN_UP_S = 5.0
+"""What a start that is broken off gets to leave nothing behind."""
 
 Make = Callable[[Partition, Callable[[BaseException], None]], PartitionService]
 Told = Callable[[PartitionService], Awaitable[None]]
@@ -66,8 +69,7 @@ class Holding:
             await self._end(service)
 
     async def _halt(self) -> None:
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        await cancelled([self._task], CLEAN_UP_S)
 
     async def _run(self) -> None:
         pause, largest = PAUSE_S

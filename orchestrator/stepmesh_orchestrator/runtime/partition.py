@@ -25,6 +25,7 @@ from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import moving
@@ -131,9 +132,7 @@ class PartitionService:
         await _within(2, self.shard.dispatcher.outbox.drained())
         await _within(5, self.shard.projector.reached(self.shard.sequence))
         await self.shard.dispatcher.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         if self._inbox is not None:
             await self._inbox.close()
         if snapshot and self._running is not None and self._running.exception() is None and not self.shard.projector.waiting:
@@ -143,10 +142,7 @@ class PartitionService:
 
     async def abort(self) -> None:
         """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept."""
-        tasks = [task for task in (self._running, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(task for task in (self._running, *self._tasks) if task is not None)
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.placement import placement
 from stepmesh_orchestrator.ports import Clock, Member, Members, Membership, MembershipError
+from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.holding import Holding
 
 log = logging.getLogger("stepmesh.cluster")
@@ -50,7 +51,7 @@ class Sharing:
         self._seen = Members({}, {})
         self._until = 0.0
         self._wake = asyncio.Event()
-        self._moves: dict[Partition, asyncio.Task[None]] = {}
+        self._moves: dict[Partition, tuple[Holding, asyncio.Task[None]]] = {}
         self._slots = asyncio.Semaphore(HAND_OVERS_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,7 +83,7 @@ class Sharing:
         while self.holdings or self._moves:
             for partition in tuple(self.holdings):
                 self._move(partition, self._handed_over)
-            await asyncio.wait(self._moves.values())
+            await asyncio.wait([move for _, move in self._moves.values()])
         await self._end()
         try:
             await self._membership.leave(self._member.node)
@@ -93,16 +94,14 @@ class Sharing:
     async def abort(self) -> None:
         """End at once, as a crash would; the others learn of it when the time is over."""
         await self._end()
-        self._drop_all()
-        moves = list(self._moves.values())
-        for move in moves:
-            move.cancel()
-        await asyncio.gather(*moves, return_exceptions=True)
+        held = [*self.holdings.values(), *(holding for holding, _ in self._moves.values())]
+        self.holdings.clear()
+        moves = [move for _, move in self._moves.values()]
+        await cancelled(moves)
+        await asyncio.gather(*(holding.drop() for holding in held))
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
 
     async def _beats(self) -> None:
         while True:
@@ -166,7 +165,8 @@ class Sharing:
             self.holdings[partition] = self._open_one(partition)
 
     def _move(self, partition: Partition, how: Callable[[Holding], Awaitable[None]]) -> None:
-        self._moves[partition] = asyncio.ensure_future(self._moved(self.holdings.pop(partition), how))
+        holding = self.holdings.pop(partition)
+        self._moves[partition] = holding, asyncio.create_task(self._moved(holding, how))
 
     async def _moved(self, holding: Holding, how: Callable[[Holding], Awaitable[None]]) -> None:
         try:

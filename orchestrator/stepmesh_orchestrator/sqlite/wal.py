@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
+LOOKS = 3
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint number, salt (2), checksum (2)
 _FRAME = struct.Struct(">6I")  # page, pages after commit (0 = not a commit), salt (2), checksum (2)
 _DATABASE_HEADER_BYTES = 100
@@ -38,7 +39,17 @@ class Marks(NamedTuple):
 
 
 def check_log(path: Path) -> None:
-    """Look at the log of the database `path`, if there is one. Raises `DamagedLog`; a torn end is only logged."""
+    """Look at the log of the database `path`, if there is one. Raises `DamagedLog`; a torn end is only logged. Another process may write to
+    it meanwhile, and begin it anew between two reads: so only what is found again and again is damage."""
+    for _ in range(LOOKS - 1):
+        try:
+            return _check_log(path)
+        except DamagedLog:
+            continue
+    return _check_log(path)
+
+
+def _check_log(path: Path) -> None:
     wal = path.with_name(path.name + "-wal")
     if not wal.exists() or wal.stat().st_size <= _HEADER.size:
         return

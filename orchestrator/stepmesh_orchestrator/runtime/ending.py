@@ -1,0 +1,17 @@
+"""Tasks that have to end. One cancellation may be lost: `asyncio.wait_for` of Python 3.11 drops one that comes in the moment in which what
+it waits for is done, and after a process stood still all that it waited for is done at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]], again_s: float = 1.0) -> None:
+    """Returns when all of them have ended, however they did. `again_s`: what each gets to clean up before it is cancelled once more."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again_s)
