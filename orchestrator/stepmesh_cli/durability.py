@@ -18,7 +18,7 @@ Durability = Literal["fsync", "replicated", "process"]
 SURVIVES: dict[str, str] = {
     "fsync": "a crash and power loss, as long as the disk is whole",
     "replicated": "the loss of a machine, as long as most of the others keep their power",
-    "process": "a crash of this process, and nothing that befalls the machine or the journal's server",
+    "process": "at most the crash of a process, no power loss and no loss of a machine",
 }
 _LOST = {
     "fsync": "the last moments before a power loss",
@@ -35,9 +35,9 @@ def require(declared: Durability | None, journal: Journal, name: str) -> None:
     given = journal.durability
     if declared in (None, "process", given):
         return
-    lost = "every run, when this process ends" if name == "memory" else _LOST[declared]
+    lost = "any run, when this process ends" if name == "memory" else _LOST[declared]
     raise DurabilityLess(
         f"the durability {declared} is declared, and the journal {shown(name)} gives {given}, which survives {SURVIVES[given]};"
-        f" lost would be {lost}",
+        f" it does not promise to keep {lost}",
         hint=f"a journal that gives {declared}: {_FIX[declared]}; or declare {given}",
     )

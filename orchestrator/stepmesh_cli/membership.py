@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepmesh_broker.protocol.ids import Namespace
-from stepmesh_cli.addresses import POSTGRES, REDIS, scheme_of, shown
+from stepmesh_cli.addresses import NATS, POSTGRES, REDIS, shown
 from stepmesh_cli.errors import CommandError
 from stepmesh_orchestrator.ports import Membership
 
@@ -21,9 +21,18 @@ def membership_of(journal: str, namespace: Namespace) -> Membership:
         from stepmesh_orchestrator.membership.redis import RedisMembership
 
         return RedisMembership(journal, namespace)
-    if scheme_of(journal) != "sqlite" or not path:
+    if kind in NATS:
+        from stepmesh_orchestrator.membership.jetstream import JetStreamMembership
+
+        return JetStreamMembership(journal, namespace)
+    if kind == "kafka":
+        from stepmesh_orchestrator.membership.kafka import KafkaMembership
+
+        return KafkaMembership(journal, namespace)
+    if kind != "sqlite" or not path:
         raise CommandError(
-            f"the journal {shown(journal)!r} cannot be shared by several orchestrators", hint="use postgres://… or redis://…"
+            f"the journal {shown(journal)!r} cannot be shared by several orchestrators",
+            hint="use postgres://…, redis://…, nats://… or kafka://…",
         )
     from stepmesh_orchestrator.membership.sqlite import SqliteMembership
 

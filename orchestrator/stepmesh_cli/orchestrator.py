@@ -53,7 +53,7 @@ def orchestrator(
     broker
         nats://… or kafka://… that all of them use.
     journal
-        postgres://… or redis://… that all of them use; sqlite:PATH for processes of one machine.
+        postgres://…, redis://…, nats://…, kafka://… or broker (the broker's server); sqlite:PATH for processes of one machine.
     store
         postgres://… that all of them use; sqlite:PATH for processes of one machine. Default: where the journal is.
     durability

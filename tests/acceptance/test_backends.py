@@ -165,3 +165,13 @@ def test_gateway_and_worker_are_processes_of_their_own_over_kafka(kafka_url: str
         assert json.loads(said) == {"outcome": "success", "result": 9}
         pools = {pool["pool"]: pool for pool in map(json.loads, stepmesh("pools", "--json", *there).splitlines())}
         assert (len(pools["cpu"]["workers"]), pools["cpu"]["wanted"]) == (1, 0)
+
+
+def test_topics_of_broker_and_journal_have_as_many_replicas_as_the_url_says(kafka_cluster_url: str, namespace: str) -> None:
+    broker = f"{kafka_cluster_url}?replicas=2"
+    serving = ("--broker", broker, "--journal", "broker", "--namespace", namespace, "--data", "data")
+    with up(*serving) as (_, ready):
+        assert ready["durability"] == "process", "two replicas are no majority without one of them"
+        checks = stepmesh("doctor", "--url", broker, "--journal", "broker", "--namespace", namespace, "--json")
+    found = {check["name"]: check["found"] for check in map(json.loads, checks.splitlines())}
+    assert {found[f"kafka topic stepmesh.{namespace}.{name}"].partition(":")[0] for name in ("journal", "inbox")} == {"2 replicas"}

@@ -72,6 +72,11 @@ class KafkaSettings:
         )
 
     @property
+    def placement(self) -> tuple[int, dict[int, list[int]] | None]:
+        """Replicas of a new topic and where they lie, as aiokafka takes them: "as the cluster does by itself" wants an empty plan."""
+        return (-1, {}) if self.replicas is None else (self.replicas, None)
+
+    @property
     def client_options(self) -> dict[str, Any]:
         """What every client of aiokafka is given to reach the cluster."""
         protocol = ("SASL_" if self.user else "") + ("SSL" if self.tls else "PLAINTEXT")

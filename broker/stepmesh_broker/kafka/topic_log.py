@@ -100,7 +100,7 @@ class TopicLogs:
                 found = await self._facts(topic)
                 if found is not None:
                     return found
-                wanted = NewTopic(topic, partitions, self._settings.replicas or -1, replica_assignments={}, topic_configs=dict(configs))
+                wanted = NewTopic(topic, partitions, *self._settings.placement, topic_configs=dict(configs))
                 for _, code, *_ in (await self._admin.create_topics([wanted])).topic_errors:
                     if code and for_code(code) is not TopicAlreadyExistsError:
                         raise for_code(code)(topic)

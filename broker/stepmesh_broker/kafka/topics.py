@@ -94,7 +94,7 @@ class Topics:
         known = await self._count(topic)
         if not known:
             known, configs = self._plan(topic)
-            wanted = NewTopic(topic, known, self._settings.replicas or -1, {}, configs)
+            wanted = NewTopic(topic, known, *self._settings.placement, configs)
             try:
                 answer = await self._admin.create_topics([wanted], timeout_ms=_TIMEOUT_MS)
             except _AWAY as problem:

@@ -30,7 +30,8 @@ class JetStreamMembership(LogMembership):
 
     def __init__(self, url: str, namespace: Namespace, replicas: int | None = None) -> None:
         checked_name("namespace", namespace)
-        super().__init__(_StreamLog(NatsSettings(url=tuple(url.split(",")), namespace=namespace), replicas))
+        settings = NatsSettings.parse(url, namespace)
+        super().__init__(_StreamLog(settings, replicas or settings.replicas))
 
 
 class _StreamLog:

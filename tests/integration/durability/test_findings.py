@@ -11,7 +11,7 @@ from tests.services.nats import NatsServers
 
 from stepmesh_broker.durability import NOT_VISIBLE, Finding
 from stepmesh_broker.errors import BrokerUnavailable
-from stepmesh_broker.kafka import KafkaSettings
+from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.kafka import durability as kafka
 from stepmesh_broker.nats import EmbeddedNats, NatsBroker, NatsSettings
 from stepmesh_broker.nats import durability as nats
@@ -192,3 +192,15 @@ def test_doctor_says_what_cannot_be_asked(capsys: pytest.CaptureFixture[str], tm
     checks = {check["name"]: check for check in map(json.loads, said.splitlines())}
     assert checks["postgres://127.0.0.1:1/x"]["state"] == "failed"
     assert "secret" not in said
+
+
+async def test_three_brokers_of_kafka(kafka_cluster_url: str) -> None:
+    namespace = fresh()
+    broker = KafkaBroker(KafkaSettings.parse(f"{kafka_cluster_url}?replicas=3", namespace))
+    await broker.connect()
+    await broker.post(Partition(0), b"x")
+    await broker.close()
+    found = named(await kafka.examine(KafkaSettings.parse(kafka_cluster_url, namespace)))
+    assert found["kafka brokers"] == Finding("kafka brokers", "3")
+    ours = [finding for name, finding in found.items() if name.startswith(f"kafka topic stepmesh.{namespace}.inbox")]
+    assert [finding.value for finding in ours] == ["3 replicas"]

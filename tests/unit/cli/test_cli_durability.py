@@ -47,7 +47,7 @@ def test_only_what_is_less_is_refused(declared: Durability | None, gives: Durabi
 
 async def test_a_deployment_does_not_start_with_less(tmp_path: Path) -> None:
     deployment = Deployment(DeploymentSettings(journal="memory", durability="fsync", data_dir=tmp_path))
-    with pytest.raises(DurabilityLess, match="every run, when this process ends"):
+    with pytest.raises(DurabilityLess, match="any run, when this process ends"):
         await deployment.start()
     async with Deployment(DeploymentSettings(journal="sqlite", durability="fsync", data_dir=tmp_path)) as started:
         assert started.node.ports.journal.durability == "fsync"
@@ -57,7 +57,7 @@ def test_the_command_line_says_what_would_be_lost(tmp_path: Path, capsys: pytest
     assert main(["up", "--data", str(tmp_path), "--journal", "memory", "--durability", "fsync", "--http", "0"]) != 0
     told = capsys.readouterr().err
     assert "SM-0153" in told
-    assert "lost would be every run" in told
+    assert "does not promise to keep any run" in told
 
 
 def test_a_configuration_declares_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

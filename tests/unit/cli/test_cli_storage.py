@@ -94,6 +94,8 @@ def test_several_machines_want_a_store_that_all_can_read() -> None:
         ("sqlite:x.db", None, "SqliteMembership"),
         ("redis://host", "sqlite:x.db", "RedisMembership"),
         ("postgresql://host/db", None, "PostgresMembership"),
+        ("nats://a:1?replicas=3", "postgres://host/db", "JetStreamMembership"),
+        ("kafka://a:1", "postgres://host/db", "KafkaMembership"),
     ],
 )
 def test_who_shares_is_kept_where_the_journal_is(journal: str, store: str | None, membership: str) -> None:
