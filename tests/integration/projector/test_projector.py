@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.integration.projector.following import Follower, Where
 from tests.integration.projector.topics import create, fill, records_of
+from tests.unit.projector.counting import Model
 from tests.unit.projector.recorded import PARTITION, recorded
 
 from stepmesh_broker.protocol.ids import Namespace
@@ -50,6 +55,13 @@ async def test_the_read_model_and_the_windows_are_those_of_the_journal(where: Wh
         await follower.until(lambda: where.settled(frames))
         assert follower.stop() == 0, follower.said
     await where.is_as_recorded()
+    tasks = (await Model.of(recorded().frames, recorded().store, 1)).latencies["cpu"]
+    command = [sys.executable, "-m", "stepmesh_cli", "stats", "--store", where.postgres, "--namespace", where.namespace]
+    shown = await asyncio.to_thread(subprocess.run, [*command, "--last", "999999h", "--json"], capture_output=True, check=True)
+    (pool,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    counts = pool["counts"]
+    assert (pool["name"], counts["succeeded"] + counts["failed"] + counts["retried"]) == ("cpu", len(tasks))
+    assert pool["latency_ms"][-1] == pytest.approx(max(tasks), rel=0.05)
 
 
 async def test_it_goes_on_where_it_stopped_and_where_it_was_killed(where: Where) -> None:
