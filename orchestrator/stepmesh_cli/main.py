@@ -80,6 +80,13 @@ COMMANDS = (
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command("topics", "stepmesh_cli.topics:topics", OPERATE, "Show or make the streams of a deployment.", "stepmesh topics --apply"),
+    Command(
+        "stats",
+        "stepmesh_cli.stats:stats",
+        OPERATE,
+        "Show what a projector counted lately.",
+        "stepmesh stats --store postgres://127.0.0.1/stepmesh --by flow --last 1h",
+    ),
     Command("demo", "stepmesh_cli.demo.command:demo", CHECK, "A real batch, watched and reported.", "stepmesh demo"),
     Command("test", "stepmesh_cli.test:run_tests", CHECK, "Run the test cases of flows.", "stepmesh test flows/ --diff"),
     Command("validate", "stepmesh_cli.validate:validate", CHECK, "Check flow files.", "stepmesh validate flow.yaml --strict"),

@@ -10,24 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
-from faust.types import EventT
+from faust.types import TP, EventT
 
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.ports import Store, StoreError
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_projector.delivery import Delivery, Verdict
 from stepmesh_projector.feed import Cut, Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Keeper
 from stepmesh_projector.topic import Topic
 from stepmesh_projector.windows import Place
 
+_T = TypeVar("_T")
 log = logging.getLogger("stepmesh.projector")
 _RETRY_S = 0.5
+_FETCH_S = 1.2  # faust waits a second for records
+_LOOK_EVERY_S = 0.5
 _FORGET_EVERY_S = 60.0
 _ANY_PORT = 6066  # of a server that is off: faust has no word for none
 _BUFFERED = 256
@@ -54,9 +59,11 @@ class ApplicationSettings:
 class _Followed:
     """A partition that is ours. `unsettled`: events since the last checkpoint; `context`: in which its part of the table may be set."""
 
-    def __init__(self, feed: Feed, writing: asyncio.Task[None]) -> None:
+    def __init__(self, feed: Feed, writing: asyncio.Task[None], delivery: Delivery) -> None:
         self.feed = feed
         self.writing = writing
+        self.delivery = delivery
+        self.asking: asyncio.Task[None] | None = None
         self.unsettled: list[EventT[Any]] = []
         self.context = contextvars.copy_context()
 
@@ -75,6 +82,8 @@ class Application:
         self._keeper = keeper
         self._followed: dict[Partition, _Followed] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._beginning = asyncio.Lock()
+        self._stopping = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._app = _faust_app(settings)
         table = self._app.Table("windows", key_type=str, value_type=bytes, partitions=settings.topic.partitions)
@@ -87,19 +96,19 @@ class Application:
     async def start(self) -> None:
         """Join the group. Raises what faust raises when Kafka cannot be reached."""
         await self._app.start()
-        self._tasks = [self._guarded(self._settle_for_ever()), self._guarded(self._forget_for_ever()), self._guarded(self._watch())]
+        loops = (self._settle_for_ever(), self._forget_for_ever(), self._look_for_ever(), self._watch())
+        self._tasks = [self._guarded(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Keep a last checkpoint, unless something failed, and leave the group."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stopping.set()
+        await asyncio.gather(*self._tasks[:-1], return_exceptions=True)  # told, not cancelled: faust keeps some cancellations to itself
         if not self.failed.done():
-            await self._settle(list(self._followed.values()))
+            await self._settle()
         await self._app.stop()
         for followed in self._followed.values():
             followed.release()
-        await asyncio.gather(*(followed.writing for followed in self._followed.values()), return_exceptions=True)
+        await asyncio.gather(*self._tasks, *(followed.writing for followed in self._followed.values()), return_exceptions=True)
 
     async def run(self, stop: Coroutine[Any, Any, None]) -> None:
         """Until `stop` returns. Raises the first failure."""
@@ -138,42 +147,89 @@ class Application:
 
     async def _take(self, event: EventT[Any]) -> None:
         message = event.message
-        partition = Partition(message.partition)
-        followed = self._followed.get(partition)
-        if followed is None:
-            followed = self._followed[partition] = await self._begin(partition)
-        followed.context = contextvars.copy_context()
-        data: bytes = event.value
-        message.value = event.value = None  # the events that wait for a checkpoint need no more than their place
-        await followed.feed.take(message.offset, data)
-        followed.unsettled.append(event)
+        followed = await self._followed_at(Partition(message.partition))
+        verdict = followed.delivery.check(message.offset, time.monotonic())
+        if verdict is Verdict.EARLY:
+            self._ask_again(followed, early=True)
+        elif verdict is Verdict.TAKE:
+            followed.context = contextvars.copy_context()
+            data: bytes = event.value
+            message.value = event.value = None  # the events that wait for a checkpoint need no more than their place
+            await followed.feed.take(message.offset, data)
+            followed.unsettled.append(event)
+
+    async def _followed_at(self, partition: Partition) -> _Followed:
+        async with self._beginning:
+            followed = self._followed.get(partition)
+            if followed is None:
+                followed = self._followed[partition] = await self._begin(partition)
+        return followed
 
     async def _begin(self, partition: Partition) -> _Followed:
         projector = Projector(self._store, partition)
-        context = contextvars.copy_context()
-        feed = await self._feeds.begin(partition, projector, lambda place: context.run(self._window, partition, place))
+        feed = await self._feeds.begin(partition, projector, lambda place: self._window(partition, place))
+        first = (await self._app.consumer.earliest_offsets(self._place(partition)))[self._place(partition)]
         log.info("partition %d is followed from frame %d on", partition, feed.sequence + 1)
-        return _Followed(feed, self._guarded(projector.run()))
+        return _Followed(feed, self._guarded(projector.run()), Delivery(max(first, feed.position + 1), time.monotonic()))
+
+    def _ask_again(self, followed: _Followed, *, early: bool) -> None:
+        if followed.asking is None or followed.asking.done():
+            followed.asking = self._guarded(self._seek(followed, early=early))
+
+    async def _seek(self, followed: _Followed, *, early: bool) -> None:
+        """A batch that faust fetches just now would make it forget the seek: so the partition pauses until there is none."""
+        place, consumer = self._place(followed.feed.partition), self._app.consumer
+        consumer.pause_partitions({place})
+        await asyncio.sleep(_FETCH_S)
+        if self._followed.get(followed.feed.partition) is followed:
+            log.info("asking again for the record at offset %d of partition %d", followed.delivery.expected, followed.feed.partition)
+            await consumer.seek(place, followed.delivery.expected)
+            consumer.resume_partitions({place})
+            followed.delivery.asked(time.monotonic(), early=early)
+
+    async def _look_for_ever(self) -> None:
+        """After what should be ours and come by now."""
+        while not await self._pause(_LOOK_EVERY_S):
+            if self._app.rebalancing:
+                continue
+            for place in [place for place in self._app.consumer.assignment() if place.topic == self._settings.topic.name]:
+                followed = await self._followed_at(Partition(place.partition))
+                if followed.delivery.is_silent(self._end(place), time.monotonic()) and not followed.feed.projector.waiting:
+                    self._ask_again(followed, early=False)
+
+    def _end(self, place: Any) -> int | None:
+        """Of the partition, as far as the client knows."""
+        try:
+            end: int | None = self._app.consumer.highwater(place)
+        except AssertionError:  # it is not ours any more
+            return None
+        return end
+
+    def _place(self, partition: Partition) -> Any:
+        return TP(self._settings.topic.name, partition)
 
     async def _settle_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.settle_s)
-            await self._settle(list(self._followed.values()))
+        while not await self._pause(self._settings.settle_s):
+            await self._settle()
 
-    async def _settle(self, all_followed: list[_Followed]) -> None:
-        for followed in all_followed:
+    async def _settle(self) -> None:
+        for followed in list(self._followed.values()):
             cut = followed.feed.cut()
-            if cut is None:
-                continue
-            settled, followed.unsettled = followed.unsettled, []
-            if not await _patiently(lambda cut=cut, feed=followed.feed: feed.keep(cut, self._keeper)):  # type: ignore[misc]
-                log.warning("partition %d is followed by another process now", followed.feed.partition)
-                continue
-            if self._followed.get(followed.feed.partition) is followed:
-                followed.context.run(self._publish, cut, followed.feed.partition)
-                await self._app.producer.flush()
-            for event in settled:
-                event.ack()
+            if cut is not None:
+                settled, followed.unsettled = followed.unsettled, []
+                if await self._kept(followed, cut):
+                    for event in settled:
+                        event.ack()
+
+    async def _kept(self, followed: _Followed, cut: Cut) -> bool:
+        partition = followed.feed.partition
+        if not await self._patiently(lambda: followed.feed.keep(cut, self._keeper)):
+            log.warning("partition %d is followed by another process now", partition)
+            return False
+        if self._followed.get(partition) is followed:
+            followed.context.run(self._publish, cut, partition)
+            await self._app.producer.flush()
+        return True
 
     def _publish(self, cut: Cut, partition: Partition) -> None:
         for place, data in cut.windows.items():
@@ -191,16 +247,16 @@ class Application:
         return start, end
 
     async def _forget_for_ever(self) -> None:
-        while True:
+        while not await self._pause(_FORGET_EVERY_S):
             newest_ms = max((feed.at_ms for feed in self.feeds()), default=0)
             if newest_ms:
-                await _patiently(lambda newest_ms=newest_ms: self._keeper.forget(newest_ms - self._settings.keep_ms))  # type: ignore[misc]
-            await asyncio.sleep(_FORGET_EVERY_S)
+                await self._patiently(lambda newest_ms=newest_ms: self._keeper.forget(newest_ms - self._settings.keep_ms))  # type: ignore[misc]
 
     async def _watch(self) -> None:
         await self._app.wait_until_stopped()
-        problem = self._app.crash_reason
-        raise ProjectorError(f"the stream application ended: {problem or 'no reason was given'}", hint="its log says more") from problem
+        if not self._stopping.is_set():
+            problem = self._app.crash_reason
+            raise ProjectorError(f"the stream application ended: {problem or 'no reason was given'}", hint="its log says more") from problem
 
     async def _revoked(self, app: object, revoked: Iterable[Any], **_: object) -> None:
         for place in revoked:
@@ -211,6 +267,26 @@ class Application:
     async def _health(self, request: Any) -> Any:
         said = {str(feed.partition): {"frame": feed.sequence, "stored": feed.projector.sequence} for feed in self.feeds()}
         return self._app.web.json({"partitions": said, "frames": sum(feed.frames for feed in self.feeds())})
+
+    async def _pause(self, seconds: float) -> bool:
+        """Whether it is time to stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        return self._stopping.is_set()
+
+    async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """What cannot be written now is tried again, until it is time to stop."""
+        while True:
+            try:
+                return await work()
+            except StoreError as problem:
+                if not problem.retryable or self._stopping.is_set():
+                    raise
+                log.error("the projector's tables cannot be written, trying again: %s", problem)
+                await self._pause(_RETRY_S)
 
     def _guarded(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -224,17 +300,6 @@ class Application:
     def _fail(self, problem: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_exception(problem)
-
-
-async def _patiently(work: Callable[[], Awaitable[Any]]) -> Any:
-    while True:
-        try:
-            return await work()
-        except StoreError as problem:
-            if not problem.retryable:
-                raise
-            log.error("the projector's tables cannot be written, trying again: %s", problem)
-            await asyncio.sleep(_RETRY_S)
 
 
 def _key(partition: Partition, place: Place) -> str:

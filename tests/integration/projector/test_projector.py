@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.integration.projector.following import Follower, Where
 from tests.integration.projector.topics import create, fill, records_of
+from tests.services.process import free_port
+from tests.unit.projector.counting import Model
 from tests.unit.projector.recorded import PARTITION, recorded
 
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_orchestrator.core.rows import RunGone
+from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.store.postgres import PostgresStore
 from stepmesh_projector.postgres import PostgresKeeper
 
@@ -21,20 +30,26 @@ PARTITIONS = 2
 FOLLOWS = "partition 0 is followed from frame"
 
 
-@pytest.fixture
-async def where(kafka_url: str, postgres_url: str, tmp_path: Path) -> AsyncGenerator[Where]:
-    """An empty topic, and a store with flows."""
+@asynccontextmanager
+async def prepared(kafka_url: str, postgres_url: str, folder: Path) -> AsyncGenerator[Where]:
+    """A store with flows."""
     namespace = Namespace(f"projector-{uuid.uuid4().hex[:8]}")
     store, keeper = PostgresStore(postgres_url, namespace), PostgresKeeper(postgres_url, namespace)
     await store.open()
     await keeper.open()
     for flow in recorded().store._flows.values():
         await store.put_flow(flow)
-    found = Where(kafka_url, postgres_url, namespace, tmp_path, store, keeper)
-    await create(kafka_url, found.topic, PARTITIONS)
-    yield found
+    yield Where(kafka_url, postgres_url, namespace, folder, store, keeper)
     await keeper.close()
     await store.close()
+
+
+@pytest.fixture
+async def where(kafka_url: str, postgres_url: str, tmp_path: Path) -> AsyncGenerator[Where]:
+    """An empty topic, and a store with flows."""
+    async with prepared(kafka_url, postgres_url, tmp_path) as found:
+        await create(kafka_url, found.topic, PARTITIONS)
+        yield found
 
 
 async def put(where: Where, first: int = 0, last: int | None = None) -> int:
@@ -50,6 +65,13 @@ async def test_the_read_model_and_the_windows_are_those_of_the_journal(where: Wh
         await follower.until(lambda: where.settled(frames))
         assert follower.stop() == 0, follower.said
     await where.is_as_recorded()
+    tasks = (await Model.of(recorded().frames, recorded().store, 1)).latencies["cpu"]
+    command = [sys.executable, "-m", "stepmesh_cli", "stats", "--store", where.postgres, "--namespace", where.namespace]
+    shown = await asyncio.to_thread(subprocess.run, [*command, "--last", "999999h", "--json"], capture_output=True, check=True)
+    (pool,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    counts = pool["counts"]
+    assert (pool["name"], counts["succeeded"] + counts["failed"] + counts["retried"]) == ("cpu", len(tasks))
+    assert pool["latency_ms"][-1] == pytest.approx(max(tasks), rel=0.05)
 
 
 async def test_it_goes_on_where_it_stopped_and_where_it_was_killed(where: Where) -> None:
@@ -135,3 +157,25 @@ async def test_a_record_that_is_none_is_told(where: Where) -> None:
     with Follower(where) as follower:
         assert follower.ended() == 1
         assert "SM-4211 the record at offset 5 of partition 0" in follower.said
+
+
+async def test_it_follows_what_orchestrators_append(kafka_url: str, postgres_url: str, tmp_path: Path) -> None:
+    """The journal's own backend wrote the topic: two owners, and frames of several records are its business."""
+    async with prepared(kafka_url, postgres_url, tmp_path) as where:
+        frames = recorded().frames
+        journal = KafkaJournal(where.kafka, where.namespace, PARTITIONS)
+        await journal.open()
+        try:
+            for owner, some in (("first", frames[:20]), ("second", frames[20:])):
+                ownership = await journal.acquire(PARTITION, owner)
+                for frame in some:
+                    await journal.append(PARTITION, ownership.epoch, frame.sequence, frame.payload)
+        finally:
+            await journal.close()
+        port = free_port()
+        with Follower(where, "--port", str(port)) as follower:
+            await follower.until(lambda: where.settled(len(frames)))
+            async with httpx.AsyncClient() as client:
+                health = (await client.get(f"http://127.0.0.1:{port}/health")).json()
+        assert health["partitions"]["0"] == {"frame": len(frames), "stored": len(frames)}
+        await where.is_as_recorded()

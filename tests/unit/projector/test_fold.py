@@ -13,7 +13,7 @@ from stepmesh_orchestrator.ports import Frame
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.store.memory import MemoryStore
 from stepmesh_projector.fold import Fold
-from stepmesh_projector.windows import Place, Window, Windows, decode_window, encode_window
+from stepmesh_projector.windows import Place, Window, Windows, decode_window
 
 SIZE_MS = 2_000
 
@@ -27,8 +27,8 @@ class Shelf:
     def windows(self) -> Windows:
         return Windows(SIZE_MS, self.kept.get)
 
-    def put(self, windows: Windows) -> None:
-        self.kept.update({place: encode_window(window) for place, window in windows.changed().items()})
+    def put(self, fold: Fold) -> None:
+        self.kept.update(fold.windows.changed(fold.at_ms))
 
     def read(self) -> dict[Place, Window]:
         return {place: decode_window(data) for place, data in self.kept.items()}
@@ -58,10 +58,9 @@ async def test_the_read_model_is_the_one_that_the_owner_of_the_partition_made() 
 async def test_windows_are_those_of_the_obvious_model() -> None:
     frames, theirs = recorded()
     shelf = Shelf()
-    windows = shelf.windows()
-    fold = Fold.begin(PARTITION, FlowRegistry(theirs, LoopTimeClock()), default_router(), windows)
+    fold = Fold.begin(PARTITION, FlowRegistry(theirs, LoopTimeClock()), default_router(), shelf.windows())
     await follow(fold, frames, await flows_of(theirs))
-    shelf.put(windows)
+    shelf.put(fold)
     model = await Model.of(frames, theirs, SIZE_MS)
     assert numbers_of(shelf.read()) == model.numbers()
     assert len({place.start_ms for place in shelf.kept}) > 3
@@ -71,9 +70,9 @@ async def test_windows_are_those_of_the_obvious_model() -> None:
 async def test_quantiles_are_those_of_the_obvious_model() -> None:
     frames, theirs = recorded()
     shelf = Shelf()
-    windows = shelf.windows()
-    await follow(Fold.begin(PARTITION, FlowRegistry(theirs, LoopTimeClock()), default_router(), windows), frames, await flows_of(theirs))
-    shelf.put(windows)
+    fold = Fold.begin(PARTITION, FlowRegistry(theirs, LoopTimeClock()), default_router(), shelf.windows())
+    await follow(fold, frames, await flows_of(theirs))
+    shelf.put(fold)
     latencies = sorted((await Model.of(frames, theirs, SIZE_MS)).latencies["cpu"])
     total = Window()
     for place, window in shelf.read().items():
@@ -92,17 +91,16 @@ async def test_an_image_and_the_frames_after_it_give_what_all_frames_give(behind
     for cut in range(0, len(frames) - behind, 3):
         ours, shelf = await flows_of(theirs), Shelf()
         registry = FlowRegistry(ours, LoopTimeClock())
-        windows = shelf.windows()
-        fold = Fold.begin(PARTITION, registry, default_router(), windows)
+        fold = Fold.begin(PARTITION, registry, default_router(), shelf.windows())
         await follow(fold, frames[:cut], ours)
+        shelf.put(fold)
         image = fold.image()
         await follow(fold, frames[cut : cut + behind], ours)
-        shelf.put(windows)
-        windows = shelf.windows()
-        fold = await Fold.restore(image, registry, default_router(), windows)
+        shelf.put(fold)
+        fold = await Fold.restore(image, registry, default_router(), shelf.windows())
         assert fold.sequence == cut
         await follow(fold, frames[cut:], ours)
-        shelf.put(windows)
+        shelf.put(fold)
         assert await read_model(ours) == await read_model(theirs)
         assert numbers_of(shelf.read()) == (await Model.of(frames, theirs, SIZE_MS)).numbers()
 
