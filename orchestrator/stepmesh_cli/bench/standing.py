@@ -54,7 +54,10 @@ async def recovery(settings: BenchSettings) -> Figures:
         started = time.perf_counter()
         await deployment.start()
         seconds = time.perf_counter() - started
-        live = sum(len(service.shard.session.state.runs) for service in deployment.node.partitions.values())
+        live = sum(
+            len(service.shard.session.state.runs) + len(service.shard.session.state.dormant)
+            for service in deployment.node.partitions.values()
+        )
         drained = time.perf_counter()
         for service in deployment.node.partitions.values():
             await service.shard.dispatcher.outbox.drained()

@@ -114,7 +114,8 @@ class FlowRequests:
 
 
 def _uses(shard: Shard, flow: FlowId) -> bool:
-    if any(run.flow_id == flow for run in shard.session.state.runs.values()):
+    state = shard.session.state
+    if flow in state.dormant.flows or any(run.flow_id == flow for run in state.runs.values()):
         return True
     waiting = shard.inputs
     return any(isinstance(message, Submit) and message.flow == flow for _, message, _ in waiting.messages) or any(

@@ -9,7 +9,8 @@ import logging
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
-from stepmesh_orchestrator.core.events import RunCreated, StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.events import StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.gone import GONE, can_be_applied
 from stepmesh_orchestrator.core.projection import apply
@@ -55,7 +56,7 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
         state.sequence, state.inbox, state.confirmed = frame.sequence, turn.inbox, turn.confirmed
         if frame.sequence > projected:
             projector.put(frame.sequence, rows)
-    _check(state)
+    await _check(state, known)
     unsent = {key for key, sequence in dispatched.items() if sequence > state.confirmed}
     return Recovered(state, snapshot_sequence, unsent)
 
@@ -90,18 +91,22 @@ async def _from_snapshot(journal: Journal, partition: Partition, known: _Flows) 
 
 async def _replay(state: State, turn: Turn, known: _Flows, rows: list[Row]) -> None:
     for event in turn.events:
-        if isinstance(event, RunCreated):
-            await known.load(event.flow, event.overrides)
+        for flow, overrides in flows_needed(event):
+            await known.load(flow, overrides)
     for event in turn.events:
         if not known.gone or can_be_applied(state, event):
             apply(state, event, turn.at_ms, known, rows)
 
 
-def _check(state: State) -> None:
-    lost = next((run for run in state.runs.values() if run.flow is GONE), None)
+async def _check(state: State, known: _Flows) -> None:
+    lost = next(((f"run {run.id}", run.flow_id) for run in state.runs.values() if run.flow is GONE), None)
+    for flow in state.dormant.flows if lost is None else ():
+        await known.load(flow, None)
+        if flow in known.gone:
+            lost = ("a dormant run", flow)
     if lost is not None:
         raise JournalError(
-            f"run {lost.id} of the journal needs flow {lost.flow_id}, which the store does not have",
+            f"{lost[0]} of the journal needs flow {lost[1]}, which the store does not have",
             code="SM-4008",
             hint="restore the store that belongs to this journal",
         )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Container
 from itertools import count
 
+from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import TaskRef
+
+PRUNED_FROM = 10_000
+"""Timers that are kept at least before it is worth to look for void ones."""
 
 
 class Timers:
@@ -14,6 +19,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, TaskRef]] = []
         self._order = count()
+        self._prune_at = PRUNED_FROM
 
     def __len__(self) -> int:
         """How many wait."""
@@ -33,3 +39,10 @@ class Timers:
         while self._heap and self._heap[0][0] <= now_ms and len(taken) < limit:
             taken.append(heapq.heappop(self._heap)[2])
         return taken
+
+    def prune(self, live: Container[RunId]) -> None:
+        """Forget those of other runs than the live ones; not each time, so that it costs a little for each timer and no more."""
+        if len(self._heap) >= self._prune_at:
+            self._heap = [entry for entry in self._heap if entry[2].run in live]
+            heapq.heapify(self._heap)
+            self._prune_at = max(PRUNED_FROM, 2 * len(self._heap))
