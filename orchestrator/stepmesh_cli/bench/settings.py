@@ -12,7 +12,8 @@ STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """`scale` multiplies the amount of work. `workers`: processes, or workers in this process with the memory broker."""
+    """`scale` multiplies the amount of work. `workers`: processes, or workers in this process with the memory broker. `runs`: of `sleep`;
+    None = by the scale."""
 
     broker: str = "embedded"
     journal: str = "sqlite"
@@ -20,6 +21,7 @@ class BenchSettings:
     scale: float = 1.0
     data: Path | None = None
     profile: bool = False
+    runs: int | None = None
 
     def amount(self, usual: int) -> int:
         """`usual`, scaled; ≥ 1."""
