@@ -55,7 +55,7 @@ async def sleeping(settings: BenchSettings) -> Figures:
             after = own_usage()
             grown = {"memory": after.rss - before.rss, **(_sizes(data) - sizes)}
             per_run = {name: round(size / (runs - together)) for name, size in grown.items()}
-            due = datetime.now(UTC) + timedelta(seconds=50 + runs / 20_000)
+            due = datetime.now(UTC) + timedelta(seconds=50 + runs / 10_000)
             await _submit(on.client, flow, together, due)
             await _until(lambda: _dormant(on.deployment) == runs + WARM)
             about = on.info()
@@ -95,15 +95,31 @@ async def _wake(deployment: Deployment, due: datetime, left: int, together: int)
 
     while datetime.now(UTC) < due - timedelta(seconds=10):  # noqa: ASYNC110  # what is waited for is the time
         await asyncio.sleep(0.1)
+    lags: list[float] = []
+    watch = asyncio.create_task(_lags(lags))
     while not is_over() or datetime.now(UTC) < due:
         started = time.perf_counter()
         await client.run(flow, None)
         took.append(time.perf_counter() - started)
         await asyncio.sleep(0.005)
     seconds = (datetime.now(UTC) - due).total_seconds()
+    watch.cancel()
     took.sort()
     others = {"runs": len(took), "p50": round(took[len(took) // 2] * 1000, 1), "max": round(took[-1] * 1000, 1)}
-    return {"woken_together": together, "wake_seconds": round(seconds, 3), "others_meanwhile_ms": others}
+    return {
+        "woken_together": together,
+        "wake_seconds": round(seconds, 3),
+        "others_meanwhile_ms": others,
+        "longest_stall_ms": round(max(lags) * 1000, 1),
+    }
+
+
+async def _lags(found: list[float]) -> None:
+    """How late this process's loop is, seconds, all the time."""
+    while True:
+        wanted = time.perf_counter() + 0.005
+        await asyncio.sleep(0.005)
+        found.append(time.perf_counter() - wanted)
 
 
 async def _submit(client: Client, flow: str, runs: int, until: datetime | timedelta) -> None:

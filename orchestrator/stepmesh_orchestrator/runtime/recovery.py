@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
-from stepmesh_orchestrator.core.events import StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.events import RunCreated, StepDispatched, TreeWoken, Turn, decode_turn
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.gone import GONE, can_be_applied
@@ -91,8 +91,9 @@ async def _from_snapshot(journal: Journal, partition: Partition, known: _Flows) 
 
 async def _replay(state: State, turn: Turn, known: _Flows, rows: list[Row]) -> None:
     for event in turn.events:
-        for flow, overrides in flows_needed(event):
-            await known.load(flow, overrides)
+        if isinstance(event, RunCreated | TreeWoken):
+            for flow, overrides in flows_needed(event):
+                await known.load(flow, overrides)
     for event in turn.events:
         if not known.gone or can_be_applied(state, event):
             apply(state, event, turn.at_ms, known, rows)

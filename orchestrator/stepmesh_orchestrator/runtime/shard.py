@@ -185,7 +185,7 @@ class Shard:
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
-        if self.dispatcher.journaled_bytes > self._snapshot_bytes:
+        if self.dispatcher.journaled_bytes > self._snapshot_bytes or self.waits.many_rested:
             await self.snapshot()
 
     async def snapshot(self) -> None:

@@ -9,8 +9,8 @@ from itertools import count
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import TaskRef
 
-PRUNED_FROM = 10_000
-"""Timers that are kept at least before it is worth to look for void ones."""
+PRUNED_FROM = 1_000
+"""Void timers that are kept at least before it is worth to look for them."""
 
 
 class Timers:
@@ -19,7 +19,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, TaskRef]] = []
         self._order = count()
-        self._prune_at = PRUNED_FROM
+        self._void = 0
 
     def __len__(self) -> int:
         """How many wait."""
@@ -40,9 +40,11 @@ class Timers:
             taken.append(heapq.heappop(self._heap)[2])
         return taken
 
-    def prune(self, live: Container[RunId]) -> None:
-        """Forget those of other runs than the live ones; not each time, so that it costs a little for each timer and no more."""
-        if len(self._heap) >= self._prune_at:
+    def void(self, live: Container[RunId]) -> None:
+        """At least one is void now: its run is not among the live ones. They are forgotten once they are about the half, so that it costs a
+        little for each."""
+        self._void += 1
+        if self._void >= max(PRUNED_FROM, len(self._heap) // 2):
             self._heap = [entry for entry in self._heap if entry[2].run in live]
             heapq.heapify(self._heap)
-            self._prune_at = max(PRUNED_FROM, 2 * len(self._heap))
+            self._void = 0

@@ -19,20 +19,26 @@ TIMERS_AT_ONCE = 1_000
 """Timers of one turn at most, so that a flood of them holds nothing else up for long; about 60 ms."""
 RESTS_AT_ONCE = 200
 """Trees that become dormant in one turn at most; about 10 ms."""
-DROWSY_MS = 5_000
+DROWSY_MS = 2_000
 """How long a tree has waited for a far timer when it may become dormant: what is asked of it soon finds it in memory."""
 LOOKED_AT_AGAIN_MS = 60_000
 """When a tree that had more to do is looked at again."""
 
 
+RESTED = 20_000
+"""Trees that become dormant between two snapshots at most, or a twentieth of all: in a replay they live once more, and a snapshot of them
+is small."""
+
+
 class Waits:
-    """Of one shard."""
+    """Of one shard. `rested`: trees that became dormant since the last snapshot."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.timers = Timers()
         self.drowsy = Drowsy()
         self.wheel = Wheel(self._back_at)
+        self.rested = 0
 
     def set_timer(self, effect: SetTimer) -> None:
         """Of a live run; a far one may let its tree become dormant."""
@@ -45,7 +51,8 @@ class Waits:
 
     def tree_left(self, root: RunId) -> None:
         """A tree became dormant."""
-        self.timers.prune(self._session.state.runs)
+        self.rested += 1
+        self.timers.void(self._session.state.runs)
         back_ms = self._back_at(root)
         if back_ms is not None:
             self.wheel.put(root, back_ms)
@@ -64,8 +71,14 @@ class Waits:
         """When the next turn is needed, ms since 1970; dormant trees are brought back by others. None: not because of the time."""
         return min((due for due in (self.timers.next_due(), self.drowsy.next_due()) if due is not None), default=None)
 
+    @property
+    def many_rested(self) -> bool:
+        """Whether a snapshot is due for that."""
+        return self.rested > max(RESTED, len(self._session.state.dormant) // 20)
+
     def move_up(self, through: int) -> None:
-        """Have those woken whose images keep frames up to `through` from being forgotten: they will rest in newer ones."""
+        """A snapshot is kept. Those whose images alone keep frames up to `through` are to be woken: they will rest in newer ones."""
+        self.rested = 0
         dormant = self._session.state.dormant
         if dormant.first_frame is not None and dormant.first_frame <= through:
             for run in [run for run, place in dormant.places.items() if frame_of(place) <= through]:
