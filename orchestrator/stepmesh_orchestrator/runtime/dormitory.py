@@ -1,7 +1,7 @@
 """The way back for dormant trees: at their time, or when somebody asks for one. Their images are read from the journal.
 
 Invariant: what is brought back is the image in the frame that the state names, and that frame is durable. Only the shard's decisions change
-the state; an image that comes too late is ignored there.
+the state; an image that comes too late is ignored there. An image that cannot be read costs nobody but its runs: they stay dormant.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 
 from stepmesh_broker.protocol.ids import FlowId, RunId
@@ -22,7 +22,7 @@ from stepmesh_orchestrator.core.evolve.dormancy import flows_of, restore
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import State
-from stepmesh_orchestrator.ports import Clock, Journal, StoreError
+from stepmesh_orchestrator.ports import Clock, Journal, JournalError, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.shard import Answer, Shard
 
@@ -31,11 +31,13 @@ AT_ONCE = 200
 """Trees of one turn at most: about 20 ms of it."""
 AHEAD_MS = 2_000
 """How long before its time a tree is brought back."""
-AGAIN_MS = 10_000
+AGAIN_MS = 15_000
 """When what could not be brought back is tried again."""
 LONGEST_SLEEP_S = 60.0
 GAP = 32
 """Frames that are read and passed over rather than looked up anew."""
+
+_NONE: frozenset[RunId] = frozenset()
 
 
 class _Loaded:
@@ -61,7 +63,7 @@ class Dormitory:
             shard.waits.wheel.put(run, wakes_ms_of(place))
 
     async def run(self) -> None:
-        """Bring back what is due, for ever. Raises `JournalError`."""
+        """Bring back what is due, for ever."""
         wheel = self._shard.waits.wheel
         while True:
             wheel.changed.clear()
@@ -72,7 +74,7 @@ class Dormitory:
                 await self._rest(wheel.next_due())
 
     async def awake(self, run: RunId) -> None:
-        """Bring a run back that somebody asks for; at once for one that is not dormant. Raises `JournalError`, `StoreError`."""
+        """Bring a run back that somebody asks for; at once for one that is not dormant. Raises `StoreError`."""
         if run in self._shard.session.state.dormant:
             await self._wake(await self._images([run]))
 
@@ -131,11 +133,26 @@ class Dormitory:
             await shard.settled()
         loaded, found = _Loaded(), list[WakeTree]()
         for frames in _stretches(sorted(wanted)):
-            async with aclosing(self._read(frames[0], frames[-1])) as events:
-                async for frame, left in events:
-                    if not wanted[frame].isdisjoint((left.run, *left.others)):
-                        await self._load(left, loaded)
-                        found.append(WakeTree(left.run, frame, left.image, loaded))
+            found += await self._readable(frames, wanted, loaded)
+        return found
+
+    async def _readable(self, frames: list[int], wanted: Mapping[int, set[RunId]], loaded: _Loaded) -> list[WakeTree]:
+        try:
+            return await self._stretch(frames, wanted, loaded)
+        except JournalError as problem:
+            if len(frames) > 1:
+                return [command for frame in frames for command in await self._readable([frame], wanted, loaded)]
+            named = ", ".join(sorted(wanted[frames[0]])[:10])
+            log.error("SM-5122 dormant runs cannot be brought back (%s): %s %s", named, problem.code, problem.message)
+            return []
+
+    async def _stretch(self, frames: list[int], wanted: Mapping[int, set[RunId]], loaded: _Loaded) -> list[WakeTree]:
+        found: list[WakeTree] = []
+        async with aclosing(self._read(frames[0], frames[-1])) as events:
+            async for frame, left in events:
+                if not wanted.get(frame, _NONE).isdisjoint((left.run, *left.others)):
+                    await self._load(left, loaded)
+                    found.append(WakeTree(left.run, frame, left.image, loaded))
         return found
 
     async def _read(self, first: int, last: int) -> AsyncGenerator[tuple[int, TreeDormant], None]:

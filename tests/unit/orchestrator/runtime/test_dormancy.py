@@ -274,3 +274,23 @@ async def test_many_that_left_are_in_a_snapshot_soon(monkeypatch: pytest.MonkeyP
     await asleep(lab)
     await until(lambda: len(lab.journal.logs[P].snapshots) == 1)
     await lab.stop()
+
+
+@virtual
+async def test_an_image_that_is_damaged_costs_nobody_but_its_run(caplog: pytest.LogCaptureFixture) -> None:
+    lab = await Lab().start()
+    lost = await asleep(lab)
+    other = await asleep(lab)
+    await lab.shard.snapshot()
+    damaged = frame_of(state(lab).dormant.places[lost])
+    await lab.node.abort()
+    log = lab.journal.logs[P]
+    log.frames[damaged - 1] = log.frames[damaged - 1]._replace(payload=b"nothing")
+    await lab.start()
+    await until(lambda: other in state(lab).finished, 200)
+    assert lost in state(lab).dormant
+    assert "SM-5122" in caplog.text
+    assert lost in caplog.text
+    assert (await lab.control(Cancel(lost, "enough"))).code == "SM-5120"
+    assert (await lab.ask(api.GetRun(lost), api.RunInfo)).summary.status == "running"
+    await lab.stop()
