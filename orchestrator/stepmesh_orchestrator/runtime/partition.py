@@ -178,8 +178,8 @@ class PartitionService:
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
             state = recovered.state
-            runs = (len(state.runs), len(state.dormant))
-            log.info("partition %d recovered at frame %d: %d runs, %d dormant ones", self.partition, state.sequence, *runs)
+            dormant = f", and {len(state.dormant)} dormant ones" if state.dormant else ""
+            log.info("partition %d recovered at frame %d: %d runs%s", self.partition, state.sequence, len(state.runs), dormant)
 
     async def _read(self) -> None:
         """Inbox → shard, flows loaded, with back-pressure."""
