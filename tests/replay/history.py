@@ -18,6 +18,7 @@ from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
+from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.snapshot import state_hash
 from stepmesh_orchestrator.core.state import State
@@ -53,6 +54,30 @@ FAILING = {
     },
 }
 
+NAP = {
+    "name": "long naps",
+    "steps": [
+        {"id": "nap", "component": "/builtin/sleep", "input": {"duration": "5m", "passthrough": {"$input": "n"}}},
+        {
+            "id": "inner",
+            "component": "/builtin/eval",
+            "input": {
+                "flow": {
+                    "$literal": {
+                        "steps": [
+                            {"id": "deep", "component": "/builtin/sleep", "input": {"duration": "10m", "passthrough": {"$input": "$"}}}
+                        ],
+                        "output": {"$step": "deep"},
+                    }
+                },
+                "input": {"$step": "nap"},
+            },
+        },
+    ],
+    "output": {"$step": "inner", "path": "result"},
+}
+"""Dormant twice: alone, and with its sub-run."""
+
 
 async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
     """The state's hash after each frame."""
@@ -61,8 +86,8 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
     for sequence, payload in enumerate(frames, start=1):
         turn = decode_turn(payload)
         for event in turn.events:
-            if isinstance(event, RunCreated):
-                await flows.load(event.flow, event.overrides)
+            for flow, overrides in flows_needed(event):
+                await flows.load(flow, overrides)
             apply(state, event, turn.at_ms, flows, [])
         state.sequence, state.inbox, state.confirmed = sequence, turn.inbox, turn.confirmed
         found.append(state_hash(state))
@@ -70,7 +95,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, map, skip, default, failure, cancel, deletion."""
+    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -78,6 +103,10 @@ async def record() -> dict[str, object]:
     for flow, inputs in ((FLOW, [{"n": 1}, {"n": 2}]), (FAILING, [{"skip": True}, {"skip": False}])):
         handle = await client.submit(flow, inputs, run_key=str(flow["name"]), tags={"kind": "golden"})
         await handle.wait(timeout=100)
+    naps = [await client.submit(NAP, [{"n": 5}]), await client.submit(NAP, [{"n": 6}])]
+    await asyncio.sleep(60)
+    await client.cancel(naps[1].id)
+    await naps[0].wait(timeout=2_000)
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)
     await client.cancel(slow.id)

@@ -98,6 +98,11 @@ class World:
 
         return worker
 
+    def dormant(self) -> set[str]:
+        """Runs that are out of memory; none while the orchestrator is away."""
+        service = None if self.node is None else self.node.partitions.get(Partition(0))
+        return set() if service is None else set(service.shard.session.state.dormant.places)
+
     async def start_worker(self) -> None:
         worker = self.worker()
         self.workers.append((worker, asyncio.create_task(worker.run(await self.connection()))))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from tests.simulation.dormancy import Sleepers
 from tests.simulation.flows import Case, Choices, chance, compact, flow_id, make_case, pick
 from tests.simulation.invariants import check
 from tests.simulation.script import Fail, answer
@@ -19,10 +20,11 @@ from tests.simulation.script import Fail, answer
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, ParentRef, Refused, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun, WakeTree
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, SetTimer
+from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.events import PER_FRAME
+from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compile import compile_stored
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -108,6 +110,8 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
+    sleepers: Sleepers = field(default_factory=Sleepers)
+    past_wakes: list[WakeTree] = field(default_factory=list)
     parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
     needs: list[NeedFlow] = field(default_factory=list)
     # of this turn
@@ -154,14 +158,15 @@ class World:
         assert compiled is not None
         command = StartRun(message, compiled)
         self.send(command)
-        answer = self._last_answer()
+        answer = self.last_answer()
         if isinstance(answer, Accepted):
             self.runs[run] = case
             self.submissions[run] = command
         else:
             assert answer.code == "SM-5007", answer
 
-    def _last_answer(self) -> Accepted | Refused:
+    def last_answer(self) -> Accepted | Refused:
+        """To the last command that had one."""
         return [effect.answer for effect in self.session.effects if isinstance(effect, Answered)][-1]
 
     def submit_again(self) -> None:
@@ -172,12 +177,12 @@ class World:
             message = msgspec.structs.replace(message, run=RunId("another"))
             remembered = f"default/{message.run_key}" in state.keys
         else:
-            remembered = first in state.runs or first in state.finished
+            remembered = first in state.runs or first in state.finished or first in state.dormant
         if remembered:
             known = len(self.session.events)
             self.send(StartRun(message, self.submissions[first].flow))
             assert len(self.session.events) == known
-            assert self._last_answer() == Accepted(first, existing=True)
+            assert self.last_answer() == Accepted(first, existing=True)
 
     def start_child(self) -> None:
         """A component starts a sub-run; one whose attempt is over is refused."""
@@ -241,7 +246,11 @@ class World:
     def fire_timer(self) -> None:
         """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
         self.commit()
-        timer = min(self.timers, key=lambda timer: timer.due_ms)
+        timer = self.sleepers.next(self)
+        if isinstance(timer, TreeLeft):
+            self.session.now = max(self.session.now, timer.wakes_ms)
+            self.sleepers.wake(self, timer.root)
+            return
         self.timers.remove(timer)
         self.session.now = max(self.session.now, timer.due_ms)
         self.send(FireTimer(timer.task))
@@ -274,7 +283,15 @@ class World:
 
     def cancel(self, run: RunId) -> None:
         """Somebody stops a run, a sub-run perhaps."""
-        self.send(CancelRun(run, "enough"))
+        self.sleepers.cancel(self, run)
+
+    def rest_any(self) -> None:
+        """Some tree is looked at, whether it may leave memory."""
+        self.sleepers.rest(self)
+
+    def wake_any(self) -> None:
+        """Somebody asks for a dormant run."""
+        self.sleepers.wake_any(self)
 
     def send(self, command: Command) -> None:
         """Decide on a command, in the present turn."""
@@ -316,6 +333,8 @@ class World:
                 self.needs.append(effect)
             elif isinstance(effect, RunOver):
                 self.over.append(effect.run)
+            elif isinstance(effect, TreeLeft):
+                self.sleepers.left(self, effect)
         session.tasks, session.effects = {}, []
 
     def _forget(self, state: State, now: int) -> None:
@@ -337,8 +356,8 @@ class World:
         for sequence, frame in enumerate(self.frames[after:], after + 1):
             turn = events.decode_turn(frame)
             for event in turn.events:
-                if isinstance(event, events.RunCreated):
-                    self.store.load(event.flow, event.overrides)
+                for flow, overrides in flows_needed(event):
+                    self.store.load(flow, overrides)
                 apply(state, event, turn.at_ms, self.store, rows)
             state.sequence, state.inbox, state.confirmed = sequence, turn.inbox, turn.confirmed
             self._forget(state, turn.at_ms)
@@ -382,13 +401,14 @@ class World:
         self.session = self._session(state)
         self.session.now = now
         self.turn, self.timers, self.needs = [], [], []
+        self.sleepers.adopt(self)
         rebuild(self.session)
         self.commit()
         check(self)
         self.redeliver()
         for command in again:
             self.send(command)
-            if isinstance(command, StartRun) and isinstance(self._last_answer(), Refused):
+            if isinstance(command, StartRun) and isinstance(self.last_answer(), Refused):
                 self._forget_submission(command)
 
     def _forget_submission(self, command: StartRun) -> None:
@@ -420,7 +440,10 @@ class World:
 
     def _options(self, cancels: bool) -> Iterable[Any]:
         yield from [self.answer_task] * min(12, 3 * len(self.tasks))
-        yield from [self.fire_timer] * min(2, len(self.timers))
+        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due))
+        yield from [self.rest_any] * min(4, 2 * len(self.timers) if self.session.state.trees else 0)
+        if self.session.state.dormant:
+            yield self.wake_any
         yield from [self.resolve_flow] * (2 * min(1, len(self.needs)))
         yield from [self.commit] * 3
         yield self.answer_odd
@@ -441,12 +464,18 @@ class World:
             yield self.crash
         if len(self.snapshots) < 3:
             yield self.snapshot
-        if cancels and self.session.state.runs:
+        if cancels and self.is_alive:
             yield self.cancel_any
 
     def cancel_any(self) -> None:
         """Somebody stops some live run."""
-        self.cancel(pick(self.choices, list(self.session.state.runs)))
+        state = self.session.state
+        self.cancel(pick(self.choices, [*state.runs, *state.dormant.places]))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a run lives."""
+        return bool(self.session.state.runs or self.session.state.dormant)
 
     def finish(self) -> None:
         """No more faults: everything must come to its end."""
@@ -456,9 +485,9 @@ class World:
                 self.resolve_flow()
             elif self.tasks:
                 self.answer_task()
-            elif self.timers:
+            elif self.timers or self.sleepers.due:
                 self.fire_timer()
-            elif self.session.state.runs:
+            elif self.is_alive:
                 self.redeliver()
                 assert self.tasks, "a run is stuck"
             else:

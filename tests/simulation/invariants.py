@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
+from stepmesh_orchestrator.core.effects import TreeLeft
 from stepmesh_orchestrator.core.state import (
     CHILD,
     DONE,
@@ -48,6 +49,21 @@ def check(world: World) -> None:
         assert tree.in_flight == running.get(tree.root, 0), f"{tree.in_flight} slots taken by {running.get(tree.root, 0)} tasks"
         assert not tree.limit or tree.in_flight <= tree.limit + returned.get(tree.root, 0), "more tasks in flight than the limit"
         assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
+    _check_dormant(world)
+
+
+def _check_dormant(world: World) -> None:
+    """What is dormant is nowhere else, and is to be back at its time."""
+    state = world.session.state
+    due = {left.root for left in [*world.sleepers.due, *world.session.effects] if isinstance(left, TreeLeft)}
+    for frame in state.dormant.frames:
+        assert frame <= len(world.frames) + 1, "an image is in a frame to come"
+    for run in state.dormant.places:
+        assert run not in state.runs
+        assert run not in state.finished
+    left = [run for run in state.dormant.places if run in world.runs and run not in due and world.submissions[run].submit.parent is None]
+    assert not left, f"nobody will wake {left}"
+    assert sum(state.dormant.flows.values()) == sum(state.dormant.frames.values()) == len(state.dormant)
 
 
 class _Causes:

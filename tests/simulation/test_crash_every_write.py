@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.simulation.deployment_world import Crash, World
+from tests.simulation.deployment_world import Crash, World, until
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_orchestrator.journal.memory import MemoryJournal
@@ -33,6 +33,16 @@ FLOW = {
     "output": {"b": {"$step": "b"}, "m": {"$step": "m", "path": "results"}, "s": {"$step": "s"}},
 }
 
+NAPS = {
+    "name": "sleep long",
+    "steps": [
+        {"id": "first", "component": "/builtin/sleep", "input": {"duration": "60s", "passthrough": {"$input": "$"}}},
+        {"id": "echo", "component": "/cpu/echo", "input": {"$step": "first"}},
+        {"id": "second", "component": "/builtin/sleep", "input": {"duration": "90s", "passthrough": {"$step": "echo"}}},
+    ],
+    "output": {"$step": "second"},
+}
+
 
 def expected(n: int) -> dict[str, object]:
     items = [{"outcome": "success", "result": value} for value in (1, 2, n)]
@@ -53,6 +63,7 @@ class CrashAt:
 
 
 async def play(journal: MemoryJournal) -> World:
+    """One run of everything, and two that are dormant twice; one of them is cancelled."""
     world = World(journal)
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
@@ -60,7 +71,12 @@ async def play(journal: MemoryJournal) -> World:
     handle = await client.submit(FLOW, [{"n": 7}, {"n": 8}], run_key="once")
     again = await client.submit(FLOW, [{"n": 7}, {"n": 8}], run_key="once")
     assert again.id == handle.id
+    naps = [await client.submit(NAPS, [number]) for number in (1, 2)]
     await handle.wait(timeout=1_200)
+    await until(lambda: world.dormant() == {naps[0].id, naps[1].id})
+    await client.cancel(naps[1].id)
+    await naps[0].wait(timeout=1_200)
+    assert [json.loads(item.result)["result"] async for item in naps[0].items()] == [1]
     results = [item.result async for item in handle.items()]
     assert [json.loads(result).get("result", result) for result in results] == [expected(7), expected(8)]
     keeper.cancel()

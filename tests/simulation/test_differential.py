@@ -35,6 +35,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
     assert {
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
+        "TreeDormant", "TreeWoken", "rest_any", "wake_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
         "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
@@ -55,7 +56,7 @@ def test_results_do_not_depend_on_the_order_of_completion(case: Case, seed: int)
     world = World(Seeded(seed))
     world.submit(case)
     for _ in range(30):
-        if world.session.state.runs:
+        if world.is_alive:
             world.act()
 
     finish_and_compare(world)
@@ -119,7 +120,7 @@ class Histories(RuleBasedStateMachine):
         self.at.answer_odd()
 
     @rule()
-    @precondition(lambda self: self.at.timers)
+    @precondition(lambda self: self.at.timers or self.at.sleepers.due)
     def fire_timer(self) -> None:
         self.at.fire_timer()
 
@@ -127,6 +128,16 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.at.timers)
     def fire_spuriously(self) -> None:
         self.at.fire_spuriously()
+
+    @rule()
+    @precondition(lambda self: self.at.timers and self.at.session.state.trees)
+    def rest_any(self) -> None:
+        self.at.rest_any()
+
+    @rule()
+    @precondition(lambda self: self.at.session.state.dormant)
+    def wake_any(self) -> None:
+        self.at.wake_any()
 
     @rule()
     @precondition(lambda self: self.at.needs)

@@ -345,7 +345,7 @@ class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="w
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks, as all shards know them: `queued` wait or were begun less than a second ago, the oldest for `oldest_ms`; `in_flight`
+    """Depth is in tasks, as all shards know them: `queued` wait or were just begun (< 1 s), the oldest for `oldest_ms`; `in_flight`
     are leased. `trouble`: why processes that were started for the pool did not stay; "" if they did, or a worker was heard since."""
 
     pool: Pool

@@ -19,7 +19,7 @@ import uvloop
 from cyclopts import Parameter
 
 from stepmesh_cli.addresses import shown
-from stepmesh_cli.bench import doors, scenarios, standing
+from stepmesh_cli.bench import doors, scenarios, sleeping, standing
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
@@ -34,18 +34,20 @@ SCENARIOS: dict[str, Scenario] = {
     "stream": doors.stream,
     "memory": standing.memory,
     "recovery": standing.recovery,
+    "sleep": sleeping.sleeping,
 }
 RATES = ("steps_per_s", "items_per_s", "runs_per_s", "tasks_per_s")
 
 
 def bench(
-    scenario: Literal["chain", "single", "fanout", "latency", "stream", "recovery", "memory", "all"] = "chain",
+    scenario: Literal["chain", "single", "fanout", "latency", "stream", "recovery", "memory", "sleep", "all"] = "chain",
     /,
     *,
     broker: str = "embedded",
     journal: str = "sqlite",
     workers: int = 1,
     scale: float = 1.0,
+    runs: int | None = None,
     versus: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     rounds: int = 1,
     profile: bool = False,
@@ -63,6 +65,7 @@ def bench(
         chain: ten no-op steps in a row. single: one-step runs, 64 at once. fanout: map over 1,000 items. latency: one-step runs,
         one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls.
         memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
+        sleep: 100,000 sleeping runs: bytes of each in memory and on disk, seconds until they are back, and until 10,000 of them are awake.
     broker
         embedded, memory (workers in this process), nats://… or kafka://…
     journal
@@ -71,6 +74,8 @@ def bench(
         Worker processes.
     scale
         Multiplies the amount of work.
+    runs
+        How many runs sleep.
     versus
         Options of a second setting, measured in turn with the first: the ratio of each pair is what to quote.
     rounds
@@ -83,7 +88,7 @@ def bench(
     json
         One JSON object per scenario; the last line is the last one.
     """
-    settings = BenchSettings(broker=broker, journal=journal, workers=workers, scale=scale, data=data, profile=profile)
+    settings = BenchSettings(broker=broker, journal=journal, workers=workers, scale=scale, data=data, profile=profile, runs=runs)
     other = None if versus is None else _changed(settings, versus)
     for name in SCENARIOS if scenario == "all" else (scenario,):
         found = _measure(name, settings, other, rounds)

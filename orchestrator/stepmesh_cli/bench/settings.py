@@ -13,7 +13,7 @@ STEPS = 10
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
     """`scale` multiplies the amount of work. `workers`: processes, or workers in this process with the memory broker. `namespace`: a fresh
-    one on servers that others use."""
+    one on servers that others use. `runs`: of `sleep`; None = by the scale."""
 
     broker: str = "embedded"
     journal: str = "sqlite"
@@ -21,6 +21,7 @@ class BenchSettings:
     scale: float = 1.0
     data: Path | None = None
     profile: bool = False
+    runs: int | None = None
     namespace: str = "default"
 
     @property

@@ -44,7 +44,7 @@ async def memory(settings: BenchSettings) -> Figures:
 async def recovery(settings: BenchSettings) -> Figures:
     """Seconds from nothing to serving, with 10,000 live ten-step runs in the journal and no snapshot of them, after a crash."""
     runs = settings.amount(10_000)
-    async with _folder(settings) as data:
+    async with folder_of(settings) as data:
         crashing = replace(settings, data=data)
         async with stage(crashing, with_workers=False) as on:
             flow = await on.client.store_flow(chain_flow())
@@ -55,7 +55,10 @@ async def recovery(settings: BenchSettings) -> Figures:
         started = time.perf_counter()
         await deployment.start()
         seconds = time.perf_counter() - started
-        live = sum(len(service.shard.session.state.runs) for service in deployment.node.partitions.values())
+        live = sum(
+            len(service.shard.session.state.runs) + len(service.shard.session.state.dormant)
+            for service in deployment.node.partitions.values()
+        )
         drained = time.perf_counter()
         for service in deployment.node.partitions.values():
             await service.shard.dispatcher.outbox.drained()
@@ -79,7 +82,8 @@ async def _submit_runs(client: Client, flow: str, runs: int) -> None:
 
 
 @asynccontextmanager
-async def _folder(settings: BenchSettings) -> AsyncGenerator[Path]:
+async def folder_of(settings: BenchSettings) -> AsyncGenerator[Path]:
+    """The data folder that was named, or one that goes with the measurement."""
     if settings.data is not None:
         yield settings.data
         return

@@ -8,7 +8,8 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_cli.demo.history import FIRST
 from stepmesh_orchestrator.clock import SystemClock
-from stepmesh_orchestrator.core.events import RunCreated, decode_turn
+from stepmesh_orchestrator.core.events import decode_turn
+from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in, state_hash
@@ -27,8 +28,8 @@ async def replayed(journal: Journal, store: Store, partition: Partition = FIRST,
         turn = decode_turn(frame.payload)
         rows: list[Row] = []
         for event in turn.events:
-            if isinstance(event, RunCreated):
-                await flows.load(event.flow, event.overrides)
+            for flow, overrides in flows_needed(event):
+                await flows.load(flow, overrides)
             apply(state, event, turn.at_ms, flows, rows)
         state.sequence, state.inbox, state.confirmed = frame.sequence, turn.inbox, turn.confirmed
     return state.sequence, state_hash(state)

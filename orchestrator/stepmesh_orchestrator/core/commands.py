@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
 
@@ -63,4 +64,22 @@ class DeleteRun:
     keyed: list[RunId]
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun
+@dataclass(frozen=True, slots=True)
+class RestTree:
+    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long."""
+
+    root: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class WakeTree:
+    """Bring a dormant root run back from the image that the frame `frame` holds. `flows`: those that it needs. Ignored unless it is still
+    dormant, and by that very frame."""
+
+    root: RunId
+    frame: int
+    image: bytes
+    flows: FlowLookup
+
+
+Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree

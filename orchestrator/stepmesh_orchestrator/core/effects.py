@@ -68,4 +68,12 @@ class RunOver:
     run: RunId
 
 
-Effect = SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class TreeLeft:
+    """A root run became dormant: its timers are void. Send `WakeTree` at `wakes_ms`, a little early rather than late."""
+
+    root: RunId
+    wakes_ms: int
+
+
+Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver

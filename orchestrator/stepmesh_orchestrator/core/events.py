@@ -159,6 +159,23 @@ class RunDeleted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=14)
     keyed: list[RunId]
 
 
+class TreeDormant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=15):
+    """A root run leaves memory with its sub-runs, until `wakes_ms` or until somebody asks for it: nothing of it is in flight. `image`:
+    all that events said of them. `others`: the sub-runs."""
+
+    run: RunId
+    wakes_ms: int
+    image: bytes
+    others: list[RunId] = []
+
+
+class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
+    """A dormant root run is back with its sub-runs, as the image says, which is the one that it left with."""
+
+    run: RunId
+    image: bytes
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -174,6 +191,8 @@ Event = (
     | RunCancelled
     | StepFallingBack
     | RunDeleted
+    | TreeDormant
+    | TreeWoken
 )
 
 PER_FRAME = 1_000_000

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunDeleted, RunEnded
+from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunDeleted, RunEnded, TreeDormant
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup, evolve
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
@@ -26,6 +26,9 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
         if row is not None:
             rows.append(row)
         evolve(state, event, at_ms, flows)
+    elif kind is TreeDormant:
+        rows += _counted(state, event)  # type: ignore[arg-type]  # as above
+        evolve(state, event, at_ms, flows)
     elif kind is RunEnded:
         rows.append(run_row(state, state.runs[event.run], event.status, at_ms))  # type: ignore[union-attr]  # as above
         evolve(state, event, at_ms, flows)
@@ -35,6 +38,12 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
             rows.append(run_row(state, state.runs[event.run]))
         elif kind is RunDeleted:
             rows.append(RunGone(event.run))
+
+
+def _counted(state: State, event: TreeDormant) -> list[Row]:
+    """Runs that leave memory, where the read model would not show how many of their items have ended."""
+    runs = (state.runs[run] for run in (event.run, *event.others))
+    return [run_row(state, run) for run in runs if run.ended_items]
 
 
 def run_row(state: State, run: Run, status: str = "running", finished_ms: int | None = None) -> RunRow:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide.progress import demand, settle
-from stepmesh_orchestrator.core.effects import LimitWait, SetTimer
+from stepmesh_orchestrator.core.decide.progress import settle
+from stepmesh_orchestrator.core.decide.resume import resume_item
+from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import RUNNING, Item, State
 
 
 def rebuild(session: Session) -> None:
@@ -21,15 +22,11 @@ def rebuild(session: Session) -> None:
     for run in list(session.state.runs.values()):
         session.touched[run.tree.root] = run.tree
         for item in list(run.items.values()):
-            for step, phase in enumerate(item.phases):
-                if phase in (RETRYING, SLEEPING):
-                    reference = TaskRef(run.id, item.index, step, item.attempt(step))
-                    session.cause(SetTimer(item.wait(step).due_ms, reference))
-                elif phase == RUNNING and session.router.limits_waits:
-                    _limit_wait(session, item, step)
-                elif phase == FALLBACK:
-                    session.work.append((item, step))
-            demand(session, item, [len(item.outcomes), *run.flow.must_execute])
+            if session.router.limits_waits and RUNNING in item.phases:
+                for step, phase in enumerate(item.phases):
+                    if phase == RUNNING:
+                        _limit_wait(session, item, step)
+            resume_item(session, item)
     settle(session)
 
 

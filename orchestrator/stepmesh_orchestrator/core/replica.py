@@ -23,6 +23,8 @@ from stepmesh_orchestrator.core.events import (
     StepFallingBack,
     StepSkipped,
     StepSucceeded,
+    TreeDormant,
+    TreeWoken,
 )
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import default_router
@@ -67,6 +69,8 @@ class Replica:
 
     def concerns(self, event: Event) -> bool:
         """Whether it is about the run or a sub-run of it."""
+        if isinstance(event, TreeDormant | TreeWoken):  # here it stays in memory
+            return False
         if not isinstance(event, RunCreated):
             return event.run in self._members
         return event.run == self.top or (event.parent is not None and event.parent.run in self._members)

@@ -13,8 +13,8 @@ from typing import Protocol
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
 from stepmesh_orchestrator.core.effects import Effect
-from stepmesh_orchestrator.core.events import Event, RunCreated
-from stepmesh_orchestrator.core.evolve import STEPS
+from stepmesh_orchestrator.core.events import Event, RunCreated, TreeWoken
+from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.projection import apply
@@ -28,7 +28,7 @@ DEFAULT_BACKOFF = Backoff()
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
-    `retain_ms`: how long the journal keeps what recovery does not need."""
+    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -41,6 +41,7 @@ class EngineSettings:
     remember_ended: int = 100_000
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
+    dormant_ms: int = 30_000
 
 
 class Flows(Protocol):
@@ -103,7 +104,11 @@ class Session:
 
     def create(self, event: RunCreated, flow: CompiledFlow) -> None:
         """`emit` for a new run. Its flow is given: the registry may have dropped it since it was looked up."""
-        apply(self.state, event, self.now, _Given(flow), self.rows)
+        self.bring(event, _Given(flow))
+
+    def bring(self, event: RunCreated | TreeWoken, flows: FlowLookup) -> None:
+        """`emit` for an event that needs flows, with those."""
+        apply(self.state, event, self.now, flows, self.rows)
         self.events.append(event)
 
     def resolve(self, item: Item, step: int) -> None:

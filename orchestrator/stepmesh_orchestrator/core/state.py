@@ -16,6 +16,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
@@ -165,14 +166,15 @@ def may_have_room(run: Run) -> None:
 
 
 class State:
-    """All live runs of a partition, and the memory that makes submissions idempotent."""
+    """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "at", "confirmed", "finished", "inbox", "keys", "partition", "runs", "trees")
+    __slots__ = ("_sequence", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "trees")
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
+        self.dormant = Dormant()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.
@@ -202,6 +204,7 @@ class State:
             run.items.clear()
         self.runs.clear()
         self.trees.clear()
+        self.dormant = Dormant()
 
 
 def new_item(run: Run, index: int) -> Item:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, RestTree, StartRun, WakeTree
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -24,6 +24,8 @@ def run_of(command: Command) -> RunId | None:
         return command.result.run
     if isinstance(command, CancelRun | DeleteRun):
         return command.run
+    if isinstance(command, RestTree | WakeTree):
+        return command.root
     if isinstance(command, ResolveFlow):
         return None
     return command.task.run

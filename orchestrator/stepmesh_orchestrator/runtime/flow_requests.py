@@ -136,7 +136,8 @@ async def _by_nobody() -> bool:
 
 def uses(shard: Shard, flow: FlowId) -> bool:
     """Whether a run that lives there uses it, or one that is about to begin."""
-    if any(run.flow_id == flow for run in shard.session.state.runs.values()):
+    state = shard.session.state
+    if flow in state.dormant.flows or any(run.flow_id == flow for run in state.runs.values()):
         return True
     waiting = shard.inputs
     return any(isinstance(message, Submit) and message.flow == flow for _, message, _ in waiting.messages) or any(

@@ -53,27 +53,32 @@ class FrameWriter:
             self.full = None
         return self._clock.monotonic() - started
 
-    async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int) -> None:
-        """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs: a recovery
-        from it reads the frames after the `confirmed` one.
+    async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None) -> int:
+        """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs (a recovery
+        from it reads the frames after the `confirmed` one) and no dormant run: the oldest frame of those is `first_image`. Returns up to
+        which frame all could go but for them.
 
         Without space there is no snapshot, and a recovery reads more frames. Raises `JournalError`.
         """
         try:
             await self._journal.save_snapshot(self._partition, self._epoch, Snapshot(self.sequence, payload))
-            await self._forget(self._clock.now_ms(), confirmed, retain_ms)
+            through = self._forgettable(self._clock.now_ms(), confirmed, retain_ms)
+            kept_from = through + 1 if first_image is None else min(first_image, through + 1)
+            if kept_from > 1:
+                await self._journal.trim(self._partition, kept_from - 1)
         except JournalFull as problem:
             log.warning("partition %d: no snapshot after frame %d: %s", self._partition, self.sequence, problem)
+            return 0
+        return through
 
-    async def _forget(self, now_ms: int, confirmed: int, retain_ms: int) -> None:
+    def _forgettable(self, now_ms: int, confirmed: int, retain_ms: int) -> int:
         """Only what this owner saw age is forgotten, so a restart keeps more rather than less."""
         self._needed.append(min(self.sequence, confirmed))
         self._marks.append((now_ms, self.sequence))
         through = 0
         while len(self._needed) == KEPT_SNAPSHOTS and self._marks and self._marks[0][0] <= now_ms - retain_ms:
             through = min(self._marks.popleft()[1], self._needed[0])
-        if through:
-            await self._journal.trim(self._partition, through)
+        return through
 
     def refusal(self) -> Refused | None:
         """The answer to what cannot be journaled now; None when it can."""

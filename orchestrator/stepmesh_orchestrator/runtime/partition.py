@@ -25,6 +25,7 @@ from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
@@ -88,6 +89,7 @@ class PartitionService:
         self._dispatcher: Dispatcher | None = None
         self.shard: Shard
         self.sweeper: Sweeper
+        self.dormitory: Dormitory
 
     async def start(self) -> None:
         """Take over, recover, go. Raises `JournalError`, `BrokerError` or `StoreError`; nothing is left behind then."""
@@ -111,12 +113,16 @@ class PartitionService:
         observer = None if ports.telemetry is None else ports.telemetry.observer(self.namespace, self.partition, self.flows)
         self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector, observer)
         self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
+        self.dormitory = Dormitory(self.shard, ports.journal, self.flows, ports.clock)
         self._resume(recovered)
         if observer is not None:
             observer.adopt(state, {key: flight.pool for key, flight in dispatcher.leases.flights.items()})
         self._running = asyncio.create_task(self.shard.run())
         self._running.add_done_callback(self._ended)
-        self._tasks = [asyncio.create_task(work) for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self._read())]
+        self._tasks = [
+            asyncio.create_task(work)
+            for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self.dormitory.run(), self._read())
+        ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
         self._control = await ports.broker.serve(subjects.control(self.namespace, self.partition), self._serve)
@@ -173,7 +179,9 @@ class PartitionService:
         rebuild(shard.session)
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
-            log.info("partition %d recovered at frame %d: %d runs", self.partition, recovered.state.sequence, len(recovered.state.runs))
+            state = recovered.state
+            dormant = f", and {len(state.dormant)} dormant ones" if state.dormant else ""
+            log.info("partition %d recovered at frame %d: %d runs%s", self.partition, state.sequence, len(state.runs), dormant)
 
     async def _read(self) -> None:
         """Inbox → shard, flows loaded, with back-pressure."""
@@ -210,6 +218,8 @@ class PartitionService:
         shard = self.shard
         try:
             message = decode_inbox(entry.data)
+            if isinstance(message, Cancel):
+                await self.dormitory.awake(message.run)
             admitted = await self._admit(message) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
@@ -246,6 +256,7 @@ class PartitionService:
 
     async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
         if isinstance(message, Cancel):
+            await self.dormitory.awake(message.run)
             return await self.shard.command(CancelRun(message.run, message.reason))
         await self._room()
         admitted = await self._admit(message)

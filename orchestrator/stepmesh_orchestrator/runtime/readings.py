@@ -17,7 +17,7 @@ def read_shard(shard: Shard, sweeper: Sweeper, clock: Clock) -> ShardReading:
     return ShardReading(
         partition=shard.partition,
         pools={pool: _pool(shard, pool, clock.now_ms()) for pool in dispatcher.leases.by_pool},
-        runs=len(session.state.runs),
+        runs=len(session.state.runs) + len(session.state.dormant),
         inbox_messages=len(shard.inputs.messages),
         outbox_frames=len(dispatcher.outbox),
         projection_rows=shard.projector.waiting,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
-from stepmesh_orchestrator.core.events import Event, RunCreated, StepDispatched, Turn, decode_turn
+from stepmesh_orchestrator.core.events import Event, RunCreated, StepDispatched, TreeWoken, Turn, decode_turn
+from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.gone import GONE, can_be_applied
 from stepmesh_orchestrator.core.projection import apply
@@ -57,7 +58,7 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
         await replay(state, frame.sequence, turn, known, rows)
         if frame.sequence > projected:
             projector.put(frame.sequence, rows)
-    _check(state)
+    await _check(state, known)
     unsent = {key for key, sequence in dispatched.items() if sequence > state.confirmed}
     return Recovered(state, snapshot_sequence, unsent)
 
@@ -93,8 +94,9 @@ async def _from_snapshot(journal: Journal, partition: Partition, known: ReplayFl
 async def replay(state: State, sequence: int, turn: Turn, known: ReplayFlows, rows: list[Row], watch: Watch | None = None) -> None:
     """Apply the frame that comes next, and append its rows. `watch` sees each event, with the state just before it."""
     for event in turn.events:
-        if isinstance(event, RunCreated):
-            await known.load(event.flow, event.overrides)
+        if isinstance(event, RunCreated | TreeWoken):
+            for flow, overrides in flows_needed(event):
+                await known.load(flow, overrides)
     for event in turn.events:
         if not known.gone or can_be_applied(state, event):
             if watch is not None:
@@ -103,11 +105,15 @@ async def replay(state: State, sequence: int, turn: Turn, known: ReplayFlows, ro
     state.sequence, state.inbox, state.confirmed = sequence, turn.inbox, turn.confirmed
 
 
-def _check(state: State) -> None:
-    lost = next((run for run in state.runs.values() if run.flow is GONE), None)
+async def _check(state: State, known: ReplayFlows) -> None:
+    lost = next(((f"run {run.id}", run.flow_id) for run in state.runs.values() if run.flow is GONE), None)
+    for flow in state.dormant.flows if lost is None else ():
+        await known.load(flow, None)
+        if flow in known.gone:
+            lost = ("a dormant run", flow)
     if lost is not None:
         raise JournalError(
-            f"run {lost.id} of the journal needs flow {lost.flow_id}, which the store does not have",
+            f"{lost[0]} of the journal needs flow {lost[1]}, which the store does not have",
             code="SM-4008",
             hint="restore the store that belongs to this journal",
         )

@@ -51,7 +51,7 @@ class RunRequests:
     async def _get_run(self, request: api.GetRun) -> api.ApiAnswer:
         live = await self._view.live(request.run)
         if live is not None and request.wait_ms > 0:
-            await live[0].over.wait(request.run, min(request.wait_ms, MAX_WAIT_MS) / 1000)
+            await live.shard.over.wait(request.run, min(request.wait_ms, MAX_WAIT_MS) / 1000)
         row = await self._view.row(request.run)
         if row is None:
             return unknown_run(request.run)
@@ -117,7 +117,7 @@ class RunRequests:
         if request.as_of is not None:
             return await self._steps_as_of(request, request.as_of)
         live = await self._view.live(request.run)
-        active = {} if live is None else dict(live[1].items)
+        active = {} if live is None else dict(live.run.items)
         await self._view.projected()
         if live is None and await self._store.get_run(request.run) is None:
             return unknown_run(request.run)
@@ -130,7 +130,7 @@ class RunRequests:
             if index in ended:
                 steps.extend(answers.ended_steps(ended[index]))
             elif live is not None:
-                steps.extend(answers.live_steps(active[index], live[0].dispatcher.leases))
+                steps.extend(answers.live_steps(active[index], live.shard.dispatcher.leases))
         page = answers.whole_items(steps, self._view.page_bytes)
         return api.Steps(page, more=len(page) < len(steps) or (request.item is None and (len(wanted) > limit or len(rows) == limit)))
 
@@ -148,7 +148,7 @@ class RunRequests:
             return await self._events(row, request)
         clock = asyncio.get_running_loop().time
         until = clock() + min(request.wait_ms, MAX_WAIT_MS) / 1000
-        with live[0].moved.listen(row.root) as moved:
+        with live.shard.moved.listen(row.root) as moved:
             while True:
                 moved.clear()
                 page = await self._events(row, request)
@@ -163,8 +163,8 @@ class RunRequests:
         if live is None:
             row = await self._view.row(request.run)
             return unknown_run(request.run) if row is None else api.Explained([f"the run is over: {row.status}"])
-        shard, run = live
-        causes = explain(shard.session.state, run, self._view.ports.clock.now_ms())
+        shard, state, run = live
+        causes = explain(state, run, self._view.ports.clock.now_ms())
         lines = [answers.cause_line(one, self._pool_note(shard, one.run, one.item, one.step)) for one in causes[:MAX_CAUSES]]
         if len(causes) > MAX_CAUSES:
             lines.append(f"… and {len(causes) - MAX_CAUSES} more")

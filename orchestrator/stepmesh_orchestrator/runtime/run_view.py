@@ -6,16 +6,25 @@ Invariant: what is shown is no more than what the journal holds, and no less tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.projection import run_row
 from stepmesh_orchestrator.core.rows import RunRow
-from stepmesh_orchestrator.core.state import Run
+from stepmesh_orchestrator.core.state import Run, State
 from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.partition import PartitionService, Ports
 from stepmesh_orchestrator.runtime.shard import Shard
+
+
+class Live(NamedTuple):
+    """A live run, the shard that has it, and the state that it is in: the shard's own, or one with its tree alone while it is dormant."""
+
+    shard: Shard
+    state: State
+    run: Run
 
 
 class RunView:
@@ -29,20 +38,22 @@ class RunView:
         self.partitions = partitions
         self._owner_of = owner_of
 
-    async def live(self, run: RunId) -> tuple[Shard, Run] | None:
-        """A live run, and what the journal holds of it until the caller awaits something."""
+    async def live(self, run: RunId) -> Live | None:
+        """A live run, and what the journal holds of it until the caller awaits something. A dormant one stays dormant."""
         for service in tuple(self.partitions.values()):  # one may end while another is waited for
             await service.shard.settled()
-            found = service.shard.session.state.runs.get(run)
+            state = service.shard.session.state
+            dormant = await service.dormitory.view(run) if run in state.dormant else None
+            found = (dormant or state).runs.get(run)
             if found is not None:
-                return service.shard, found
+                return Live(service.shard, dormant or state, found)
         return None
 
     async def row(self, run: RunId) -> RunRow | None:
         """A run, live or ended; None when it is not known."""
         live = await self.live(run)
         if live is not None:
-            return run_row(live[0].session.state, live[1])
+            return run_row(live.state, live.run)
         await self.projected()
         return await self.ports.store.get_run(run)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, FireTimer, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, StartRun
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask
+from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask, TreeLeft
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -28,8 +28,8 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
-from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
+from stepmesh_orchestrator.runtime.waits import Waits
 from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
 
 log = logging.getLogger("stepmesh.shard")
@@ -92,7 +92,7 @@ class Shard:
         self.session = session
         self.dispatcher = dispatcher
         self.projector = projector
-        self.timers = Timers()
+        self.waits = Waits(session)
         self.queue_limits = QueueLimits()
         self.over = Waiters()
         self.moved = Waiters()
@@ -202,7 +202,7 @@ class Shard:
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
-        if self.dispatcher.journaled_bytes > self._snapshot_bytes:
+        if self.dispatcher.journaled_bytes > self._snapshot_bytes or self.waits.many_rested:
             await self.snapshot()
 
     async def snapshot(self) -> None:
@@ -211,7 +211,8 @@ class Shard:
         if self.sequence:
             payload = await self._encoded()
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
-            await self._frames.snapshot(payload, self.session.state.confirmed, self.session.settings.retain_ms)
+            state, retain_ms = self.session.state, self.session.settings.retain_ms
+            self.waits.move_up(await self._frames.snapshot(payload, state.confirmed, retain_ms, state.dormant.first_frame))
 
     async def _encoded(self) -> bytes:
         """The state, while workers and readers are answered: no turn begins meanwhile, so it stands still."""
@@ -236,8 +237,8 @@ class Shard:
         for _ in range(len(inputs.commands)):
             command, future = inputs.commands.popleft()
             self._decide(command, future)
-        for task in self.timers.due(self.session.now):
-            self._decide(FireTimer(task), None)
+        for due in self.waits.due():
+            self._decide(due, None)
         return consumed
 
     def _message(self, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
@@ -344,7 +345,9 @@ class Shard:
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, SetTimer):
-            self.timers.set(effect.due_ms, effect.task)
+            self.waits.set_timer(effect)
+        elif isinstance(effect, TreeLeft):
+            self.waits.tree_left(effect.root)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):
@@ -366,7 +369,7 @@ class Shard:
             await asyncio.sleep(0)  # let readers add what has arrived
             return
         inputs.wake.clear()
-        due = self.timers.next_due()
+        due = self.waits.next_due()
         if due is not None:
             self._set_alarm(due)
         await inputs.wake.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCreated, RunEnded, StepDefaulted, StepFailed, StepRetrying
+from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCreated, RunEnded, StepDefaulted, StepFailed, StepRetrying, TreeWoken
 from stepmesh_orchestrator.telemetry.departures import Departed, Departures, Landed
 from stepmesh_orchestrator.telemetry.observer import Key, TurnRecord
 
@@ -15,7 +15,7 @@ _FAILED = frozenset((StepRetrying, StepFailed, StepDefaulted))
 @dataclass(slots=True)
 class Digest:
     """`landed`: attempts that ended, by step. `abandoned`: attempts still in flight of items that ended, by item. `notable`: failures of
-    attempts, and ends of runs. `created`: whether a run began."""
+    attempts, and ends of runs. `created`: whether a run began, or came back."""
 
     landed: dict[Key, Landed]
     abandoned: dict[tuple[RunId, int], dict[int, Departed]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ def digest(record: TurnRecord, departures: Departures) -> Digest:
                 found.abandoned[event.run, event.item] = left  # type: ignore[union-attr]  # as above
         elif kind in _FAILED or kind is RunEnded:
             _note(event, departures, found)
-        elif kind is RunCreated:
+        elif kind is RunCreated or kind is TreeWoken:
             found.created = True
     departures.launch(record.tasks, record.at_ms)
     return found

@@ -6,7 +6,7 @@ is kept open, a restart changes no id, and a replay, which no observer sees, mak
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from stepmesh_broker.protocol import attributes as names
@@ -15,8 +15,9 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_broker.telemetry.sink import Period, SpanSink, link_to
 from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.evolve.dormancy import members
 from stepmesh_orchestrator.core.session import Flows
-from stepmesh_orchestrator.core.state import State
+from stepmesh_orchestrator.core.state import Run, State
 from stepmesh_orchestrator.telemetry.departures import Departed, Landed
 from stepmesh_orchestrator.telemetry.digest import Digest
 from stepmesh_orchestrator.telemetry.observer import TurnRecord
@@ -54,16 +55,26 @@ class TurnTracer:
             events.StepSleeping: self._sleeping,
             events.ItemEnded: self._item_ended,
             events.RunEnded: self._run_ended,
+            events.TreeDormant: self._tree_dormant,
         }
 
     def adopt(self, state: State) -> None:
         """What a recovery found."""
-        for run in state.runs.values():
+        self._adopt(state.runs.values())
+
+    def _adopt(self, runs: Iterable[Run]) -> None:
+        found: list[TracedRun] = []
+        for run in runs:
             context = context_of(run.traceparent, run.tree.root, self._ratio)
             if context.sampled:
                 self._runs[run.id] = traced_run(run, context.trace_id)
-        for traced in self._runs.values():
+                found.append(self._runs[run.id])
+        for traced in found:
             traced.parent_id = parent_span(traced, self._owner(traced))
+
+    def _tree_dormant(self, run: TracedRun, event: events.TreeDormant) -> None:
+        for left in (event.run, *event.others):
+            self._runs.pop(left, None)
 
     def turn(self, record: TurnRecord, digest: Digest) -> None:
         """Make the spans of what ended."""
@@ -79,6 +90,9 @@ class TurnTracer:
                     handler(run, event)
             elif type(event) is events.RunCreated:
                 self._run_created(event)
+            elif type(event) is events.TreeWoken:
+                tree = record.state.trees.get(event.run)  # none when it has ended in this very turn
+                self._adopt([] if tree is None else members(record.state, tree) or [])
 
     def _owner(self, run: TracedRun) -> TracedRun | None:
         return None if run.parent is None else self._runs.get(run.parent.run)

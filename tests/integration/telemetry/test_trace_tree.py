@@ -8,12 +8,16 @@ from dataclasses import replace
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from tests.integration.telemetry import conftest
 from tests.integration.telemetry.conftest import World, flow, of_kind, one
 
 from stepmesh import Context
 from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol import tracecontext
+from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.telemetry import TelemetrySettings
+from stepmesh_orchestrator.core.events import TreeWoken, decode_turn
+from stepmesh_orchestrator.runtime import waits
 
 ADD = flow(
     {"id": "first", "component": "/cpu/add", "input": {"$input": "n"}},
@@ -248,3 +252,17 @@ async def test_sub_runs_of_the_core_hang_on_their_step(world: World) -> None:
     assert child.attributes[names.PARENT_RUN_ID] == outer.id
     assert attempt.start_ns <= child.start_ns <= child.end_ns <= attempt.end_ns
     assert len({span.trace_id for span in spans}) == 1
+
+
+async def test_a_run_that_was_dormant_is_traced_as_if_it_had_stayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest, "ENGINE", replace(conftest.ENGINE, dormant_ms=0))
+    monkeypatch.setattr(waits, "DROWSY_MS", 10)
+    await world.start()
+    nap = flow({"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1s"}}, output={"$step": "nap"})
+    spans = await world.ended(await world.client.submit(nap, [None]))
+    frames = [decode_turn(frame.payload) async for frame in world.node.ports.journal.read(Partition(0))]
+    assert any(isinstance(event, TreeWoken) for turn in frames for event in turn.events)
+    run, item, attempt = one(spans, "run"), one(spans, "item"), one(spans, "attempt", step_id="nap")
+    assert (item.parent_id, attempt.parent_id) == (run.span_id, item.span_id)
+    assert attempt.attributes[names.WAIT] == "sleep"
+    assert attempt.end_ns - attempt.start_ns >= 1_000_000_000

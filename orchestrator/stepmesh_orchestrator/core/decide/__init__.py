@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, results, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -18,6 +18,8 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.CancelRun: cancel.cancel_run,
     commands.DeleteRun: delete.delete_run,
     commands.ResolveFlow: flows.resolve_flow,
+    commands.RestTree: dormancy.rest_tree,
+    commands.WakeTree: dormancy.wake_tree,
 }
 
 

@@ -18,6 +18,8 @@ def cancel_run(session: Session, command: CancelRun) -> None:
     if run is not None:
         stop(session, run, command.reason or "cancelled")
         session.cause(Answered(Accepted(command.run)))
+    elif command.run in session.state.dormant:
+        session.cause(Answered(Refused("SM-5120", f"run {command.run} is dormant and is not in memory yet", "cancel it again")))
     elif _has_ended(session, command.run):
         session.cause(Answered(Accepted(command.run, existing=True)))
     else:

@@ -11,7 +11,7 @@ from stepmesh_orchestrator.core.session import Session
 
 def delete_run(session: Session, command: DeleteRun) -> None:
     """Refused while the root, or a sub-run that outlived it, is live."""
-    if command.run in session.state.trees:
+    if command.run in session.state.trees or command.run in session.state.dormant:
         message = f"run {command.run} has not ended, or one of its sub-runs has not"
         session.cause(Answered(Refused("SM-5012", message, "cancel it first, or wait for its end")))
         return

@@ -45,7 +45,7 @@ def start_run(session: Session, command: StartRun) -> None:
 
 def _known(session: Session, submit: Submit) -> Accepted | None:
     state = session.state
-    if submit.run in state.runs or submit.run in state.finished:
+    if submit.run in state.runs or submit.run in state.finished or submit.run in state.dormant:
         return Accepted(submit.run, existing=True)
     if submit.parent is not None and (tree := state.trees.get(submit.parent.root)) is not None and submit.run in tree.ended:
         return Accepted(submit.run, existing=True)

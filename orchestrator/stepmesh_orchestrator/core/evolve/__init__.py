@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import runs, steps
+from stepmesh_orchestrator.core.evolve import dormancy, runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -28,13 +28,16 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunEnded: runs.run_ended,
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
+    events.TreeDormant: dormancy.tree_dormant,
 }
 
 
 def evolve(state: State, event: events.Event, at_ms: int, flows: FlowLookup) -> None:
-    """Apply one event of a turn at `at_ms`. `flows` is asked for the compiled flow of a created run, which must be loaded."""
+    """Apply one event of a turn at `at_ms`. `flows` is asked for the compiled flows of created and woken runs, which must be loaded."""
     if type(event) is events.RunCreated:
         runs.run_created(state, event, at_ms, flows)
+    elif type(event) is events.TreeWoken:
+        dormancy.tree_woken(state, event, at_ms, flows)
     else:
         _APPLIERS[type(event)](state, event, at_ms)
 

@@ -329,7 +329,7 @@ async def test_timers_wake_a_shard_that_sleeps_the_earliest_first() -> None:
     assert 5_000 <= ended[0] - began < 5_100
     second = await lab.ask(api.GetRun(runs[1]), api.RunInfo)
     assert second.summary.finished_ms is None or 100_000 <= second.summary.finished_ms - began < 100_100
-    await until(lambda: runs[0] not in lab.shard.session.state.runs, 300)
+    await until(lambda: runs[0] in lab.shard.session.state.finished, 300)
     last = (await lab.ended(runs[0])).summary.finished_ms
     assert last is not None
     assert 200_000 <= last - began < 200_100

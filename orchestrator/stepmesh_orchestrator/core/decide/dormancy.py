@@ -1,0 +1,64 @@
+"""Letting a tree leave memory, and bringing it back. A tree may leave when nothing of it can move before a timer that is far away.
+
+What is remembered of a dormant run is that it lives, so a late or repeated message about it needs no image: no attempt of it is in
+flight, and it was submitted already. To cancel it, it must be woken first.
+"""
+
+from __future__ import annotations
+
+from stepmesh_orchestrator.core.commands import RestTree, WakeTree
+from stepmesh_orchestrator.core.decide.resume import resume_item
+from stepmesh_orchestrator.core.dormant import MAX_FRAME, frame_of
+from stepmesh_orchestrator.core.effects import TreeLeft
+from stepmesh_orchestrator.core.events import TreeDormant, TreeWoken
+from stepmesh_orchestrator.core.evolve.dormancy import encode_tree, members
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, IDLE, RETRYING, SLEEPING, WAITING, Item, Run, Tree
+
+MAX_RUNS = 100
+MAX_ITEMS = 1_000
+"""Runs, and inputs of them, of a tree that may become dormant: a larger one stays in memory."""
+MAX_IMAGE_BYTES = 64 * 1024
+_RESTING = frozenset((IDLE, WAITING, RETRYING, SLEEPING, CHILD, DONE, FALLBACK))
+
+
+def rest_tree(session: Session, command: RestTree) -> None:
+    """Nothing when the tree has something to do soon, or is too large."""
+    tree = session.state.trees.get(command.root)
+    runs = None if tree is None else _resting(session, tree)
+    wakes_ms = None if runs is None else min((due for run in runs for item in run.items.values() for due in _dues(item)), default=None)
+    if tree is None or runs is None or wakes_ms is None or wakes_ms < session.now + session.settings.dormant_ms:
+        return
+    image = encode_tree(tree, runs)
+    if len(image) > MAX_IMAGE_BYTES:
+        return
+    session.emit(TreeDormant(tree.root, wakes_ms, image, [run.id for run in runs if run.id != tree.root]))
+    session.cause(TreeLeft(tree.root, wakes_ms))
+
+
+def wake_tree(session: Session, command: WakeTree) -> None:
+    """Set its timers again, and go on where it left."""
+    state = session.state
+    place = state.dormant.places.get(command.root)
+    if place is None or frame_of(place) != command.frame:
+        return
+    session.bring(TreeWoken(command.root, command.image), command.flows)
+    tree = state.trees[command.root]
+    session.touched[tree.root] = tree
+    for run in members(state, tree) or ():
+        for item in list(run.items.values()):
+            resume_item(session, item)
+
+
+def _resting(session: Session, tree: Tree) -> list[Run] | None:
+    """Its runs; None when something is in flight, about to begin, or awaited from the store, or when an ended sub-run is remembered."""
+    if tree.in_flight or tree.ended or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
+        return None
+    runs = members(session.state, tree)
+    if runs is None or sum(run.total for run in runs) > MAX_ITEMS:
+        return None
+    return runs if all(_RESTING.issuperset(item.phases) for run in runs for item in run.items.values()) else None
+
+
+def _dues(item: Item) -> list[int]:
+    return [item.wait(step).due_ms for step, phase in enumerate(item.phases) if phase in (RETRYING, SLEEPING)]
