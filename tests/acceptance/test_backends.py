@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.acceptance.pairs import Pair
 from tests.acceptance.servers import command, started
+
+from stepmesh.client import Client
 
 pytestmark = pytest.mark.acceptance
 
@@ -58,6 +61,8 @@ KILLED = (
     Pair("kafka", "postgres"),
     Pair("kafka-cluster", "broker"),
 )
+
+SHARED = (Pair("nats", "redis"), Pair("nats-cluster", "broker"), Pair("kafka", "broker"))
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +158,37 @@ def test_a_durability_that_the_journal_does_not_give_is_refused(nats_url: str, n
     assert done.returncode == 2
     assert "SM-0153 the durability fsync is declared" in done.stderr
     assert "gives process" in done.stderr
+
+
+@contextmanager
+def orchestrating(number: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`stepmesh orchestrator`, ready."""
+    with Path(f"orchestrator{number}.log").open("w") as log:
+        process = subprocess.Popen(command("orchestrator", "--json", *arguments), stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline(), Path(log.name).read_text()
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            process.stdout.close()
+
+
+@pytest.mark.parametrize("pair", SHARED, ids=str)
+async def test_orchestrators_that_share_a_journal_on_a_server(
+    pair: Pair, namespace: str, postgres_url: str, request: pytest.FixtureRequest
+) -> None:
+    """Two of them; one is killed while runs wait, and the other one ends them."""
+    broker, journal = pair.addresses(request)
+    shared = ("--broker", broker, "--journal", journal, "--store", postgres_url, "--namespace", namespace, "--partitions", "4")
+    flow = yaml.safe_load(FLOW)
+    with orchestrating(1, *shared) as first, orchestrating(2, *shared), working("--url", broker, "--namespace", namespace):
+        async with Client.connect(broker, namespace, patience_s=60) as client:
+            handles = [await client.submit(flow, [number]) for number in range(8)]
+            first.kill()
+            Path("open").touch()
+            assert [await handle.result(60) for handle in handles] == [2 * number + 1 for number in range(8)]
 
 
 def test_gateway_and_worker_are_processes_of_their_own_over_kafka(kafka_url: str, postgres_url: str, namespace: str) -> None:
