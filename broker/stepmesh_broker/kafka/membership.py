@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 
 from stepmesh_broker.errors import BrokerUnavailable
@@ -170,7 +169,6 @@ class Seat:
             group_instance_id=self._instance,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            partition_assignment_strategy=(StickyPartitionAssignor,),
             heartbeat_interval_ms=HEARTBEAT_MS,
             session_timeout_ms=session_ms,
             rebalance_timeout_ms=session_ms,

@@ -75,7 +75,7 @@ class Publisher:
         except (KafkaError, TimeoutError, AssertionError, asyncio.CancelledError) as problem:
             if sending.done():
                 self._window.pop((record.topic, message_id), None)
-            if isinstance(problem, asyncio.CancelledError) and not sending.cancelled():
+            if isinstance(problem, asyncio.CancelledError) and (not sending.cancelled() or _is_cancelled()):
                 raise
             raise self._refused(record, problem) from problem
 
@@ -170,3 +170,9 @@ class Publisher:
             return BrokerError(f"{record.topic}: {problem}", hint="raise max.message.bytes of the topic")
         hosts = ", ".join(self._settings.bootstrap)
         return BrokerUnavailable(f"{record.topic} took no message: {problem!r}", hint=f"is Kafka up at {hosts}?")
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the caller that is to end, and not only the record."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from tests.integration.kafka.load import POOL, Load, P, connected, namespace
 from tests.services.kafka import KafkaServers
 
@@ -47,6 +48,7 @@ async def die_holding(*arguments: str) -> None:
     await consumer.wait()
 
 
+@pytest.mark.slow
 async def test_one_of_three_brokers_dies_under_load_and_nothing_is_lost(tmp_path: Path) -> None:
     with KafkaServers(tmp_path, 3, QUICK_FAILOVER) as kafka:
         broker = await connected(kafka.url, namespace())
@@ -64,6 +66,7 @@ async def test_one_of_three_brokers_dies_under_load_and_nothing_is_lost(tmp_path
         await broker.close()
 
 
+@pytest.mark.slow
 async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path) -> None:
     with KafkaServers(tmp_path) as kafka:
         broker = await connected(kafka.url, namespace(), publish_timeout_s=3.0)
@@ -80,6 +83,7 @@ async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path)
         await broker.close()
 
 
+@pytest.mark.slow
 async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_positions_grow(tmp_path: Path) -> None:
     with KafkaServers(tmp_path) as kafka:
         name = namespace()
