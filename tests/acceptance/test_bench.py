@@ -34,6 +34,7 @@ def bench(*options: str) -> dict[str, Any]:
         ("stream", "tasks_per_s", {"batches_cpu_us_per_task", "singles_cpu_us_per_task", "unary_tasks_per_s"}),
         ("recovery", "runs_per_s", {"recovered", "seconds"}),
         ("memory", "runs_per_s", {"bytes_per_run"}),
+        ("sleep", "runs_per_s", {"bytes_per_run", "recovery_seconds", "wake_seconds", "longest_stall_ms"}),
     ],
 )
 def test_every_scenario_reports_its_figures(scenario: str, rate: str, more: set[str]) -> None:
