@@ -92,18 +92,18 @@ async def test_who_is_silent_is_gone_with_what_it_held_and_not_earlier(cluster: 
     assert not await first.take(P, A.node, LONG)
 
 
-async def test_a_beat_holds_the_leases_as_well(cluster: Cluster) -> None:
+async def test_a_beats_time_is_that_of_the_leases_as_well(cluster: Cluster) -> None:
     first, other = await cluster.connect(), await cluster.connect()
+    assert await first.take(P, A.node, LONG)
+    assert await first.take(Q, B.node, LONG)  # of somebody who never beats
     await first.beat(A, SHORT)
-    assert await first.take(P, A.node, SHORT)
-    assert await first.take(Q, B.node, SHORT)  # of somebody who never beats
-    await first.beat(A, LONG)
 
-    async def other_is_free() -> bool:
-        return Q not in (await other.beat(C, LONG)).leases
+    async def free() -> bool:
+        return (await other.beat(C, LONG)).leases == {Q: B.node}
 
-    await until(other_is_free)
-    assert not await other.take(P, C.node, LONG)
+    await until(free)
+    assert await other.take(P, C.node, LONG)
+    assert not await other.take(Q, C.node, LONG)
 
 
 async def test_one_of_many_who_take_at_once_holds_it(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Streams as logs: the newest message of a subject, the one at a position, batches from there on, and a publish that says what it follows.
 
-Invariant: a question is asked again while the connection is lost or no leader serves it, until `patience_s` is over; so a publish may
-have been sent twice, and only one that names what it follows may be sent this way. It must not know what the messages mean.
+Invariant: a question is asked again while the connection is lost, no leader serves it or no answer comes, until `patience_s` is over; so a
+publish that names nothing that it follows may be stored twice. It must not know what the messages mean.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from stepmesh_broker.nats.connection import Connection
 from stepmesh_broker.nats.wire import Answer, Disconnected
 
 _PAUSE_S = 0.05
+_ATTEMPT_S = 1.0
+"""A leader that died took the question with it: it is asked again."""
 _NAME_IN_USE = 10058
 _NO_MESSAGE = frozenset({10037, 10043, 10057})
 _WRONG_LAST = frozenset({10071, 10164})
@@ -184,15 +186,15 @@ class StreamRecords:
                 if reply.error is None or reply.error.code < _TRANSIENT or loop.time() > deadline:
                     return reply
             elif loop.time() > deadline:
-                raise TimeoutError(f"nobody serves {subject}")
+                raise TimeoutError(f"no answer on {subject}")
             await asyncio.sleep(_PAUSE_S)
 
     async def _asked(self, subject: str, data: bytes, headers: bytes, seconds: float) -> Answer | None:
-        """None when there is no connection, or it was lost meanwhile."""
+        """None when there is no connection, it was lost meanwhile, or no answer came."""
         try:
             self._connection.check()
-            return await self._connection.wire.ask(subject, data, headers, max(seconds, _PAUSE_S))
-        except (Disconnected, BrokerUnavailable):
+            return await self._connection.wire.ask(subject, data, headers, max(min(seconds, _ATTEMPT_S), _PAUSE_S))
+        except (Disconnected, BrokerUnavailable, TimeoutError):
             return None
 
     async def _managed(self, call: Any) -> StreamInfo:

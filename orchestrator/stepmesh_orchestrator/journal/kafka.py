@@ -33,6 +33,8 @@ _MOST_BYTES = 1_000_000
 _BATCH_ROOM = 1024
 """Bytes of a topic's `max.message.bytes`, which is of a batch, kept free for its header."""
 _SAFE_REPLICAS = 3
+_PATIENCE_S = 20.0
+"""More than a cluster needs to see that a broker died (nine seconds) and to choose another leader."""
 
 
 class _Identity(msgspec.Struct):
@@ -48,7 +50,7 @@ class KafkaJournal(LogJournal):
         where = f"{','.join(settings.bootstrap)}/{checked_name('namespace', namespace)}"
         self._topics = f"stepmesh.{namespace}"
         self._partitions = partitions
-        self._logs = TopicLogs(settings)
+        self._logs = TopicLogs(settings, _PATIENCE_S)
         self._frames_log = KafkaLog(self._logs, f"{self._topics}.journal", partitions, where)
         self._snapshots_log = KafkaLog(self._logs, f"{self._topics}.snapshots", partitions, where)
         self._replicated = False

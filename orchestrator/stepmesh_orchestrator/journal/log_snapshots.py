@@ -95,8 +95,9 @@ class LogSnapshots:
             if chunk is None:
                 continue
             first, parts = open_saves.get(chunk.save, (entry.position, 0))
-            open_saves[chunk.save] = (first, parts + 1)
-            if chunk.last and parts == chunk.part:
+            if chunk.part == parts:  # else it was sent twice
+                open_saves[chunk.save] = (first, parts + 1)
+            if chunk.last and chunk.part == parts:
                 found.append(Shelved(chunk.sequence, first, entry.position))
         return _newest(found)
 
@@ -105,7 +106,9 @@ class LogSnapshots:
         async for entry in self._log.scan(partition, shelved.first, shelved.last):
             chunk = _decoded(entry)
             if chunk is not None and not chunk.last:
-                pieces.setdefault(chunk.save, []).append(chunk.payload)
+                found = pieces.setdefault(chunk.save, [])
+                if chunk.part == len(found):
+                    found.append(chunk.payload)
             elif chunk is not None and entry.position == shelved.last:
                 return StoredSnapshot(chunk.sequence, chunk.crc, chunk.chain, _joined(pieces.get(chunk.save, [])))
         return StoredSnapshot(shelved.sequence, 0, b"", b"")  # it went meanwhile: its seal does not hold

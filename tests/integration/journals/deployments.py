@@ -15,8 +15,7 @@ from tests.services.nats import NatsServers
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.journal import JetStreamJournal
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
-from stepmesh_orchestrator.journal.log_journal import LogJournal
-from stepmesh_orchestrator.ports import JournalError
+from stepmesh_orchestrator.ports import Journal, JournalError
 
 P = Partition(3)
 QUICK = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=300")
@@ -38,19 +37,19 @@ class Servers(Protocol):
 class Deployment:
     """Servers and a namespace in them."""
 
-    def __init__(self, servers: Servers, make: Callable[[], LogJournal]) -> None:
+    def __init__(self, servers: Servers, make: Callable[[], Journal]) -> None:
         self.servers = servers
         self._make = make
 
     @asynccontextmanager
-    async def journal(self) -> AsyncIterator[LogJournal]:
+    async def journal(self) -> AsyncIterator[Journal]:
         """One more process's journal."""
         journal = self._make()
-        await journal.open()  # type: ignore[attr-defined]  # each kind opens its own connection
+        await journal.open()
         try:
             yield journal
         finally:
-            await journal.close()  # type: ignore[attr-defined]
+            await journal.close()
 
 
 def deployment(kind: str, folder: Path, servers: int) -> Deployment:
@@ -67,7 +66,7 @@ def deployment(kind: str, folder: Path, servers: int) -> Deployment:
     return made
 
 
-async def append_until(journal: LogJournal, stop: asyncio.Event, kept: list[bytes]) -> None:
+async def append_until(journal: Journal, stop: asyncio.Event, kept: list[bytes]) -> None:
     """As a shard does: append, and become the owner again after each failure. `kept` is what was acknowledged, in order."""
     while not stop.is_set():
         try:
@@ -90,6 +89,6 @@ async def grown(kept: list[bytes], by: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def payloads(journal: LogJournal) -> list[bytes]:
+async def payloads(journal: Journal) -> list[bytes]:
     """All of them; verified on the way."""
     return [frame.payload async for frame in journal.read(P)]

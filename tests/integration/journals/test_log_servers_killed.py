@@ -58,7 +58,7 @@ async def test_appends_go_on_when_one_of_three_dies(cluster: Deployment) -> None
     kept: list[bytes] = []
     stop = asyncio.Event()
     async with cluster.journal() as journal:
-        assert journal.durability == "replicated"  # type: ignore[attr-defined]
+        assert journal.durability == "replicated"
         writing = asyncio.create_task(append_until(journal, stop, kept))
         for number in range(3):
             await grown(kept, 30)

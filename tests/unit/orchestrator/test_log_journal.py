@@ -225,3 +225,18 @@ async def test_a_log_that_lost_what_it_acknowledged_ends_its_owner(refuses: bool
     else:  # the log took what does not follow
         with pytest.raises(JournalCorrupt, match=f"frame {4 - min(lost, 3)}: the frame is missing"):
             [frame async for frame in journal.read(P)]
+
+
+async def test_a_snapshots_chunk_that_was_sent_twice_counts_once() -> None:
+    fight = Fight(8, refuses=True)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    await journal.append(P, ownership.epoch, 1, b"x")
+    state = bytes(index % 251 for index in range(400))
+    await journal.save_snapshot(P, ownership.epoch, Snapshot(1, state))
+    chunks = [entry.data for entry in fight.shelf.entries.pop(P)]
+    assert len(chunks) > 3
+    for data in chunks:
+        for _ in range(2):
+            fight.shelf.put(P, data)
+    assert list(await fight.journal(chaos=0.0).snapshots(P)) == [Snapshot(1, state)]
