@@ -61,6 +61,24 @@ class ClusterLab(Lab):
         await until(f"{node.name} is ready: {node.output()}", lambda: '"ready"' in node.output() or not node.alive, 60.0)
         assert node.alive, node.output()
 
+    async def stand_still(self, node: Process) -> None:
+        """SIGSTOP, at a moment in which it holds none of the files' locks: whoever stands still with one holds up all who write there."""
+        while True:
+            node.send(signal.SIGSTOP)
+            if all(self._can_be_written(name) for name in ("journal.db", "store.db", "members.db")):
+                return
+            node.send(signal.SIGCONT)
+            await asyncio.sleep(0.01)
+
+    def _can_be_written(self, name: str) -> bool:
+        with closing(sqlite3.connect(self.data / name, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+        return True
+
     async def shared(self, nodes: int) -> None:
         """Until so many hold fair shares of all partitions, for a while."""
         await until(f"{nodes} nodes share", lambda: self._is_shared(nodes), 60.0)

@@ -60,7 +60,7 @@ async def test_a_node_that_is_stopped_beyond_its_lease_and_continued_changes_not
     await load.start()
     await load.go_on(300)
     zombie = lab.nodes[0]
-    zombie.send(signal.SIGSTOP)
+    await lab.stand_still(zombie)
     await lab.shared(2)
     await load.go_on(300)
     zombie.send(signal.SIGCONT)

@@ -13,10 +13,10 @@ from tests.simulation.deployment_world import until
 from tests.unit.orchestrator.runtime.lab import virtual
 
 from stepmesh_broker.protocol.ids import Partition, partition_of
+from stepmesh_orchestrator.journal import JournalUnavailable
 from stepmesh_orchestrator.node import Node
 from stepmesh_orchestrator.ports import Ownership
-from stepmesh_orchestrator.runtime.holding import PAUSE_S, STEADY_S
-from stepmesh_orchestrator.runtime.sharing import GIVE_UP
+from stepmesh_orchestrator.runtime.holding import AWAY_S, GIVE_UP, PAUSE_S, STEADY_S
 
 ECHO = {"name": "echo", "steps": [{"id": "a", "component": "/cpu/echo", "input": {"$input": "$"}}], "output": {"$step": "a"}}
 
@@ -24,8 +24,9 @@ ECHO = {"name": "echo", "steps": [{"id": "a", "component": "/cpu/echo", "input":
 class Broken:
     """`journal.acquire` fails for some partitions; when it was called, by partition."""
 
-    def __init__(self, world: ClusterWorld, is_broken: Callable[[Partition], bool]) -> None:
+    def __init__(self, world: ClusterWorld, is_broken: Callable[[Partition], bool], problem: Exception | None = None) -> None:
         self.is_broken = is_broken
+        self.problem = problem or OSError("gone")
         self.calls: dict[Partition, list[float]] = {}
         self._acquire = world.journal.acquire
         world.journal.acquire = self.acquire  # type: ignore[method-assign]
@@ -33,7 +34,7 @@ class Broken:
     async def acquire(self, partition: Partition, owner: str) -> Ownership:
         self.calls.setdefault(partition, []).append(asyncio.get_running_loop().time())
         if self.is_broken(partition):
-            raise OSError("gone")
+            raise self.problem
         return await self._acquire(partition, owner)
 
 
@@ -69,6 +70,20 @@ async def test_a_node_of_which_everything_fails_gives_up() -> None:
         await asyncio.wait_for(asyncio.shield(node.ended), 60)
     assert all(len(calls) >= GIVE_UP for calls in broken.calls.values())
     await world.crash(node)
+
+
+@virtual
+async def test_what_is_away_is_waited_for() -> None:
+    world = ClusterWorld(3)
+    broken = Broken(world, lambda partition: True, JournalUnavailable("away"))
+    node = await world.join()
+    await asyncio.sleep(120)
+    assert not node.ended.done()
+    broken.is_broken = lambda partition: False
+    back = asyncio.get_running_loop().time()
+    await until(lambda: len(node.partitions) == 3)
+    assert asyncio.get_running_loop().time() - back <= AWAY_S + 0.2
+    await world.close()
 
 
 @virtual
