@@ -30,6 +30,7 @@ _EXACT = {
     "SM-3041": USAGE,  # this user may not do that
     "SM-5101": FAILED,  # the run failed
     "SM-5102": FAILED,  # the wait is over
+    "SM-5110": UNREACHABLE,  # a partition has no owner
     "SM-7007": UNREACHABLE,  # the gateway stops
     "SM-7900": FAILED,  # a defect of the gateway
 }

@@ -50,7 +50,7 @@ RETRY_S = (0.05, 1.0)
 NO_SPACE = frozenset({"SM-4003", "SM-4101"})
 """Refusals that free space on the orchestrator's disk ends."""
 MOVING = "SM-5110"
-"""The refusal of an orchestrator that hands a partition over: the next owner answers."""
+"""The refusal of an orchestrator that hands a partition over: for now there is nobody to ask."""
 
 
 class Requests:
@@ -97,17 +97,15 @@ class Requests:
         while True:
             try:
                 answer = decode(await first_answer(lambda: self.broker.request(subject, data, timeout_s), AGAIN_S if again else ()))
-                if not (isinstance(answer, Refused) and self._passes(answer.code, clock() + delay < until)):
+                if isinstance(answer, Refused) and answer.code == MOVING:
+                    raise BrokerUnavailable(answer.message, code=MOVING, hint=answer.hint)
+                if not (self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE):
                     return answer
             except BrokerUnavailable:
                 if clock() + delay >= until:
                     raise
             await asyncio.sleep(delay)
             delay = min(delay * 2, largest)
-
-    def _passes(self, code: str, in_time: bool) -> bool:
-        """Whether a refusal is one that ends by itself, and soon enough."""
-        return (code == MOVING and in_time) or (code in NO_SPACE and self._waits_for_space)
 
     async def info(self) -> Info:
         """The deployment; asked once."""

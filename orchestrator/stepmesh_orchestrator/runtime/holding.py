@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from stepmesh_broker.errors import InboxTaken
+from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.ports import Clock, StaleOwner
+from stepmesh_orchestrator.journal.rules import JournalUnavailable
+from stepmesh_orchestrator.ports import Clock, StaleOwner, StoreError
 from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.partition import PartitionService
@@ -20,6 +21,10 @@ from stepmesh_orchestrator.runtime.partition import PartitionService
 log = logging.getLogger("stepmesh.cluster")
 PAUSE_S = (0.5, 30.0)
 """Before a partition that failed is started again: first, and largest (seconds); it doubles between."""
+AWAY_S = 2.0
+"""The largest such pause while journal, store or broker are away: when they are back, nothing is wrong with the partition."""
+GIVE_UP = 5
+"""Failures in a row after which there is no hope here."""
 STEADY_S = 60.0
 """A partition that ran for so long has recovered: its next failure is its first."""
 HAND_OVER_S = 15.0
@@ -46,6 +51,11 @@ class Holding:
         self._failed = failed
         self._service: PartitionService | None = None
         self._task = asyncio.create_task(self._run(), name=f"stepmesh partition {partition}")
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it failed too often to expect anything, and not because something was away."""
+        return self.failures >= GIVE_UP and not is_away(self.problem)
 
     async def hand_over(self) -> None:
         """Finish what is begun, keep a snapshot, end."""
@@ -81,7 +91,7 @@ class Holding:
             else:
                 log.error("partition %d ended and is started again: %s", self.partition, self.problem)
             self._failed()
-            await self._clock.sleep(min(pause * 2 ** (self.failures - 1), largest))
+            await self._clock.sleep(min(pause * 2 ** (self.failures - 1), AWAY_S if is_away(self.problem) else largest))
 
     async def _live(self) -> BaseException:
         """One life of the service; why it ended."""
@@ -105,3 +115,8 @@ class Holding:
         await self._closed(service)
         service.shard.close(moving(self.partition))
         await service.abort()
+
+
+def is_away(problem: BaseException | None) -> bool:
+    """Whether something that a partition needs cannot be reached."""
+    return isinstance(problem, JournalUnavailable | BrokerUnavailable) or (isinstance(problem, StoreError) and problem.retryable)

@@ -22,8 +22,6 @@ TTL_S = 3.0
 """How long a member may be silent before the others take what it holds, seconds."""
 HAND_OVERS_AT_ONCE = 2
 """The others go on meanwhile, so each stands still only for its own hand-over."""
-GIVE_UP = 5
-"""Failures in a row of every partition here, after which the process gives up: the others may do better."""
 
 
 class Sharing:
@@ -187,7 +185,8 @@ class Sharing:
         await holding.drop()
 
     def _give_up_if_hopeless(self) -> None:
-        hopeless = bool(self.holdings) and all(holding.failures >= GIVE_UP for holding in self.holdings.values())
+        """When nothing here can be held: the others may do better."""
+        hopeless = bool(self.holdings) and all(holding.is_hopeless for holding in self.holdings.values())
         if hopeless and not self.gave_up.done():
             problem = next(iter(self.holdings.values())).problem
             self.gave_up.set_exception(problem or RuntimeError("no partition can be held"))

@@ -1,0 +1,49 @@
+"""A partition that changes its owner: clients ask on, within their patience."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.unit.orchestrator.runtime.lab import run_id, virtual
+
+from stepmesh.requests import Requests
+from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.ids import Namespace, Partition
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused
+
+
+class Moving:
+    """Refuses until a moment, then accepts."""
+
+    max_message_bytes = 1_000_000
+
+    def __init__(self, until_s: float) -> None:
+        self.until_s = until_s
+        self.asked = 0
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        self.asked += 1
+        if asyncio.get_running_loop().time() < self.until_s:
+            return encode(Refused("SM-5110", "partition 0 changes its owner", "ask again"))
+        return encode(Accepted(run_id()))
+
+
+async def told(until_s: float, patience_s: float) -> Any:
+    broker: Any = Moving(until_s)
+    return await Requests(broker, Namespace("default"), patience_s).tell(Partition(0), Cancel(run_id(), ""))
+
+
+@virtual
+async def test_the_next_owner_is_waited_for() -> None:
+    assert await told(5.0, 10.0) == Accepted(run_id())
+
+
+@virtual
+async def test_after_that_it_is_as_if_nobody_were_there() -> None:
+    with pytest.raises(BrokerUnavailable, match="partition 0 changes its owner") as raised:
+        await told(100.0, 10.0)
+    assert raised.value.code == "SM-5110"
+    assert 8.0 < asyncio.get_running_loop().time() <= 10.0
