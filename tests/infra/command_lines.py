@@ -1,13 +1,14 @@
-"""Whether a command line of a container is one of the real program, and what its words in capitals in the environment are."""
+"""Whether a command line of a container is one of the real program."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepmesh_cli.main import build_app
+from stepmesh_cli.main import COMMANDS, build_app
 
 INFRA = Path(__file__).parents[2] / "infra"
+KNOWN = {command.name for command in COMMANDS}
 
 
 def parse(arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from tests.infra.command_lines import INFRA, parse
+from tests.infra.command_lines import INFRA, KNOWN, parse
 
 from stepmesh_broker.nats.streams import Names
 from stepmesh_broker.protocol.ids import Namespace
@@ -55,7 +55,7 @@ def test_every_file_is_listed(folder: str) -> None:
     assert all((KUBERNETES / folder / name).exists() for name in listed)
 
 
-@pytest.mark.parametrize("name", [name for name in PODS if name != "orchestrator"])
+@pytest.mark.parametrize("name", [name for name in PODS if PODS[name]["containers"][0]["args"][0] in KNOWN])
 def test_a_container_is_started_as_the_program_wants_it(name: str) -> None:
     (container,) = PODS[name]["containers"]
     parse(container["args"])

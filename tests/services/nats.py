@@ -31,7 +31,11 @@ class NatsServers:
         ]
 
     def __enter__(self) -> NatsServers:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:

@@ -204,7 +204,10 @@ class Streams(Names):
         except APIError as problem:
             if problem.err_code != _NAME_IN_USE:
                 raise
-            return await self.js.stream_info(stream)  # another process was quicker
+            found = await self.find(stream)  # another process was quicker
+            if found is None:
+                raise BrokerUnavailable(f"stream {stream} is being made by another process", hint="try again") from problem
+            return found
 
     async def _agree(self, found: StreamConfig, wanted: StreamConfig) -> None:
         replicas = max(found.num_replicas or 1, wanted.num_replicas or 1)

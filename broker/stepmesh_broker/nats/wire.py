@@ -27,6 +27,7 @@ OnMessage = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Gets subject, reply subject, payload and raw headers (None without)."""
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
 _MAX_DENIED = 1000
+_CLOSE_S = 3.0
 
 
 class Disconnected(Exception):
@@ -126,11 +127,13 @@ class Wire(Client):
             raise _denied("subscribe to", subject)
 
     async def close(self) -> None:
-        """Disconnect for good. What a lost connection still held is dropped: nats-py would write it to the closed transport."""
+        """Disconnect for good. What a lost connection still held is dropped: nats-py would write it to the closed transport. And it
+        waits for ever for the end of a connection whose TLS handshake was given up."""
         if not self.is_connected:
             self.forget()
         try:
-            await super().close()
+            async with asyncio.timeout(_CLOSE_S):
+                await super().close()
         except (OSError, RuntimeError) as problem:  # lost just now, before nats-py could see it; uvloop raises RuntimeError
             _log.info("the connection was lost while it was closed: %s", problem)
 

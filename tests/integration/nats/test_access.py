@@ -119,6 +119,25 @@ async def test_a_password_is_not_sent_to_a_server_without_tls(nats_url: str) -> 
     assert "no TLS" in await refused(f"{nats_url}?tls=true")
 
 
+async def test_a_server_that_never_shakes_hands_keeps_nobody() -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","headers":true,"max_payload":1048576,"tls_required":true}\r\n')
+        await reader.read()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    broker = NatsBroker(NatsSettings.parse(f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}", connect_timeout_s=0.5))
+    async with asyncio.timeout(30):
+        with pytest.raises(BrokerUnavailable):
+            await broker.connect()
+    server.close()
+    for writer in writers:
+        writer.close()
+    await server.wait_closed()
+
+
 async def test_what_a_user_may_not_do_is_said_at_once(guarded: NatsServers, authority: Authority) -> None:
     mine = authority.sign("client")
     broker = NatsBroker(settings_of(url(guarded, "narrow:x", ca=authority.file, cert=mine.cert, key=mine.key)))

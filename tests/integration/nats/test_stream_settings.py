@@ -32,7 +32,7 @@ async def test_one_copy_becomes_three_with_what_is_in_it(cluster: NatsServers, n
     position = await first.post(P, b"i")
     assert {(await info(cluster, stream)).config.num_replicas for stream in streams} == {1}
     await first.close()
-    second = await started(cluster, namespace, dedupe_window_s=7.0)
+    second = await started(cluster, namespace, dedupe_window_s=7.0, publish_timeout_s=30.0)
     for stream in streams:
         await whole(cluster, stream)
         found = (await info(cluster, stream)).config

@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
 
 POOL = Pool("cpu")
 P = Partition(0)
-PROGRESS_S = 40.0
+PROGRESS_S = 60.0
 
 
 class Channel:
