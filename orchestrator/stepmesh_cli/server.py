@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -50,6 +50,7 @@ def server(
     durability: Durability | None = None,
     data: Path | None = None,
     partitions: int | None = None,
+    projection: Literal["inline", "external"] = "inline",
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
     grace: float = 5.0,
 ) -> int:
@@ -88,6 +89,8 @@ def server(
         Folder that keeps journal and broker; what is in it goes on where it stopped.
     partitions
         Of a new data folder; default: 1.
+    projection
+        Who writes lists and results of ended runs: this process, or `stepmesh projector`, for a journal in Kafka and a store in PostgreSQL.
     namespace
         Namespace.
     grace
@@ -115,6 +118,7 @@ def server(
                 grace_s=grace,
                 gateway=gateway_settings(found, namespace, host=host, port=port, grpc_port=grpc_port, advertised=advertise),
                 owner=orchestrator_id,
+                projected_elsewhere=projection == "external",
                 plugin_workers_needed=False,
             ),
             _tell,

@@ -31,6 +31,7 @@ from stepmesh_projector.windows import Place
 _T = TypeVar("_T")
 log = logging.getLogger("stepmesh.projector")
 _RETRY_S = 0.5
+_SHARE = 10  # checkpoints of very many runs take long: they have at most so small a share of the time
 _FETCH_S = 1.2  # faust waits a second for records
 _LOOK_EVERY_S = 0.5
 _FORGET_EVERY_S = 60.0
@@ -209,8 +210,11 @@ class Application:
         return TP(self._settings.topic.name, partition)
 
     async def _settle_for_ever(self) -> None:
-        while not await self._pause(self._settings.settle_s):
+        took = 0.0
+        while not await self._pause(max(self._settings.settle_s, _SHARE * took)):
+            begun = time.monotonic()
             await self._settle()
+            took = time.monotonic() - begun
 
     async def _settle(self) -> None:
         for followed in list(self._followed.values()):

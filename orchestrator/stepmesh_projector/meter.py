@@ -79,8 +79,17 @@ class Meter:
             self._item_ended(state, event)  # type: ignore[arg-type]  # as above
         elif kind is events.RunEnded:
             self._run_ended(state, event, at_ms)  # type: ignore[arg-type]  # as above
+        elif kind is events.TreeDormant:
+            self._left(state, event)  # type: ignore[arg-type]  # as above
         elif kind is events.RunCreated:
             self._run_created(state, event, at_ms)  # type: ignore[arg-type]  # as above
+
+    def _left(self, state: State, event: events.TreeDormant) -> None:
+        """Nothing is kept for a run that leaves memory: its next step waits from the last outcome that it needs."""
+        for name in (event.run, *event.others):
+            run = state.runs.get(name)
+            for item in () if run is None else run.items:
+                self._began.pop((name, item), None)
 
     def _run_created(self, state: State, event: events.RunCreated, at_ms: int) -> None:
         flow = self._flows.get(event.flow, event.overrides)
@@ -131,10 +140,8 @@ class Meter:
     def _ready_ms(self, item: Item, event: events.StepDispatched) -> int | None:
         if event.attempt > 1:
             return item.wait(event.step).due_ms or None
-        began = self._began.get((event.run, event.item))
-        if began is None:
-            return None
-        return max([began, *(item.times[(need << 1) + 1] for need in self._needs_of(item.run)[event.step])])
+        began = self._began.get((event.run, event.item), 0)
+        return max([began, *(item.times[(need << 1) + 1] for need in self._needs_of(item.run)[event.step])]) or None
 
     def _needs_of(self, run: Run) -> list[list[int]]:
         found = self._needs.get(run.flow_id)

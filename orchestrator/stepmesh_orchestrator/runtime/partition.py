@@ -44,13 +44,14 @@ MAX_BACKLOG = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a partition is connected to. `telemetry`: None = off."""
+    """What a partition is connected to. `telemetry`: None = off. `projector`: makes what writes the read model, or waits for who does."""
 
     broker: Broker
     journal: Journal
     store: Store
     clock: Clock
     telemetry: Telemetry | None = None
+    projector: Callable[[Store, Partition], Projector] = Projector
 
 
 class PartitionService:
@@ -102,7 +103,7 @@ class PartitionService:
     async def _start(self) -> None:
         ports = self.ports
         ownership = await ports.journal.acquire(self.partition, self._owner)
-        projector = Projector(ports.store, self.partition)
+        projector = ports.projector(ports.store, self.partition)
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         session = Session(state, self.flows, self._router, self._settings)

@@ -19,6 +19,15 @@ from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.ports import Frame, RunQuery, Store
 from stepmesh_orchestrator.store.memory import MemoryStore
 
+DORMANT = {
+    "name": "leaves memory",
+    "steps": [
+        {"id": "first", "component": "/cpu/echo", "input": {"$input": "$"}},
+        {"id": "nap", "component": "/builtin/sleep", "input": {"duration": "60s", "passthrough": {"$step": "first"}}},
+        {"id": "last", "component": "/cpu/echo", "input": {"$step": "nap"}},
+    ],
+    "output": {"$step": "last"},
+}
 ReadModel = list[tuple[RunRow, list[ItemRow]]]
 NAMESPACE = Namespace("default")
 PARTITION = Partition(0)
@@ -39,7 +48,7 @@ async def read_model(store: Store, namespace: Namespace = NAMESPACE) -> ReadMode
 
 @functools.cache
 def recorded() -> Recorded:
-    """Chains, retries, sleeps, maps, skips, defaults, failures, a cancel and a deletion."""
+    """Chains, retries, sleeps, maps, skips, defaults, failures, a cancel, a deletion, and a run that left memory."""
     with ThreadPoolExecutor(1) as thread:  # a loop of its own, beside the test's
         return thread.submit(lambda: run_virtual(_record())).result()
 
@@ -55,6 +64,8 @@ async def _record() -> Recorded:
     deleted = await client.submit(FAILING, [{"skip": True}])
     await deleted.wait(timeout=100)
     await client.requests.ask(api.DeleteRun(deleted.id), api.Deleted)
+    dormant = await client.submit(DORMANT, [1, 2])
+    await dormant.wait(timeout=200)
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)
     await client.cancel(slow.id)

@@ -51,7 +51,7 @@ async def test_the_read_model_is_the_one_that_the_owner_of_the_partition_made() 
     fold = Fold.begin(PARTITION, FlowRegistry(ours, LoopTimeClock()), default_router(), Shelf().windows())
     await follow(fold, frames, ours)
     assert await read_model(ours) == await read_model(theirs)
-    assert len(await read_model(ours)) == 9
+    assert len(await read_model(ours)) == 10
     assert fold.sequence == len(frames)
 
 
