@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_orchestrator.clock import VirtualClock
 from stepmesh_orchestrator.membership import MemoryMembership, SqliteMembership
+from stepmesh_orchestrator.membership.jetstream import JetStreamMembership
+from stepmesh_orchestrator.membership.kafka import KafkaMembership
+from stepmesh_orchestrator.membership.postgres import PostgresMembership
+from stepmesh_orchestrator.membership.redis import RedisMembership
 from stepmesh_orchestrator.ports import Membership
 
 PATIENCE_S = 20.0
@@ -72,7 +78,18 @@ def _sqlite(folder: Path) -> Cluster:
     return Cluster(lambda: SqliteMembership(folder / "data" / "members.db"))
 
 
+def _server(request: pytest.FixtureRequest, fixture: str, kind: Callable[[str, Namespace], Membership]) -> Cluster:
+    url, namespace = request.getfixturevalue(fixture), Namespace(f"t{uuid.uuid4().hex[:12]}")
+    return Cluster(lambda: kind(url, namespace))
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Cluster]] = {
     "memory": lambda request: _memory(),
     "sqlite": lambda request: _sqlite(request.getfixturevalue("tmp_path")),
+    "postgres": lambda request: _server(request, "postgres_url", PostgresMembership),
+    "redis": lambda request: _server(request, "redis_url", RedisMembership),
+    "jetstream": lambda request: _server(request, "nats_url", JetStreamMembership),
+    "jetstream-cluster": lambda request: _server(request, "nats_cluster_url", JetStreamMembership),
+    "kafka": lambda request: _server(request, "kafka_url", KafkaMembership),
+    "kafka-cluster": lambda request: _server(request, "kafka_cluster_url", KafkaMembership),
 }

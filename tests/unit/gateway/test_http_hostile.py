@@ -38,7 +38,7 @@ async def status_of(door: Door, head: bytes, body: bytes = b"") -> int:
         "/", "//", "/api", "/api/v1", "/api/v1/", "/API/V1/health", "/api/v1/health/", "/api/v1//health", "/api//v1/health",
         "/api/v1/./health", "/api/v1/runs/../health", "/api/v1/%2e%2e/v1/health", "/api/v1/runs/%2e%2e/health", "/../../etc/passwd",
         "/api/v1/..%2f..%2fetc/passwd", "/api%2Fv1%2Fhealth%2f", "/api/v1/health%00", "/api/v1/health%0a", "/api/v1/health;x",
-        "/api/v1/runs/", "/api/v1/runs//items", "/api/v1/runs/%2F/items", "/favicon.ico", "/docs", "/metrics", "/v1/runs",
+        "/api/v1/runs/", "/api/v1/runs//items", "/api/v1/runs/%2F/items", "/favicon.ico", "/docs", "/metric", "/v1/runs",
         "/api/v1/\xc3\xa9".encode("latin-1").decode("latin-1"), "/" + "a" * 5000,
     ],
 )  # fmt: skip
