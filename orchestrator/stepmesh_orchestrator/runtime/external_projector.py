@@ -41,6 +41,10 @@ class ExternalProjector(Projector):
             self._late = True
             log.warning("a reader gets the read model as of frame %d instead of %d: does a projector run?", self.sequence, sequence)
 
+    async def caught_up(self, sequence: int) -> bool:
+        """They read the journal themselves: no recovery projects anything."""
+        return True
+
     async def run(self) -> None:
         """For ever."""
         await asyncio.Event().wait()

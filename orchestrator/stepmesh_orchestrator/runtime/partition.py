@@ -142,7 +142,7 @@ class PartitionService:
         await cancelled(self._tasks)
         if self._inbox is not None:
             await self._inbox.close()
-        if snapshot and self._running is not None and self._running.exception() is None and not self.shard.projector.waiting:
+        if snapshot and self._running is not None and self._running.exception() is None:
             await self.shard.seal()
             await self.shard.snapshot()
         self.shard.session.state.release()

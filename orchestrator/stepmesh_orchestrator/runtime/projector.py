@@ -17,6 +17,8 @@ from stepmesh_orchestrator.ports import Store, StoreError
 log = logging.getLogger("stepmesh.projector")
 _MAX_ROWS = 2_000
 _RETRY_S = 0.5
+CAUGHT_UP_S = 3.0
+"""How long a snapshot waits for the rows of the frames before it, in seconds; then there is none this time."""
 STALE_AFTER_S = 1.0
 """How long a reader waits for a store that cannot be written; then it reads what is there, in seconds."""
 
@@ -60,6 +62,17 @@ class Projector:
                         limit.reschedule(asyncio.get_running_loop().time() + STALE_AFTER_S)
         except TimeoutError:
             log.info("a reader gets the read model as of frame %d instead of %d", self.sequence, sequence)
+
+    async def caught_up(self, sequence: int) -> bool:
+        """Whether the rows of every turn up to `sequence` are stored, in time. A recovery from a snapshot projects only what follows it."""
+        try:
+            await asyncio.wait_for(self.reached(sequence), CAUGHT_UP_S)
+        except TimeoutError:
+            pass
+        if self._queue and self._queue[0][0] <= sequence:
+            log.warning("no snapshot after frame %d: %d rows of the read model are not stored yet", sequence, self.waiting)
+            return False
+        return True
 
     async def run(self) -> None:
         """Write for ever. Raises `StoreError` when that cannot help."""

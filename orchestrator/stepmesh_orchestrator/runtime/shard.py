@@ -208,7 +208,7 @@ class Shard:
     async def snapshot(self) -> None:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
-        if self.sequence:
+        if self.sequence and await self.projector.caught_up(self.sequence):
             payload = await self._encoded()
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
             state, retain_ms = self.session.state, self.session.settings.retain_ms

@@ -12,7 +12,7 @@ from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, until, virtual
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.snapshot import encode_state, state_hash
-from stepmesh_orchestrator.ports import Frame, JournalError, Snapshot
+from stepmesh_orchestrator.ports import Frame, JournalError, Snapshot, StoreError
 from stepmesh_orchestrator.runtime import shard as shards
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
@@ -153,6 +153,32 @@ async def test_rows_that_the_store_lacks_are_projected_by_the_next_owner() -> No
 
 
 @virtual
+async def test_no_snapshot_stands_before_rows_that_are_not_stored(caplog: pytest.LogCaptureFixture) -> None:
+    """A recovery from it would never project them."""
+    lab = await with_runs(1)
+    project, refused = lab.store.project, StoreError("the disk is full")
+    refused.retryable = True
+
+    async def full(*rows: object) -> None:
+        raise refused
+
+    lab.store.project = full  # type: ignore[method-assign, assignment]
+    (task,) = await lab.take()
+    await lab.finish(task)
+    await until(lambda: lab.shard.projector.waiting > 0 and lab.shard.is_settled)
+    await lab.shard.snapshot()
+    assert not await lab.journal.snapshots(P)
+    assert "rows of the read model are not stored yet" in caplog.text
+    lab.store.project = project  # type: ignore[method-assign]
+    await lab.shard.snapshot()
+    (kept,) = await lab.journal.snapshots(P)
+    row = await lab.store.get_run(task.run)
+    assert row is not None
+    assert (kept.sequence, row.status) == (lab.shard.sequence, "completed")
+    await lab.stop()
+
+
+@virtual
 async def test_while_a_snapshot_is_made_workers_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "RUNS_AT_ONCE", 1)
     lab = await with_runs(3)
@@ -174,6 +200,7 @@ async def test_a_snapshot_is_taken_after_so_many_bytes_of_journal_and_more_rarel
 ) -> None:
     monkeypatch.setattr(shards, "SNAPSHOT_BYTES", 1)
     lab = await with_runs(3)
+    await asyncio.sleep(1)  # of virtual time: the last snapshot has waited for its rows
     taken = [snapshot.sequence for snapshot in await lab.journal.snapshots(P)]
     assert taken
     size = len(encode_state(lab.shard.session.state))
