@@ -16,6 +16,7 @@ from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import warn
 
 Level = Literal["trace", "debug", "info", "warn", "error"]
+_KAFKA = "aiokafka"
 _LEVELS = {"trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _OURS = "stepmesh"
 
@@ -43,6 +44,8 @@ class LogFlags:
         else:
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.basicConfig(handlers=[handler], level=_LEVELS[self.other_log_level or "warn"], force=True)
+        if self.other_log_level is not None:
+            logging.getLogger(_KAFKA).setLevel(logging.NOTSET)
         logging.getLogger(_OURS).setLevel(_LEVELS[self.log_level])
 
     def _handler(self) -> logging.Handler:
@@ -61,6 +64,11 @@ class LogFlags:
 
 
 NO_LOGS = LogFlags()
+
+
+def quiet_clients() -> None:
+    """Kafka's client logs as an error whatever it tries again; what fails for good is told by the broker that uses it."""
+    logging.getLogger(_KAFKA).setLevel(logging.CRITICAL)
 
 
 class JsonLines(logging.Formatter):

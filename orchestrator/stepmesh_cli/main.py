@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cyclopts import App, CycloptsError, Parameter
 
 from stepmesh_cli import exits
+from stepmesh_cli.logs import quiet_clients
 from stepmesh_cli.reporting import report, say
 
 
@@ -129,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     given, debug = _prepared(list(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not debug:
+        quiet_clients()
     try:
         code = build_app()(given, exit_on_error=False, print_error=False)
         sys.stdout.flush()
