@@ -39,7 +39,7 @@ class JetStreamJournal(LogJournal):
         self._replicas = replicas or settings.replicas or 1
         self._connection = Connection(settings)
         self._records = StreamRecords(self._connection)
-        where = f"{','.join(server.removeprefix('nats://') for server in settings.url)}/{namespace}"
+        where = f"nats://{','.join(server.removeprefix('nats://') for server in settings.url)}/{namespace}"
         super().__init__(self._log_of("journal", where), self._log_of("snapshots", where), where)
 
     @property

@@ -47,7 +47,7 @@ class KafkaJournal(LogJournal):
 
     def __init__(self, url: str, namespace: Namespace, partitions: int) -> None:
         settings = KafkaSettings.parse(url, namespace)
-        where = f"{','.join(settings.bootstrap)}/{checked_name('namespace', namespace)}"
+        where = f"kafka://{','.join(settings.bootstrap)}/{checked_name('namespace', namespace)}"
         self._topics = f"stepmesh.{namespace}"
         self._partitions = partitions
         self._logs = TopicLogs(settings, _PATIENCE_S)

@@ -1,7 +1,7 @@
 """What every journal backend refuses, and in which words: the rules stand here once, the backends call them.
 
 Keeps the invariant that only the newest owner appends, and only the next frame. Pure; must not know any storage: `where`
-is the data folder (or another name) that a person needs to find the journal.
+is the data folder, or the address with its scheme, by which a person finds the journal.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Head(NamedTuple):
 def corrupt(where: str, partition: Partition, sequence: int, reason: str) -> JournalCorrupt:
     """The error for a bad frame."""
     message = f"the journal in {where} is damaged: partition {partition}, frame {sequence}: {reason}"
+    if "://" in where:
+        return JournalCorrupt(message, hint="the frames before it are good; restore the server's data from a replica or a backup")
     return JournalCorrupt(message, hint=f"run: stepmesh journal verify --data {where}")
 
 
