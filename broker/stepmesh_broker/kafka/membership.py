@@ -14,9 +14,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 
+from stepmesh_broker.ending import ended
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.kafka.reader import LONG_POLL_MS
-from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
 from stepmesh_broker.kafka.topics import HEADER_ROOM, Topics
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Seat:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await self.commit(await self._given_up(), consumer)
-            await consumer.stop()
+            await ended(consumer.stop(), STOP_S)
 
     async def records(self, most: int) -> Mapping[int, Sequence[Any]]:
         """What came, by partition; empty after a while."""
@@ -162,7 +163,7 @@ class Seat:
 
     async def _start(self, session_ms: int) -> None:
         if self._consumer is not None:
-            await self._consumer.stop()
+            await ended(self._consumer.stop(), STOP_S)
         self._consumer = AIOKafkaConsumer(
             **self._settings.client_options,
             group_id=self._topic,

@@ -13,7 +13,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.ending import cancelled, ended
+from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
 from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _log = logging.getLogger(__name__)
@@ -59,11 +60,10 @@ class LogReader:
     async def close(self) -> None:
         """Idempotent."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancelled([self._task])
             self._task = None
         if self._consumer is not None:
-            await self._consumer.stop()
+            await ended(self._consumer.stop(), STOP_S)
 
     def read(self, partition: TopicPartition, offset: int, sink: Sink) -> None:
         """From `offset` on, or from the oldest record when that is gone. Whoever read this partition here reads it no more."""

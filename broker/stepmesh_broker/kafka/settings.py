@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol.ids import Namespace
 
+STOP_S = 5.0
+"""What a client of aiokafka gets to stop in order, in seconds; while brokers are away or elect, some never do."""
 _DEFAULT = Namespace("default")
 _HINT = (
     "kafka://[user:password@]host:port[,host:port][?mechanism=SCRAM-SHA-512&tls=true&ca=FILE&cert=FILE&key=FILE&replicas=3&instance=NAME]"

@@ -22,6 +22,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record import MemoryRecords
 
+from stepmesh_broker.ending import ended
 from stepmesh_broker.kafka.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
@@ -244,13 +245,10 @@ class TopicLogs:
 
 async def _stop(producer: Any) -> None:
     """It would wait for what it holds for ever while a broker is away."""
-    stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=1.0)
-    if not done:
-        stopping.cancel()
-        await asyncio.wait([stopping])
-    elif stopping.exception() is not None:
-        _log.info("a producer did not stop in order: %s", stopping.exception())
+    try:
+        await ended(producer.stop(), 1.0)
+    except KafkaError as problem:
+        _log.info("a producer did not stop in order: %s", problem)
 
 
 def _heard(sent: asyncio.Future[Any]) -> None:

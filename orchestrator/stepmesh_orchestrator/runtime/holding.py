@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal.rules import JournalUnavailable
 from stepmesh_orchestrator.ports import Clock, StaleOwner, StoreError
-from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.partition import PartitionService
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
@@ -26,7 +27,6 @@ from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
-from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import moving

@@ -11,10 +11,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from stepmesh_broker.ending import cancelled
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.placement import placement
 from stepmesh_orchestrator.ports import Clock, Member, Members, Membership, MembershipError
-from stepmesh_orchestrator.runtime.ending import cancelled
 from stepmesh_orchestrator.runtime.holding import Holding
 
 log = logging.getLogger("stepmesh.cluster")

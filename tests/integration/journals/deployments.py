@@ -13,7 +13,7 @@ from tests.services.kafka import KafkaServers
 from tests.services.nats import NatsServers
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_orchestrator.journal import JetStreamJournal
+from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.ports import Journal, JournalError
 

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_orchestrator.journal import JetStreamJournal
+from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.ports import Journal, StaleOwner
 

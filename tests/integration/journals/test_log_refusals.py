@@ -10,7 +10,7 @@ import pytest
 from stepmesh_broker.kafka import KafkaSettings
 from stepmesh_broker.kafka.topic_log import TopicLogs
 from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_orchestrator.journal import JetStreamJournal
+from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.journal.log_records import Kind, decode
 from stepmesh_orchestrator.ports import Journal, JournalError, StaleOwner

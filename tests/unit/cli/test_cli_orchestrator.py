@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.main import main
 from stepmesh_cli.membership import membership_of
 from stepmesh_orchestrator.membership import SqliteMembership
@@ -36,6 +37,6 @@ def test_what_cannot_be_shared_is_refused(
 
 @pytest.mark.parametrize(("journal", "file"), [("journal.db", "members.db"), ("mine.db", "mine.members.db")])
 def test_the_members_file_lies_beside_the_journal(tmp_path: Path, journal: str, file: str) -> None:
-    membership = membership_of(f"sqlite:{tmp_path / journal}")
+    membership = membership_of(f"sqlite:{tmp_path / journal}", Namespace("default"))
     assert isinstance(membership, SqliteMembership)
     assert membership._path == tmp_path / file

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.unit.orchestrator.runtime.lab import virtual
 
-from stepmesh_orchestrator.runtime.ending import cancelled
+from stepmesh_broker.ending import cancelled, ended
 
 
 async def deaf(times: int) -> None:
@@ -43,3 +44,25 @@ async def test_what_has_ended_or_fails_is_no_trouble() -> None:
     assert isinstance(failing.exception(), OSError)
     assert waiting.cancelled()
     await cancelled([])
+
+
+async def test_work_that_ends_in_time_says_so_and_raises_what_it_raised() -> None:
+    async def broken() -> None:
+        raise OSError("the disk")
+
+    assert await ended(asyncio.sleep(0), 5)
+    with pytest.raises(OSError, match="the disk"):
+        await ended(broken(), 5)
+
+
+async def test_work_that_does_not_end_is_cancelled() -> None:
+    stopped: list[bool] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(True)
+
+    assert not await ended(endless(), 0.01)
+    assert stopped == [True]

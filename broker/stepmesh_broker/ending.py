@@ -4,7 +4,7 @@ it waits for is done, and after a process stood still all that it waited for is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 
@@ -15,3 +15,14 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]], again_s: float = 1.0) ->
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=again_s)
+
+
+async def ended(work: Coroutine[Any, Any, object], within_s: float) -> bool:
+    """Whether `work` came to its end in time; else it is cancelled. Raises what it raised."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait([task], timeout=within_s)
+    if not done:
+        await cancelled([task])
+        return False
+    task.result()
+    return True
