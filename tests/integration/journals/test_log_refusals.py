@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import nats
 import pytest
+from tests.services.nats import NatsServers
 
 from stepmesh_broker.kafka import KafkaSettings
 from stepmesh_broker.kafka.topic_log import TopicLogs
@@ -65,10 +68,19 @@ async def test_kafkas_offsets_have_no_gaps(kafka_url: str, namespace: Namespace)
         await logs.close()
 
 
-async def test_a_frame_whose_last_part_never_came_is_cut_off(nats_url: str, namespace: Namespace, caplog: pytest.LogCaptureFixture) -> None:
-    journal = JetStreamJournal(nats_url, namespace)
+@pytest.fixture
+def small_nats_url(tmp_path: Path) -> Iterator[str]:
+    """A server that takes messages up to its usual limit only."""
+    with NatsServers(tmp_path, 1, ("max_payload: 1MB",)) as servers:
+        yield servers.url
+
+
+async def test_a_frame_whose_last_part_never_came_is_cut_off(
+    small_nats_url: str, namespace: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = JetStreamJournal(small_nats_url, namespace)
     await journal.open()
-    client = await nats.connect(nats_url)
+    client = await nats.connect(small_nats_url)
     try:
         epoch = (await journal.acquire(P, "first")).epoch
         await journal.append(P, epoch, 1, b"one")
