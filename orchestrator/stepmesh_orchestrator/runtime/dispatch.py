@@ -47,7 +47,7 @@ class Dispatcher:
     ) -> None:
         self.broker = broker
         self.leases = Leases()
-        self.outbox = Outbox(broker, confirmed, self._refused)
+        self.outbox = Outbox(broker, confirmed, self._refused, presence.clock)
         self.presence = presence
         self.post: Callable[[Command], None]  # the shard's: given when there is one
         self.paces: dict[str, PoolPace] = {}
@@ -143,7 +143,8 @@ class Dispatcher:
         flight = Flight(pool, None, keys, max(task.dispatch for task in tasks))
         self.leases.launch(flight)
         self._frames += 1
-        return Departure(sequence, frame, f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}", flight)
+        name = f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}"
+        return Departure(sequence, frame, name, flight, self.presence.clock.monotonic())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

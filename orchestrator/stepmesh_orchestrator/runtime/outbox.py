@@ -1,7 +1,8 @@
 """Task frames on their way to the broker: published in the order of their turns, all frames of several turns at once.
 
 Invariant: every effect of the turns up to `confirmed` is known to be published, or to be impossible to publish. The broker being away
-stops the outbox, never loses from it; the backlog is bounded by the shard, which takes nothing new while it is full.
+stops the outbox, never loses from it; the backlog is bounded by the shard, which takes nothing new while it is full. What leaves late is
+claimed before it is begun: this process may have stood still, and another one owns the partition and sent the tasks itself.
 """
 
 from __future__ import annotations
@@ -11,25 +12,37 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import Pool
 from stepmesh_broker.protocol.messages import TaskFrame
+from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.leases import Flight
 
 _MAX_AT_ONCE = 256
 _RETRY_S = 0.25
+LATE_S = 1.0
+"""A frame that leaves so long after its turn is late, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A frame to publish because of the turn `sequence`."""
+    """A frame to publish because of the turn `sequence`, which became durable at `since` (monotonic, seconds)."""
 
     sequence: int
     frame: TaskFrame
     message_id: str
     flight: Flight
+    since: float
+
+    def leaving(self, now: float) -> TaskFrame:
+        """The frame as it leaves now."""
+        if now - self.since <= LATE_S:
+            return self.frame
+        return msgspec.structs.replace(self.frame, tasks=[msgspec.structs.replace(task, claim_first=True) for task in self.frame.tasks])
 
 
 Refuse = Callable[[Departure, StepmeshError], list[Departure]]
@@ -39,8 +52,9 @@ Refuse = Callable[[Departure, StepmeshError], list[Departure]]
 class Outbox:
     """One shard's publisher."""
 
-    def __init__(self, broker: Broker, confirmed: int, refuse: Refuse) -> None:
+    def __init__(self, broker: Broker, confirmed: int, refuse: Refuse, clock: Clock) -> None:
         self._broker = broker
+        self._clock = clock
         self._refuse = refuse
         self._queue: deque[Departure] = deque()
         self._wake = asyncio.Event()
@@ -109,6 +123,6 @@ class Outbox:
                 await asyncio.sleep(_RETRY_S)
 
     async def _publish_one(self, departure: Departure) -> None:
-        data = encode(departure.frame)
+        data = encode(departure.leaving(self._clock.monotonic()))
         departure.flight.position = await self._broker.publish_tasks(Pool(departure.frame.pool), data, departure.message_id)
         self.published += 1

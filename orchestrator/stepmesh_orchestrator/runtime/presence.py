@@ -25,7 +25,7 @@ class Presence:
     """Live workers by pool."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._pools: dict[str, dict[WorkerId, Seen]] = {}
         self._offered: dict[str, dict[str, ComponentInfo]] = {}  # pool → path → what was said last, also by workers that left
         self._troubles: dict[str, str] = {}
@@ -37,7 +37,7 @@ class Presence:
             workers.pop(hello.worker, None)
             return
         before = workers.get(hello.worker)
-        workers[hello.worker] = Seen(hello, self._clock.monotonic(), self._clock.now_ms())
+        workers[hello.worker] = Seen(hello, self.clock.monotonic(), self.clock.now_ms())
         if before is not None:
             self._withdraw(hello.pool, before.hello)
         self._offered.setdefault(hello.pool, {}).update({component.path: component for component in hello.components})
@@ -76,7 +76,7 @@ class Presence:
 
     def forget_silent(self) -> None:
         """Drop those that were not heard for `SILENT_S`."""
-        limit = self._clock.monotonic() - SILENT_S
+        limit = self.clock.monotonic() - SILENT_S
         for workers in self._pools.values():
             for worker in [worker for worker, seen in workers.items() if seen.at < limit]:
                 del workers[worker]

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from tests.simulation.virtual_loop import LoopTimeClock
 from tests.unit.orchestrator.runtime.lab import Lab, frame_of, until, virtual
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.memory import MemoryBus
+from stepmesh_broker.protocol.codec import decode_task_frame
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Task, TaskFrame
 from stepmesh_orchestrator.core.flow.routing import Route, Router
@@ -22,6 +24,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.claimed: dict[str, bool] = {}
         self.troubles: dict[str, list[Exception]] = {}
         self.gate = asyncio.Event()
         self.gate.set()
@@ -31,12 +34,13 @@ class Sink:
         if self.troubles.get(message_id):
             raise self.troubles[message_id].pop(0)
         self.taken.append(message_id)
+        self.claimed[message_id] = all(task.claim_first for task in decode_task_frame(data).tasks)
         return Position(len(self.taken))
 
 
 def departure(sequence: int, name: str) -> Departure:
     frame = TaskFrame(FORMAT, Namespace("default"), Pool("p"), Partition(0), 1, "j", [Task(RunId("r"), 0, 0, 1, 1, "a", "/c", b"1")])
-    return Departure(sequence, frame, name, Flight("p", None, [(RunId("r"), 0, 0)]))
+    return Departure(sequence, frame, name, Flight("p", None, [(RunId("r"), 0, 0)]), asyncio.get_running_loop().time())
 
 
 class Bench:
@@ -46,7 +50,7 @@ class Bench:
         self.sink = Sink()
         self.refused: list[tuple[str, StepmeshError]] = []
         self._instead = instead
-        self.outbox = Outbox(self.sink, confirmed, self._refuse)  # type: ignore[arg-type]  # only what an outbox uses
+        self.outbox = Outbox(self.sink, confirmed, self._refuse, LoopTimeClock())  # type: ignore[arg-type]  # only what an outbox uses
         self.running = asyncio.create_task(self.outbox.run())
 
     def _refuse(self, gone: Departure, problem: StepmeshError) -> list[Departure]:
@@ -64,6 +68,17 @@ async def test_frames_leave_in_the_order_of_their_turns_with_their_positions() -
     assert bench.sink.taken == ["a", "b", "c"]
     assert [one.flight.position for one in sent] == [1, 2, 3]
     assert (bench.outbox.confirmed, bench.outbox.published, len(bench.outbox)) == (2, 3, 0)
+
+
+@virtual
+@pytest.mark.parametrize(("waits", "late"), [(0, False), (4, False), (5, True)])
+async def test_what_leaves_late_is_claimed_before_it_is_begun(waits: int, late: bool) -> None:
+    """This process may have stood still, while the partition's next owner sent the same tasks."""
+    bench = Bench()
+    bench.sink.troubles["a"] = [BrokerUnavailable("away") for _ in range(waits)]  # a quarter of a second each
+    bench.outbox.put(1, [departure(1, "a")])
+    await bench.outbox.drained()
+    assert bench.sink.claimed == {"a": late}
 
 
 @virtual
