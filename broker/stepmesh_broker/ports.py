@@ -235,7 +235,8 @@ class Broker(Requester, Protocol):
 
     async def listen(self, subject: Subject, handler: Handler) -> Subscription:
         """Hear all that is sent to `subject` (an ending `>` matches any rest), each message to every listener, in order per sender
-        (see `Promises.order_across_subjects`)."""
+        (see `Promises.order_across_subjects`): from now on what this connection sends, and what others send as soon as their server
+        knows of the listener, which takes a moment where a broker is several servers."""
         ...
 
     async def serve(self, subject: Subject, responder: Responder, group: str = "") -> Subscription:
