@@ -71,12 +71,7 @@ class PostgresKeeper:
 
     async def open(self) -> None:
         """Connect, make the tables. Raises `StoreError`."""
-        await self._connections.open()
-        try:
-            await self._connections.transaction(self._prepare)
-        except BaseException:
-            await self._connections.close()
-            raise
+        await self._connections.open(self._prepare)
 
     async def close(self) -> None:
         """Release. Idempotent."""

@@ -191,7 +191,8 @@ class Lab:
     def executions(self) -> list[tuple[str, str, int, str, int, int, int]]:
         """Ledger lines: (start or end, run, item, step id, attempt, pid, ms)."""
         lines: list[tuple[str, str, int, str, int, int, int]] = []
-        for line in self.ledger.read_text().splitlines() if self.ledger.exists() else []:
+        text = self.ledger.read_text() if self.ledger.exists() else ""
+        for line in text.rpartition("\n")[0].splitlines():  # the last one may be half written
             kind, run, item, step, attempt, pid, at_ms = line.split()
             lines.append((kind, run, int(item), step, int(attempt), int(pid), int(at_ms)))
         return lines

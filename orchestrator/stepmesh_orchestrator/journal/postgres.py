@@ -75,17 +75,12 @@ class PostgresJournal:
 
     async def open(self) -> None:
         """See the port. SM-4005 when the server cannot be reached or refuses us, SM-4006 for another format."""
-        await self._connections.open()
         try:
-            await self._connections.transaction(self._prepare)
+            await self._connections.open(self._prepare)
         except ForeignSchema as problem:
-            await self._connections.close()
             raise JournalFormatError(
                 f"the journal in {self._where} is of a newer release: {problem}", hint="run that release, or name another namespace"
             ) from None
-        except BaseException:
-            await self._connections.close()
-            raise
 
     async def close(self) -> None:
         """See the port."""

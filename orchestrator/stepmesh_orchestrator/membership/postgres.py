@@ -53,12 +53,7 @@ class PostgresMembership:
 
     async def open(self) -> None:
         """See the port. Raises `MembershipError`: SM-4031 for the tables of a newer release."""
-        await self._connections.open()
-        try:
-            await self._connections.transaction(self._prepare)
-        except BaseException:
-            await self._connections.close()
-            raise
+        await self._connections.open(self._prepare)
 
     async def close(self) -> None:
         """See the port."""

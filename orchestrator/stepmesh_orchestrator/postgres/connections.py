@@ -49,13 +49,14 @@ class PostgresConnections:
         self._drained = asyncio.Event()
         self._open = False
 
-    async def open(self) -> None:
-        """Connect once, so that a wrong address shows now. Raises what `translate` makes of the failure."""
+    async def open(self, prepare: Callable[[Connection], Awaitable[None]]) -> None:
+        """Connect and `prepare` in a transaction, so that a wrong address or schema shows now; closed again when that fails. Raises what
+        `translate` makes of a failure, and what `prepare` raises."""
         self._open = True
         try:
-            await self.run(_nothing)
+            await self.transaction(prepare)
         except BaseException:
-            self._open = False
+            await self.close()
             raise
 
     async def close(self) -> None:
@@ -171,7 +172,3 @@ async def _cancellable(call: Awaitable[T]) -> T:
         if task is not None and task.cancelling():
             raise asyncio.CancelledError from error
         raise
-
-
-async def _nothing(connection: Connection) -> None:
-    await connection.execute("SELECT 1")

@@ -73,12 +73,7 @@ class PostgresStore:
     async def open(self) -> None:
         """See the port. Raises `StoreError`: SM-4103 when the server cannot be reached or refuses us, SM-4110 for the tables of a newer
         release, SM-4111 for a database that cannot hold every character."""
-        await self._connections.open()
-        try:
-            await self._connections.transaction(self._prepare)
-        except BaseException:
-            await self._connections.close()
-            raise
+        await self._connections.open(self._prepare)
 
     async def close(self) -> None:
         """See the port."""
