@@ -17,7 +17,7 @@ from stepmesh_broker.protocol.ids import Namespace
 
 _T = TypeVar("_T")
 ACK_WAIT_S = 0.4
-DEDUPE_WINDOW_S = 0.5
+DEDUPE_WINDOW_S = 2.0
 LIMIT_BYTES = 4096
 
 

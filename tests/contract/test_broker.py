@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.conftest import ACK_WAIT_S, DEDUPE_WINDOW_S
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, InboxTaken, MessageTooLarge
 from stepmesh_broker.ports import Broker, PoolDepth
@@ -16,8 +17,6 @@ from stepmesh_broker.protocol.subjects import Subject
 if TYPE_CHECKING:
     from tests.contract.conftest import World
 
-ACK_WAIT_S = 0.4
-DEDUPE_WINDOW_S = 0.5
 POOL = Pool("cpu")
 P = Partition(3)
 START = Position(0)
@@ -102,7 +101,7 @@ async def test_the_same_id_within_the_window_adds_nothing(world: World, broker: 
 
 async def test_the_same_id_after_the_window_is_a_new_frame(world: World, broker: Broker) -> None:
     first = await broker.publish_tasks(POOL, b"once", "same")
-    await world.pass_time(DEDUPE_WINDOW_S * 3)
+    await world.pass_time(DEDUPE_WINDOW_S * 1.5)
     assert await broker.publish_tasks(POOL, b"twice", "same") > first
     assert (await broker.depth(POOL)).ready == 2
 

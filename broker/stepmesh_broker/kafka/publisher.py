@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from math import inf
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -44,7 +45,7 @@ class Publisher:
         self._patience_s = patience_s
         self._producer: Any = None
         self._renewing = asyncio.Lock()
-        self._window: OrderedDict[tuple[str, str], tuple[asyncio.Task[Stored], float]] = OrderedDict()
+        self._window: OrderedDict[tuple[str, str], tuple[asyncio.Task[Stored], float]] = OrderedDict()  # and when it ends
         self._sending: set[asyncio.Task[Stored]] = set()
         self._last = Position(0)
         self._open = False
@@ -73,8 +74,6 @@ class Publisher:
         try:
             return await self._arrived(sending, record)
         except (KafkaError, TimeoutError, AssertionError, asyncio.CancelledError) as problem:
-            if sending.done():
-                self._window.pop((record.topic, message_id), None)
             if isinstance(problem, asyncio.CancelledError) and (not sending.cancelled() or _is_cancelled()):
                 raise
             raise self._refused(record, problem) from problem
@@ -97,19 +96,26 @@ class Publisher:
             _log.info("topic %s: %s", topic, problem)
 
     def _known(self, topic: str, message_id: str) -> asyncio.Task[Stored] | None:
-        horizon = asyncio.get_running_loop().time() - self._settings.dedupe_window_s
-        while self._window and next(iter(self._window.values()))[1] <= horizon:
+        now = asyncio.get_running_loop().time()
+        while self._window and next(iter(self._window.values()))[1] <= now:
             self._window.popitem(last=False)
-        known = self._window.get((topic, message_id)) if message_id else None
-        return known[0] if known else None
+        sending, until = self._window.get((topic, message_id), (None, 0.0))
+        return sending if until > now else None
 
     def _begin(self, record: Outgoing, message_id: str) -> asyncio.Task[Stored]:
         sending = asyncio.get_running_loop().create_task(self._send(record))
         self._sending.add(sending)
         sending.add_done_callback(self._sent)
         if message_id:
-            self._window[record.topic, message_id] = (sending, asyncio.get_running_loop().time())
+            self._window[record.topic, message_id] = (sending, inf)
+            sending.add_done_callback(lambda sent: self._date((record.topic, message_id), sent))
         return sending
+
+    def _date(self, key: tuple[str, str], sent: asyncio.Task[Stored]) -> None:
+        """The window begins when the broker has the record, however long that took. What failed is forgotten."""
+        del self._window[key]
+        if not sent.cancelled() and sent.exception() is None:
+            self._window[key] = (sent, asyncio.get_running_loop().time() + self._settings.dedupe_window_s)
 
     def _sent(self, sending: asyncio.Task[Stored]) -> None:
         self._sending.discard(sending)

@@ -7,11 +7,21 @@ are those that safety needs; all else is the cluster's own default. It must not 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
-from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    InvalidPartitionsError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+from aiokafka.structs import OffsetAndMetadata
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.settings import KafkaSettings
@@ -24,6 +34,7 @@ BATCH_BYTES = 256 * 1024
 """Small records go together up to this size."""
 _TALK_RETENTION_MS = 10 * 60 * 1000
 _TIMEOUT_MS = 5_000
+_AGAIN_S = 0.1
 _AWAY = (KafkaError, TimeoutError, OSError, AttributeError)  # AttributeError: the client while it knows of no controller
 
 
@@ -77,10 +88,21 @@ class Topics:
     async def committed(self, group: str) -> dict[int, tuple[int, str]]:
         """What a consumer group committed of its one topic: offset and metadata by partition. Raises `BrokerUnavailable`."""
         try:
-            found = await self._admin.list_consumer_group_offsets(group)
+            found = await self._offsets(group)
         except _AWAY as problem:
             raise BrokerUnavailable(f"the offsets of group {group} cannot be read: {problem!r}") from problem
         return {place.partition: (said.offset, said.metadata) for place, said in found.items()}
+
+    async def _offsets(self, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """A cluster that no group was ever asked of makes its topic of offsets now, and has no coordinator until that is there."""
+        until = asyncio.get_running_loop().time() + _TIMEOUT_MS / 1000
+        while True:
+            try:
+                return await self._admin.list_consumer_group_offsets(group)  # type: ignore[no-any-return]
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
 
     async def _once(self, topic: str) -> int:
         """One look and one creation for all that miss it now."""

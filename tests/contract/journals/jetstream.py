@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import nats
+from nats.js.errors import ServiceUnavailableError
 from tests.contract.journals.logs import LOST_END, altered, with_frame, with_snapshot
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
@@ -50,7 +52,8 @@ class JetStreamBackend:
             subscription = await js.pull_subscribe(subject, stream=stream)
             found: list[bytes] = []
             while len(found) < count:
-                found += [message.data for message in await subscription.fetch(count - len(found))]
+                with suppress(ServiceUnavailableError):  # the consumer's leader is being elected
+                    found += [message.data for message in await subscription.fetch(count - len(found))]
             await js.purge_stream(stream, subject=subject)
             for data in change(found):
                 await js.publish(subject, data)

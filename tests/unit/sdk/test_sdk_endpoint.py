@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,8 +64,15 @@ def test_run_ids_are_uuid7_of_now():
     assert before <= run.int >> 80 <= after
 
 
-def test_run_ids_differ():
-    assert len({uuid7.new_run_id() for _ in range(10_000)}) == 10_000
+def test_run_ids_are_sorted_as_they_were_made():
+    made = [uuid7.new_run_id() for _ in range(10_000)]
+    assert made == sorted(set(made))
+
+
+def test_run_ids_are_sorted_when_the_clock_steps_back(monkeypatch):
+    before = uuid7.new_run_id()
+    monkeypatch.setattr(uuid7, "time", SimpleNamespace(time_ns=lambda: 1))
+    assert before < uuid7.new_run_id() < uuid7.new_run_id()
 
 
 @pytest.mark.parametrize("partition", [0, 5, 15])
