@@ -12,6 +12,7 @@ from stepmesh_orchestrator.core import events as ev
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.core.snapshot import state_hash
 from stepmesh_orchestrator.journal.sqlite import SqliteJournal
+from stepmesh_orchestrator.ports import Journal, Store
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import recover
@@ -41,9 +42,13 @@ class Story:
 
 
 async def read_story(data: Path) -> Story:
-    """Read every frame of every partition, and replay each twice."""
+    """What the journal and the store of a data folder tell."""
+    return await told(SqliteJournal(data / "journal.db"), SqliteStore(data / "store.db"))
+
+
+async def told(journal: Journal, store: Store) -> Story:
+    """Read every frame of every partition, and replay each twice. Both are opened and closed here."""
     story = Story()
-    journal, store = SqliteJournal(data / "journal.db"), SqliteStore(data / "store.db")
     await journal.open()
     await store.open()
     try:
@@ -63,7 +68,7 @@ async def read_story(data: Path) -> Story:
     return story
 
 
-async def _read(journal: SqliteJournal, partition: Partition, story: Story) -> None:
+async def _read(journal: Journal, partition: Partition, story: Story) -> None:
     async for frame in journal.read(partition):
         story.frames += 1
         turn = decode_turn(frame.payload)

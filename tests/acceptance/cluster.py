@@ -1,4 +1,4 @@
-"""Orchestrators that share partitions, as processes over one nats-server and the same SQLite files, under a steady load. For tests."""
+"""Orchestrators that share partitions, as processes over real servers, under a steady load. For tests."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ import json
 import signal
 import sqlite3
 import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.acceptance.audit import Story, told
+from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import HERE, Lab, Process, until
 
 from stepmesh.client import Client
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_orchestrator.core.events import decode_turn
+from stepmesh_orchestrator.ports import Journal, Member
 
 PARTITIONS = 8
 WANTED_STALL_S = 3.0
+WATCHED_S = 0.5
+"""A sign of life of whoever only looks at the leases."""
 FLOW: dict[str, Any] = {
     "name": "steady",
     "steps": [
@@ -30,31 +41,83 @@ FLOW: dict[str, Any] = {
 }
 
 
-class ClusterLab(Lab):
-    """`async with ClusterLab(folder, url, namespace) as lab:`."""
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Where a cluster's parts are, as flags name them. `journal`: a URL, `broker`, or `sqlite:PATH`."""
 
-    def __init__(self, folder: Path, url: str, namespace: str) -> None:
-        super().__init__(folder, environment={"STEPMESH_URL": url, "STEPMESH_NAMESPACE": namespace})
-        self.url = url
-        self.namespace = namespace
+    broker: str
+    journal: str
+    store: str
+    namespace: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
+    partitions: int = PARTITIONS
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Of `stepmesh orchestrator`."""
+        where = ("--broker", self.broker, "--journal", self.journal, "--store", self.store)
+        return (*where, "--namespace", self.namespace, "--partitions", str(self.partitions))
+
+    def storage(self) -> Storage:
+        """Journal, store and membership of its own, not opened."""
+        settings = StorageSettings(
+            journal=self.journal,
+            store=self.store,
+            namespace=self.namespace,
+            partitions=self.partitions,
+            broker=self.broker,
+            shared=True,
+        )
+        return storage_of(settings, Path)
+
+
+def deployment_of(pair: Pair, request: pytest.FixtureRequest, folder: Path) -> Deployment:
+    """On the run's servers, in a namespace of its own. The store is PostgreSQL, or a file where the journal is one."""
+    broker, journal = pair.addresses(request)
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    store = f"sqlite:{data / 'store.db'}" if journal == "sqlite" else request.getfixturevalue("postgres_url")
+    return Deployment(broker=broker, journal=pair.journal_in(data, journal), store=store)
+
+
+class ClusterLab(Lab):
+    """`async with ClusterLab(folder, deployment) as lab:`."""
+
+    def __init__(self, folder: Path, deployment: Deployment) -> None:
+        super().__init__(folder, environment={"STEPMESH_URL": deployment.broker, "STEPMESH_NAMESPACE": deployment.namespace})
+        self.deployment = deployment
         self.nodes: list[Process] = []
         self._started = 0
+
+    async def start(self, nodes: int = 3, workers: int = 2) -> None:
+        """All of it; returns once the partitions are shared."""
+        for _ in range(nodes):
+            self.start_node()
+        for node in self.nodes:
+            await self.ready(node)
+        for _ in range(workers):
+            self.start_cluster_worker()
+        await self.shared(nodes)
 
     def start_node(self) -> Process:
         """One more orchestrator; `ready` waits."""
         self._started += 1
-        node = self.spawn(
-            f"node{self._started}", *self.launcher, "orchestrator", "--broker", self.url, "--journal", f"sqlite:{self.data}/journal.db",
-            "--partitions", str(PARTITIONS), "--namespace", self.namespace, "--config", str(self._config), "--json",
-        )  # fmt: skip
+        arguments = ("orchestrator", *self.deployment.flags, "--config", str(self._config), "--json")
+        node = self.spawn(f"node{self._started}", *self.launcher, *arguments)
         self.nodes.append(node)
         return node
 
     def start_cluster_worker(self) -> Process:
         """A worker on the broker."""
-        worker = self.spawn(f"worker{len(self.workers)}", *self.launcher, "worker", str(HERE / "ledger_worker.py"), "--url", self.url)
-        self.workers.append(worker)
-        return worker
+        self.workers.append(self._spawn_cluster_worker(len(self.workers)))
+        return self.workers[-1]
+
+    def restart_cluster_worker(self, index: int) -> None:
+        """A new process in the place of a dead one."""
+        self.workers[index] = self._spawn_cluster_worker(index)
+
+    def _spawn_cluster_worker(self, index: int) -> Process:
+        arguments = ("worker", str(HERE / "ledger_worker.py"), "--url", self.deployment.broker)
+        return self.spawn(f"worker{index}", *self.launcher, *arguments)
 
     async def ready(self, node: Process) -> None:
         """Until it said so."""
@@ -62,36 +125,35 @@ class ClusterLab(Lab):
         assert node.alive, node.output()
 
     async def stand_still(self, node: Process) -> None:
-        """SIGSTOP, at a moment in which it holds none of the files' locks: whoever stands still with one holds up all who write there."""
+        """SIGSTOP, at a moment in which it holds no lock on files: whoever stands still with one holds up all who write there."""
         while True:
             node.send(signal.SIGSTOP)
-            if all(self._can_be_written(name) for name in ("journal.db", "store.db", "members.db")):
+            if all(_can_be_written(file) for file in self.data.glob("*.db")):
                 return
             node.send(signal.SIGCONT)
             await asyncio.sleep(0.01)
 
-    def _can_be_written(self, name: str) -> bool:
-        with closing(sqlite3.connect(self.data / name, timeout=1.0, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            connection.execute("ROLLBACK")
-        return True
-
     async def shared(self, nodes: int) -> None:
-        """Until so many hold fair shares of all partitions, for a while."""
-        await until(f"{nodes} nodes share", lambda: self._is_shared(nodes), 60.0)
+        """Until so many hold fair shares of all partitions."""
+        membership = self.deployment.storage().membership
+        assert membership is not None
+        await membership.open()
+        watcher = Member(f"watcher-{uuid.uuid4().hex}", "", leaving=True)
+        try:
+            async with asyncio.timeout(60):
+                while not self._is_shared(nodes, (await membership.beat(watcher, WATCHED_S)).leases):
+                    await asyncio.sleep(0.05)
+            await membership.leave(watcher.node)
+        finally:
+            await membership.close()
 
-    def _is_shared(self, nodes: int) -> bool:
-        with closing(sqlite3.connect(self.data / "members.db", timeout=10)) as connection:
-            rows = connection.execute("SELECT node, count(*) FROM leases GROUP BY node").fetchall()
-        shares = [count for _, count in rows]
-        return len(shares) == nodes and sum(shares) == PARTITIONS and max(shares) - min(shares) <= 1
+    def _is_shared(self, nodes: int, leases: Mapping[Partition, str]) -> bool:
+        shares = Counter(leases.values()).values()
+        return len(shares) == nodes and sum(shares) == self.deployment.partitions and max(shares) - min(shares) <= 1
 
     async def connected(self) -> Client:
         """A client on a connection of its own."""
-        client = await Client.connect(self.url, self.namespace, patience_s=60.0)
+        client = await Client.connect(self.deployment.broker, self.deployment.namespace, patience_s=60.0)
         self._clients.append(client)
         return client
 
@@ -110,20 +172,40 @@ class ClusterLab(Lab):
         assert await node.ended(60.0) == 0, node.output()[-3000:]
         self.nodes.remove(node)
 
-    def longest_stall(self, begin: float, end: float) -> tuple[float, int]:
+    async def story(self) -> Story:
+        """What the journal tells, for the oracle."""
+        storage = self.deployment.storage()
+        return await told(storage.journal, storage.store)
+
+    async def longest_stall(self, begin: float, end: float) -> tuple[float, int]:
         """Seconds that some partition journaled nothing between two times (s since 1970), and which one. The load never pauses."""
-        times: dict[int, list[float]] = {partition: [] for partition in range(PARTITIONS)}
-        with closing(sqlite3.connect(self.data / "journal.db", timeout=10)) as connection:
-            for partition, payload in connection.execute("SELECT partition, payload FROM frames ORDER BY partition, sequence"):
-                turn = decode_turn(payload)
-                if turn.events:
-                    times[partition].append(turn.at_ms / 1000)
-        gaps = [
-            (later - earlier, partition)
-            for partition, marks in times.items()
-            for earlier, later in itertools.pairwise([begin, *(mark for mark in marks if begin < mark < end), end])
-        ]
+        journal = self.deployment.storage().journal
+        await journal.open()
+        try:
+            gaps = [
+                (later - earlier, partition)
+                for partition in range(self.deployment.partitions)
+                for earlier, later in itertools.pairwise([begin, *(await _busy_at(journal, Partition(partition), begin, end)), end])
+            ]
+        finally:
+            await journal.close()
         return max(gaps)
+
+
+async def _busy_at(journal: Journal, partition: Partition, begin: float, end: float) -> list[float]:
+    """When it journaled turns with events."""
+    turns = [decode_turn(frame.payload) async for frame in journal.read(partition)]
+    return [turn.at_ms / 1000 for turn in turns if turn.events and begin < turn.at_ms / 1000 < end]
+
+
+def _can_be_written(file: Path) -> bool:
+    with closing(sqlite3.connect(file, timeout=1.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+    return True
 
 
 class SteadyLoad:

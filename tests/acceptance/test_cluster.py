@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.acceptance.audit import check, read_story
-from tests.acceptance.cluster import WANTED_STALL_S, ClusterLab, SteadyLoad
+from tests.acceptance.audit import check
+from tests.acceptance.cluster import WANTED_STALL_S, ClusterLab, SteadyLoad, deployment_of
+from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import until
 
 from stepmesh_orchestrator.runtime.sharing import TTL_S
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+PAIRS = (Pair("nats", "sqlite"), Pair("nats", "postgres"), Pair("kafka", "postgres"), Pair("kafka", "broker"))
 
 
-@pytest.fixture
-async def lab(tmp_path: Path, nats_url: str) -> AsyncIterator[ClusterLab]:
-    async with ClusterLab(tmp_path, nats_url, f"t{uuid.uuid4().hex[:12]}") as made:
-        for _ in range(3):
-            made.start_node()
-        for node in made.nodes:
-            await made.ready(node)
-        for _ in range(2):
-            made.start_cluster_worker()
-        await made.shared(3)
+@pytest.fixture(params=PAIRS, ids=str)
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ClusterLab]:
+    async with ClusterLab(tmp_path, deployment_of(request.param, request, tmp_path)) as made:
+        await made.start()
         yield made
 
 
 async def checked(lab: ClusterLab, load: SteadyLoad) -> None:
     await load.ended()
     await lab.stop_all()
-    story = await read_story(lab.data)
+    story = await lab.story()
     check(story, load.accepted, lab.executions())
     assert set(story.ended.values()) == {"completed"}
 
@@ -48,7 +43,7 @@ async def test_kill_nine_under_load(lab: ClusterLab) -> None:
     victim.kill()
     await lab.shared(2)
     await load.go_on(300)
-    stall, partition = lab.longest_stall(begin, time.time())
+    stall, partition = await lab.longest_stall(begin, time.time())
     print(f"\nkill -9 of one of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest}")
     await checked(lab, load)
     assert stall >= TTL_S / 2, "the dead one's partitions wait for its time to be over"
@@ -81,7 +76,7 @@ async def test_a_rolling_restart_of_all_three_under_load(lab: ClusterLab) -> Non
         await lab.shared(3)
         await load.go_on(100)
     await until("some load after it", lambda: time.time() - begin > 1.0)
-    stall, partition = lab.longest_stall(begin, time.time())
+    stall, partition = await lab.longest_stall(begin, time.time())
     print(f"\nrolling restart of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest}")
     await checked(lab, load)
     assert stall <= WANTED_STALL_S
