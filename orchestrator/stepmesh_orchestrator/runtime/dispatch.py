@@ -68,12 +68,12 @@ class Dispatcher:
         """Every effect of the turns up to this sequence is published."""
         return self.outbox.confirmed
 
-    def dispatch(self, sequence: int, tasks: dict[str, list[Task]]) -> None:
-        """Send the tasks of the turn `sequence`, by pool."""
+    def dispatch(self, sequence: int, since: float, tasks: dict[str, list[Task]]) -> None:
+        """Send the tasks of the turn `sequence`, which the journal was given at `since` (monotonic, seconds), by pool."""
         departures: list[Departure] = []
         for pool, ready in tasks.items():
             size = self._pace(pool).frame_size(len(ready), self.presence.workers(pool))
-            departures.extend(self._departure(sequence, pool, frame) for frame in pack(ready, size))
+            departures.extend(self._departure(sequence, since, pool, frame) for frame in pack(ready, size))
             self.tasks_published += len(ready)
         self.outbox.put(sequence, departures)
 
@@ -118,7 +118,8 @@ class Dispatcher:
     def again(self, pool: str, tasks: list[Task], sequence: int) -> None:
         """Publish attempts once more, each to be claimed first."""
         size = self._pace(pool).frame_size(len(tasks), self.presence.workers(pool))
-        self.outbox.put(sequence, [self._departure(sequence, pool, frame) for frame in pack(tasks, size)])
+        now = self.presence.clock.monotonic()
+        self.outbox.put(sequence, [self._departure(sequence, now, pool, frame) for frame in pack(tasks, size)])
 
     def abort(self) -> None:
         """Drop what was begun."""
@@ -136,7 +137,7 @@ class Dispatcher:
             pace = self.paces[pool] = PoolPace()
         return pace
 
-    def _departure(self, sequence: int, pool: str, tasks: list[Task]) -> Departure:
+    def _departure(self, sequence: int, since: float, pool: str, tasks: list[Task]) -> Departure:
         ownership = self._ownership
         frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, tasks)
         keys = [(task.run, task.item, task.step) for task in tasks]
@@ -144,7 +145,7 @@ class Dispatcher:
         self.leases.launch(flight)
         self._frames += 1
         name = f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}"
-        return Departure(sequence, frame, name, flight, self.presence.clock.monotonic())
+        return Departure(sequence, frame, name, flight, since)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -158,7 +159,9 @@ class Dispatcher:
         too_large = isinstance(problem, MessageTooLarge)
         if too_large and len(frame.tasks) > 1:
             half = (len(tasks) + 1) // 2
-            return [self._departure(departure.sequence, flight.pool, part) for part in (tasks[:half], tasks[half:]) if part]
+            return [
+                self._departure(departure.sequence, departure.since, flight.pool, part) for part in (tasks[:half], tasks[half:]) if part
+            ]
         log.warning("a task frame cannot be published to pool %s; its tasks fail: %s", flight.pool, problem)
         self.leases.drop(flight)
         code = ErrorCode.INVALID_INPUT if too_large else ErrorCode.ORCHESTRATOR_ERROR

@@ -22,7 +22,8 @@ RETRY_S = (0.1, 1.0)
 
 
 class FrameWriter:
-    """`sequence`: of the last durable frame. `full`: why nothing can be appended now, None when it can."""
+    """`sequence`: of the last durable frame; `asked`: when the journal was given it (monotonic, seconds). `full`: why nothing can be
+    appended now, None when it can."""
 
     def __init__(self, journal: Journal, clock: Clock, partition: Partition, ownership: Ownership, on_full: Callable[[], None]) -> None:
         self._journal = journal
@@ -34,6 +35,7 @@ class FrameWriter:
         self._needed: deque[int] = deque(maxlen=KEPT_SNAPSHOTS)  # last frames that the snapshots saved here do not need
         self._marks: deque[tuple[int, int]] = deque()  # when (ms) which frame was the last
         self.sequence = ownership.next_sequence - 1
+        self.asked = clock.monotonic()
         self.full: JournalFull | None = None
 
     def give_up(self) -> None:
@@ -42,7 +44,7 @@ class FrameWriter:
 
     async def append(self, payload: bytes) -> float:
         """Make the next frame durable, however long the disk is full; returns the seconds that it took. Raises `JournalError`."""
-        started = self._clock.monotonic()
+        self.asked = self._clock.monotonic()
         delay, largest = RETRY_S
         while not await self._tried(payload):
             await self._clock.sleep(delay)
@@ -51,7 +53,7 @@ class FrameWriter:
         if self.full is not None:
             log.warning("partition %d: there is space again, the journal goes on", self._partition)
             self.full = None
-        return self._clock.monotonic() - started
+        return self._clock.monotonic() - self.asked
 
     async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None) -> int:
         """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs (a recovery

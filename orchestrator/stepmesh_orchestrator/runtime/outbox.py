@@ -30,7 +30,8 @@ LATE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A frame to publish because of the turn `sequence`, which became durable at `since` (monotonic, seconds)."""
+    """A frame to publish because of the turn `sequence`, which the journal was given at `since` (monotonic, seconds). It is in the journal
+    from some moment after that, and a next owner may know it, whenever this process heard so."""
 
     sequence: int
     frame: TaskFrame

@@ -332,7 +332,7 @@ class Shard:
             rows, session.rows = session.rows, []
             self.projector.put(self.sequence, rows)
         tasks, session.tasks = session.tasks, {}
-        self.dispatcher.dispatch(self.sequence, tasks)
+        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks)
         effects, session.effects = session.effects, []
         stopped: list[TaskRef] = []
         for effect in effects:

@@ -225,6 +225,24 @@ async def test_the_inbox_is_read_no_further_than_the_shard_has_room_for() -> Non
 
 
 @virtual
+@pytest.mark.parametrize(("took_s", "claimed"), [(0.9, False), (1.1, True)])
+async def test_tasks_of_a_turn_that_was_long_in_the_journal_are_claimed_first(
+    took_s: float, claimed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From when on the frame was there is not known: a next owner may have read it, sent the tasks and seen them end."""
+    lab = await Lab().start()
+    append = lab.journal.append
+
+    async def slow(*frame: Any) -> None:
+        await append(*frame)
+        await asyncio.sleep(took_s)
+
+    monkeypatch.setattr(lab.journal, "append", slow)
+    await lab.submit()
+    assert [task.claim_first for task in await lab.take()] == [claimed]
+
+
+@virtual
 async def test_submissions_wait_while_the_broker_takes_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "MAX_BACKLOG", 2)
     lab = await Lab().start()
