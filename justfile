@@ -46,6 +46,10 @@ histories *args:
 kills count="200" seed="1":
     STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py
 
+# a pool from 1 worker to 8 and back while N tasks flow, and one task of S seconds on Kafka: `just scale 20000 90`
+scale tasks="20000" seconds="90":
+    STEPMESH_SCALE_TASKS={{tasks}} STEPMESH_LONG_TASK_S={{seconds}} pytest -q -s --timeout 600 tests/acceptance/test_scaling.py
+
 # a real batch over the standard library, with its report; arguments go to `stepmesh demo`
 demo *args:
     stepmesh demo "$@"
