@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.settings import KafkaSettings
@@ -77,10 +78,19 @@ class Topics:
     async def committed(self, group: str) -> dict[int, tuple[int, str]]:
         """What a consumer group committed of its one topic: offset and metadata by partition. Raises `BrokerUnavailable`."""
         try:
-            found = await self._admin.list_consumer_group_offsets(group)
+            return await self._committed(group)
         except _AWAY as problem:
             raise BrokerUnavailable(f"the offsets of group {group} cannot be read: {problem!r}") from problem
-        return {place.partition: (said.offset, said.metadata) for place, said in found.items()}
+
+    async def _committed(self, group: str) -> dict[int, tuple[int, str]]:
+        """aiokafka's admin takes the refusal of a broker that is not the group's coordinator, or not yet, for a group without offsets."""
+        coordinator = await self._admin.find_coordinator(group)
+        answer = await self._admin._client.send(coordinator, OffsetFetchRequest(group, None))
+        told = [said for _, partitions in answer.topics for said in partitions]
+        for code in (answer.error_code, *(code for *_, code in told)):
+            if code:
+                raise for_code(code)(group)
+        return {partition: (offset, metadata) for partition, offset, metadata, _ in told}
 
     async def _once(self, topic: str) -> int:
         """One look and one creation for all that miss it now."""
