@@ -29,6 +29,8 @@ READ_AHEAD = 2_000
 TRIM_EVERY_S = 15.0
 _TRIM_PATIENCE_S = 1.0
 _MARK = "mark"
+_PROBE = "probe"
+"""Says nothing to others: a reader that lost its partition, and does not know yet, may write one."""
 
 
 class KafkaInbox:
@@ -48,7 +50,7 @@ class KafkaInbox:
         self._trimmed = Position(0)
         self._base = 0
         self._mark = 0
-        self._own_marks: dict[int, asyncio.Future[None]] = {}
+        self._probes: dict[int, asyncio.Future[None]] = {}
         self._unread: deque[InboxEntry] = deque()
         self._ids: OrderedDict[str, int] = OrderedDict()
         self._news = asyncio.Event()
@@ -59,7 +61,7 @@ class KafkaInbox:
     async def open(self, life: Life) -> None:
         """Begin after the last acknowledged message, or at the oldest one in a life that begins later."""
         self._base = life.born
-        self._mark = await self._write_mark()
+        self._mark = await self._write_mark(_MARK)
         self._unread.clear()
         self._ids.clear()
         start = min(max(self._acked - self._base, 0), self._mark)
@@ -110,7 +112,7 @@ class KafkaInbox:
         """Another reader took over."""
         self._taken = True
         self._news.set()
-        for waiting in self._own_marks.values():
+        for waiting in self._probes.values():
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -118,7 +120,7 @@ class KafkaInbox:
         for record in records:
             headers = dict(record.headers)
             if Key.KIND in headers:
-                self._marked(record.offset, text(headers, Key.SENDER))
+                self._marked(record.offset, text(headers, Key.SENDER), text(headers, Key.KIND))
             elif not self._is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
                 self._unread.append(InboxEntry(Position(self._base + record.offset + 1), record.value or b""))
         if self._closed:
@@ -128,11 +130,11 @@ class KafkaInbox:
         if len(self._unread) > READ_AHEAD:
             self._reader.pause(self._place)
 
-    def _marked(self, offset: int, sender: str) -> None:
-        if sender != self._id and offset > self._mark:
+    def _marked(self, offset: int, sender: str, kind: str) -> None:
+        if kind == _MARK and sender != self._id and offset > self._mark:
             self._reader.leave(self._place, self._arrived)
             self.lose()
-        waiting = self._own_marks.get(offset)
+        waiting = self._probes.get(offset)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
@@ -145,23 +147,23 @@ class KafkaInbox:
         self._ids[message_id] = now_ms
         return False
 
-    async def _write_mark(self) -> int:
-        headers = headers_of(kind=_MARK, sender=self._id)
+    async def _write_mark(self, kind: str) -> int:
+        headers = headers_of(kind=kind, sender=self._id)
         return (await self._publisher.publish(Outgoing(self._place.topic, self.partition, b"", headers))).offset
 
     async def _trim(self) -> None:
-        """A mark is written and read first: who reads its own before anybody else's still has the partition."""
+        """A probe is written and read first: who reads its own before the mark of a newer reader still has the partition."""
         upto = self._acked
         if self._taken or upto <= max(self._trimmed, self._base):
             return
         try:
-            offset = await self._write_mark()
-            seen = self._own_marks[offset] = asyncio.get_running_loop().create_future()
+            offset = await self._write_mark(_PROBE)
+            seen = self._probes[offset] = asyncio.get_running_loop().create_future()
             try:
                 if offset >= self._reader.offset(self._place):
                     await asyncio.wait_for(seen, _TRIM_PATIENCE_S)
             finally:
-                del self._own_marks[offset]
+                del self._probes[offset]
             if not self._taken:
                 await self._topics.trim(self._place, upto - self._base)
                 self._trimmed = upto

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.integration.kafka.load import POOL, connected, namespace
+from tests.integration.kafka.load import POOL, P, connected, namespace
 
 from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.protocol.ids import Position
 
 
 async def test_offsets_asked_of_the_wrong_broker_are_unknown_and_not_none(kafka_cluster_url: str) -> None:
@@ -36,3 +37,23 @@ async def test_offsets_asked_of_the_wrong_broker_are_unknown_and_not_none(kafka_
             await topics.committed(group)
     finally:
         await broker.close()
+
+
+async def test_a_reader_that_stood_still_takes_nothing_from_its_successor(kafka_url: str) -> None:
+    """It has not read yet that another one took over when it closes, and closing trims what it acknowledged."""
+    name = namespace()
+    old, new = await connected(kafka_url, name), await connected(kafka_url, name)
+    try:
+        await old.post(P, b"one")
+        first = await old.inbox(P, Position(0))
+        (entry,) = await first.fetch(1, 20)
+        first._reader.pause(first._place)
+        second = await new.inbox(P, Position(0))
+        assert [found.data for found in await second.fetch(1, 20)] == [b"one"]
+        await first.ack(entry.position)
+        await first.close()
+        await new.post(P, b"two")
+        assert [found.data for found in await second.fetch(1, 20)] == [b"two"]
+    finally:
+        await old.close()
+        await new.close()
