@@ -60,8 +60,8 @@ class KafkaInbox:
 
     async def open(self, life: Life) -> None:
         """Begin after the last acknowledged message, or at the oldest one in a life that begins later."""
-        self._base = life.born
-        self._mark = await self._write_mark(_MARK)
+        mark = await self._write_mark(_MARK)
+        self._base, self._mark = life.born, mark  # not before: until now, what arrives is counted from the birth of the life before
         self._unread.clear()
         self._ids.clear()
         start = min(max(self._acked - self._base, 0), self._mark)
