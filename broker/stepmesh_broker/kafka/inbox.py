@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from aiokafka import TopicPartition
 
+from stepmesh_broker.ending import cancelled, ended
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
 from stepmesh_broker.kafka.life import Life
 from stepmesh_broker.kafka.publisher import Publisher
@@ -28,6 +29,8 @@ READ_AHEAD = 2_000
 """Messages that may wait for a reader; with more, nothing is taken from the broker."""
 TRIM_EVERY_S = 15.0
 _TRIM_PATIENCE_S = 1.0
+CLOSE_S = 2.0
+"""What closing may take: what was not trimmed by then, the next reader trims."""
 _MARK = "mark"
 _PROBE = "probe"
 """Says nothing to others: a reader that lost its partition, and does not know yet, may write one."""
@@ -103,10 +106,11 @@ class KafkaInbox:
         self._closed = True
         self._unread.clear()
         self._news.set()
-        if self._trimming is not None:
-            await asyncio.wait([self._trimming])
-        await self._trim()
-        self._reader.leave(self._place, self._arrived)
+        try:
+            if not await ended(self._trim_last(), CLOSE_S):
+                _log.info("the inbox of partition %d is trimmed by its next reader: the cluster does not answer", self.partition)
+        finally:
+            self._reader.leave(self._place, self._arrived)
 
     def lose(self) -> None:
         """Another reader took over."""
@@ -150,6 +154,11 @@ class KafkaInbox:
     async def _write_mark(self, kind: str) -> int:
         headers = headers_of(kind=kind, sender=self._id)
         return (await self._publisher.publish(Outgoing(self._place.topic, self.partition, b"", headers))).offset
+
+    async def _trim_last(self) -> None:
+        if self._trimming is not None:
+            await cancelled([self._trimming])
+        await self._trim()
 
     async def _trim(self) -> None:
         """A probe is written and read first: who reads its own before the mark of a newer reader still has the partition."""
