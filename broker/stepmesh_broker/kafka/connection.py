@@ -99,9 +99,13 @@ class Connection:
         instance = f"{self._settings.instance}.{number}" if self._settings.instance else None
         seat = partial(Seat, self._settings, self.topics, topic, instance)
         source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, seat, partial(self.talk.send, subject))
-        self._sources.append(source)
-        await source.open()
-        await self.talk.listen(subject, source.heard)
+        self._sources = [*(kept for kept in self._sources if not kept.is_over), source]
+        try:
+            await source.open()
+            source.listener = await self.talk.listen(subject, source.heard)
+        except BaseException:  # whoever is in the group and takes nothing keeps its partitions from the others
+            await source.close()
+            raise
         return source
 
     async def open_inbox(self, partition: Partition, after: Position) -> KafkaInbox:

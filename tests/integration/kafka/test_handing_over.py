@@ -57,3 +57,44 @@ async def test_a_reader_that_stood_still_takes_nothing_from_its_successor(kafka_
     finally:
         await old.close()
         await new.close()
+
+
+@pytest.mark.parametrize("problem", [BrokerUnavailable("talk is away"), asyncio.CancelledError()])
+async def test_who_could_not_join_a_pool_keeps_none_of_its_partitions(kafka_url: str, problem: BaseException) -> None:
+    """It was in the group already when the last step failed; whoever tries again would never see the frames of its partitions."""
+    broker = await connected(kafka_url, namespace())
+    connection: Any = broker._connection
+    try:
+        listen = connection.talk.listen
+
+        async def fails(*_: Any) -> None:
+            raise problem
+
+        connection.talk.listen = fails
+        with pytest.raises(type(problem)):
+            await broker.tasks(POOL)
+        connection.talk.listen = listen
+        source = await broker.tasks(POOL)
+        for number in range(16):
+            await broker.publish_tasks(POOL, b"%d" % number, str(number))
+        found: set[bytes] = set()
+        async with asyncio.timeout(20):
+            while len(found) < 16:
+                for delivery in await source.fetch(16, 1):
+                    found.add(delivery.data)
+                    await delivery.ack()
+    finally:
+        await broker.close()
+
+
+async def test_a_connection_forgets_the_sources_that_were_closed(kafka_url: str) -> None:
+    """A gateway opens and closes them all day."""
+    broker = await connected(kafka_url, namespace())
+    connection: Any = broker._connection
+    try:
+        for _ in range(3):
+            await (await broker.tasks(POOL)).close()
+        assert connection.talk._listeners == []
+        assert len(connection._sources) == 1
+    finally:
+        await broker.close()
