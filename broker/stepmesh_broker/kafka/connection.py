@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.dead import DeadLetters
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life, Lives
@@ -133,7 +133,7 @@ class Connection:
             await asyncio.sleep(_WATCH_S)
             try:
                 await self.lives.present()
-            except BrokerUnavailable as problem:
+            except BrokerError as problem:
                 _log.info("the life of the data is looked at later: %s", problem)
 
     def _reborn(self, life: Life) -> None:
@@ -148,7 +148,7 @@ class Connection:
                 await self.topics.ensure(self.topics.inbox, partitions=inbox.partition + 1, again=True)
                 await inbox.open(life)
                 return
-            except BrokerUnavailable as problem:
+            except BrokerError as problem:
                 _log.warning("the inbox of partition %d is opened again later: %s", inbox.partition, problem)
                 await asyncio.sleep(_WATCH_S)
 
