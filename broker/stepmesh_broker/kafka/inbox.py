@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 
 from aiokafka import TopicPartition
 
 from stepmesh_broker.ending import cancelled, ended
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
+from stepmesh_broker.kafka.copies import Copies
 from stepmesh_broker.kafka.life import Life
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader, Records
@@ -47,7 +48,6 @@ class KafkaInbox:
         self._publisher = publisher
         self._reader = reader
         self._place = TopicPartition(topics.inbox, partition)
-        self._window_ms = window_s * 1000
         self._id = secrets.token_hex(8)
         self._acked = after
         self._trimmed = Position(0)
@@ -55,7 +55,7 @@ class KafkaInbox:
         self._mark = 0
         self._probes: dict[int, asyncio.Future[None]] = {}
         self._unread: deque[InboxEntry] = deque()
-        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._copies = Copies(window_s * 1000)
         self._news = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
         self._trim_due = asyncio.get_running_loop().time() + TRIM_EVERY_S
@@ -66,7 +66,7 @@ class KafkaInbox:
         mark = await self._write_mark(_MARK)
         self._base, self._mark = life.born, mark  # not before: until now, what arrives is counted from the birth of the life before
         self._unread.clear()
-        self._ids.clear()
+        self._copies.forget()
         start = min(max(self._acked - self._base, 0), self._mark)
         self._reader.read(self._place, start, self._arrived)
 
@@ -125,7 +125,7 @@ class KafkaInbox:
             headers = dict(record.headers)
             if Key.KIND in headers:
                 self._marked(record.offset, text(headers, Key.SENDER), text(headers, Key.KIND))
-            elif not self._is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
+            elif not self._copies.is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
                 self._unread.append(InboxEntry(Position(self._base + record.offset + 1), record.value or b""))
         if self._closed:
             self._unread.clear()
@@ -141,15 +141,6 @@ class KafkaInbox:
         waiting = self._probes.get(offset)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
-
-    def _is_copy(self, message_id: str, now_ms: int) -> bool:
-        """By the times of the broker, so that another reader judges alike."""
-        while self._ids and next(iter(self._ids.values())) <= now_ms - self._window_ms:
-            self._ids.popitem(last=False)
-        if not message_id or message_id in self._ids:
-            return bool(message_id)
-        self._ids[message_id] = now_ms
-        return False
 
     async def _write_mark(self, kind: str) -> int:
         headers = headers_of(kind=kind, sender=self._id)
