@@ -18,9 +18,13 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]], again_s: float = 1.0) ->
 
 
 async def ended(work: Coroutine[Any, Any, object], within_s: float) -> bool:
-    """Whether `work` came to its end in time; else it is cancelled. Raises what it raised."""
+    """Whether `work` came to its end in time; else, or when the caller is, it is cancelled. Raises what it raised."""
     task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait([task], timeout=within_s)
+    try:
+        done, _ = await asyncio.wait([task], timeout=within_s)
+    except asyncio.CancelledError:
+        await cancelled([task])
+        raise
     if not done:
         await cancelled([task])
         return False

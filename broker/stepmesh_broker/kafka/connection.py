@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.dead import DeadLetters
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life, Lives
@@ -99,9 +99,13 @@ class Connection:
         instance = f"{self._settings.instance}.{number}" if self._settings.instance else None
         seat = partial(Seat, self._settings, self.topics, topic, instance)
         source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, seat, partial(self.talk.send, subject))
-        self._sources.append(source)
-        await source.open()
-        await self.talk.listen(subject, source.heard)
+        self._sources = [*(kept for kept in self._sources if not kept.is_over), source]
+        try:
+            await source.open()
+            source.listener = await self.talk.listen(subject, source.heard)
+        except BaseException:  # whoever is in the group and takes nothing keeps its partitions from the others
+            await source.close()
+            raise
         return source
 
     async def open_inbox(self, partition: Partition, after: Position) -> KafkaInbox:
@@ -129,7 +133,7 @@ class Connection:
             await asyncio.sleep(_WATCH_S)
             try:
                 await self.lives.present()
-            except BrokerUnavailable as problem:
+            except BrokerError as problem:
                 _log.info("the life of the data is looked at later: %s", problem)
 
     def _reborn(self, life: Life) -> None:
@@ -144,7 +148,7 @@ class Connection:
                 await self.topics.ensure(self.topics.inbox, partitions=inbox.partition + 1, again=True)
                 await inbox.open(life)
                 return
-            except BrokerUnavailable as problem:
+            except BrokerError as problem:
                 _log.warning("the inbox of partition %d is opened again later: %s", inbox.partition, problem)
                 await asyncio.sleep(_WATCH_S)
 

@@ -53,6 +53,11 @@ class Hands:
         self._timers: dict[Frame, asyncio.TimerHandle] = {}
         self._delayed: set[Frame] = set()
 
+    @property
+    def are_empty(self) -> bool:
+        """Whether nobody has anything."""
+        return not self._timers
+
     def give(self, frame: Frame) -> KafkaDelivery:
         """Hand it out."""
         frame.ledger.hand_out(frame)

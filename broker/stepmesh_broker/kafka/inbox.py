@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 
 from aiokafka import TopicPartition
 
+from stepmesh_broker.ending import cancelled, ended
 from stepmesh_broker.errors import BrokerUnavailable, InboxTaken
+from stepmesh_broker.kafka.copies import Copies
 from stepmesh_broker.kafka.life import Life
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader, Records
@@ -28,7 +30,11 @@ READ_AHEAD = 2_000
 """Messages that may wait for a reader; with more, nothing is taken from the broker."""
 TRIM_EVERY_S = 15.0
 _TRIM_PATIENCE_S = 1.0
+CLOSE_S = 2.0
+"""What closing may take: what was not trimmed by then, the next reader trims."""
 _MARK = "mark"
+_PROBE = "probe"
+"""Says nothing to others: a reader that lost its partition, and does not know yet, may write one."""
 
 
 class KafkaInbox:
@@ -42,15 +48,14 @@ class KafkaInbox:
         self._publisher = publisher
         self._reader = reader
         self._place = TopicPartition(topics.inbox, partition)
-        self._window_ms = window_s * 1000
         self._id = secrets.token_hex(8)
         self._acked = after
         self._trimmed = Position(0)
         self._base = 0
         self._mark = 0
-        self._own_marks: dict[int, asyncio.Future[None]] = {}
+        self._probes: dict[int, asyncio.Future[None]] = {}
         self._unread: deque[InboxEntry] = deque()
-        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._copies = Copies(window_s * 1000)
         self._news = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
         self._trim_due = asyncio.get_running_loop().time() + TRIM_EVERY_S
@@ -58,10 +63,10 @@ class KafkaInbox:
 
     async def open(self, life: Life) -> None:
         """Begin after the last acknowledged message, or at the oldest one in a life that begins later."""
-        self._base = life.born
-        self._mark = await self._write_mark()
+        mark = await self._write_mark(_MARK)
+        self._base, self._mark = life.born, mark  # not before: until now, what arrives is counted from the birth of the life before
         self._unread.clear()
-        self._ids.clear()
+        self._copies.forget()
         start = min(max(self._acked - self._base, 0), self._mark)
         self._reader.read(self._place, start, self._arrived)
 
@@ -101,16 +106,17 @@ class KafkaInbox:
         self._closed = True
         self._unread.clear()
         self._news.set()
-        if self._trimming is not None:
-            await asyncio.wait([self._trimming])
-        await self._trim()
-        self._reader.leave(self._place, self._arrived)
+        try:
+            if not await ended(self._trim_last(), CLOSE_S):
+                _log.info("the inbox of partition %d is trimmed by its next reader: the cluster does not answer", self.partition)
+        finally:
+            self._reader.leave(self._place, self._arrived)
 
     def lose(self) -> None:
         """Another reader took over."""
         self._taken = True
         self._news.set()
-        for waiting in self._own_marks.values():
+        for waiting in self._probes.values():
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -118,8 +124,8 @@ class KafkaInbox:
         for record in records:
             headers = dict(record.headers)
             if Key.KIND in headers:
-                self._marked(record.offset, text(headers, Key.SENDER))
-            elif not self._is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
+                self._marked(record.offset, text(headers, Key.SENDER), text(headers, Key.KIND))
+            elif not self._copies.is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
                 self._unread.append(InboxEntry(Position(self._base + record.offset + 1), record.value or b""))
         if self._closed:
             self._unread.clear()
@@ -128,40 +134,36 @@ class KafkaInbox:
         if len(self._unread) > READ_AHEAD:
             self._reader.pause(self._place)
 
-    def _marked(self, offset: int, sender: str) -> None:
-        if sender != self._id and offset > self._mark:
+    def _marked(self, offset: int, sender: str, kind: str) -> None:
+        if kind == _MARK and sender != self._id and offset > self._mark:
             self._reader.leave(self._place, self._arrived)
             self.lose()
-        waiting = self._own_marks.get(offset)
+        waiting = self._probes.get(offset)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def _is_copy(self, message_id: str, now_ms: int) -> bool:
-        """By the times of the broker, so that another reader judges alike."""
-        while self._ids and next(iter(self._ids.values())) <= now_ms - self._window_ms:
-            self._ids.popitem(last=False)
-        if not message_id or message_id in self._ids:
-            return bool(message_id)
-        self._ids[message_id] = now_ms
-        return False
-
-    async def _write_mark(self) -> int:
-        headers = headers_of(kind=_MARK, sender=self._id)
+    async def _write_mark(self, kind: str) -> int:
+        headers = headers_of(kind=kind, sender=self._id)
         return (await self._publisher.publish(Outgoing(self._place.topic, self.partition, b"", headers))).offset
 
+    async def _trim_last(self) -> None:
+        if self._trimming is not None:
+            await cancelled([self._trimming])
+        await self._trim()
+
     async def _trim(self) -> None:
-        """A mark is written and read first: who reads its own before anybody else's still has the partition."""
+        """A probe is written and read first: who reads its own before the mark of a newer reader still has the partition."""
         upto = self._acked
         if self._taken or upto <= max(self._trimmed, self._base):
             return
         try:
-            offset = await self._write_mark()
-            seen = self._own_marks[offset] = asyncio.get_running_loop().create_future()
+            offset = await self._write_mark(_PROBE)
+            seen = self._probes[offset] = asyncio.get_running_loop().create_future()
             try:
                 if offset >= self._reader.offset(self._place):
                     await asyncio.wait_for(seen, _TRIM_PATIENCE_S)
             finally:
-                del self._own_marks[offset]
+                del self._probes[offset]
             if not self._taken:
                 await self._topics.trim(self._place, upto - self._base)
                 self._trimmed = upto

@@ -6,9 +6,9 @@ every frame that is none of the first. Pure: no client, no clock. It must not kn
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import NamedTuple
 
+from stepmesh_broker.kafka.copies import Copies
 from stepmesh_broker.kafka.records import position_at
 from stepmesh_broker.protocol.ids import Position
 
@@ -85,9 +85,8 @@ class Ledger:
         self._upto = max(committed, self._handed_before)
         self._next = committed
         self._patience_s = patience_s
-        self._window_ms = window_ms
         self._last_ms = 0
-        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._copies = Copies(window_ms)
         self._moved: list[tuple[Position, float]] = []
         self._floor = mark.floor if mark is not None else Position(0)
         self._inherited = 0
@@ -116,7 +115,7 @@ class Ledger:
         if offset in self._settled:
             self._advance()
             return None
-        if self._is_copy(message_id, timestamp_ms):
+        if self._copies.is_copy(message_id, timestamp_ms):
             self.settle(offset)
             return None
         position = Position(origin) if origin else position_at(timestamp_ms)
@@ -223,12 +222,3 @@ class Ledger:
             else:
                 ranges.append((relative, relative))
         return tuple(ranges)
-
-    def _is_copy(self, message_id: str, now_ms: int) -> bool:
-        """By the times of the broker."""
-        while self._ids and next(iter(self._ids.values())) <= now_ms - self._window_ms:
-            self._ids.popitem(last=False)
-        if not message_id or message_id in self._ids:
-            return bool(message_id)
-        self._ids[message_id] = now_ms
-        return False

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.kafka.lookup import LookUp
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.records import Outgoing, headers_of
@@ -66,6 +67,7 @@ class Lives:
             born = f"{time.time_ns() // 1000} {secrets.token_hex(6)}".encode()
             await self._publisher.publish(Outgoing(place.topic, place.partition, born, headers_of()))
             record = await self._lookup.first(place)
-        said: bytes = record.value if record else b"0 none"
-        born_us, _, name = said.decode().partition(" ")
+        if record is None:
+            raise BrokerUnavailable(f"{place.topic} does not show its first record yet", hint="is Kafka up, and most of its brokers?")
+        born_us, _, name = record.value.decode().partition(" ")
         return Life(name, int(born_us))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -117,11 +117,16 @@ class LogReader:
                 _log.warning("reading goes on after: %r", problem)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            for partition, records in found.items():
-                place = self._places.get(partition)
-                if place is not None and records:
-                    place.offset = records[-1].offset + 1
-                    self._hand_over(place, records)
+            self._arrived(found)
+
+    def _arrived(self, found: Mapping[TopicPartition, Records]) -> None:
+        """All offsets first: a sink may assign anew, and then what is not noted yet would be read once more."""
+        arrived = [(partition, self._places[partition], records) for partition, records in found.items() if partition in self._places]
+        for _, place, records in arrived:
+            place.offset = records[-1].offset + 1
+        for partition, place, records in arrived:
+            if self._places.get(partition) is place:
+                self._hand_over(place, records)
 
     def _hand_over(self, place: _Place, records: Records) -> None:
         try:

@@ -24,6 +24,7 @@ from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.records import Key, Outgoing, headers_of, number, text
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.topics import Topics
+from stepmesh_broker.ports import Subscription
 
 _log = logging.getLogger(__name__)
 READ_AHEAD = 64
@@ -37,7 +38,8 @@ _RETRY_S = 0.5
 
 
 class KafkaTaskSource:
-    """`TaskSource`. `seat` makes its place in the group; `announce` tells the other consumers of the pool that this one waits."""
+    """`TaskSource`. `seat` makes its place in the group; `announce` tells the other consumers of the pool that this one waits, and
+    `listener` is what hears them."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class KafkaTaskSource:
         announce: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.topic = topic
+        self.listener: Subscription | None = None
         self._settings = settings
         self._topics = topics
         self._publisher = publisher
@@ -85,6 +88,11 @@ class KafkaTaskSource:
         """Whether it takes no more."""
         return self._closed
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed, and nothing of it is in hand or on its way any more."""
+        return self._closed and self._hands.are_empty and not self._beside
+
     async def fetch(self, max_frames: int, timeout_s: float) -> Sequence[KafkaDelivery]:
         """Up to `max_frames` as soon as there is one. Raises `BrokerUnavailable` once closed."""
         if self._closed:
@@ -116,6 +124,8 @@ class KafkaTaskSource:
         self._news.set()
         for task in self._tasks:
             task.cancel()
+        if self.listener is not None:
+            await self.listener.close()
         await self._seat.leave()
 
     async def hand_back(self) -> None:

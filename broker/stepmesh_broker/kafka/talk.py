@@ -17,6 +17,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
+from stepmesh_broker.kafka.copies import Copies
 from stepmesh_broker.kafka.election import GREETING_S, Electorate
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader, Records
@@ -33,6 +34,8 @@ BUSY_S = 0.03
 """A responder that takes longer lets the asker know that it is there."""
 SETTLE_S = 0.15
 """A new member of a group waits so long for the others to show themselves."""
+AGAIN_S = 10.0
+"""For so long the same message may be written again."""
 
 
 class Kind(StrEnum):
@@ -61,13 +64,14 @@ class Talk:
         self._listeners: list[KafkaListener] = []
         self._servers: list[KafkaServer] = []
         self._electorates: dict[tuple[str, str], Electorate] = {}
+        self._copies = Copies(AGAIN_S * 1000)
         self._requests: dict[str, tuple[asyncio.Event, asyncio.Future[bytes]]] = {}
         self._greeter: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
 
     async def send(self, subject: Subject, data: bytes) -> None:
         """Tell whoever listens."""
-        await self._write(await self._partition(subject), Kind.SAY, data, subject=subject)
+        await self._write(await self._partition(subject), Kind.SAY, data, subject=subject, request=secrets.token_hex(8))
 
     async def listen(self, subject: Subject, handler: Handler) -> KafkaListener:
         """Hear all that is sent from now on."""
@@ -141,6 +145,8 @@ class Talk:
             kind, subject = text(headers, Key.KIND), text(headers, Key.SUBJECT)
             if kind == Kind.MARK and text(headers, Key.SENDER) == self._id and not self._marks[record.partition].done():
                 self._marks[record.partition].set_result(None)
+            elif kind in (Kind.SAY, Kind.ASK) and self._copies.is_copy(text(headers, Key.REQUEST), record.timestamp):
+                continue  # this client's producer sends again what got no answer
             elif kind == Kind.SAY:
                 for listener in self._listeners:
                     if matches(listener.subject, subject):

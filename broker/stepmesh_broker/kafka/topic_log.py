@@ -27,6 +27,7 @@ from stepmesh_broker.kafka.settings import KafkaSettings
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 0.05
+STOP_S = 1.0
 _WAIT_MS = 250
 _ONE = 1
 """Bytes; a broker gives at least one batch."""
@@ -108,6 +109,8 @@ class TopicLogs:
             except KafkaError as problem:
                 await self._again(deadline, problem)
             else:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise NoAnswer(f"a partition of {topic} has no leader")
                 await asyncio.sleep(_PAUSE_S)
 
     async def begin(self, topic: str, partition: int) -> int:
@@ -244,11 +247,17 @@ class TopicLogs:
 
 
 async def _stop(producer: Any) -> None:
-    """It would wait for what it holds for ever while a broker is away."""
+    """It would wait for what it holds for ever while a broker is away, and send it one day if it were only left alone."""
     try:
-        await ended(producer.stop(), 1.0)
+        if await ended(producer.stop(), STOP_S):
+            return
     except KafkaError as problem:
         _log.info("a producer did not stop in order: %s", problem)
+    for part in (producer._sender, producer.client):
+        try:
+            await ended(part.close(), STOP_S)
+        except KafkaError as problem:
+            _log.info("nor did a part of it: %s", problem)
 
 
 def _heard(sent: asyncio.Future[Any]) -> None:

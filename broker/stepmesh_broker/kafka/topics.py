@@ -7,7 +7,6 @@ are those that safety needs; all else is the cluster's own default. It must not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -21,7 +20,7 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.settings import KafkaSettings
@@ -88,17 +87,26 @@ class Topics:
     async def committed(self, group: str) -> dict[int, tuple[int, str]]:
         """What a consumer group committed of its one topic: offset and metadata by partition. Raises `BrokerUnavailable`."""
         try:
-            found = await self._offsets(group)
+            return await self._offsets(group)
         except _AWAY as problem:
             raise BrokerUnavailable(f"the offsets of group {group} cannot be read: {problem!r}") from problem
-        return {place.partition: (said.offset, said.metadata) for place, said in found.items()}
 
-    async def _offsets(self, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    async def _committed(self, group: str) -> dict[int, tuple[int, str]]:
+        """aiokafka's admin takes the refusal of a broker that is not the group's coordinator, or not yet, for a group without offsets."""
+        coordinator = await self._admin.find_coordinator(group)
+        answer = await self._admin._client.send(coordinator, OffsetFetchRequest(group, None))
+        told = [said for _, partitions in answer.topics for said in partitions]
+        for code in (answer.error_code, *(code for *_, code in told)):
+            if code:
+                raise for_code(code)(group)
+        return {partition: (offset, metadata) for partition, offset, metadata, _ in told}
+
+    async def _offsets(self, group: str) -> dict[int, tuple[int, str]]:
         """A cluster that no group was ever asked of makes its topic of offsets now, and has no coordinator until that is there."""
         until = asyncio.get_running_loop().time() + _TIMEOUT_MS / 1000
         while True:
             try:
-                return await self._admin.list_consumer_group_offsets(group)  # type: ignore[no-any-return]
+                return await self._committed(group)
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError):
                 if asyncio.get_running_loop().time() > until:
                     raise

@@ -7,6 +7,7 @@ know what records hold.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from stepmesh_broker.kafka.topic_log import NoAnswer, TopicLogs
@@ -15,6 +16,8 @@ from stepmesh_orchestrator.journal.record_log import AppendUncertain, Entry, Ove
 from stepmesh_orchestrator.journal.rules import JournalUnavailable
 
 _BATCH_BYTES = 4 << 20
+LAGS_S = 10.0
+"""How long records that must be there are waited for."""
 
 
 class KafkaLog:
@@ -45,16 +48,21 @@ class KafkaLog:
         return found[0] if found else None
 
     async def scan(self, partition: Partition, first: int, last: int) -> AsyncIterator[Entry]:
-        """See the protocol."""
+        """See the protocol. What is not shown is waited for: a new leader learns after a moment how far its log is safe."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + LAGS_S
         while first <= last:
             batch = await self._fetch(partition, first, _BATCH_BYTES)
             for entry in batch:
                 if entry.position > last:
                     return
                 yield entry
-            if not batch:
+            if batch:
+                first, deadline = batch[-1].position + 1, clock() + LAGS_S
+            elif await self._begin(partition) > last:
                 return
-            first = batch[-1].position + 1
+            elif clock() > deadline:
+                raise self._unavailable(NoAnswer(f"record {last} of partition {partition} is not shown"))
 
     async def append(self, partition: Partition, data: bytes, after: int | None) -> int:
         """See the protocol."""
@@ -80,6 +88,12 @@ class KafkaLog:
         """See the protocol."""
         try:
             return [Partition(number) for number in range(self._partitions) if await self._logs.end(self._topic, number)]
+        except NoAnswer as problem:
+            raise self._unavailable(problem) from problem
+
+    async def _begin(self, partition: Partition) -> int:
+        try:
+            return await self._logs.begin(self._topic, partition) + 1
         except NoAnswer as problem:
             raise self._unavailable(problem) from problem
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal.framing import seal
 from stepmesh_orchestrator.journal.log_records import ROOM_BYTES, Kind, Record, decode, encode, frame_records
-from stepmesh_orchestrator.journal.record_log import Entry, Overtaken, RecordLog
+from stepmesh_orchestrator.journal.record_log import AppendUncertain, Entry, Overtaken, RecordLog
 from stepmesh_orchestrator.journal.rules import Head, check_append, check_owner
 from stepmesh_orchestrator.ports import JournalError, JournalFull, StaleOwner
 
@@ -68,20 +68,25 @@ class LogOwner:
                 code="SM-4023",
                 hint="the next owner goes on from what is there; more replicas, or an fsync for every message, prevent it",
             )
-        found = position is not None
+        found, seen = position is not None, self._position
         async for entry in self._log.scan(self._partition, self._position + 1, last):
             found = entry.data == data or found  # sent twice over a lost connection, or what was to be appended
+            seen = entry.position
             if entry.data != data:
                 self._pass(entry)
+        if seen != last:
+            message = f"partition {self._partition}: what came before record {last} cannot be seen, a newer owner may be in it"
+            raise AppendUncertain(message, hint="the next owner goes on from what is there")
         self._position = last
         return found
 
     def _pass(self, entry: Entry) -> None:
-        """Go past somebody else's record. Raises `StaleOwner` when it ends this owner."""
+        """Go past somebody else's record. Raises `StaleOwner` when it ends this owner: one of a newer epoch does, whatever it says, for a
+        trim may have taken the owner's."""
         record = decode(*entry).record
         if record is None:
             return
-        if record.kind in (Kind.OWNER, Kind.CLAIM) and record.epoch > self.head.epoch:
+        if record.epoch > self.head.epoch:
             self.overtaken = True
             check_owner(self._partition, self.head._replace(epoch=record.epoch), self.head.epoch)
         if record.kind is Kind.FRAME and record.writer == self._writer:

@@ -120,9 +120,9 @@ class Leases:
     def told_by(cls, records: Sequence[Told]) -> Leases | None:
         """The state after all records of a log; None when its oldest ones are forgotten and no summary stands for them."""
         leases = cls()
-        summary = next((found for told in reversed(records) if (found := _summary(told.data)) is not None), None)
-        if summary is not None:
-            leases._begin_at(summary)
+        summaries = [found for told in records if (found := _summary(told.data)) is not None]
+        if summaries:  # two members may shorten at once, and the one that read less write last
+            leases._begin_at(max(summaries, key=lambda summary: summary.through))
         leases.base = records[0].position - 1 if records else 0
         if leases.base > leases.position:
             return None

@@ -11,10 +11,13 @@ from typing import Protocol
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.membership.lease_log import Act, Deed, Leases, Told, encode
-from stepmesh_orchestrator.ports import Member, Members
+from stepmesh_orchestrator.ports import Member, Members, MembershipError
 
 LONG = 512
 """Records after which a log is shortened."""
+_ATTEMPTS = 20
+"""To be heard, while others shorten the log."""
+_PAUSE_S = 0.01
 
 
 class MemberLog(Protocol):
@@ -80,10 +83,16 @@ class LogMembership:
     async def _tell(self, deed: Deed) -> Leases:
         """Add a record; the state right after it."""
         async with self._alone:
-            while True:
+            for _ in range(_ATTEMPTS):
                 position = await self._log.append(encode(deed))
                 if await self._follow(position):
                     return self._leases
+                await asyncio.sleep(_PAUSE_S)
+        raise MembershipError(
+            "the log of the members lacks its oldest records, and no summary stands for them",
+            code="SM-4231",
+            hint="does somebody else remove them? Stop the orchestrators, then delete the members' topic or stream: nothing in it lasts",
+        )
 
     async def _follow(self, position: int) -> bool:
         """Go on to the record at a position; False when it is forgotten already, so that it must be said again."""

@@ -1,7 +1,8 @@
 """A few connections to one Redis server, or to a cluster, which is noticed when they are opened.
 
-Invariant: nothing is sent twice, and nothing hangs: connecting, waiting for an answer and waiting for a free connection have limits. What
-an idle connection missed (a restart of the server) is noticed before it is used. Must not know what is stored.
+Invariant: nothing hangs: connecting, waiting for an answer and waiting for a free connection have limits. Nothing is sent twice, but in a
+cluster, whose client tries again to find its nodes: each script must bear that. What an idle connection missed (a restart of the server) is
+noticed before it is used. Must not know what is stored.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -31,7 +33,7 @@ Parts = tuple[Value, ...]
 
 
 class RedisConnections:
-    """At most `size` at a time (of each node of a cluster); more calls than that wait. `translate` makes the caller's error out of one of
+    """At most `size` at a time; more calls than that wait. `translate` makes the caller's error out of one of
     redis-py. An answer that takes longer than `timeout_s` is an error."""
 
     def __init__(self, url: str, translate: Callable[[Exception], Exception], size: int, timeout_s: float) -> None:
@@ -40,6 +42,7 @@ class RedisConnections:
         self._size = size
         self._timeout_s = timeout_s
         self._client: Redis | RedisCluster | None = None
+        self._places = asyncio.Semaphore(size)  # a cluster's client refuses what finds no connection
 
     @property
     def is_cluster(self) -> bool:
@@ -53,11 +56,11 @@ class RedisConnections:
         try:
             client = Redis.from_pool(BlockingConnectionPool.from_url(self._url, max_connections=self._size, **self._limits(0)))
             self._client = client
-            await self._bounded(client.ping())
+            await self._bounded(client.ping)
             if any(str(said.get("cluster_enabled")) == "1" for said in await self.info("cluster")):
                 await client.aclose()
-                self._client = RedisCluster.from_url(self._url, max_connections=self._size, **self._limits(3))
-                await self._bounded(self._client.initialize())
+                self._client = RedisCluster.from_url(self._url, max_connections=2 * self._size, **self._limits(3))
+                await self._bounded(self._client.initialize)
         except BaseException as error:
             await self.close()
             if isinstance(error, ERRORS):
@@ -82,7 +85,7 @@ class RedisConnections:
     async def command(self, *parts: Value) -> Any:
         """The answer to any command that has a key."""
         try:
-            return await self._bounded(self._opened().execute_command(*parts))
+            return await self._bounded(partial(self._opened().execute_command, *parts))
         except ERRORS as error:
             raise self._translate(error) from error
 
@@ -99,7 +102,7 @@ class RedisConnections:
         client = self._opened()
         targets = [{"target_nodes": node} for node in client.get_primaries()] if isinstance(client, RedisCluster) else [{}]
         try:
-            return [await self._bounded(client.execute_command(command, *names, **target)) for target in targets]
+            return [await self._bounded(partial(client.execute_command, command, *names, **target)) for target in targets]
         except ResponseError as refused:
             log.info("the server does not answer to %s: %s", command, refused)
             return []
@@ -109,9 +112,9 @@ class RedisConnections:
     async def _run(self, script: Script, keys: Parts, values: Parts, replicas: int) -> tuple[Any, int]:
         try:
             try:
-                return await self._bounded(self._sent(("EVALSHA", script.digest, len(keys), *keys, *values), replicas))
+                return await self._bounded(partial(self._sent, ("EVALSHA", script.digest, len(keys), *keys, *values), replicas))
             except NoScriptError:  # the server was restarted, or it is another one now
-                return await self._bounded(self._sent(("EVAL", script.text, len(keys), *keys, *values), replicas))
+                return await self._bounded(partial(self._sent, ("EVAL", script.text, len(keys), *keys, *values), replicas))
         except ERRORS as error:
             raise self._translate(error) from error
 
@@ -125,10 +128,11 @@ class RedisConnections:
             answer, confirmed = await pipeline.execute()
         return answer, confirmed
 
-    async def _bounded(self, call: Awaitable[T]) -> T:
+    async def _bounded(self, call: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(CONNECT_S + 2 * self._timeout_s):
             try:
-                return await call
+                async with self._places:
+                    return await call()
             except ReadOnlyError:  # a replica by now: new connections may find the primary behind the same name
                 if isinstance(self._client, Redis):
                     await self._client.connection_pool.disconnect(inuse_connections=False)

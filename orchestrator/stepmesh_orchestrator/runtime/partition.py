@@ -32,7 +32,7 @@ from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
-from stepmesh_orchestrator.runtime.recovery import Recovered, recover
+from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.telemetry.observer import Telemetry
@@ -106,6 +106,7 @@ class PartitionService:
         projector = ports.projector(ports.store, self.partition)
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
+        check_whole(state, ownership)
         session = Session(state, self.flows, self._router, self._settings)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
         dispatcher = self._dispatcher = Dispatcher(

@@ -18,7 +18,7 @@ from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in
 from stepmesh_orchestrator.core.state import State
-from stepmesh_orchestrator.ports import Journal, JournalError
+from stepmesh_orchestrator.ports import Journal, JournalError, Ownership
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Key
 from stepmesh_orchestrator.runtime.projector import Projector
@@ -61,6 +61,16 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
     await _check(state, known)
     unsent = {key for key, sequence in dispatched.items() if sequence > state.confirmed}
     return Recovered(state, snapshot_sequence, unsent)
+
+
+def check_whole(state: State, ownership: Ownership) -> None:
+    """Raises `JournalError` SM-4230 when the replay ended before the last frame: a server may show less than it told the new owner."""
+    if state.sequence + 1 != ownership.next_sequence:
+        raise JournalError(
+            f"the journal showed partition {state.partition} up to frame {state.sequence}, and has {ownership.next_sequence - 1}",
+            code="SM-4230",
+            hint="the partition is recovered anew; if this comes again and again, see the server's log",
+        )
 
 
 class ReplayFlows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,11 +70,34 @@ def test_durability_is_what_the_servers_say(settings: list[dict[str, Any]], repl
     assert durability_of(settings, replicas, is_cluster) == durability
 
 
-async def test_a_cluster_is_noticed_and_every_script_stays_in_one_slot() -> None:
+@contextmanager
+def started_cluster() -> Iterator[RedisServer]:
+    """Of one node, which waits until it has all slots."""
     with started("--appendfsync", "always", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         with Redis.from_url(server.url) as admin:
             admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-            await until(lambda: admin.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+            while admin.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.05)
+        yield server
+
+
+async def test_more_calls_than_connections_wait_in_a_cluster_too() -> None:
+    """A server that "cannot be reached" would end an owner, for nothing but much to do."""
+    with started_cluster() as server:
+        journal = RedisJournal(server.url, Namespace(fresh()), connections=2)
+        await journal.open()
+        try:
+            partitions = [Partition(number) for number in range(24)]
+            owners = [await journal.acquire(partition, "a") for partition in partitions]
+            for sequence in (1, 2, 3):
+                appends = (journal.append(at, owner.epoch, sequence, b"x") for at, owner in zip(partitions, owners, strict=True))
+                assert await asyncio.gather(*appends, return_exceptions=True) == [None] * 24
+        finally:
+            await journal.close()
+
+
+async def test_a_cluster_is_noticed_and_every_script_stays_in_one_slot() -> None:
+    with started_cluster() as server:
         journal = RedisJournal(server.url, Namespace(fresh()))
         await journal.open()
         assert journal.durability == "fsync"

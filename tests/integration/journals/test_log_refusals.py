@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.journal.log_records import Kind, decode
-from stepmesh_orchestrator.ports import Journal, JournalError, StaleOwner
+from stepmesh_orchestrator.ports import Journal, JournalError, Snapshot, StaleOwner
 
 P = Partition(1)
 
@@ -54,6 +54,34 @@ async def test_kafka_takes_a_stale_owners_frame_and_nobody_reads_it(kafka_url: s
         await first.close()
         await second.close()
         await logs.close()
+
+
+@pytest.mark.parametrize("kind", ["jetstream", "kafka"])
+async def test_an_owner_whose_successor_is_trimmed_away_is_refused(kind: str, request: pytest.FixtureRequest, namespace: Namespace) -> None:
+    """It stood still for long: of what another one did since, only the newest frame is left, and no owner record."""
+
+    def made() -> Journal:
+        if kind == "kafka":
+            return KafkaJournal(request.getfixturevalue("kafka_url"), namespace, 2)
+        return JetStreamJournal(request.getfixturevalue("nats_url"), namespace)
+
+    first, second = made(), made()
+    await first.open()
+    await second.open()
+    try:
+        old = await first.acquire(P, "first")
+        await first.append(P, old.epoch, 1, b"one")
+        new = await second.acquire(P, "second")
+        for sequence in (2, 3, 4):
+            await second.append(P, new.epoch, sequence, b"by the second")
+        await second.save_snapshot(P, new.epoch, Snapshot(3, b"state"))
+        await second.trim(P, 3)
+        with pytest.raises(StaleOwner):
+            await first.append(P, old.epoch, 2, b"stale")
+        assert (await first.acquire(P, "third")).next_sequence == 5
+    finally:
+        await first.close()
+        await second.close()
 
 
 async def test_kafkas_offsets_have_no_gaps(kafka_url: str, namespace: Namespace) -> None:

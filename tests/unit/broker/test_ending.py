@@ -66,3 +66,21 @@ async def test_work_that_does_not_end_is_cancelled() -> None:
 
     assert not await ended(endless(), 0.01)
     assert stopped == [True]
+
+
+async def test_work_ends_with_the_caller_that_is_cancelled() -> None:
+    stopped: list[bool] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(True)
+
+    waiting = asyncio.create_task(ended(endless(), 3600))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert stopped == [True]

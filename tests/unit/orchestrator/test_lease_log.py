@@ -80,3 +80,13 @@ def test_who_begins_at_a_summary_comes_to_the_same(seed: int) -> None:
         fresh = state(records)
         assert (fresh.members(), fresh.position) == (whole.members(), position)
     assert isinstance(next(iter(whole.members().members.values()), Member("", "")), Member)
+
+
+def test_of_two_summaries_the_one_that_stands_for_more_counts() -> None:
+    """Two members find the log long at once; the summary of the one that read less may lie behind, and what only the other's stands for
+    is forgotten."""
+    records = told((1, take("a")), (2, take("b")), (3, Deed(Act.BEAT, "a", 10.0)))
+    early, late = state(records[:2]), state(records)
+    records += [Told(4, 4.0, encode(late.summary())), Told(5, 5.0, encode(early.summary()))]
+    assert state(records[3:]).holds(P, "a")
+    assert state(records[2:]).members() == state(records).members()

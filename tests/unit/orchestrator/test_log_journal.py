@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -13,7 +14,7 @@ from tests.unit.orchestrator.record_logs import ListLog, Shared, journal_over
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import log_reading
 from stepmesh_orchestrator.journal.log_journal import LogJournal
-from stepmesh_orchestrator.journal.record_log import AppendUncertain, Overtaken
+from stepmesh_orchestrator.journal.record_log import AppendUncertain, Entry, Overtaken
 from stepmesh_orchestrator.ports import JournalCorrupt, JournalError, Ownership, Snapshot, StaleOwner
 
 P = Partition(0)
@@ -240,3 +241,52 @@ async def test_a_snapshots_chunk_that_was_sent_twice_counts_once() -> None:
         for _ in range(2):
             fight.shelf.put(P, data)
     assert list(await fight.journal(chaos=0.0).snapshots(P)) == [Snapshot(1, state)]
+
+
+class Lagging(ListLog):
+    """A log of which a look may end early, as when a new leader does not know yet what of its records is safe."""
+
+    hidden = False
+
+    async def scan(self, partition: Partition, first: int, last: int) -> AsyncIterator[Entry]:
+        if not self.hidden:
+            async for entry in super().scan(partition, first, last):
+                yield entry
+
+
+@KINDS
+async def test_an_owner_that_cannot_see_what_came_in_between_believes_nothing(refuses: bool) -> None:
+    """A newer owner may be there: who counted on its frame would have told a client that its run is kept."""
+    shared, shelf, dice = Shared(), Shared(), random.Random(1)
+    log = Lagging(shared, refuses, dice)
+    first = journal_over(log, ListLog(shelf, refuses, dice))
+    second = journal_over(ListLog(shared, refuses, dice), ListLog(shelf, refuses, dice))
+    old = await first.acquire(P, "first")
+    await first.append(P, old.epoch, 1, b"one")
+    new = await second.acquire(P, "second")
+    log.hidden = True
+    with pytest.raises(AppendUncertain):
+        await first.append(P, old.epoch, 2, b"stale")
+    log.hidden = False
+    with pytest.raises(StaleOwner):
+        await first.append(P, old.epoch, 2, b"stale")
+    await second.append(P, new.epoch, 2, b"two")
+    assert [frame.payload async for frame in second.read(P)] == [b"one", b"two"]
+
+
+@KINDS
+async def test_an_owner_whose_successor_is_trimmed_away_is_refused(refuses: bool) -> None:
+    """It stood still for long: of what another one did since, only the newest frame is left, and no owner record."""
+    shared, shelf, dice = Shared(), Shared(), random.Random(1)
+    first, second, third = (journal_over(ListLog(shared, refuses, dice), ListLog(shelf, refuses, dice)) for _ in range(3))
+    old = await first.acquire(P, "first")
+    await first.append(P, old.epoch, 1, b"one")
+    new = await second.acquire(P, "second")
+    for sequence in (2, 3, 4):
+        await second.append(P, new.epoch, sequence, b"by the second")
+    await second.save_snapshot(P, new.epoch, Snapshot(3, b"state"))
+    await second.trim(P, 3)
+    with pytest.raises(StaleOwner):
+        await first.append(P, old.epoch, 2, b"stale")
+    assert (await third.acquire(P, "third")).next_sequence == 5
+    assert [frame.payload async for frame in third.read(P, 3)] == [b"by the second"]

@@ -78,6 +78,28 @@ async def test_a_flow_that_the_store_lost_is_said_with_the_fix() -> None:
 
 
 @virtual
+async def test_a_journal_that_shows_less_than_it_has_is_not_gone_on_from() -> None:
+    """A replica that is behind answered, say: what was decided in the rest would be decided once more, into the same history."""
+    lab = await with_runs(2)
+    await lab.node.abort()
+    read = lab.journal.read
+
+    async def shorter(partition: Partition, after: int = 0) -> AsyncIterator[Frame]:
+        frames = [frame async for frame in read(partition, after)]
+        for frame in frames[:-1]:
+            yield frame
+
+    lab.journal.read = shorter  # type: ignore[method-assign]
+    with pytest.raises(JournalError) as problem:
+        await lab.start()
+    assert problem.value.code == "SM-4230"
+    lab.journal.read = read  # type: ignore[method-assign]
+    await lab.start()
+    assert len(lab.shard.session.state.runs) == 2
+    await lab.stop()
+
+
+@virtual
 async def test_what_was_confirmed_is_not_sent_again() -> None:
     lab = await with_runs(2)
     await until(lambda: lab.shard.dispatcher.confirmed == lab.shard.sequence)
