@@ -69,6 +69,7 @@ class Node:
         self._engine = replace(settings.engine, secrets_may_rest=ports.journal.durability == "process")
         self._served: list[Subscription] = []
         self._doors: dict[Partition, Subscription] = {}
+        self._peers: dict[Partition, PeerRequests] = {}
         self._answering: dict[Partition, Callable[[bytes], Awaitable[bytes]]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._aborted = False
@@ -110,6 +111,7 @@ class Node:
         """Take nothing new, finish what is begun, keep snapshots."""
         for served in self._served:
             await served.close()
+        self.api.stop()
         if self.sharing is not None:
             await self.sharing.leave()
         for service in self.partitions.values():
@@ -220,7 +222,7 @@ class Node:
     async def _open(self, service: PartitionService) -> None:
         """Others may ask its owner from now on."""
         partition = service.partition
-        peers = PeerRequests(service, self.name, self.flows, self.api.answer_here)
+        peers = self._peers[partition] = PeerRequests(service, self.name, self.flows, self.api.answer_here)
 
         async def here(data: bytes) -> bytes:
             return await self.api.serve_peer(data, peers) if self._is_held() else encode(moving(partition))
@@ -235,6 +237,9 @@ class Node:
         self._doors[partition] = await self.ports.broker.serve(subjects.owner(self.settings.namespace, partition), served)
 
     async def _close(self, service: PartitionService) -> None:
+        peers = self._peers.pop(service.partition, None)
+        if peers is not None:
+            peers.close()
         self._answering.pop(service.partition, None)
         self.partitions.pop(service.partition, None)
         door = self._doors.pop(service.partition, None)

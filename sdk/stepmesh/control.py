@@ -12,7 +12,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
-from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, TaskRef
+from stepmesh_broker.protocol.messages import Claim, Claimed, Heartbeat, Progress, Refused, TaskRef
 
 log = logging.getLogger("stepmesh.worker")
 
@@ -44,5 +44,6 @@ class Control:
             return None
         if isinstance(answer, Claimed) and len(answer.verdicts) == count:
             return answer
-        log.error("partition %d answered a %s with %s", partition, type(message).__name__, answer)
+        level = logging.INFO if isinstance(answer, Refused) else logging.ERROR  # it is being handed over
+        log.log(level, "partition %d answered a %s with %s", partition, type(message).__name__, answer)
         return None

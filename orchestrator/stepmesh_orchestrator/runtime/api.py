@@ -19,11 +19,12 @@ from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.history import History
-from stepmesh_orchestrator.runtime.owners import Owners
+from stepmesh_orchestrator.runtime.owners import Owners, PartitionMoving
 from stepmesh_orchestrator.runtime.peers import PeerRequests
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.run_requests import RunRequests
 from stepmesh_orchestrator.runtime.run_view import RunView
+from stepmesh_orchestrator.runtime.visits import Visits
 
 log = logging.getLogger("stepmesh.api")
 _R = TypeVar("_R")
@@ -52,6 +53,11 @@ class Api:
         self._answers = dict(self._here)
         if owners is not None:
             self._answers.update(ClusteredRequests(view, owners, of_flows, of_deployment).answers)
+        self._visits = Visits()
+
+    def stop(self) -> None:
+        """This process ends: whoever waits for an answer is to ask another one, or again. Deletions are seen through."""
+        self._visits.end(lambda: PartitionMoving("this orchestrator ends", hint="ask again, another one answers"))
 
     async def serve(self, data: bytes) -> bytes:
         """A client's request; bytes in, bytes out. What goes wrong is a `Refused`."""
@@ -63,7 +69,10 @@ class Api:
 
     async def answer(self, request: api.ApiRequest) -> api.ApiAnswer:
         """One request. Raises `StepmeshError` of ports."""
-        return await self._answers[type(request)](request)
+        if isinstance(request, api.DeleteRun | api.DeleteFlow):
+            return await self._answers[type(request)](request)
+        async with self._visits.visit():
+            return await self._answers[type(request)](request)
 
     async def answer_here(self, request: api.ApiRequest) -> api.ApiAnswer:
         """One request, from what this process owns."""

@@ -130,6 +130,8 @@ class Dormitory:
             if place is not None:
                 wanted[frame_of(place)].add(run)
         while wanted and max(wanted) > shard.sequence:  # it is being appended
+            if shard.closed is not None:
+                return []
             await shard.settled()
         loaded, found = _Loaded(), list[WakeTree]()
         for frames in _stretches(sorted(wanted)):

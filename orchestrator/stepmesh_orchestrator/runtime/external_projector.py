@@ -33,7 +33,7 @@ class ExternalProjector(Projector):
         """Until the read model holds frame `sequence`, or those who write it are late."""
         try:
             async with asyncio.timeout(STALE_AFTER_S if self._late else PATIENCE_S):
-                while self.sequence < sequence:
+                while self.sequence < sequence and not self._closed:
                     if await self.position() < sequence:
                         await asyncio.sleep(_POLL_S)
             self._late = False

@@ -21,6 +21,8 @@ from stepmesh_orchestrator.runtime.partition import PartitionService
 log = logging.getLogger("stepmesh.cluster")
 PAUSE_S = (0.5, 30.0)
 """Before a partition that failed is started again: first, and largest (seconds); it doubles between."""
+DOUBLINGS = 10
+"""Of that pause at most: an outage of hours makes thousands of failures, and no number holds two to the power of those."""
 AWAY_S = 2.0
 """The largest such pause while journal, store or broker are away: when they are back, nothing is wrong with the partition."""
 GIVE_UP = 5
@@ -37,13 +39,14 @@ Told = Callable[[PartitionService], Awaitable[None]]
 
 
 class Holding:
-    """`make` gives a service that was not started. `opened` and `closed` hear of each that runs, and does no more. `failed` hears of
-    failures, before the pause. `failures`: in a row; `problem`: the last one."""
+    """`make` gives a service that was not started. `opened` and `closed` hear of each that runs, and does no more; what `opened`
+    raises is a failure. `failed` hears of failures, before the pause. `failures`: in a row; `problem`: the last one."""
 
     def __init__(self, partition: Partition, clock: Clock, make: Make, opened: Told, closed: Told, failed: Callable[[], None]) -> None:
         self.partition = partition
         self.failures = 0
         self.problem: BaseException | None = None
+        self._fruitless = 0  # failures in a row in which nothing was away
         self._clock = clock
         self._make = make
         self._opened = opened
@@ -55,7 +58,7 @@ class Holding:
     @property
     def is_hopeless(self) -> bool:
         """Whether it failed too often to expect anything, and not because something was away."""
-        return self.failures >= GIVE_UP and not is_away(self.problem)
+        return self._fruitless >= GIVE_UP
 
     async def hand_over(self) -> None:
         """Finish what is begun, keep a snapshot, end."""
@@ -86,12 +89,14 @@ class Holding:
         while True:
             self.problem = await self._live()
             self.failures += 1
+            self._fruitless = 0 if is_away(self.problem) else self._fruitless + 1
             if isinstance(self.problem, StaleOwner | InboxTaken):
                 log.warning("partition %d was taken by another process: %s", self.partition, self.problem)
             else:
                 log.error("partition %d ended and is started again: %s", self.partition, self.problem)
             self._failed()
-            await self._clock.sleep(min(pause * 2 ** (self.failures - 1), AWAY_S if is_away(self.problem) else largest))
+            longer = pause * 2 ** min(self.failures - 1, DOUBLINGS)
+            await self._clock.sleep(min(longer, AWAY_S if is_away(self.problem) else largest))
 
     async def _live(self) -> BaseException:
         """One life of the service; why it ended."""
@@ -103,18 +108,33 @@ class Holding:
             return problem
         self._service = service
         begun = self._clock.monotonic()
-        await self._opened(service)
-        why = await ended
+        try:
+            await self._opened(service)
+            why = await ended
+        except Exception as problem:  # nobody can be told that it is here
+            why = problem
         if self._clock.monotonic() - begun >= STEADY_S:
-            self.failures = 0
+            self.failures = self._fruitless = 0
         self._service = None
         await self._end(service)
         return why
 
     async def _end(self, service: PartitionService) -> None:
-        await self._closed(service)
+        """Once begun it is brought to its end: half of a service would go on answering."""
+        ending = asyncio.ensure_future(self._ended(service))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
+
+    async def _ended(self, service: PartitionService) -> None:
         service.shard.close(moving(self.partition))
-        await service.abort()
+        for part in (self._closed(service), service.abort()):
+            try:
+                await part
+            except Exception as problem:
+                log.warning("partition %d left something behind: %s", self.partition, problem)
 
 
 def is_away(problem: BaseException | None) -> bool:

@@ -29,12 +29,13 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
-from stepmesh_orchestrator.runtime.owners import moving
+from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
 
 log = logging.getLogger("stepmesh.partition")
@@ -88,6 +89,9 @@ class PartitionService:
         self._control: Subscription | None = None
         self._inbox: Inbox | None = None
         self._dispatcher: Dispatcher | None = None
+        self._projector: Projector | None = None
+        self._visits = Visits()
+        self._aborted = False
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -103,7 +107,7 @@ class PartitionService:
     async def _start(self) -> None:
         ports = self.ports
         ownership = await ports.journal.acquire(self.partition, self._owner)
-        projector = ports.projector(ports.store, self.partition)
+        projector = self._projector = ports.projector(ports.store, self.partition)
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         check_whole(state, ownership)
@@ -136,10 +140,11 @@ class PartitionService:
         self.shard.stop()
         if self._running is not None:
             await asyncio.wait((self._running,))
-        self.shard.close(moving(self.partition))
+        self._close_shard()
         await _within(2, self.shard.dispatcher.outbox.drained())
         await _within(5, self.shard.projector.reached(self.shard.sequence))
         await self.shard.dispatcher.close()
+        self.shard.projector.close()
         await cancelled(self._tasks)
         if self._inbox is not None:
             await self._inbox.close()
@@ -149,7 +154,12 @@ class PartitionService:
         self.shard.session.state.release()
 
     async def abort(self) -> None:
-        """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept."""
+        """End at once, as a crash would: no turn is finished, nothing is flushed, no snapshot is kept. Nobody is answered any more:
+        who asked before is told to ask again."""
+        self._aborted = True
+        self._end_visits()
+        if self._projector is not None:
+            self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
         if self._dispatcher is not None:
             self._dispatcher.abort()
@@ -157,6 +167,13 @@ class PartitionService:
             await self._control.close()
         if self._inbox is not None:
             await self._inbox.close()
+
+    def _close_shard(self) -> None:
+        self.shard.close(moving(self.partition))
+        self._end_visits()
+
+    def _end_visits(self) -> None:
+        self._visits.end(lambda: PartitionMoving.of(self.partition))
 
     def _resume(self, recovered: Recovered) -> None:
         """Send again what may never have been sent; watch the rest; set the timers."""
@@ -244,15 +261,16 @@ class PartitionService:
             log.error("a message of the inbox cannot be parked and is dropped: %s (%s)", reason, problem)
 
     async def _serve(self, data: bytes) -> bytes:
-        if not self._is_held():
+        if self._aborted or not self._is_held():
             raise asyncio.CancelledError
         try:
             message = decode_control(data)
-            if isinstance(message, Claim):
-                return encode(await answer_claim(self.shard, message, self.ports.clock))
-            if isinstance(message, Heartbeat):
-                return encode(answer_heartbeat(self.shard, message, self.ports.clock))
-            return encode(await self._command(message))
+            async with self._visits.visit():
+                if isinstance(message, Claim):
+                    return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, Heartbeat):
+                    return encode(answer_heartbeat(self.shard, message, self.ports.clock))
+                return encode(await self._command(message))
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 

@@ -1,6 +1,7 @@
 """What the owner of a partition answers to other orchestrators: clients' requests that they pass on, and their own questions.
 
-Invariant: an answer is about this partition alone, and holds what its journal held when the question came.
+Invariant: an answer is about this partition alone, and holds what its journal held when the question came. From the moment in which the
+partition begins to be handed over there is none: what is known here then may be less than what its next owner knows, or nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from stepmesh_orchestrator.runtime.flow_requests import uses
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.owners import PartitionMoving
 from stepmesh_orchestrator.runtime.partition import PartitionService
+from stepmesh_orchestrator.runtime.visits import Visits
 
 Answer = api.ApiAnswer | peers.PeerAnswer
 
@@ -30,9 +32,28 @@ class PeerRequests:
         self._owner = owner
         self._flows = flows
         self._local = local
+        self._visits = Visits()
+
+    def close(self) -> None:
+        """The partition goes: whoever asks, or waits for an answer, is to ask its next owner."""
+        self._visits.end(lambda: PartitionMoving.of(self._service.partition))
 
     async def answer(self, request: peers.PeerRequest) -> Answer:
         """Raises `StepmeshError` of ports, `PartitionMoving`."""
+        if isinstance(request, api.DeleteRun):
+            return await self._delete(request)
+        async with self._visits.visit():
+            return await self._answer(request)
+
+    async def _delete(self, request: api.DeleteRun) -> Answer:
+        """Seen through once it is begun: who asks again finds nothing."""
+        self._visits.check()
+        answer = await self._local(request)
+        if not isinstance(answer, api.Deleted):
+            self._visits.check()
+        return answer
+
+    async def _answer(self, request: peers.PeerRequest) -> Answer:
         if isinstance(request, peers.Settle):
             return await self._settle()
         if isinstance(request, peers.Refresh):

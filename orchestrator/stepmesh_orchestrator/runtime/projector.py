@@ -31,7 +31,8 @@ class Projector:
         self._partition = partition
         self._queue: deque[tuple[int, list[Row]]] = deque()
         self._wake = asyncio.Event()
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()
+        self._closed = False
         self.sequence = 0  # up to which the read model holds
         self.waiting = 0  # rows
         self._behind = False  # the store could not be written
@@ -53,10 +54,12 @@ class Projector:
         self._wake.set()
 
     async def reached(self, sequence: int) -> None:
-        """Until the rows of every turn up to `sequence`, which were put before, are stored; or the store cannot be written."""
+        """Until the rows of every turn up to `sequence`, which were put before, are stored; or the store cannot be written, or nobody
+        writes it any more."""
         try:
-            async with asyncio.timeout(STALE_AFTER_S if self._behind else None) as limit, self._moved:
-                while self._queue and self._queue[0][0] <= sequence:
+            async with asyncio.timeout(STALE_AFTER_S if self._behind else None) as limit:
+                while self._queue and self._queue[0][0] <= sequence and not self._closed:
+                    self._moved.clear()
                     await self._moved.wait()
                     if self._behind and limit.when() is None:
                         limit.reschedule(asyncio.get_running_loop().time() + STALE_AFTER_S)
@@ -73,6 +76,11 @@ class Projector:
             log.warning("no snapshot after frame %d: %d rows of the read model are not stored yet", sequence, self.waiting)
             return False
         return True
+
+    def close(self) -> None:
+        """The partition ends, and `run` with it: nobody is to wait for rows."""
+        self._closed = True
+        self._moved.set()
 
     async def run(self) -> None:
         """Write for ever. Raises `StoreError` when that cannot help."""
@@ -105,15 +113,14 @@ class Projector:
             if not problem.retryable:
                 raise
             log.error("the read model cannot be written, trying again: %s", problem)
-            await self._tell(behind=True)
+            self._tell(behind=True)
             await asyncio.sleep(_RETRY_S)
             return
         for _ in range(turns):
             self.waiting -= len(self._queue.popleft()[1])
         self.sequence = sequence
-        await self._tell(behind=False)
+        self._tell(behind=False)
 
-    async def _tell(self, *, behind: bool) -> None:
+    def _tell(self, *, behind: bool) -> None:
         self._behind = behind
-        async with self._moved:
-            self._moved.notify_all()
+        self._moved.set()

@@ -72,7 +72,7 @@ class Inputs:
 
 
 class Shard:
-    """The turn loop of one partition."""
+    """The turn loop of one partition. `closed`: what is said to everybody once no turn follows."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Shard:
         self._answers: list[tuple[asyncio.Future[Answer] | None, str, Answer]] = []
         self._results: list[Results] = []  # of this turn
         self._stopping = False
-        self._closed: Refused | None = None
+        self.closed: Refused | None = None
         self._settled = asyncio.Event()
         self._snapshot_bytes = SNAPSHOT_BYTES
         self._alarm: asyncio.Task[None] | None = None
@@ -119,8 +119,8 @@ class Shard:
 
     async def command(self, command: Command) -> Answer:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
-        if self._closed is not None:
-            return self._closed
+        if self.closed is not None:
+            return self.closed
         refusal = self._frames.refusal()
         if refusal is not None and not self._is_pending(command):
             return refusal
@@ -129,9 +129,12 @@ class Shard:
         return await future
 
     def post(self, command: Command, answer: asyncio.Future[Answer] | None = None) -> None:
-        """Decide on a command in the next turn."""
-        self.inputs.commands.append((command, answer))
-        self.inputs.wake.set()
+        """Decide on a command in the next turn; when there is none any more, `answer` is that of `close`."""
+        if self.closed is None:
+            self.inputs.commands.append((command, answer))
+            self.inputs.wake.set()
+        else:
+            self._tell(answer, "", self.closed)
 
     def receive(self, position: int, message: Results | Submit | Cancel | None, flow: CompiledFlow | None = None) -> None:
         """A message of the inbox; a `Submit` with its flow. None: it was dealt with, and only its position is to be journaled."""
@@ -158,7 +161,7 @@ class Shard:
 
     def close(self, answer: Refused) -> None:
         """No turn follows: whoever waits for one, or asks from now on, gets this answer."""
-        self._closed = answer
+        self.closed = answer
         waiting = [future for _, future in self.inputs.commands] + [future for future, _, _ in self._answers]
         for future in waiting:
             self._tell(future, "", answer)

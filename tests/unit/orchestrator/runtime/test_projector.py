@@ -158,3 +158,17 @@ async def test_the_position_is_read_at_the_start() -> None:
     projector = Projector(store, P)
     assert await projector.position() == 7
     assert projector.sequence == 7
+
+
+@virtual
+async def test_nobody_waits_for_rows_that_nobody_writes_any_more() -> None:
+    store, projector, task = started()
+    store.gate.clear()
+    projector.put(1, [row()])
+    waiting = asyncio.create_task(projector.reached(1))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    task.cancel()
+    projector.close()
+    await waiting
+    await projector.reached(1)

@@ -1,0 +1,212 @@
+"""What is asked of a partition while it is handed over: the answer comes soon, and is its next owner's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from tests.simulation.cluster_world import ClusterWorld
+from tests.simulation.deployment_world import until
+from tests.simulation.losses import LosingBroker, Plan
+from tests.simulation.test_cluster import QUICK
+from tests.simulation.virtual_loop import run_virtual
+
+from stepmesh.runs import RunHandle
+from stepmesh_broker.ports import Broker
+from stepmesh_broker.protocol import subjects
+from stepmesh_broker.protocol.api import GetItems, GetRun, GetSteps
+from stepmesh_broker.protocol.codec import decode_api_answer, encode
+from stepmesh_broker.protocol.ids import Namespace, Partition
+from stepmesh_broker.protocol.messages import Cancel, Refused
+from stepmesh_orchestrator.node import Node
+from stepmesh_orchestrator.ports import Frame, ItemRow, RunGone, RunRow
+from stepmesh_orchestrator.store.memory import MemoryStore
+
+LIMIT_S = 1_000.0
+NAMESPACE = Namespace("default")
+NAP = {
+    "name": "nap",
+    "steps": [{"id": "nap", "component": "/builtin/sleep", "input": {"duration": "3600s", "passthrough": {"$input": "$"}}}],
+    "output": {"$step": "nap"},
+}
+
+
+class SlowStore(MemoryStore):
+    """Writes no rows while the gate is shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
+        await self.gate.wait()
+        await super().project(partition, sequence, runs, items, gone)
+
+
+async def owner_and_heir(world: ClusterWorld) -> tuple[Node, Node]:
+    """Of the only partition."""
+    nodes = [await world.join() for _ in range(2)]
+    await world.settled()
+    return (nodes[0], nodes[1]) if nodes[0].partitions else (nodes[1], nodes[0])
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("ask", [lambda run: GetRun(run, 20_000), GetItems, GetSteps], ids=["wait", "items", "steps"])
+def test_a_run_that_was_accepted_is_known_while_its_partition_is_handed_over(ask: Callable[[Any], Any]) -> None:
+    """Its row is not in the store yet, and its owner has let go of it."""
+
+    async def play() -> None:
+        world = ClusterWorld(1)
+        store = world.store = SlowStore()
+        owner, _ = await owner_and_heir(world)
+        client = await world.client()
+        flow = await client.store_flow(QUICK)
+        await client.list_runs()
+        store.gate.clear()
+        handle = await client.submit(flow, [{"n": 1}])
+        door = subjects.owner(NAMESPACE, Partition(0))
+        asked = asyncio.create_task((await world.connection()).request(door, encode(ask(handle.id)), 60.0))
+        await asyncio.sleep(0.01)
+        leaving = asyncio.create_task(world.leave(owner))
+        answer = decode_api_answer(await asked)
+        assert isinstance(answer, Refused)
+        assert answer.code == "SM-5110"
+        store.gate.set()
+        await leaving
+        await world.start_worker()
+        assert (await handle.wait(timeout=60)).summary.status == "completed"
+        await world.close()
+        await world.audit()
+
+    run_virtual(play(), LIMIT_S)
+
+
+def test_who_waits_at_an_orchestrator_that_stops_is_told_at_once() -> None:
+    """The process ends soon, and with it all that it had still to say."""
+
+    async def play() -> None:
+        world = ClusterWorld(1)
+        owner, _ = await owner_and_heir(world)
+        client = await world.client()
+        handle = await client.submit(await client.store_flow(QUICK), [{"n": 1}])
+        asked = asyncio.create_task(owner.api.serve(encode(GetRun(handle.id, 20_000))))
+        await asyncio.sleep(1.0)
+        began = now()
+        await world.leave(owner)
+        answer = decode_api_answer(await asked)
+        assert isinstance(answer, Refused)
+        assert answer.code == "SM-5110"
+        assert now() - began < 0.1
+        await world.start_worker()
+        assert (await handle.wait(timeout=60)).summary.status == "completed"
+        await world.close()
+
+    run_virtual(play(), LIMIT_S)
+
+
+def test_a_cancel_that_wakes_a_dormant_run_is_not_lost_in_a_hand_over() -> None:
+    """Its image is being read while the partition goes: nobody would ever decide on it."""
+
+    async def play() -> None:
+        world = ClusterWorld(1)
+        owner, _ = await owner_and_heir(world)
+        client = await world.client()
+        handle = await client.submit(await client.store_flow(NAP), [1])
+        await until(lambda: owner.partitions[Partition(0)].shard.session.state.dormant.places)
+        reading, go_on, read = asyncio.Event(), asyncio.Event(), world.journal.read
+
+        async def slowly(partition: Partition, after: int = 0) -> AsyncIterator[Frame]:
+            reading.set()
+            await go_on.wait()
+            async for frame in read(partition, after):
+                yield frame
+
+        world.journal.read = slowly  # type: ignore[method-assign]
+        cancelling = asyncio.create_task(client.requests.tell(Partition(0), Cancel(handle.id, "enough")))
+        await reading.wait()
+        world.journal.read = read  # type: ignore[method-assign]
+        began = now()
+        await world.leave(owner)
+        go_on.set()
+        await cancelling
+        assert now() - began < 1.0
+        assert (await handle.wait(timeout=60)).summary.status == "cancelled"
+        await world.close()
+        await world.audit()
+
+    run_virtual(play(), LIMIT_S)
+
+
+class Lanes:
+    """A steady load over connections that take their time; the slowest run is remembered."""
+
+    def __init__(self, world: ClusterWorld) -> None:
+        self.world = world
+        self.slowest_s = 0.0
+        self.runs = 0
+        self._stopping = False
+
+    def start(self, lanes: int = 24) -> None:
+        self._lanes = [asyncio.create_task(self._lane()) for _ in range(lanes)]
+
+    async def ended(self) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._lanes)
+
+    async def _lane(self) -> None:
+        client = await self.world.client()
+        flow = await client.store_flow(QUICK)
+        while not self._stopping:
+            self.runs += 1
+            number, began = self.runs, now()
+            handle = await client.submit(flow, [{"n": number}])
+            assert (await handle.wait(timeout=60)).summary.status == "completed"
+            assert await self._result(handle) == number
+            self.slowest_s = max(self.slowest_s, now() - began)
+
+    async def _result(self, handle: RunHandle) -> Any:
+        (result,) = [json.loads(item.result) async for item in handle.items()]
+        return result["result"]
+
+
+async def replaced(plan: Plan, seed: int) -> float:
+    """All nodes are replaced under load, and the message that the plan names is lost on the way; the slowest run, in seconds."""
+
+    def wrap(broker: Broker) -> Broker:
+        losing: Any = LosingBroker(broker, plan, seed)
+        return losing  # type: ignore[no-any-return]
+
+    world = ClusterWorld(8, wrap)
+    for _ in range(3):
+        await world.join()
+    for _ in range(2):
+        await world.start_worker()
+    await world.settled()
+    load = Lanes(world)
+    load.start()
+    await asyncio.sleep(1)
+    plan.armed = True
+    for node in list(world.nodes):
+        await world.leave(node)
+        await world.join()
+        await world.settled()
+    await asyncio.sleep(1)
+    await load.ended()
+    assert load.runs > 200
+    await world.close()
+    await world.audit()
+    return load.slowest_s
+
+
+def test_without_a_loss_a_replacement_of_all_nodes_holds_up_no_run() -> None:
+    for seed in range(3):
+        assert run_virtual(replaced(Plan(), seed), LIMIT_S) < 0.5
