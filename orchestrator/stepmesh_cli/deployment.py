@@ -32,7 +32,8 @@ from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
-from stepmesh_cli.storage import Storage, StorageSettings, check_projectable, storage_of
+from stepmesh_cli.projection import Projection, check
+from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
@@ -90,8 +91,8 @@ class DeploymentSettings:
     """How this process names itself in the journal."""
     ttl_s: float | None = None
     """Share the partitions with other processes, which may be silent for so long; None: own them all."""
-    projected_elsewhere: bool = False
-    """Whether `stepmesh projector` writes the read model, and this process does not."""
+    projection: Projection = "inline"
+    """Who writes the read model."""
     plugin_workers_needed: bool = True
     """Whether a process of a plugin that cannot be started ends the deployment."""
     say: Callable[[str], None] = _to_stderr
@@ -196,7 +197,7 @@ class Deployment:
             ttl_s=settings.ttl_s or TTL_S,
         )
         telemetry = self._open_telemetry(node_settings.owner)
-        projector = ExternalProjector if settings.projected_elsewhere else Projector
+        projector = ExternalProjector if settings.projection == "external" else Projector
         ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry, projector)
         self.node = Node(ports, node_settings, self.parts.router, storage.membership)
         self.node.ended.add_done_callback(self._part_ended)
@@ -272,8 +273,7 @@ class Deployment:
             kept=settings.data_dir is not None,
             shared=settings.ttl_s is not None,
         )
-        if settings.projected_elsewhere:
-            check_projectable(wanted)
+        check(settings.projection, wanted)
         storage = storage_of(wanted, self._data_dir)
         for part in storage.parts:
             await part.open()
