@@ -32,14 +32,12 @@ from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
-from stepmesh_cli.projection import Projection, check
+from stepmesh_cli.projection import Projection, check, projectors
 from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
-from stepmesh_orchestrator.runtime.external_projector import ExternalProjector
 from stepmesh_orchestrator.runtime.partition import Ports
-from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.sharing import TTL_S
 from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
 
@@ -197,8 +195,8 @@ class Deployment:
             ttl_s=settings.ttl_s or TTL_S,
         )
         telemetry = self._open_telemetry(node_settings.owner)
-        projector = ExternalProjector if settings.projection == "external" else Projector
-        ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry, projector)
+        writers = await self._stack.enter_async_context(projectors(settings.projection, settings.store, node_settings.namespace))
+        ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry, writers)
         self.node = Node(ports, node_settings, self.parts.router, storage.membership)
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)

@@ -53,16 +53,19 @@ class FrameWriter:
             self.full = None
         return self._clock.monotonic() - started
 
-    async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None) -> int:
+    async def snapshot(
+        self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None, released: int | None = None
+    ) -> int:
         """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs (a recovery
-        from it reads the frames after the `confirmed` one) and no dormant run: the oldest frame of those is `first_image`. Returns up to
-        which frame all could go but for them.
+        from it reads the frames after the `confirmed` one) and no dormant run: the oldest frame of those is `first_image`. None goes above
+        `released`, if that is given. Returns up to which frame all could go but for the dormant runs.
 
         Without space there is no snapshot, and a recovery reads more frames. Raises `JournalError`.
         """
         try:
             await self._journal.save_snapshot(self._partition, self._epoch, Snapshot(self.sequence, payload))
             through = self._forgettable(self._clock.now_ms(), confirmed, retain_ms)
+            through = through if released is None else min(through, released)
             kept_from = through + 1 if first_image is None else min(first_image, through + 1)
             if kept_from > 1:
                 await self._journal.trim(self._partition, kept_from - 1)
