@@ -159,7 +159,6 @@ def _missing(partition: Partition, wanted: int, found: int) -> ProjectorError:
 def _too_late(partition: Partition, stored: int) -> ProjectorError:
     return ProjectorError(
         f"rows of partition {partition} are stored up to frame {stored}, after which frames are gone; no snapshot that is kept is as old",
-        code="SM-7321",
         hint="run the orchestrators with --projection inline until they have recovered and stored what follows; then start it again",
     )
 

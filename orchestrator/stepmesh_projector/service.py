@@ -42,7 +42,7 @@ async def open_application(settings: ProjectorSettings) -> AsyncGenerator[Applic
     """Connected, not started; checkpoints and windows are forgotten first for a rebuild. Raises `ProjectorError`, `StoreError`,
     `JournalError`, `BrokerError`."""
     kafka = KafkaSettings.parse(settings.broker, settings.namespace)
-    found = await topic.find(kafka, f"stepmesh.{settings.namespace}.journal")
+    found = await topic.find(kafka, topic.journal_of(settings.namespace))
     store = PostgresStore(settings.store, settings.namespace)
     keeper = PostgresKeeper(settings.store, settings.namespace)
     journal = KafkaJournal(settings.broker, settings.namespace, found.partitions)

@@ -57,7 +57,7 @@ class ExternalProjector(Projector):
         """They read the journal themselves: no recovery projects anything. Before their first checkpoint they may need the snapshots that
         there are, so none may take their place."""
         if await self._look() is None:
-            log.warning("no snapshot after frame %d of partition %d: no checkpoint of a projector is known", sequence, self._partition)
+            log.info("no snapshot after frame %d of partition %d: no checkpoint of a projector is known", sequence, self._partition)
             return False
         return True
 

@@ -31,7 +31,7 @@ class FrameWriter:
         self._epoch = ownership.epoch
         self._on_full = on_full
         self._given_up = False
-        self._needed: deque[int] = deque(maxlen=KEPT_SNAPSHOTS)  # last frames that the snapshots saved here do not need
+        self._needed: deque[tuple[int, int]] = deque(maxlen=KEPT_SNAPSHOTS)  # of snapshots: the last frame, and up to which none is needed
         self._marks: deque[tuple[int, int]] = deque()  # when (ms) which frame was the last
         self.sequence = ownership.next_sequence - 1
         self.full: JournalFull | None = None
@@ -76,11 +76,13 @@ class FrameWriter:
 
     def _forgettable(self, now_ms: int, confirmed: int, retain_ms: int) -> int:
         """Only what this owner saw age is forgotten, so a restart keeps more rather than less."""
-        self._needed.append(min(self.sequence, confirmed))
+        if self._needed and self._needed[-1][0] == self.sequence:
+            self._needed.pop()  # saved again, it is one snapshot still
+        self._needed.append((self.sequence, min(self.sequence, confirmed)))
         self._marks.append((now_ms, self.sequence))
         through = 0
         while len(self._needed) == KEPT_SNAPSHOTS and self._marks and self._marks[0][0] <= now_ms - retain_ms:
-            through = min(self._marks.popleft()[1], self._needed[0])
+            through = min(self._marks.popleft()[1], self._needed[0][1])
         return through
 
     def refusal(self) -> Refused | None:

@@ -108,7 +108,8 @@ async def test_it_writes_nothing() -> None:
 
 async def test_before_the_first_checkpoint_there_is_no_snapshot_and_nothing_is_released(caplog: pytest.LogCaptureFixture) -> None:
     projector = ExternalProjector(MemoryStore(), PARTITION, never)
-    assert not await projector.caught_up(9)
+    with caplog.at_level(logging.INFO):
+        assert not await projector.caught_up(9)
     assert await projector.released(9) == 0
     assert "no snapshot after frame 9 of partition 0: no checkpoint of a projector is known" in caplog.text
 

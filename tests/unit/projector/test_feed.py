@@ -216,7 +216,7 @@ async def test_it_does_not_begin_after_a_snapshot_whose_rows_may_be_missing() ->
     bench, _ = await trimmed_bench((21, 30), stored=20, trimmed=12)
     with pytest.raises(ProjectorError, match="stored up to frame 20") as told:
         await bench.begin()
-    assert told.value.code == "SM-7321"
+    assert told.value.code == "SM-4210"
     bench.end()
 
 

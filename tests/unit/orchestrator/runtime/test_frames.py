@@ -80,3 +80,11 @@ async def test_frames_that_somebody_still_reads_stay_until_they_are_released() -
     assert await writer.first_kept() == 4
     await writer.hours(1, retain_ms=0, released=100)
     assert await writer.first_kept() == 9, "then what a snapshot needs is what stays"
+
+
+async def test_a_snapshot_that_is_saved_again_is_one_snapshot() -> None:
+    writer = Writer()
+    await writer.hours(KEPT_SNAPSHOTS, retain_ms=0)
+    assert await writer.first_kept() == 2
+    await writer.frames.snapshot(b"state", writer.frames.sequence, 0)
+    assert await writer.first_kept() == 2
