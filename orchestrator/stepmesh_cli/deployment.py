@@ -32,13 +32,12 @@ from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.plugins import Parts, parts_of
-from stepmesh_cli.storage import Storage, StorageSettings, check_projectable, storage_of
+from stepmesh_cli.projection import Projection, check, projectors
+from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_components.mcp_server import require_mcp
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.node import Node, NodeSettings
-from stepmesh_orchestrator.runtime.external_projector import ExternalProjector
 from stepmesh_orchestrator.runtime.partition import Ports
-from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.sharing import TTL_S
 from stepmesh_orchestrator.telemetry.setup import ProcessTelemetry, start
 
@@ -90,8 +89,8 @@ class DeploymentSettings:
     """How this process names itself in the journal."""
     ttl_s: float | None = None
     """Share the partitions with other processes, which may be silent for so long; None: own them all."""
-    projected_elsewhere: bool = False
-    """Whether `stepmesh projector` writes the read model, and this process does not."""
+    projection: Projection = "inline"
+    """Who writes the read model."""
     plugin_workers_needed: bool = True
     """Whether a process of a plugin that cannot be started ends the deployment."""
     say: Callable[[str], None] = _to_stderr
@@ -196,8 +195,8 @@ class Deployment:
             ttl_s=settings.ttl_s or TTL_S,
         )
         telemetry = self._open_telemetry(node_settings.owner)
-        projector = ExternalProjector if settings.projected_elsewhere else Projector
-        ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry, projector)
+        writers = await self._stack.enter_async_context(projectors(settings.projection, settings.store, node_settings.namespace))
+        ports = Ports(await self.connect(), storage.journal, storage.store, SystemClock(), telemetry, writers)
         self.node = Node(ports, node_settings, self.parts.router, storage.membership)
         self.node.ended.add_done_callback(self._part_ended)
         self._stack.push_async_callback(self.node.stop)
@@ -272,8 +271,7 @@ class Deployment:
             kept=settings.data_dir is not None,
             shared=settings.ttl_s is not None,
         )
-        if settings.projected_elsewhere:
-            check_projectable(wanted)
+        check(settings.projection, wanted)
         storage = storage_of(wanted, self._data_dir)
         for part in storage.parts:
             await part.open()

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Literal
 
 from stepmesh.endpoint import VARIABLE
 from stepmesh.errors import EndpointNotFound
+from stepmesh_broker.durability import Finding
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.api import Info
 from stepmesh_cli import exits
 from stepmesh_cli.addresses import shown
 from stepmesh_cli.connection import HERE, Target, connected, find_url, run_to_end
 from stepmesh_cli.data_folder import owner_of
-from stepmesh_cli.examination import examine
+from stepmesh_cli.examination import examine, examine_projectors
 from stepmesh_cli.tables import print_json, print_table
 
 PACKAGES = (
@@ -62,7 +63,9 @@ class Check:
     fix: str = ""
 
 
-def doctor(*, target: Target = HERE, journal: str | None = None, monitor: str | None = None, json: bool = False) -> int:
+def doctor(
+    *, target: Target = HERE, journal: str | None = None, store: str | None = None, monitor: str | None = None, json: bool = False
+) -> int:
     """Check this machine, the data folder, the deployment if one runs, and what its servers would lose. Exit code 1 when a check failed.
 
     Example: stepmesh doctor --url kafka://kafka:9092 --journal postgres://db/stepmesh
@@ -71,13 +74,15 @@ def doctor(*, target: Target = HERE, journal: str | None = None, monitor: str | 
     ----------
     journal
         Address of the journal, as `stepmesh up` takes it: its server is asked, too.
+    store
+        postgres://… that projectors write to: shows how far they are behind a journal in Kafka.
     monitor
         Monitoring URL of the NATS server, such as http://host:8222: a client's connection does not tell all.
     json
         One JSON object per check.
     """
     data = target.data or Path(".stepmesh")
-    checks = run_to_end(_all(target, data, journal, monitor))
+    checks = run_to_end(_all(target, data, journal, monitor)) + run_to_end(_projectors(target, journal, store))
     if json:
         for check in checks:
             print_json(asdict(check))
@@ -216,9 +221,24 @@ async def _servers(target: Target, data: Path, journal: str | None, monitor: str
     return checks
 
 
+async def _projectors(target: Target, journal: str | None, store: str | None) -> list[Check]:
+    if store is None:
+        return []
+
+    async def asked() -> list[Finding]:
+        address = journal if journal is not None and journal != "broker" else find_url(target.url, target.data)
+        return await examine_projectors(address, store, target.namespace)
+
+    return await _found(store, asked())
+
+
 async def _settings(address: str, namespace: str, monitor: str | None, data: Path | None) -> list[Check]:
+    return await _found(address, examine(address, namespace, monitor, data))
+
+
+async def _found(address: str, asked: Awaitable[list[Finding]]) -> list[Check]:
     try:
-        found = await examine(address, namespace, monitor, data)
+        found = await asked
     except StepmeshError as problem:
         return [Check(shown(address), "failed", f"{problem.code} {problem.message}", problem.hint)]
     return [

@@ -37,6 +37,20 @@ async def examine(address: str, namespace: str, monitor: str | None = None, data
     raise CommandError(f"{shown(address)!r} is neither a broker nor a journal", hint=f"a journal is {JOURNALS}")
 
 
+async def examine_projectors(journal: str, store: str, namespace: str) -> list[Finding]:
+    """How far the projectors of a journal in Kafka are. Raises `StepmeshError`, `PackageMissing`, `CommandError`."""
+    if scheme_of(journal) != "kafka" or scheme_of(store) not in POSTGRES:
+        raise CommandError(
+            f"no projector reads the journal {shown(journal)} for the store {shown(store)}",
+            hint="--journal kafka://host:9092 --store postgres://host/database",
+        )
+    try:
+        from stepmesh_projector import lag
+    except ImportError as problem:
+        raise missing("to look after projectors", problem) from problem
+    return await lag.examine(journal, store, Namespace(namespace))
+
+
 async def _nats(address: str, namespace: str, monitor: str | None, data: Path | None) -> list[Finding]:
     from stepmesh_broker.nats import NatsSettings, durability
 

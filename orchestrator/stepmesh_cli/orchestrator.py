@@ -19,6 +19,7 @@ from stepmesh_cli.errors import CommandError
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
 from stepmesh_cli.plugins import parts_of
+from stepmesh_cli.projection import Projection
 from stepmesh_cli.reporting import say, warn
 from stepmesh_cli.settings import configured
 from stepmesh_cli.standing import serve
@@ -38,6 +39,7 @@ def orchestrator(
     store: Annotated[str | None, Parameter(env_var="STEPMESH_STORE")] = None,
     durability: Annotated[Durability | None, Parameter(env_var="STEPMESH_DURABILITY")] = None,
     partitions: Annotated[int | None, Parameter(env_var="STEPMESH_PARTITIONS")] = None,
+    projection: Projection = "inline",
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
     config: Annotated[Path | None, Parameter(name=["--config", "-c"], env_var="STEPMESH_CONFIG")] = None,
     ttl: Annotated[float, Parameter(env_var="STEPMESH_TTL")] = TTL_S,
@@ -90,6 +92,7 @@ def orchestrator(
         grace_s=grace,
         owner=orchestrator_id,
         ttl_s=_at_least("--ttl", ttl, LEAST_TTL_S),
+        projection=projection,
     )
     return run_to_end(serve(settings, partial(_tell, as_json=json)))
 

@@ -55,7 +55,7 @@ def projector(
     config
         Configuration file, for its routes: they say which pool a task went to.
     rebuild
-        Forget the read model and the windows first, and begin with the topic's first record.
+        Forget checkpoints and windows first, and write again what the journal still holds.
     window
         Seconds of a window.
     keep

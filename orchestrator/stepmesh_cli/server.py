@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.logs import NO_LOGS, LogFlags
 from stepmesh_cli.otlp import NO_OTLP, OtlpFlags
 from stepmesh_cli.plugins import parts_of
+from stepmesh_cli.projection import Projection
 from stepmesh_cli.reporting import say, show_findings, warn
 from stepmesh_cli.settings import configured, gateway_settings, worker_processes
 from stepmesh_cli.standing import serve
@@ -50,7 +51,7 @@ def server(
     durability: Durability | None = None,
     data: Path | None = None,
     partitions: int | None = None,
-    projection: Literal["inline", "external"] = "inline",
+    projection: Projection = "inline",
     namespace: Annotated[str, Parameter(env_var="STEPMESH_NAMESPACE")] = "default",
     grace: float = 5.0,
 ) -> int:
@@ -89,8 +90,6 @@ def server(
         Folder that keeps journal and broker; what is in it goes on where it stopped.
     partitions
         Of a new data folder; default: 1.
-    projection
-        Who writes lists and results of ended runs: this process, or `stepmesh projector`, for a journal in Kafka and a store in PostgreSQL.
     namespace
         Namespace.
     grace
@@ -118,7 +117,7 @@ def server(
                 grace_s=grace,
                 gateway=gateway_settings(found, namespace, host=host, port=port, grpc_port=grpc_port, advertised=advertise),
                 owner=orchestrator_id,
-                projected_elsewhere=projection == "external",
+                projection=projection,
                 plugin_workers_needed=False,
             ),
             _tell,

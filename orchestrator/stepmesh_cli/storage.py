@@ -63,15 +63,6 @@ class StorageSettings:
         return self.broker
 
 
-def check_projectable(settings: StorageSettings) -> None:
-    """Raises `CommandError` for a journal that no projector can follow, or a store that none can write."""
-    if scheme_of(settings.journal_name) != "kafka" or scheme_of(settings.store or "") not in POSTGRES:
-        raise CommandError(
-            f"no projector writes the read model of the journal {shown(settings.journal_name)}",
-            hint="--journal kafka://host:9092 --store postgres://host/database, or --projection inline",
-        )
-
-
 def storage_of(settings: StorageSettings, data_dir: Callable[[], Path]) -> Storage:
     """`data_dir` is asked only when something lies there. Raises `CommandError`, `StoreNotKept`, `PackageMissing`."""
     name = settings.journal_name

@@ -18,6 +18,7 @@ from stepmesh_cli.doors import DEFAULT_PORT, is_free, reachable
 from stepmesh_cli.durability import Durability
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.plugins import parts_of, unreachable
+from stepmesh_cli.projection import Projection
 from stepmesh_cli.reporting import say, warn
 from stepmesh_cli.settings import configured, gateway_settings, worker_processes
 from stepmesh_cli.standing import serve
@@ -41,6 +42,7 @@ def up(
     http: int | None = None,
     host: Annotated[str | None, Parameter(env_var="STEPMESH_HOST")] = None,
     partitions: int | None = None,
+    projection: Projection = "inline",
     namespace: str = "default",
     grace: float = 20.0,
     json: bool = False,
@@ -102,6 +104,7 @@ def up(
         processes=worker_processes(worker, workers),
         grace_s=grace,
         gateway=door if served else None,
+        projection=projection,
         plugin_workers_needed=False,
     )
     logging.getLogger("stepmesh").setLevel(min(logging.INFO, logging.getLogger().level))

@@ -16,7 +16,7 @@ from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_projector.fold import Fold
-from stepmesh_projector.ports import Checkpoint, FrameReader, Keeper, Readers
+from stepmesh_projector.ports import Checkpoint, FrameReader, History, Keeper, Readers
 from stepmesh_projector.windows import Place, Windows
 
 log = logging.getLogger("stepmesh.projector")
@@ -47,7 +47,7 @@ class Feed:
         self.frames = self.rows = 0
         self._fold = fold
         self._reader = reader
-        self._kept = fold.sequence
+        self._begun = self._kept = fold.sequence
         self._whole = True  # reader and fold stand after the same record
 
     @property
@@ -75,7 +75,7 @@ class Feed:
 
     async def _take(self, position: int, data: bytes) -> None:
         frame = self._reader.take(position, data)
-        if frame is None:
+        if frame is None or frame.sequence <= self._begun:
             return
         if frame.sequence != self.sequence + 1:
             raise _missing(self.partition, self.sequence + 1, frame.sequence)
@@ -107,31 +107,59 @@ class Feed:
 class Feeds:
     """Begins feeds. `size_ms`: of windows."""
 
-    def __init__(self, flows: FlowRegistry, router: Router, readers: Readers, keeper: Keeper, size_ms: int) -> None:
+    def __init__(self, flows: FlowRegistry, router: Router, readers: Readers, keeper: Keeper, history: History, size_ms: int) -> None:
         self._flows = flows
         self._router = router
         self._readers = readers
         self._keeper = keeper
+        self._history = history
         self._size_ms = size_ms
 
     async def begin(self, partition: Partition, projector: Projector, kept: Callable[[Place], bytes | None]) -> Feed:
-        """After the last checkpoint, or before the first record. `kept`: see `Windows`. Raises `StoreError`."""
-        await projector.position()
+        """After the last checkpoint; before the first frame; or, when that is gone, after a snapshot whose rows are stored. `kept`: see
+        `Windows`. Raises `ProjectorError`, `StoreError`, `JournalError`."""
         windows = Windows(self._size_ms, kept)
         found = await self._keeper.load(partition)
-        if found is not None:
-            try:
-                fold = await Fold.restore(found.image, self._flows, self._router, windows)
-                return Feed(partition, fold, self._readers(found.anchor), projector, found.position)
-            except (ValueError, LookupError) as problem:
-                raise _useless(partition, found, problem) from problem
-        return Feed(partition, Fold.begin(partition, self._flows, self._router, windows), self._readers(), projector)
+        trimmed = await self._history.trimmed(partition)
+        if found is not None and found.sequence >= trimmed:
+            await projector.position()
+            return await self._restored(partition, projector, windows, found)
+        if not trimmed:
+            return Feed(partition, Fold.begin(partition, self._flows, self._router, windows), self._readers(), projector)
+        return Feed(partition, await self._resumed(partition, await projector.position(), windows), self._readers(), projector)
+
+    async def _restored(self, partition: Partition, projector: Projector, windows: Windows, found: Checkpoint) -> Feed:
+        try:
+            fold = await Fold.restore(found.image, self._flows, self._router, windows)
+            return Feed(partition, fold, self._readers(found.anchor), projector, found.position)
+        except (ValueError, LookupError) as problem:
+            raise _useless(partition, found, problem) from problem
+
+    async def _resumed(self, partition: Partition, stored: int, windows: Windows) -> Fold:
+        """From the oldest snapshot that can be used, so that the windows begin as early as they can."""
+        for snapshot in reversed(await self._history.snapshots(partition)):
+            if snapshot.sequence <= stored:
+                try:
+                    fold = await Fold.resume(snapshot.payload, self._flows, self._router, windows)
+                except (ValueError, LookupError) as problem:
+                    log.warning("snapshot %d of partition %d is of no use: %s", snapshot.sequence, partition, problem)
+                    continue
+                log.warning("partition %d is counted from frame %d on: earlier ones are gone", partition, fold.sequence + 1)
+                return fold
+        raise _too_late(partition, stored)
 
 
 def _missing(partition: Partition, wanted: int, found: int) -> ProjectorError:
     return ProjectorError(
         f"the journal's topic goes on with frame {found} of partition {partition}, where frame {wanted} should follow",
-        hint="frames are gone from the topic: keep them for longer (retain), and begin again with stepmesh projector --rebuild",
+        hint="frames went from the topic just now: start it again; if it says so again, somebody else deletes the topic's records",
+    )
+
+
+def _too_late(partition: Partition, stored: int) -> ProjectorError:
+    return ProjectorError(
+        f"rows of partition {partition} are stored up to frame {stored}, after which frames are gone; no snapshot that is kept is as old",
+        hint="run the orchestrators with --projection inline until they have recovered and stored what follows; then start it again",
     )
 
 

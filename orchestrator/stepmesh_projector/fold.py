@@ -58,11 +58,15 @@ class Fold:
         read = _decoder.decode(image)
         if read.format > IMAGE_FORMAT:
             raise ValueError(f"image of format {read.format}; this version reads up to {IMAGE_FORMAT}")
-        flows = ReplayFlows(registry)
-        for flow, overrides in flows_in(read.state):
-            await flows.load(flow, overrides)
+        flows = await _flows_of(read.state, registry)
         windows.restore(read.windows)
         return cls(decode_state(read.state, flows), flows, Meter(windows, flows, router, read.meter), windows)
+
+    @classmethod
+    async def resume(cls, state: bytes, registry: FlowRegistry, router: Router, windows: Windows) -> Fold:
+        """After a snapshot of the journal; of tasks that were under way then, nothing is counted. Raises as `restore`."""
+        flows = await _flows_of(state, registry)
+        return cls(decode_state(state, flows), flows, Meter(windows, flows, router), windows)
 
     @property
     def sequence(self) -> int:
@@ -85,3 +89,10 @@ class Fold:
     def release(self) -> None:
         """Let go of the state."""
         self._state.release()
+
+
+async def _flows_of(state: bytes, registry: FlowRegistry) -> ReplayFlows:
+    flows = ReplayFlows(registry)
+    for flow, overrides in flows_in(state):
+        await flows.load(flow, overrides)
+    return flows

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.ports import Frame
+from stepmesh_orchestrator.ports import Frame, Snapshot
 from stepmesh_projector.windows import Place
 
 
@@ -36,6 +36,18 @@ class Readers(Protocol):
     """Makes readers: before a partition's first record that is still there, or after the one at which `anchor` was made."""
 
     def __call__(self, anchor: bytes | None = None) -> FrameReader: ...
+
+
+class History(Protocol):
+    """What is left of a journal's past. Every call raises `JournalError`."""
+
+    async def trimmed(self, partition: Partition) -> int:
+        """The last frame that is forgotten; 0 when none is."""
+        ...
+
+    async def snapshots(self, partition: Partition) -> Sequence[Snapshot]:
+        """As the Journal port has them, newest first: the frames after each are there."""
+        ...
 
 
 class Keeper(Protocol):

@@ -12,27 +12,16 @@ from typing import LiteralString
 
 import msgspec
 from psycopg.rows import TupleRow
-from psycopg.sql import SQL, Identifier
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.addresses import without_password
 from stepmesh_orchestrator.ports import StoreError
-from stepmesh_orchestrator.postgres import (
-    Connection,
-    Fault,
-    ForeignSchema,
-    PostgresConnections,
-    classify,
-    describe,
-    migrate,
-    schema_name,
-)
-from stepmesh_orchestrator.store.sqlite import StoreFull, StoreUnavailable
+from stepmesh_orchestrator.postgres import Connection, ForeignSchema, PostgresConnections, migrate, schema_name
 from stepmesh_projector.ports import Checkpoint
+from stepmesh_projector.progress import store_error
 from stepmesh_projector.windows import Counts, Label, Place, Window, decode_window
 
 TIMEOUT_S = 30.0
-_ERRORS: dict[Fault, type[StoreError]] = {Fault.FULL: StoreFull, Fault.AWAY: StoreUnavailable, Fault.DENIED: StoreUnavailable}
 _CONNECTIONS = 4
 _COUNTS = Counts.__struct_fields__
 STEPS: tuple[tuple[LiteralString, ...], ...] = (
@@ -58,7 +47,6 @@ _WINDOWS: LiteralString = """INSERT INTO windows SELECT * FROM unnest(%b::text[]
         succeeded=excluded.succeeded, failed=excluded.failed, retried=excluded.retried, runs_started=excluded.runs_started,
         runs_completed=excluded.runs_completed, runs_failed=excluded.runs_failed, runs_cancelled=excluded.runs_cancelled, row=excluded.row
     WHERE windows.sequence<=excluded.sequence"""
-_CLEAR: tuple[LiteralString, ...] = ("checkpoints", "windows", "projected", "runs", "items")
 
 
 class PostgresKeeper:
@@ -67,7 +55,7 @@ class PostgresKeeper:
     def __init__(self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S) -> None:
         self._schema = schema_name(namespace)
         self._where = f"{without_password(url)}, schema {self._schema}"
-        self._connections = PostgresConnections(url, self._schema, self._translate, _CONNECTIONS, timeout_s)
+        self._connections = PostgresConnections(url, self._schema, lambda error: store_error(error, self._where), _CONNECTIONS, timeout_s)
 
     async def open(self) -> None:
         """Connect, make the tables. Raises `StoreError`."""
@@ -108,13 +96,15 @@ class PostgresKeeper:
         """How often `clear` was called."""
         return int((await self._read("SELECT number FROM generation", ()))[0][0])
 
-    async def clear(self) -> None:
-        """Forget the read model, its positions, checkpoints and windows: all that a journal gives again. The store is open."""
+    async def clear(self, whole: Sequence[Partition]) -> None:
+        """Forget checkpoints and windows. No row of the read model goes, for the journal may not have its frames any more; those of
+        partitions that are `whole` are written again. The store is open."""
 
         async def job(connection: Connection) -> None:
             await connection.execute("UPDATE generation SET number=number+1")
-            for table in _CLEAR:
-                await connection.execute(SQL("TRUNCATE {}").format(Identifier(table)))
+            await connection.execute("TRUNCATE checkpoints")
+            await connection.execute("TRUNCATE windows")
+            await connection.execute("DELETE FROM projected WHERE partition=ANY(%s)", ([*whole],))
 
         await self._connections.transaction(job)
 
@@ -127,10 +117,6 @@ class PostgresKeeper:
 
     async def _read(self, select: LiteralString, values: tuple[object, ...]) -> list[TupleRow]:
         return await self._connections.run(partial(_all, select=select, values=values))
-
-    def _translate(self, error: Exception) -> Exception:
-        message, hint = describe(error, f"the projector's tables in {self._where}")
-        return _ERRORS.get(classify(error), StoreError)(message, hint=hint)
 
 
 async def _all(connection: Connection, select: LiteralString, values: Sequence[object]) -> list[TupleRow]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.store.postgres import PostgresStore
 from stepmesh_projector import topic
@@ -38,43 +39,37 @@ class ProjectorSettings:
 
 @asynccontextmanager
 async def open_application(settings: ProjectorSettings) -> AsyncGenerator[Application]:
-    """Connected, not started; what was projected is forgotten first for a rebuild. Raises `ProjectorError`, `StoreError`, `BrokerError`."""
+    """Connected, not started; checkpoints and windows are forgotten first for a rebuild. Raises `ProjectorError`, `StoreError`,
+    `JournalError`, `BrokerError`."""
     kafka = KafkaSettings.parse(settings.broker, settings.namespace)
-    found = await topic.find(kafka, f"stepmesh.{settings.namespace}.journal")
+    found = await topic.find(kafka, topic.journal_of(settings.namespace))
     store = PostgresStore(settings.store, settings.namespace)
     keeper = PostgresKeeper(settings.store, settings.namespace)
-    await store.open()
-    try:
-        await keeper.open()
-        try:
-            group = await _group(settings, kafka, keeper)
-            yield _application(settings, ApplicationSettings(
-                group=group, kafka=kafka, topic=found, size_ms=settings.size_ms, keep_ms=settings.keep_ms, settle_s=settings.settle_s,
-                session_s=settings.session_s, host=settings.host, port=settings.port,
-            ), store, keeper)  # fmt: skip
-        finally:
-            await keeper.close()
-    finally:
-        await store.close()
+    journal = KafkaJournal(settings.broker, settings.namespace, found.partitions)
+    async with AsyncExitStack() as stack:
+        for part in (store, keeper, journal):
+            await part.open()
+            stack.push_async_callback(part.close)
+        group = await _group(settings, kafka, keeper, journal)
+        feeds = Feeds(FlowRegistry(store, SystemClock()), settings.router, RecordReader, keeper, journal, settings.size_ms)
+        yield Application(ApplicationSettings(
+            group=group, kafka=kafka, topic=found, size_ms=settings.size_ms, keep_ms=settings.keep_ms, settle_s=settings.settle_s,
+            session_s=settings.session_s, host=settings.host, port=settings.port,
+        ), feeds, store, keeper)  # fmt: skip
 
 
-def _application(settings: ProjectorSettings, of_app: ApplicationSettings, store: PostgresStore, keeper: PostgresKeeper) -> Application:
-    feeds = Feeds(FlowRegistry(store, SystemClock()), settings.router, RecordReader, keeper, settings.size_ms)
-    return Application(of_app, feeds, store, keeper)
-
-
-async def _group(settings: ProjectorSettings, kafka: KafkaSettings, keeper: PostgresKeeper) -> str:
+async def _group(settings: ProjectorSettings, kafka: KafkaSettings, keeper: PostgresKeeper, journal: KafkaJournal) -> str:
     """A rebuild is another group, which begins with the first record and has tables of its own."""
     group = _named(settings.namespace, await keeper.generation())
     if not settings.rebuild:
         return group
     if await topic.members(kafka, group):
         raise ProjectorError(
-            f"projectors of the group {group} run: a rebuild would take away what they write",
+            f"projectors of the group {group} run: a rebuild would take away their checkpoints",
             code="SM-4216",
             hint="stop them all; one that was killed counts until its session is over",
         )
-    await keeper.clear()
+    await keeper.clear([partition for partition in await journal.partitions() if not await journal.trimmed(partition)])
     return _named(settings.namespace, await keeper.generation())
 
 

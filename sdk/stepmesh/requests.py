@@ -47,8 +47,8 @@ TIMEOUT_S = 10.0
 """How long one request waits for its answer (seconds), beside the wait that it asks for itself."""
 RETRY_S = (0.05, 1.0)
 """Delay before a request is repeated: first, and largest (seconds); it doubles between."""
-NO_SPACE = frozenset({"SM-4003", "SM-4101"})
-"""Refusals that free space on the orchestrator's disk ends."""
+NO_SPACE = frozenset({"SM-4003", "SM-4101", "SM-7320"})
+"""Refusals that end when there is room again: on the orchestrator's disk, or in a journal that projectors read."""
 MOVING = "SM-5110"
 """The refusal of an orchestrator that hands a partition over: for now there is nobody to ask."""
 

@@ -37,6 +37,7 @@ SAME_MEANING_ELSEWHERE = {
     "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/shard.py"},
     "SM-5005": {"stepmesh/errors.py", "runtime/flow_requests.py"},
     "SM-5110": {"stepmesh/requests.py", "runtime/owners.py"},  # the client asks again
+    "SM-7320": {"runtime/external_projector.py", "stepmesh/requests.py"},  # a component's request waits until projectors have come
     "SM-5900": {
         "runtime/shard.py",
         "runtime/dispatch.py",

@@ -32,7 +32,7 @@ class FrameWriter:
         self._epoch = ownership.epoch
         self._on_full = on_full
         self._given_up = False
-        self._needed: deque[int] = deque(maxlen=KEPT_SNAPSHOTS)  # last frames that the snapshots saved here do not need
+        self._needed: deque[tuple[int, int]] = deque(maxlen=KEPT_SNAPSHOTS)  # of snapshots: the last frame, and up to which none is needed
         self._marks: deque[tuple[int, int]] = deque()  # when (ms) which frame was the last
         self.sequence = ownership.next_sequence - 1
         self.asked = clock.monotonic()
@@ -55,16 +55,19 @@ class FrameWriter:
             self.full = None
         return self._clock.monotonic() - self.asked
 
-    async def snapshot(self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None) -> int:
+    async def snapshot(
+        self, payload: bytes, confirmed: int, retain_ms: int, first_image: int | None = None, released: int | None = None
+    ) -> int:
         """Keep the state after the last frame; forget frames that are older than `retain_ms` and that no kept snapshot needs (a recovery
-        from it reads the frames after the `confirmed` one) and no dormant run: the oldest frame of those is `first_image`. Returns up to
-        which frame all could go but for them.
+        from it reads the frames after the `confirmed` one) and no dormant run: the oldest frame of those is `first_image`. None goes above
+        `released`, if that is given. Returns up to which frame all could go but for the dormant runs.
 
         Without space there is no snapshot, and a recovery reads more frames. Raises `JournalError`.
         """
         try:
             await self._journal.save_snapshot(self._partition, self._epoch, Snapshot(self.sequence, payload))
             through = self._forgettable(self._clock.now_ms(), confirmed, retain_ms)
+            through = through if released is None else min(through, released)
             kept_from = through + 1 if first_image is None else min(first_image, through + 1)
             if kept_from > 1:
                 await self._journal.trim(self._partition, kept_from - 1)
@@ -75,11 +78,13 @@ class FrameWriter:
 
     def _forgettable(self, now_ms: int, confirmed: int, retain_ms: int) -> int:
         """Only what this owner saw age is forgotten, so a restart keeps more rather than less."""
-        self._needed.append(min(self.sequence, confirmed))
+        if self._needed and self._needed[-1][0] == self.sequence:
+            self._needed.pop()  # saved again, it is one snapshot still
+        self._needed.append((self.sequence, min(self.sequence, confirmed)))
         self._marks.append((now_ms, self.sequence))
         through = 0
         while len(self._needed) == KEPT_SNAPSHOTS and self._marks and self._marks[0][0] <= now_ms - retain_ms:
-            through = min(self._marks.popleft()[1], self._needed[0])
+            through = min(self._marks.popleft()[1], self._needed[0][1])
         return through
 
     def refusal(self) -> Refused | None:

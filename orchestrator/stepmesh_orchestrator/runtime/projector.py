@@ -11,6 +11,7 @@ import logging
 from collections import deque
 
 from stepmesh_broker.protocol.ids import Partition
+from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow
 from stepmesh_orchestrator.ports import Store, StoreError
 
@@ -81,6 +82,14 @@ class Projector:
         """The partition ends, and `run` with it: nobody is to wait for rows."""
         self._closed = True
         self._moved.set()
+
+    async def released(self, sequence: int) -> int:
+        """Up to which frame, `sequence` at most, nobody needs the journal for the read model any more. It is called when `caught_up`."""
+        return sequence
+
+    def refusal(self, sequence: int) -> Refused | None:
+        """The answer to new runs while the read model is too far behind the frame `sequence`; None when it is not."""
+        return None
 
     async def run(self) -> None:
         """Write for ever. Raises `StoreError` when that cannot help."""

@@ -119,10 +119,8 @@ class Shard:
 
     async def command(self, command: Command) -> Answer:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
-        if self.closed is not None:
-            return self.closed
-        refusal = self._frames.refusal()
-        if refusal is not None and not self._is_pending(command):
+        refusal = self.closed or self._refusal(command)
+        if refusal is not None:
             return refusal
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.post(command, future)
@@ -215,7 +213,8 @@ class Shard:
             payload = await self._encoded()
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
             state, retain_ms = self.session.state, self.session.settings.retain_ms
-            self.waits.move_up(await self._frames.snapshot(payload, state.confirmed, retain_ms, state.dormant.first_frame))
+            released = await self.projector.released(self.sequence)
+            self.waits.move_up(await self._frames.snapshot(payload, state.confirmed, retain_ms, state.dormant.first_frame, released))
 
     async def _encoded(self) -> bytes:
         """The state, while workers and readers are answered: no turn begins meanwhile, so it stands still."""
@@ -313,6 +312,13 @@ class Shard:
         if self.observer is not None:
             self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
+
+    def _refusal(self, command: Command) -> Refused | None:
+        """Why a command of somebody who waits for the answer is not taken now."""
+        if self._is_pending(command):
+            return None
+        begins = isinstance(command, StartRun) and command.submit.parent is None
+        return self._frames.refusal() or (self.projector.refusal(self.sequence) if begins else None)
 
     def _refuse_waiting(self) -> None:
         """The journal is full. What is in the turn waits for space, because it is decided; what came after it need not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from tests.integration.projector.topics import records_of
@@ -11,10 +11,15 @@ from tests.simulation.virtual_loop import LoopTimeClock
 from tests.unit.projector.recorded import PARTITION, flows_of, read_model, recorded
 
 from stepmesh_broker.protocol.ids import Partition
+from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.core.flow.routing import default_router
+from stepmesh_orchestrator.core.snapshot import encode_state
+from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.journal.log_records import encode
+from stepmesh_orchestrator.ports import Snapshot
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.recovery import ReplayFlows, replay
 from stepmesh_orchestrator.store.memory import MemoryStore
 from stepmesh_projector.feed import Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Checkpoint
@@ -43,6 +48,20 @@ class MemoryKeeper:
         raise NotImplementedError
 
 
+class MemoryHistory:
+    """See `History`."""
+
+    def __init__(self) -> None:
+        self.last_trimmed = 0
+        self.kept: list[Snapshot] = []
+
+    async def trimmed(self, partition: Partition) -> int:
+        return self.last_trimmed
+
+    async def snapshots(self, partition: Partition) -> Sequence[Snapshot]:
+        return self.kept
+
+
 RECORDS = [encode(record) for record in records_of(recorded().frames, PARTITION)]
 
 
@@ -52,12 +71,13 @@ class Bench:
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.keeper = MemoryKeeper()
+        self.history = MemoryHistory()
         self.writing: asyncio.Task[None] | None = None
 
     async def begin(self) -> Feed:
         self.end()
         projector = Projector(self.store, PARTITION)
-        feeds = Feeds(FlowRegistry(self.store, LoopTimeClock()), default_router(), RecordReader, self.keeper, 2_000)
+        feeds = Feeds(FlowRegistry(self.store, LoopTimeClock()), default_router(), RecordReader, self.keeper, self.history, 2_000)
         feed = await feeds.begin(PARTITION, projector, lambda place: None)
         self.writing = asyncio.ensure_future(projector.run())
         return feed
@@ -139,3 +159,69 @@ async def test_a_checkpoint_that_cannot_be_read_is_told() -> None:
         with pytest.raises(ProjectorError) as told:
             await bench.begin()
         assert told.value.code == "SM-4212"
+
+
+async def snapshots_of(sequences: Sequence[int]) -> list[Snapshot]:
+    """Newest first, as the owner of the partition would have kept them."""
+    state, found = State(PARTITION), list[Snapshot]()
+    flows = ReplayFlows(FlowRegistry(recorded().store, LoopTimeClock()))
+    for frame in recorded().frames:
+        await replay(state, frame.sequence, decode_turn(frame.payload), flows, [])
+        if frame.sequence in sequences:
+            found.insert(0, Snapshot(frame.sequence, encode_state(state)))
+    state.release()
+    return found
+
+
+async def trimmed_bench(snapshots: Sequence[int], stored: int, trimmed: int) -> tuple[Bench, list[tuple[int, bytes]]]:
+    """A journal without its first frames, its last records, and the read model up to frame `stored`."""
+    bench = Bench(await flows_of(recorded().store))
+    feed = await bench.begin()
+    reader, first = RecordReader(), 0
+    for position, data in enumerate(RECORDS):
+        frame = reader.take(position, data)
+        first = position + 1 if frame is not None and frame.sequence == trimmed else first
+        if feed.sequence < stored:
+            await feed.take(position, data)
+    await feed.projector.reached(stored)
+    bench.history.last_trimmed, bench.history.kept = trimmed, await snapshots_of(snapshots)
+    return bench, list(enumerate(RECORDS))[first:]
+
+
+@pytest.mark.parametrize("snapshots", [(14, 20, 30), (20,), (12, 25)])
+async def test_where_the_first_frames_are_gone_it_begins_after_a_snapshot_whose_rows_are_stored(snapshots: tuple[int, ...]) -> None:
+    bench, records = await trimmed_bench(snapshots, stored=20, trimmed=12)
+    feed = await bench.begin()
+    assert feed.sequence == min(snapshots)
+    for position, data in records:
+        await feed.take(position, data)
+    await feed.projector.reached(len(recorded().frames))
+    bench.end()
+    assert feed.frames == len(recorded().frames) - min(snapshots)
+    assert await read_model(bench.store) == await read_model(recorded().store)
+
+
+async def test_a_checkpoint_that_is_older_than_what_is_left_is_of_no_use() -> None:
+    bench, _ = await trimmed_bench((14,), stored=20, trimmed=12)
+    bench.keeper.checkpoint = Checkpoint(11, 11, RECORDS[0], b"\xc1")
+    assert (await bench.begin()).sequence == 14
+    bench.keeper.checkpoint = Checkpoint(12, 12, RECORDS[0], b"\xc1")
+    with pytest.raises(ProjectorError) as read:
+        await bench.begin()
+    assert read.value.code == "SM-4212"
+    bench.end()
+
+
+async def test_it_does_not_begin_after_a_snapshot_whose_rows_may_be_missing() -> None:
+    bench, _ = await trimmed_bench((21, 30), stored=20, trimmed=12)
+    with pytest.raises(ProjectorError, match="stored up to frame 20") as told:
+        await bench.begin()
+    assert told.value.code == "SM-4210"
+    bench.end()
+
+
+async def test_a_snapshot_that_cannot_be_read_is_passed_over() -> None:
+    bench, _ = await trimmed_bench((16,), stored=20, trimmed=12)
+    bench.history.kept.append(Snapshot(14, b"\xc1"))
+    assert (await bench.begin()).sequence == 16
+    bench.end()

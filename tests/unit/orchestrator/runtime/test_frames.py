@@ -19,13 +19,13 @@ class Writer:
         self.clock = VirtualClock()
         self.frames: FrameWriter
 
-    async def hours(self, count: int, retain_ms: int, unsent: int = 0) -> None:
+    async def hours(self, count: int, retain_ms: int, unsent: int = 0, released: int | None = None) -> None:
         if not hasattr(self, "frames"):
             ownership = await self.journal.acquire(P, "me")
             self.frames = FrameWriter(self.journal, self.clock, P, ownership, lambda: None)
         for _ in range(count):
             await self.frames.append(b"frame")
-            await self.frames.snapshot(b"state", self.frames.sequence - unsent, retain_ms)
+            await self.frames.snapshot(b"state", self.frames.sequence - unsent, retain_ms, released=released)
             await self.clock.advance(3_600)
 
     async def first_kept(self) -> int:
@@ -70,3 +70,21 @@ async def test_frames_whose_effects_may_be_unsent_stay() -> None:
     writer = Writer()
     await writer.hours(8, retain_ms=0, unsent=2)
     assert await writer.first_kept() == 8 - KEPT_SNAPSHOTS + 2 - 2
+
+
+async def test_frames_that_somebody_still_reads_stay_until_they_are_released() -> None:
+    writer = Writer()
+    await writer.hours(8, retain_ms=0, released=0)
+    assert await writer.first_kept() == 1
+    await writer.hours(1, retain_ms=0, released=3)
+    assert await writer.first_kept() == 4
+    await writer.hours(1, retain_ms=0, released=100)
+    assert await writer.first_kept() == 9, "then what a snapshot needs is what stays"
+
+
+async def test_a_snapshot_that_is_saved_again_is_one_snapshot() -> None:
+    writer = Writer()
+    await writer.hours(KEPT_SNAPSHOTS, retain_ms=0)
+    assert await writer.first_kept() == 2
+    await writer.frames.snapshot(b"state", writer.frames.sequence, 0)
+    assert await writer.first_kept() == 2
