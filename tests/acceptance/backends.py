@@ -1,6 +1,6 @@
-"""A deployment's servers as processes of one test: a broker that can be killed and wiped, PostgreSQL. For tests of what a cluster does then.
+"""A deployment's servers as processes of one test, to be killed, wiped and started again: a broker and PostgreSQL.
 
-What starts them waits for them, so it is called in a thread while a load goes on.
+What starts them waits for them, so it is called in a thread while a load goes on. It must not know what runs on them.
 """
 
 from __future__ import annotations
