@@ -9,12 +9,14 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stepmesh import Context, Worker
 
 worker = Worker(pool="cpu", concurrency=8, drain_grace_s=15.0)
 _ledger = os.open(os.environ["STEPMESH_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+_gate = Path(os.environ["STEPMESH_LEDGER"]).with_name("gate")
 
 CHILD = {"steps": [{"id": "c", "component": "/cpu/echo", "input": {"$input": "$"}}], "output": {"$step": "c"}}
 
@@ -38,6 +40,16 @@ async def slow(value: Any, context: Context) -> Any:
     """Takes `seconds` (1.5), so it is claimed on the way."""
     note("start", context)
     await asyncio.sleep(value.get("seconds", 1.5) if isinstance(value, Mapping) else 1.5)
+    note("end", context)
+    return value
+
+
+@worker.component
+async def gate(value: Any, context: Context) -> Any:
+    """Waits until the test opens it for all: the file beside the ledger."""
+    note("start", context)
+    while not _gate.exists():
+        await asyncio.sleep(0.05)
     note("end", context)
     return value
 

@@ -47,7 +47,7 @@ class Connection:
         self._reader = LogReader(settings)
         self.lookup = LookUp(settings)
         self.lives = Lives(self.topics, self.publisher, self.lookup, self._reborn)
-        self.pools = Pools(self.topics, self.publisher, self.lookup)
+        self.pools = Pools(self.topics, self.publisher, self.lookup, self.lives)
         self.dead = DeadLetters(self.topics, self.publisher, self.lookup)
         self.talk = Talk(self.topics, self._talker, self._reader, settings.max_message_bytes)
         self._sources: list[KafkaTaskSource] = []
@@ -97,7 +97,7 @@ class Connection:
         subject = Subject(f"{topic}.hungry")
         number = sum(source.topic == topic and not source.is_closed for source in self._sources)
         instance = f"{self._settings.instance}.{number}" if self._settings.instance else None
-        seat = partial(Seat, self._settings, self.topics, topic, instance)
+        seat = partial(Seat, self._settings, self.pools.standing, topic, instance)
         source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, seat, partial(self.talk.send, subject))
         self._sources = [*(kept for kept in self._sources if not kept.is_over), source]
         try:

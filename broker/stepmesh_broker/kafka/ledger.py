@@ -31,7 +31,8 @@ class Frame:
 
 
 class Mark(NamedTuple):
-    """The metadata of a commit. `floor`: every frame at or below was acknowledged. `upto`: frames below were handed out. `in_hand`: of
+    """The metadata of a commit. `owner`: who, and in which life of the data (`ID@LIFE`): an offset of another life says nothing.
+    `floor`: every frame at or below was acknowledged. `upto`: frames below were handed out. `in_hand`: of
     those, how many are not settled; `open`: of these, how many are not committed past. `moved`: frames lately written anew elsewhere.
     `settled`: offsets beyond the committed one that are done with, as ranges relative to it, ends included."""
 
@@ -62,6 +63,11 @@ class Mark(NamedTuple):
         floor, upto, in_hand, still_open, moved = (int(word) for word in words[2:7])
         pairs = (part.partition("-") for part in words[7].split(",") if part)
         return cls(words[1], Position(floor), upto, in_hand, still_open, moved, tuple((int(first), int(last)) for first, _, last in pairs))
+
+    @property
+    def life(self) -> str:
+        """In which the owner had the partition."""
+        return self.owner.partition("@")[2]
 
     @property
     def settled_count(self) -> int:

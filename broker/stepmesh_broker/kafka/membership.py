@@ -16,9 +16,10 @@ from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 
 from stepmesh_broker.ending import ended
 from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.kafka.pool import Standing
 from stepmesh_broker.kafka.reader import LONG_POLL_MS
 from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
-from stepmesh_broker.kafka.topics import HEADER_ROOM, Topics
+from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _log = logging.getLogger(__name__)
 HEARTBEAT_MS = 200
@@ -46,22 +47,22 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class Seat:
-    """`instance`: a name that outlives this process, if it has one.
+    """`instance`: a name that outlives this process, if it has one. `standing`: asked what was committed.
 
-    `taken` gets what was committed of the partitions that are now mine; `given_up` returns what to commit of all that I had.
+    `taken` gets that of the partitions that are now mine; `given_up` returns what to commit of all that I had.
     """
 
     def __init__(
         self,
         settings: KafkaSettings,
-        topics: Topics,
+        standing: Callable[[str], Awaitable[Standing]],
         topic: str,
         instance: str | None,
-        taken: Callable[[Committed], None],
+        taken: Callable[[Standing], None],
         given_up: Callable[[], Awaitable[Committed]],
     ) -> None:
         self._settings = settings
-        self._topics = topics
+        self._standing = standing
         self._topic = topic
         self._instance = instance
         self._taken = taken
@@ -152,16 +153,16 @@ class Seat:
     async def _take(self, partitions: frozenset[int]) -> None:
         while True:
             try:
-                committed = await self._topics.committed(self._topic) if partitions else {}
+                standing = await self._standing(self._topic) if partitions else Standing("", {})
                 break
             except BrokerUnavailable as problem:
                 _log.warning("%s", problem)
                 await asyncio.sleep(_RETRY_S)
-        mine = {partition: committed.get(partition, (0, "")) for partition in partitions}
+        mine = {partition: standing.committed.get(partition, (0, None)) for partition in partitions}
         for partition, (offset, _) in mine.items():
-            self._consumer.seek(TopicPartition(self._topic, partition), max(0, offset))
+            self._consumer.seek(TopicPartition(self._topic, partition), offset)
         self._mine = partitions
-        self._taken(mine)
+        self._taken(standing._replace(committed=mine))
         self._settled.set()
 
     async def _start(self, session_ms: int) -> None:

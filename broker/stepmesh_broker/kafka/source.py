@@ -18,8 +18,9 @@ from typing import Any
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.delivery import Hands, KafkaDelivery
 from stepmesh_broker.kafka.hunger import Announcer, Guests, Hungry
-from stepmesh_broker.kafka.ledger import Frame, Ledger, Mark
+from stepmesh_broker.kafka.ledger import Frame, Ledger
 from stepmesh_broker.kafka.membership import Committed, Seat
+from stepmesh_broker.kafka.pool import Standing
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.records import Key, Outgoing, headers_of, number, text
 from stepmesh_broker.kafka.settings import KafkaSettings
@@ -47,7 +48,7 @@ class KafkaTaskSource:
         topics: Topics,
         publisher: Publisher,
         topic: str,
-        seat: Callable[[Callable[[Committed], None], Callable[[], Awaitable[Committed]]], Seat],
+        seat: Callable[[Callable[[Standing], None], Callable[[], Awaitable[Committed]]], Seat],
         announce: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.topic = topic
@@ -258,13 +259,14 @@ class KafkaTaskSource:
 
     # --- partitions ---------------------------------------------------------------------------------------------
 
-    def _taken(self, committed: Committed) -> None:
-        now, settings = asyncio.get_running_loop().time(), self._settings
+    def _taken(self, standing: Standing) -> None:
+        """What is in hand of another life keeps its ledger, for its offsets are other frames' now."""
+        now, settings, owner = asyncio.get_running_loop().time(), self._settings, f"{self._id}@{standing.life}"
         patience_s, window_ms = PATIENCE * settings.ack_wait_s, settings.dedupe_window_s * 1000
-        for partition, (offset, metadata) in committed.items():
-            ledger = Ledger(self._id, max(0, offset), Mark.parse(metadata or ""), now, patience_s, window_ms)
+        for partition, (offset, mark) in standing.committed.items():
+            ledger = Ledger(owner, offset, mark, now, patience_s, window_ms)
             past = self._past.pop(partition, None)
-            if past is not None:
+            if past is not None and past.owner == owner:
                 ledger.adopt(past)
             self._ledgers[partition] = ledger
         self._sought = {}

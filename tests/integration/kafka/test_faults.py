@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ async def answered(broker: KafkaBroker, data: bytes) -> bytes:
             return await broker.request(ECHO, data, 2.0)
         except BrokerUnavailable:
             await asyncio.sleep(0.1)
+
+
+async def publish_or_not(broker: KafkaBroker, data: bytes) -> None:
+    """Another frame each time; the broker may be away."""
+    try:
+        await broker.publish_tasks(POOL, data, uuid.uuid4().hex)
+    except BrokerUnavailable:
+        await asyncio.sleep(0.1)
 
 
 async def die_holding(*arguments: str) -> None:
@@ -118,6 +127,31 @@ async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_pos
             assert [delivery.data for delivery in page] == [b"again"]
             assert await answered(broker, b"after") == b"after"
         await other.close()
+        await broker.close()
+
+
+@pytest.mark.slow
+async def test_what_a_consumer_committed_before_the_loss_of_all_data_hides_no_frame_of_the_new_life(tmp_path: Path) -> None:
+    """It comes back to an empty group, and what it commits on the way is taken: the offsets of a log that is gone."""
+    with KafkaServers(tmp_path) as kafka:
+        broker = await connected(kafka.url, namespace())
+        source = await broker.tasks(POOL)
+        for number in range(100):
+            await broker.publish_tasks(POOL, b"old", f"old {number}")
+        for _ in range(100):
+            (delivery,) = await source.fetch(1, 10)
+            await delivery.ack()
+        kafka.kill(0)
+        kafka.wipe(0)
+        await asyncio.to_thread(kafka.restart, 0)
+        async with asyncio.timeout(60):
+            while (await source.fetch(1, 1.0) or [None])[0] is None:
+                await publish_or_not(broker, b"first")
+            wanted = {b"new %d" % number for number in range(24)}
+            for data in wanted:
+                await broker.publish_tasks(POOL, data, data.decode())
+            while wanted:
+                wanted -= {delivery.data for delivery in await source.fetch(8, 1.0)}
         await broker.close()
 
 

@@ -1,0 +1,72 @@
+"""A deployment's servers as processes of one test, to be killed, wiped and started again: a broker and PostgreSQL.
+
+What starts them waits for them, so it is called in a thread while a load goes on. It must not know what runs on them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tests.acceptance.cluster import Deployment
+from tests.services.kafka import KafkaServers
+from tests.services.nats import NatsServers
+from tests.services.postgres import PostgresServer
+
+THREE = 3
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`broker`: nats or kafka, or three of them as -cluster; `journal`: postgres, or `broker`. The store is always PostgreSQL."""
+
+    broker: str
+    journal: str
+
+    def __str__(self) -> str:
+        """As the test is called."""
+        return f"{self.broker}-{self.journal}"
+
+
+class Backends:
+    """`with Backends(backend, folder) as servers:`. All have started then."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        self.backend = backend
+        self.count = THREE if backend.broker.endswith("-cluster") else 1
+        self.broker = (NatsServers if backend.broker.startswith("nats") else KafkaServers)(folder / "broker", self.count)
+        self.postgres = PostgresServer(folder / "postgres")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Backends:
+        with ExitStack() as stack:
+            for server in (self.broker, self.postgres):
+                stack.callback(server.stop)
+                server.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def deployment(self) -> Deployment:
+        """Of orchestrators and workers on these servers."""
+        journal = self.postgres.url if self.backend.journal == "postgres" else self.backend.journal
+        return Deployment(broker=self.broker.url, journal=journal, store=self.postgres.url)
+
+    def kill_broker(self) -> None:
+        """SIGKILL to all of its servers."""
+        for number in range(self.count):
+            self.broker.kill(number)
+
+    def wipe_broker(self) -> None:
+        """Lose all data of a broker that does not run."""
+        for number in range(self.count):
+            self.broker.wipe(number)
+
+    def restart_postgres(self) -> None:
+        """SIGKILL, and start it again on its data."""
+        self.postgres.kill()
+        self.postgres.start()
