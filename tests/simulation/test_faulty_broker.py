@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from random import Random
 
 import pytest
 from tests.simulation.deployment_world import Crash, World
-from tests.simulation.faults import FaultyBroker, Rates
+from tests.simulation.faults import FAULTS, FaultyBroker, Rates, until
 from tests.simulation.test_crash_every_write import FLOW, expected
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 SEEDS = int(os.environ.get("STEPMESH_FAULT_SEEDS", "12"))
+HEALS_S = 60.0
 ROWS = {
     "D1 duplicates": Rates(duplicate=0.4),
     "D2 reordering": Rates(delay=0.5, duplicate=0.2),
-    "D3 loss": Rates(deaf=0.3, refuse=0.3),
+    "D3 loss": Rates(deaf=0.3, refuse=0.3, mute=0.2),
     "D4 accepted, then forgotten": Rates(forget=0.5),
-    "all of them": Rates(0.2, 0.2, 0.2, 0.2, 0.2),
+    "all of them": Rates(0.2, 0.2, 0.2, 0.2, 0.2, 0.1),
 }
 
 
@@ -45,9 +47,10 @@ async def kill_workers(world: World, random: Random) -> None:
         await world.start_worker()
 
 
-async def play(seed: int, rates: Rates, seen: dict[str, int]) -> World:
+async def play(seed: int, rates: Rates, seen: Counter[str]) -> World:
     random = Random(seed)
-    world = World(MemoryJournal(after_append=CrashSometimes(random, 0.05, 4)), lambda broker: FaultyBroker(broker, rates, random, seen))
+    journal = MemoryJournal(after_append=CrashSometimes(random, 0.05, 4))
+    world = World(journal, lambda broker: FaultyBroker(broker, until(rates, HEALS_S), random, lambda fault, _: seen.update((fault,))))
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
     await world.start_worker()
@@ -68,8 +71,8 @@ async def play(seed: int, rates: Rates, seen: dict[str, int]) -> World:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_run_ends_and_nothing_is_recorded_twice(row: str) -> None:
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     for seed in range(SEEDS):
         run_virtual(play(seed, ROWS[row], seen))
-    wanted = {name for name, rate in vars(ROWS[row]).items() if name != "until_s" and rate}
+    wanted = {fault for fault in FAULTS if getattr(ROWS[row], fault)}
     assert wanted <= set(seen), "every fault of the row was reached"
