@@ -83,3 +83,26 @@ def test_servers_are_measured_in_a_namespace_of_their_own(broker: str, journal: 
     assert found["traffic"]["task frames"] >= found["steps"] / 1024
     recovered = bench("recovery", "--scale", "0.01", "--broker", where, "--journal", kept)
     assert recovered["recovered"] == recovered["runs"] == 100, "and nothing of an earlier one"
+
+
+@pytest.mark.acceptance
+def test_a_table_has_a_row_for_each_pair(kafka_url: str) -> None:
+    options = ("--scale", "0.01", "--broker", "memory", "--broker", "embedded", "--broker", kafka_url, "--journal", "broker")
+    done = subprocess.run([STEPMESH, "bench", "table", *options], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert [row[:2] for row in rows] == [["embedded", "broker"], [shown(kafka_url), "broker"]]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[2:-1])
+    assert [row[-1] for row in rows] == ["process", "process"]
+    assert "left out: memory × broker" in done.stdout
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(("chain", "--broker", "memory", "--broker", "embedded"), "bench table"), (("table", "--versus", "--workers 2"), "--versus")],
+)
+def test_what_only_a_table_or_no_table_has_is_refused(options: tuple[str, ...], word: str) -> None:
+    done = subprocess.run([STEPMESH, "bench", *options], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert word in done.stderr

@@ -99,4 +99,4 @@ async def remove(place: Place) -> None:
         await admin.close()
 
 
-CLIENT = Client(make, opened, remove)
+CLIENT = Client(make, opened, remove, (KafkaError,))

@@ -10,6 +10,7 @@ from typing import Any
 
 import nats
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from stepmesh_broker.nats.settings import NatsSettings
@@ -111,4 +112,4 @@ async def remove(place: Place) -> None:
         await connection.close()
 
 
-CLIENT = Client(make, opened, remove)
+CLIENT = Client(make, opened, remove, (NatsError,))

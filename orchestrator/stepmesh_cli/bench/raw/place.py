@@ -22,8 +22,9 @@ class Place:
 
 
 class Client(NamedTuple):
-    """A client library: how it makes the two ways of a place, opens a side, and removes the ways."""
+    """A client library: how it makes the two ways of a place, opens a side, and removes the ways. `errors`: what it raises."""
 
     make: Callable[[Place], Awaitable[None]]
     open: Callable[[Place, Role], Awaitable[Side]]
     remove: Callable[[Place], Awaitable[None]]
+    errors: tuple[type[Exception], ...]

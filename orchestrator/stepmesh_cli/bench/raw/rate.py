@@ -11,15 +11,16 @@ import asyncio
 import gc
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import uvloop
 
 from stepmesh.serving import GC_THRESHOLDS
+from stepmesh_cli.addresses import shown
 from stepmesh_cli.bench.raw.exchange import Exchange, answer, begin
 from stepmesh_cli.bench.raw.place import Client, Place, Role
 from stepmesh_cli.errors import CommandError
@@ -33,10 +34,10 @@ _WARM = 0.1
 async def measured(url: str, namespace: str, exchanges: Sequence[Exchange]) -> list[float]:
     """Seconds of each exchange, from the first message sent to the last one back; each is warmed up by a tenth of it.
 
-    `namespace`: of the scenario whose streams or topics are there. Raises `CommandError`, and what the client library raises."""
+    `namespace`: of the scenario whose streams or topics are there. Raises `CommandError`."""
     place = Place(url=url, namespace=namespace, name=f"bench-raw-{secrets.token_hex(4)}")
-    await _client(place).make(place)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes, _told(place):
+        await _client(place).make(place)
         loop = asyncio.get_running_loop()
         both = [loop.run_in_executor(processes, _take_part, place, role, tuple(exchanges)) for role in ("worker", "orchestrator")]
         try:
@@ -47,15 +48,27 @@ async def measured(url: str, namespace: str, exchanges: Sequence[Exchange]) -> l
 
 
 def _take_part(place: Place, role: Role, exchanges: Sequence[Exchange]) -> list[float]:
-    return uvloop.run(_limited(_exchange(place, role, exchanges)))
+    with _told(place):
+        return uvloop.run(_limited(_exchange(place, role, exchanges)))
+
+
+@contextmanager
+def _told(place: Place) -> Generator[None]:
+    """What a client raises may not survive the way from one process to another."""
+    foreseen: tuple[type[Exception], ...] = (*_client(place).errors, OSError)
+    try:
+        yield
+    except foreseen as problem:
+        raise CommandError(f"the plain client of {shown(place.url)} failed: {problem!r}", hint="is the broker up?") from problem
 
 
 async def _limited(work: Coroutine[Any, Any, T]) -> T:
     """Neither waits for ever for the other."""
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(LIMIT_S):
             return await work
-    raise CommandError(f"the broker's own rate could not be measured within {LIMIT_S:.0f} s", hint="measure less with --scale")
+    except TimeoutError as problem:
+        raise CommandError(f"the broker's own rate could not be measured within {LIMIT_S:.0f} s", hint="lower --scale") from problem
 
 
 async def _exchange(place: Place, role: Role, exchanges: Sequence[Exchange]) -> list[float]:
