@@ -8,6 +8,8 @@ SM-6xxx workers, SM-7xxx gateway.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class StepmeshError(Exception):
     """An error that a person reads: a code, what happened, and what to do about it.
@@ -23,9 +25,19 @@ class StepmeshError(Exception):
         self.hint = hint
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its state: what a subclass is made from need not be its message, and a pool of processes breaks over what it cannot read."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         """One line: code, message, then the hint."""
         return f"{self.code} {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def _as_it_was(kind: type[StepmeshError], args: tuple[Any, ...], state: dict[str, Any]) -> StepmeshError:
+    problem = kind.__new__(kind, *args)
+    problem.__dict__.update(state)
+    return problem
 
 
 class BrokerError(StepmeshError):

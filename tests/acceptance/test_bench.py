@@ -14,6 +14,8 @@ from tests.acceptance.pairs import Pair
 from stepmesh_cli.addresses import shown
 
 STEPMESH = str(Path(sys.executable).parent / "stepmesh")
+RAW = {"raw_round_trips_per_s", "ratio", "raw_framed_steps_per_s", "framed_ratio", "traffic"}
+"""What the chain says of the broker's plain client."""
 
 
 def bench(*options: str) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def bench(*options: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("scenario", "rate", "more"),
     [
-        ("chain", "steps_per_s", {"cpu_us_per_step", "peak_rss_mb", "durability", "machine"}),
+        ("chain", "steps_per_s", {"cpu_us_per_step", "peak_rss_mb", "durability", "machine", *RAW}),
         ("single", "runs_per_s", {"p50_ms", "p99_ms", "cpu_us_per_step"}),
         ("fanout", "items_per_s", {"p50_ms", "p99_ms"}),
         ("latency", "runs_per_s", {"p50_ms", "p99_ms"}),
@@ -53,6 +55,7 @@ def test_every_scenario_reports_its_figures(scenario: str, rate: str, more: set[
 def test_two_settings_are_measured_in_turn() -> None:
     found = bench("chain", "--scale", "0.02", "--broker", "memory", "--journal", "memory", "--versus", "--workers 2", "--rounds", "2")
     assert found["durability"] == "process"
+    assert not RAW & set(found), "no server carries messages"
     assert found["versus"]["settings"]["workers"] == 2
     assert len(found["ratios"]) == 2
     assert all(ratio > 0 for ratio in found["ratios"])
@@ -75,5 +78,31 @@ def test_servers_are_measured_in_a_namespace_of_their_own(broker: str, journal: 
     assert found["steps_per_s"] > 0
     assert found["settings"]["journal"] == shown(kept)
     assert found["durability"] == ("process" if journal == "broker" else "fsync")
+    assert found["ratio"] == pytest.approx(found["steps_per_s"] / found["raw_round_trips_per_s"], abs=0.01)
+    assert found["framed_ratio"] == pytest.approx(found["steps_per_s"] / found["raw_framed_steps_per_s"], abs=0.001)
+    assert found["traffic"]["task frames"] >= found["steps"] / 1024
     recovered = bench("recovery", "--scale", "0.01", "--broker", where, "--journal", kept)
     assert recovered["recovered"] == recovered["runs"] == 100, "and nothing of an earlier one"
+
+
+@pytest.mark.acceptance
+def test_a_table_has_a_row_for_each_pair(kafka_url: str) -> None:
+    options = ("--scale", "0.01", "--broker", "memory", "--broker", "embedded", "--broker", kafka_url, "--journal", "broker")
+    done = subprocess.run([STEPMESH, "bench", "table", *options], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert [row[:2] for row in rows] == [["embedded", "broker"], [shown(kafka_url), "broker"]]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[2:-1])
+    assert [row[-1] for row in rows] == ["process", "process"]
+    assert "left out: memory × broker" in done.stdout
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(("chain", "--broker", "memory", "--broker", "embedded"), "bench table"), (("table", "--versus", "--workers 2"), "--versus")],
+)
+def test_what_only_a_table_or_no_table_has_is_refused(options: tuple[str, ...], word: str) -> None:
+    done = subprocess.run([STEPMESH, "bench", *options], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert word in done.stderr

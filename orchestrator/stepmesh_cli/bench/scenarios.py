@@ -1,15 +1,20 @@
-"""Scenarios over a running deployment: chain, single, fanout, latency. Each returns its figures as one flat object."""
+"""Scenarios over a running deployment: chain, single, fanout, latency. Each returns its figures as one flat object.
+
+The chain's steps are told beside what a plain client of the same broker does right afterwards, on the same server (`raw`)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from stepmesh.client import Client
+from stepmesh_cli.bench.raw import figures, rate
 from stepmesh_cli.bench.settings import STEPS, BenchSettings, chain_flow, fanout_flow
 from stepmesh_cli.bench.stage import Meter, Stage, stage
+from stepmesh_cli.bench.traffic import Traffic
 
 Figures = dict[str, Any]
 BATCH = 500
@@ -26,10 +31,12 @@ async def chain(settings: BenchSettings) -> Figures:
         flow = await on.client.store_flow(chain_flow())
         batches = settings.amount(80)
         await submit_batches(on.client, flow, max(2, batches // 8))
+        before = replace(on.traffic)
         async with on.measured() as meter:
             await submit_batches(on.client, flow, batches)
-        steps = batches * BATCH * STEPS
-        return {"steps": steps, "steps_per_s": round(steps / meter.seconds), **_spent(meter, steps), **on.info()}
+        steps, carried = batches * BATCH * STEPS, on.traffic.since(before)
+        found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **_spent(meter, steps), **on.info()}
+        return {**found, **await _beside_raw(on, steps, meter.seconds, carried)}
 
 
 async def single(settings: BenchSettings) -> Figures:
@@ -68,6 +75,16 @@ async def latency(settings: BenchSettings) -> Figures:
         async with on.measured() as meter:
             await _one_by_one(on, flow, runs, took)
         return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
+
+
+async def _beside_raw(on: Stage, steps: int, seconds: float, carried: Traffic) -> Figures:
+    """Nothing where no server carries messages."""
+    url = on.deployment.url
+    if url is None:
+        return {}
+    one_each, framed = figures.exchanges(steps, carried, LIVE_BATCHES * BATCH)
+    took = await rate.measured(url, on.settings.namespace, (one_each, framed))
+    return figures.compared(steps, seconds, carried, (one_each, took[0]), (framed, took[1]))
 
 
 async def submit_batches(client: Client, flow: str, batches: int) -> None:

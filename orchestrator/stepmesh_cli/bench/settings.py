@@ -26,8 +26,8 @@ class BenchSettings:
 
     @property
     def on_servers(self) -> bool:
-        """What it leaves behind stays there."""
-        return "://" in self.broker or "://" in self.journal
+        """What it leaves behind stays there, and the flows have to be kept somewhere else."""
+        return "://" in self.broker or "://" in self.journal or self.journal == "broker"
 
     def amount(self, usual: int) -> int:
         """`usual`, scaled; ≥ 1."""

@@ -17,6 +17,7 @@ from typing import Any
 from stepmesh.client import Client
 from stepmesh_cli.bench.processes import mib, nats_server_pid, usage
 from stepmesh_cli.bench.settings import BenchSettings
+from stepmesh_cli.bench.traffic import CountedDeployment, Traffic
 from stepmesh_cli.bench.worker import make_worker
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.errors import CommandError
@@ -43,7 +44,7 @@ class Stage:
     """What a scenario works with."""
 
     settings: BenchSettings
-    deployment: Deployment
+    deployment: CountedDeployment
     client: Client
 
     @asynccontextmanager
@@ -64,6 +65,11 @@ class Stage:
             if spent is not None and name in before:
                 meter.cpu_s[name] = spent.cpu_s - before[name].cpu_s
                 meter.peak_rss_mb[name] = mib(spent.peak_rss)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went through the broker so far."""
+        return self.deployment.traffic
 
     def _pids(self) -> dict[str, int]:
         pids = {"orchestrator": os.getpid()}
@@ -92,7 +98,7 @@ async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Pat
         processes=processes,
         say=_quiet,
     )
-    async with Deployment(wanted) as deployment:
+    async with CountedDeployment(wanted) as deployment:
         if with_workers:
             await until_present(deployment, settings.workers)
         yield Stage(settings, deployment, await deployment.client())
