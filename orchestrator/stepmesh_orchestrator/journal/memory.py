@@ -148,6 +148,10 @@ class MemoryJournal:
         """The last trimmed frame; 0 when none was."""
         return self._log(partition).head.trimmed
 
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         found = self._log(partition)

@@ -16,7 +16,8 @@ from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame
 from stepmesh_orchestrator.journal.lanes import Lanes
 from stepmesh_orchestrator.journal.redis_scripts import APPEND
 from stepmesh_orchestrator.journal.redis_tables import Tables, packed
-from stepmesh_orchestrator.journal.rules import JournalUnavailable, check_start, checked, corrupt
+from stepmesh_orchestrator.journal.rules import Head, JournalUnavailable, check_start, checked, corrupt
+from stepmesh_orchestrator.journal.salvage import Kept, Piece, Stored, frame_piece, standing_pieces
 from stepmesh_orchestrator.ports import Frame, JournalError, JournalFull, Ownership, Snapshot
 from stepmesh_orchestrator.redis import Fault, RedisConnections, classify, describe
 
@@ -46,13 +47,16 @@ def durability_of(settings: Sequence[Mapping[str, Any]], replicas: int, is_clust
 
 class RedisJournal:
     """The journal of `namespace` in the server that `url` names (`redis://…`, `rediss://…`), or in its cluster. An answer that takes longer
-    than `timeout_s` is an error."""
+    than `timeout_s` is an error. `make`: False refuses one that is not there (SM-4222)."""
 
-    def __init__(self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS, *, make: bool = True
+    ) -> None:
         self._where = f"{without_password(url)}, namespace {namespace}"
         self._connections = RedisConnections(url, self._translate, connections, timeout_s)
         self._tables = Tables(self._connections, namespace, self._where)
         self._lanes = Lanes(self._insert, self._tables.head)
+        self._make = make
         self._replicas = 0
         self._durability: Durability = "process"
 
@@ -67,7 +71,7 @@ class RedisJournal:
         await self._connections.open()
         try:
             await self._learn()
-            await self._tables.identify()
+            await self._tables.identify(self._make)
         except BaseException:
             await self._connections.close()
             raise
@@ -134,9 +138,36 @@ class RedisJournal:
         head = await self._tables.head(partition)
         return head.trimmed if head else 0
 
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         return [(stored.sequence, trouble) for stored, trouble in await self._tables.snapshots(partition) if trouble]
+
+    async def stored(self, partition: Partition) -> Stored:
+        """See `Repairable`."""
+        return await self._tables.stored(partition)
+
+    async def stored_frames(self, partition: Partition) -> AsyncIterator[StoredFrame]:
+        """See `Repairable`."""
+        after = 0
+        while frames := (await self._tables.batch(partition, after, FIRST_BATCH, checks=False)).frames:
+            for frame in frames:
+                yield frame
+            after = frames[-1].sequence
+
+    async def pieces(self, partition: Partition) -> AsyncIterator[Piece]:
+        """See `Repairable`."""
+        for piece in standing_pieces(await self.stored(partition)):
+            yield piece
+        async for frame in self.stored_frames(partition):
+            yield frame_piece(frame)
+
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """See `Repairable`."""
+        await self._tables.keep(partition, seen, kept)
 
     async def _learn(self) -> None:
         """What the server's settings promise."""

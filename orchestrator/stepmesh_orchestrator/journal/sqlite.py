@@ -116,6 +116,10 @@ class SqliteJournal:
         head = await self._reader.call(partial(self._tables.head, partition=partition))
         return head.trimmed if head else 0
 
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         rows = await self._reader.call(partial(self._tables.snapshots, partition=partition))
