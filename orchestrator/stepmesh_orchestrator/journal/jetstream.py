@@ -48,6 +48,16 @@ class JetStreamJournal(LogJournal):
         """See the port."""
         return "replicated" if self._replicas >= _SAFE_REPLICAS else "process"
 
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        if self._replicas >= _SAFE_REPLICAS:
+            return "the loss of a machine, as long as most of the others keep their power"
+        return (
+            "the crash of every process; power loss takes what the server had not flushed (its sync_interval, 2 minutes unless it is set),"
+            " the loss of its disk everything"
+        )
+
     async def open(self) -> None:
         """See the port. SM-4005 when there is no JetStream, SM-4006 when a stream of that name is no journal of this format."""
         try:

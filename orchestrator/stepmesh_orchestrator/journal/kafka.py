@@ -55,12 +55,22 @@ class KafkaJournal(LogJournal):
         self._frames_log = KafkaLog(self._logs, f"{self._topics}.journal", where)
         self._snapshots_log = KafkaLog(self._logs, f"{self._topics}.snapshots", where)
         self._replicated = False
+        self._replicas = 1
         super().__init__(self._frames_log, self._snapshots_log, where)
 
     @property
     def durability(self) -> Literal["replicated", "process"]:
         """See the port. Known once it is open."""
         return "replicated" if self._replicated else "process"
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        if self._replicated:
+            return "the loss of a machine, as long as most of the others keep their power"
+        if self._replicas == 1:
+            return "the crash of every process; power loss takes what the broker's system had not flushed, the loss of its disk everything"
+        return "the crash of every process; what one broker took while the others were away is lost with its power or its disk"
 
     async def open(self) -> None:
         """See the port. SM-4005 when the cluster does not answer, SM-4006 for another format, SM-4022 for too few partitions."""
@@ -82,6 +92,7 @@ class KafkaJournal(LogJournal):
     async def _prepare(self) -> None:
         facts = [await self._ensure(f"{self._topics}.{kind}", self._partitions) for kind in ("journal", "snapshots")]
         self._frames_log.count = self._partitions or min(topic.partitions for topic in facts)
+        self._replicas = min(topic.replicas for topic in facts)
         self._replicated = all(_survives_a_machine(topic) for topic in facts)
         limit = min([_MOST_BYTES, *(int(topic.settings.get("max.message.bytes", _MOST_BYTES)) - _BATCH_ROOM for topic in facts)])
         self._frames_log.max_entry_bytes = self._snapshots_log.max_entry_bytes = limit

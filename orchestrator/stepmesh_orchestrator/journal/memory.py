@@ -72,6 +72,11 @@ class MemoryJournal:
         """See the port."""
         return "process"
 
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return "nothing: every run is lost when the process that keeps it ends"
+
     async def open(self) -> None:
         """See the port."""
 

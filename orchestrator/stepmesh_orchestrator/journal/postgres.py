@@ -66,6 +66,17 @@ def durability_of(fsync: str, full_page_writes: str, synchronous_commit: str, st
     return "fsync" if (fsync, full_page_writes) == ("on", "on") else "process"
 
 
+def survives_with(fsync: str, full_page_writes: str, synchronous_commit: str, standbys: str) -> str:
+    """The same in words."""
+    if synchronous_commit == "off":
+        return "the end of every Stepmesh process; a crash or power loss of the server takes its last moments (3 × wal_writer_delay)"
+    if standbys and synchronous_commit != "local":
+        return "the loss of the server or of its standby, not of both"
+    if (fsync, full_page_writes) == ("on", "on"):
+        return "a crash and power loss, as long as the server's disk is whole"
+    return "the crash of every process; power loss of the server may take all of the database"
+
+
 class PostgresJournal:
     """The journal of `namespace` in the database that `url` names (`postgresql://…`); its schema is made if absent, or with
     `make` false refused (SM-4222). No call takes longer than `timeout_s`, and a little."""
@@ -78,6 +89,7 @@ class PostgresJournal:
         self._tables = Tables(self._where)
         self._make = make
         self._durability: Durability = "process"
+        self._survives = "what its server's settings say"
         self._connections = PostgresConnections(url, self._schema, self._translate, connections, timeout_s)
         self._lanes = Lanes(self._insert, self._head)
 
@@ -85,6 +97,11 @@ class PostgresJournal:
     def durability(self) -> Durability:
         """See the port. As the server's settings were at `open`; "process" before."""
         return self._durability
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return self._survives
 
     async def open(self) -> None:
         """See the port. SM-4005 when the server cannot be reached or refuses us, SM-4006 for another format."""
@@ -195,7 +212,8 @@ class PostgresJournal:
         await migrate(connection, self._schema, "journal", STEPS)
         await self._tables.identify(connection)
         rows = await (await connection.execute(_SETTINGS, (_SETTING_NAMES,))).fetchall()
-        self._durability = durability_of(*(str(row[0]) for row in rows))
+        said = [str(row[0]) for row in rows]
+        self._durability, self._survives = durability_of(*said), survives_with(*said)
 
     async def _insert(self, partition: Partition, frame: StoredFrame, previous: bytes) -> bool:
         return await self._connections.run(lambda connection: self._tables.insert(connection, partition, frame, previous), again=False)

@@ -45,6 +45,23 @@ def durability_of(settings: Sequence[Mapping[str, Any]], replicas: int, is_clust
     return "fsync" if synced and all(synced) else "process"
 
 
+def survives_with(settings: Sequence[Mapping[str, Any]], replicas: int, is_cluster: bool) -> str:
+    """The same in words."""
+    if replicas and is_cluster:
+        return "the crash of a process, unless a replica takes over: that takes what it had not seen, about the last second"
+    if replicas:
+        return "the loss of a server, when the replica that takes over is the one that confirmed it"
+    if not settings or not all(settings):
+        return "what the server's settings say, which it does not tell"
+    if any(said.get("appendonly") != "yes" for said in settings):
+        return "the end of every Stepmesh process; a restart of the server takes all since its last snapshot (RDB)"
+    flushes = {str(said.get("appendfsync")) for said in settings}
+    if flushes == {"always"}:
+        return "a crash and power loss, as long as the server's disk is whole"
+    lost = "the last second or two" if flushes <= {"always", "everysec"} else "what its system had not flushed"
+    return f"the crash of every process; power loss of the server takes {lost}, the loss of its disk everything"
+
+
 class RedisJournal:
     """The journal of `namespace` in the server that `url` names (`redis://…`, `rediss://…`), or in its cluster. An answer that takes longer
     than `timeout_s` is an error. `make`: False refuses one that is not there (SM-4222)."""
@@ -59,11 +76,17 @@ class RedisJournal:
         self._make = make
         self._replicas = 0
         self._durability: Durability = "process"
+        self._survives = "what its server's settings say"
 
     @property
     def durability(self) -> Durability:
         """See the port. As the server's settings were at `open`; "process" before, and when the server does not tell them."""
         return self._durability
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return self._survives
 
     async def open(self) -> None:
         """See the port. SM-4005 when the server cannot be reached or refuses us, SM-4006 for another format, SM-4030 when the server would
@@ -180,7 +203,8 @@ class RedisJournal:
         replication = await self._connections.info("replication")
         replicas = sum(int(said.get("connected_slaves", 0)) for said in replication)
         settings = await self._connections.settings("appendonly", "appendfsync")
-        self._durability = durability_of(settings, replicas, self._connections.is_cluster)
+        said = (settings, replicas, self._connections.is_cluster)
+        self._durability, self._survives = durability_of(*said), survives_with(*said)
         self._replicas = 1 if self._durability == "replicated" else 0
 
     async def _insert(self, partition: Partition, frame: StoredFrame, previous: bytes) -> bool:

@@ -49,6 +49,11 @@ class SqliteJournal:
         """See the port."""
         return "fsync"
 
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return "a crash and power loss, as long as the disk is whole"
+
     async def open(self) -> None:
         """See the port. SM-4005 when the file cannot be opened or is locked, SM-4006 when it is no journal of this format."""
         await self._writer.start()
