@@ -200,7 +200,7 @@ async def _deployment(target: Target) -> list[Check]:
     except StepmeshError as problem:
         return [Check("deployment", "failed", str(problem), problem.hint)]
     same = info.version == version("stepmesh")
-    found = f"version {info.version}, {info.partitions} partitions, journal {info.durability}"
+    found = f"version {info.version}, {info.partitions} partitions, journal {info.durability}: it survives {info.survives}"
     return [
         Check("deployment", "ok" if same else "warning", found, "" if same else "use the same version on both sides"),
         *(Check(f"pool {pool.pool}", "warning", pool.trouble, "see what its command prints") for pool in pools if pool.trouble),

@@ -1,7 +1,8 @@
 """What a deployment declares that a returned submit survives, against what its journal gives.
 
-Invariant: a deployment that declares more than it gets does not start. `fsync` and `replicated` are two promises, neither of which holds
-the other: what is on one disk dies with the disk, what several machines hold in memory dies when the power of all of them fails.
+The words are promises of the journal alone. `process` is the least: a server that keeps the journal survives more, and the journal's own
+words say what. Invariant: a deployment that declares more than it gets does not start. `fsync` and `replicated` are two promises, neither
+of which holds the other: what is on one disk dies with it, what several machines hold in memory dies when the power of all of them fails.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from stepmesh_orchestrator.ports import Journal
 
 Durability = Literal["fsync", "replicated", "process"]
-SURVIVES: dict[str, str] = {
-    "fsync": "a crash and power loss, as long as the disk is whole",
-    "replicated": "the loss of a machine, as long as most of the others keep their power",
-    "process": "at most the crash of a process, no power loss and no loss of a machine",
-}
 _LOST = {
     "fsync": "the last moments before a power loss",
     "replicated": "every run, when the machine or the disk that holds the journal is gone",
@@ -37,7 +33,7 @@ def require(declared: Durability | None, journal: Journal, name: str) -> None:
         return
     lost = "any run, when this process ends" if name == "memory" else _LOST[declared]
     raise DurabilityLess(
-        f"the durability {declared} is declared, and the journal {shown(name)} gives {given}, which survives {SURVIVES[given]};"
+        f"the durability {declared} is declared, and the journal {shown(name)} gives {given}, which survives {journal.survives};"
         f" it does not promise to keep {lost}",
         hint=f"a journal that gives {declared}: {_FIX[declared]}; or declare {given}",
     )

@@ -1,55 +1,52 @@
-"""`stepmesh journal verify|dump|repair`: look after the journal of a data folder that no process owns."""
+"""`stepmesh journal verify|dump|repair`: look after a journal, in the data folder of a deployment that does not run, or on a server."""
 
 from __future__ import annotations
 
 import json as json_text
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import uvloop
 from cyclopts import App, Parameter
 
-from stepmesh_broker.protocol.ids import Partition
 from stepmesh_cli import exits
-from stepmesh_cli.data_folder import DataFolder
-from stepmesh_cli.errors import BadInput
+from stepmesh_cli.journal_repair import print_done, repair_file, repair_server
+from stepmesh_cli.journal_source import FileSource, ServerSource, source_of
 from stepmesh_orchestrator.journal.inspect import Report, dump, verify
-from stepmesh_orchestrator.journal.repair import Cut, repair
-from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 
-T = TypeVar("T")
-FILE = "journal.db"
-Data = Annotated[Path, Parameter(help="Data folder of the deployment, or its journal's file.")]
+Data = Annotated[Path | None, Parameter(help="Data folder of the deployment, or its journal's file.")]
+Address = Annotated[str | None, Parameter(help="Address of a journal on a server, as `stepmesh up` takes it.")]
+InNamespace = Annotated[str, Parameter(help="Namespace of the deployment, on a server.", env_var="STEPMESH_NAMESPACE")]
 AsJson = Annotated[bool, Parameter(help="One JSON object on stdout.")]
 
-journal = App(name="journal", help="Check, read and repair the journal in a data folder. Its deployment must not run.")
+journal = App(name="journal", help="Check, read and repair the journal in a data folder, whose deployment must not run, or on a server.")
 
 
 @journal.command(name="verify")
-def verify_command(*, data: Data, json: AsJson = False) -> int:
-    """Check every frame and snapshot. Exit code 1 when something is damaged.
+def verify_command(*, data: Data = None, journal: Address = None, namespace: InNamespace = "default", json: AsJson = False) -> int:
+    """Check every frame and snapshot. Exit code 1 when something is damaged. On a server also beside a running deployment.
 
     Example: stepmesh journal verify --data .stepmesh
     """
-    with _owned(data) as file:
-        reports = uvloop.run(_with(file, _verify_all))
+    with source_of(data, journal, namespace) as source:
+        reports = uvloop.run(_verify_all(source))
     good = all(report.good for report in reports)
     if json:
         print(json_text.dumps({"good": good, "partitions": [_told(report) for report in reports]}))
     else:
         for report in reports:
             _print_report(report)
-        print(f"{file}: good" if good else f"{file}: DAMAGED; run: stepmesh journal repair --data {data} (it keeps a copy)")
+        print(f"{source.name}: good" if good else f"{source.name}: DAMAGED; run: stepmesh journal repair {source.flags} (it keeps a copy)")
     return exits.OK if good else exits.FAILED
 
 
 @journal.command(name="dump")
 def dump_command(
     *,
-    data: Data,
+    data: Data = None,
+    journal: Address = None,
+    namespace: InNamespace = "default",
     partition: Annotated[int | None, Parameter(help="Only this partition.")] = None,
     after: Annotated[int | None, Parameter(help="Only frames with a sequence above this.")] = None,
     run: Annotated[str | None, Parameter(help="Only events of this run.")] = None,
@@ -60,76 +57,51 @@ def dump_command(
     """
     from stepmesh_cli import readable_turns
 
-    async def print_all(opened: SqliteJournal) -> None:
-        for number in await opened.partitions():
-            if partition in (None, number):
-                async for frame in dump(opened, number, readable_turns.decode, after):
-                    line = readable_turns.line(number, frame, run)
-                    if line is not None:
-                        sys.stdout.write(line.decode() + "\n")
+    async def print_all(source: FileSource | ServerSource) -> None:
+        async with source.opened() as opened:
+            for number in await opened.partitions():
+                if partition in (None, number):
+                    async for frame in dump(opened, number, readable_turns.decode, after):
+                        line = readable_turns.line(number, frame, run)
+                        if line is not None:
+                            sys.stdout.write(line.decode() + "\n")
 
-    with _owned(data) as file:
-        uvloop.run(_with(file, print_all))
+    with source_of(data, journal, namespace) as source:
+        uvloop.run(print_all(source))
     return exits.OK
 
 
 @journal.command(name="repair")
-def repair_command(*, data: Data, json: AsJson = False) -> int:
-    """Write a new journal with everything that verifies; the damaged file stays beside it as a copy.
+def repair_command(
+    *,
+    data: Data = None,
+    journal: Address = None,
+    namespace: InNamespace = "default",
+    yes: bool = False,
+    backup: Path | None = None,
+    json: AsJson = False,
+) -> int:
+    """Keep of each damaged partition what verifies. A file is written anew, the damaged one stays beside it as a copy. On a server this
+    shows what would go; with --yes all that is stored is copied to a file, then it goes.
 
-    Example: stepmesh journal repair --data .stepmesh
+    Example: stepmesh journal repair --journal postgres://db/stepmesh --yes
+
+    Parameters
+    ----------
+    yes
+        Repair a journal on a server. Its deployment must not run.
+    backup
+        File for the copy of a server's journal; default: stepmesh-journal-NAMESPACE-N.jsonl, here.
     """
-    with _owned(data) as file:
-        done = repair(file)
-    if json:
-        cuts = [cut._asdict() for cut in done.cuts]
-        print(
-            json_text.dumps(
-                {"repaired": done.copy is not None, "copy": done.copy and str(done.copy), "trouble": done.trouble, "cuts": cuts}
-            )
-        )
-    elif done.copy is None:
-        print(f"{file}: nothing is wrong, nothing was changed")
-    else:
-        for trouble in done.trouble:
-            print(f"trouble: {trouble}")
-        for cut in done.cuts:
-            print(_cut(cut))
-        print(f"{file}: repaired; the damaged file is {done.copy}")
-    return exits.OK
+    with source_of(data, journal, namespace) as source:
+        done = uvloop.run(repair_server(source, backup, yes=yes)) if isinstance(source, ServerSource) else repair_file(source)
+    print_done(source, done, as_json=json)
+    return exits.FAILED if done.cuts and not done.repaired else exits.OK
 
 
-@contextmanager
-def _owned(data: Path) -> Generator[Path]:
-    """The journal's file, while this process owns the folder. Raises `BadInput`, `DataFolderInUse`."""
-    file = data if data.is_file() else data / FILE
-    if not file.is_file():
-        raise BadInput(f"there is no journal {file}", hint="--data names the folder of a deployment that used --journal sqlite")
-    folder = DataFolder(file.parent)
-    folder.own()
-    try:
-        yield file
-    finally:
-        folder.release()
-
-
-@asynccontextmanager
-async def _opened(file: Path) -> AsyncGenerator[SqliteJournal]:
-    opened = SqliteJournal(file)
-    await opened.open()
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-async def _with(file: Path, work: Callable[[SqliteJournal], Coroutine[Any, Any, T]]) -> T:
-    async with _opened(file) as opened:
-        return await work(opened)
-
-
-async def _verify_all(opened: SqliteJournal) -> list[Report]:
-    return [await verify(opened, Partition(number)) for number in await opened.partitions()]
+async def _verify_all(source: FileSource | ServerSource) -> list[Report]:
+    async with source.opened() as opened:
+        return [await verify(opened, number) for number in await opened.partitions()]
 
 
 def _print_report(report: Report) -> None:
@@ -137,14 +109,11 @@ def _print_report(report: Report) -> None:
     print(f"partition {report.partition}: {report.frames} good frames after {report.trimmed}, snapshots: {snapshots}")
     if report.first_bad is not None:
         print(f"  frame {report.first_bad}: {report.reason}")
+    if report.torn:
+        print("  a frame after them was not written to its end: nobody was told of it, the next owner cuts it off")
     for sequence, trouble in report.damaged_snapshots:
         print(f"  snapshot {sequence}: {trouble}")
 
 
 def _told(report: Report) -> dict[str, Any]:
     return {**report._asdict(), "good": report.good}
-
-
-def _cut(cut: Cut) -> str:
-    kept = f"frames {cut.first} to {cut.last}" if cut.last >= cut.first else "no frames"
-    return f"partition {cut.partition}: had frames up to {cut.last_before}, has {kept} now: {cut.reason}"

@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.addresses import JOURNALS, NATS, POSTGRES, REDIS, STORES, scheme_of, shown
 from stepmesh_cli.errors import CommandError, StoreNotKept
 from stepmesh_cli.membership import membership_of
+from stepmesh_orchestrator.journal.repair import Repairable
 from stepmesh_orchestrator.ports import Journal, Membership, Store
 
 ENOUGH = 3
@@ -86,30 +87,36 @@ def _journal(settings: StorageSettings, name: str, data_dir: Callable[[], Path])
         from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 
         return SqliteJournal(_journal_file(name, data_dir))
+    return journal_on_server(name, Namespace(settings.namespace), settings.partitions)
+
+
+def journal_on_server(name: str, namespace: Namespace, partitions: int | None) -> Repairable:
+    """`partitions`: None for one that must be there. Raises `CommandError`, `PackageMissing`."""
+    kind = scheme_of(name)
     try:
-        return _journal_of_server(settings, name, kind)
+        return _journal_of(kind, name, namespace, partitions)
     except ImportError as problem:
         raise missing(f"a journal in {kind}", problem) from problem
 
 
-def _journal_of_server(settings: StorageSettings, name: str, kind: str) -> Journal:
-    namespace = Namespace(settings.namespace)
+def _journal_of(kind: str, name: str, namespace: Namespace, partitions: int | None) -> Repairable:
+    make = partitions is not None
     if kind in POSTGRES:
         from stepmesh_orchestrator.journal.postgres import PostgresJournal
 
-        return PostgresJournal(name, namespace)
+        return PostgresJournal(name, namespace, make=make)
     if kind in REDIS:
         from stepmesh_orchestrator.journal.redis import RedisJournal
 
-        return RedisJournal(name, namespace)
+        return RedisJournal(name, namespace, make=make)
     if kind == "kafka":
         from stepmesh_orchestrator.journal.kafka import KafkaJournal
 
-        return KafkaJournal(name, namespace, settings.partitions)
+        return KafkaJournal(name, namespace, partitions)
     if kind in NATS:
         from stepmesh_orchestrator.journal.jetstream import JetStreamJournal
 
-        return JetStreamJournal(name, namespace, None if "replicas=" in name else _enough(name))
+        return JetStreamJournal(name, namespace, None if "replicas=" in name else _enough(name), make=make)
     raise CommandError(f"{shown(name)!r} is not a journal", hint=f"use {JOURNALS}")
 
 

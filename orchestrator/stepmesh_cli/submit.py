@@ -11,9 +11,9 @@ from typing import Any
 
 from stepmesh import documents
 from stepmesh.documents import FlowLike
+from stepmesh_broker.protocol.api import Info
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
-from stepmesh_cli.durability import SURVIVES
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
 from stepmesh_cli.run import NOTHING, Submission, chosen_flow, ending
@@ -76,15 +76,23 @@ async def _submit(target: Target, flow: FlowLike, inputs: list[Any], options: di
     async with connected(target) as client:
         began = time.monotonic()
         handle = await client.submit(flow, inputs, **options)
-        durability = (await client.requests.info()).durability
+        info = await client.requests.info()
         if not how.wait:
             if how.as_json:
-                print_json({"run": handle.id, "existing": handle.existing, "items": len(inputs), "durability": durability})
+                print_json(
+                    {
+                        "run": handle.id,
+                        "existing": handle.existing,
+                        "items": len(inputs),
+                        "durability": info.durability,
+                        "survives": info.survives,
+                    }
+                )
             else:
                 print(handle.id)
-                say(accepted(durability))
+                say(accepted(info))
             return exits.OK
-        say(f"run {handle.id} {accepted(durability)}")
+        say(f"run {handle.id} {accepted(info)}")
         watcher = asyncio.create_task(watch(client, handle.id, view(quiet=False)))
         try:
             summary = (await handle.wait(how.timeout_s)).summary
@@ -96,9 +104,9 @@ async def _submit(target: Target, flow: FlowLike, inputs: list[Any], options: di
         return exits.OK if summary.status == "completed" else exits.FAILED
 
 
-def accepted(durability: str) -> str:
+def accepted(info: Info) -> str:
     """What a submit that returned is worth."""
-    return f"accepted ({durability}): it survives {SURVIVES.get(durability, 'what its deployment says')}"
+    return f"accepted ({info.durability}): it survives {info.survives or 'what its deployment says'}"
 
 
 def _flow(given: str) -> tuple[FlowLike, dict[str, Any]]:

@@ -190,8 +190,9 @@ class Node:
         settings, ports = self.settings, self.ports
         shared = self.sharing is not None
         limits = {"message_bytes": ports.broker.max_message_bytes, **settings.limits}
+        kept = ports.journal
         return Info(
-            version("stepmesh"), settings.namespace, settings.partitions, ports.journal.durability, self._journal_id, limits, shared
+            version("stepmesh"), settings.namespace, settings.partitions, kept.durability, self._journal_id, limits, shared, kept.survives
         )
 
     def _owner_of(self, partition: Partition) -> str:

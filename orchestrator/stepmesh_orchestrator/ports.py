@@ -79,7 +79,12 @@ class Journal(Protocol):
 
     @property
     def durability(self) -> Literal["fsync", "replicated", "process"]:
-        """What a returned append survives: power loss, loss of machines, or only a crash of this process's shard."""
+        """What a returned append survives: power loss, loss of machines, or at most the end of processes."""
+        ...
+
+    @property
+    def survives(self) -> str:
+        """The same exactly, in words that follow "it survives": what takes a returned append, and how much. Known once it is open."""
         ...
 
     async def open(self) -> None:

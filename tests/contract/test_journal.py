@@ -60,6 +60,7 @@ async def read_until_corrupt(journal: Journal, after: int = 0) -> tuple[list[int
 
 def test_durability_is_declared(backend: Backend) -> None:
     assert backend.journal.durability == backend.durability
+    assert backend.survives in backend.journal.survives
 
 
 async def test_a_new_journal_is_empty(journal: Journal) -> None:

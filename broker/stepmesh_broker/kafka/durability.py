@@ -93,7 +93,9 @@ def of_settings(said: Mapping[str, str | None], replicas: int) -> Iterator[Findi
         )
         return
     always = flush == "1"
-    means = "" if always else "power loss of all replicas at once takes what the systems had not flushed; of one, nothing if others have it"
+    alone = "power loss of a broker takes what its system had not flushed of the topics that it alone has"
+    several = "power loss of all replicas at once takes what the systems had not flushed; of one, nothing if others have it"
+    means = "" if always else several if replicas > 1 else alone
     yield Finding("kafka log.flush.interval.messages", flush, means, "" if replicas > 1 or always else "more replicas")
 
 

@@ -113,6 +113,15 @@ class TopicLogs:
                     raise NoAnswer(f"a partition of {topic} has no leader")
                 await asyncio.sleep(_PAUSE_S)
 
+    async def find(self, topic: str) -> TopicFacts | None:
+        """None when there is no such topic."""
+        deadline = self._deadline()
+        while True:
+            try:
+                return await self._facts(topic)
+            except KafkaError as problem:
+                await self._again(deadline, problem)
+
     async def begin(self, topic: str, partition: int) -> int:
         """The first offset."""
         return await self._offset(topic, partition, _EARLIEST)

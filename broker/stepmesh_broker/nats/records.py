@@ -160,6 +160,14 @@ class StreamRecords:
         """Remove the messages of a subject below a sequence."""
         await self._api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": below})
 
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Remove one message; nothing when it is not there."""
+        try:
+            await self._api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except Refused as refused:
+            if refused.err_code not in _NO_MESSAGE:
+                raise
+
     async def _get(self, stream: str, request: dict[str, Any]) -> Message | None:
         try:
             stored = (await self._api(f"STREAM.MSG.GET.{stream}", request)).message

@@ -17,7 +17,8 @@ class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_i
 
 
 class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
-    """`limits`: name → value in the unit that the name says (message_bytes, …). `shared`: by several orchestrators."""
+    """`limits`: name → value in the unit that the name says (message_bytes, …). `shared`: by several orchestrators. `survives`: what
+    `durability` means there, in words."""
 
     version: str
     namespace: Namespace
@@ -26,6 +27,7 @@ class Info(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="info"):
     journal: str
     limits: dict[str, int]
     shared: bool = False
+    survives: str = ""
 
 
 class StoreFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="store_flow"):

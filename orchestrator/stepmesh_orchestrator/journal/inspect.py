@@ -22,6 +22,10 @@ class Inspectable(Journal, Protocol):
         """The last trimmed frame; 0 when none was."""
         ...
 
+    async def torn(self, partition: Partition) -> bool:
+        """Whether a frame at the end was not written to its end: nobody was told that it is there, the next owner cuts it off."""
+        ...
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         ...
@@ -29,7 +33,7 @@ class Inspectable(Journal, Protocol):
 
 class Report(NamedTuple):
     """What verifying one partition found. `frames` were good, the first bad one is `first_bad` (None = all are good), for `reason`.
-    `snapshots` are the good ones' sequences, newest first; `damaged_snapshots` the others, with what is wrong.
+    `snapshots` are the good ones' sequences, newest first; `damaged_snapshots` the others, with what is wrong. `torn`: see the journal.
     """
 
     partition: Partition
@@ -39,6 +43,7 @@ class Report(NamedTuple):
     reason: str
     snapshots: Sequence[int]
     damaged_snapshots: Sequence[tuple[int, str]]
+    torn: bool = False
 
     @property
     def good(self) -> bool:
@@ -57,7 +62,11 @@ class DumpedFrame(NamedTuple, Generic[Content]):
 
 async def verify(journal: Inspectable, partition: Partition) -> Report:
     """Check every frame's CRC, link and place, and every snapshot. Raises `JournalError` only when nothing can be read at all."""
-    trimmed = await journal.trimmed(partition)
+    try:
+        trimmed = await journal.trimmed(partition)
+        torn = await journal.torn(partition)
+    except JournalCorrupt as error:  # nothing says any more where the partition stands
+        return Report(partition, 0, 0, 1, error.message, [], [])
     damaged = await journal.damaged_snapshots(partition)
     good = [snapshot.sequence for snapshot in await journal.snapshots(partition)]
     frames, first_bad, reason = 0, None, ""
@@ -66,7 +75,7 @@ async def verify(journal: Inspectable, partition: Partition) -> Report:
             frames += 1
     except JournalCorrupt as error:
         first_bad, reason = trimmed + frames + 1, error.message
-    return Report(partition, trimmed, frames, first_bad, reason, good, damaged)
+    return Report(partition, trimmed, frames, first_bad, reason, good, damaged, torn)
 
 
 async def dump(

@@ -21,7 +21,7 @@ from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_orchestrator.journal.framing import FORMAT
 from stepmesh_orchestrator.journal.jetstream_log import JetStreamLog
 from stepmesh_orchestrator.journal.log_journal import LogJournal
-from stepmesh_orchestrator.journal.rules import JournalFormatError, JournalUnavailable
+from stepmesh_orchestrator.journal.rules import JournalAbsent, JournalFormatError, JournalUnavailable
 
 _ID = "stepmesh-journal"
 _FORMAT = "stepmesh-format"
@@ -30,12 +30,13 @@ _SAFE_REPLICAS = 3
 
 class JetStreamJournal(LogJournal):
     """The journal of `namespace` at `url`, as `NatsSettings.parse` takes it. `replicas` counts when the streams are made; None: as the URL
-    says, else one."""
+    says, else one. `make`: False refuses a journal that is not there (SM-4222)."""
 
-    def __init__(self, url: str, namespace: Namespace, replicas: int | None = None) -> None:
+    def __init__(self, url: str, namespace: Namespace, replicas: int | None = None, *, make: bool = True) -> None:
         settings = NatsSettings.parse(url, namespace)
         self._name = f"stepmesh_{checked_name('namespace', namespace)}"
         self._subjects = f"stepmesh.{namespace}"
+        self._make = make
         self._replicas = replicas or settings.replicas or 1
         self._connection = Connection(settings)
         self._records = StreamRecords(self._connection)
@@ -46,6 +47,16 @@ class JetStreamJournal(LogJournal):
     def durability(self) -> Literal["replicated", "process"]:
         """See the port."""
         return "replicated" if self._replicas >= _SAFE_REPLICAS else "process"
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        if self._replicas >= _SAFE_REPLICAS:
+            return "the loss of a machine, as long as most of the others keep their power"
+        return (
+            "the crash of every process; power loss takes what the server had not flushed (its sync_interval, 2 minutes unless it is set),"
+            " the loss of its disk everything"
+        )
 
     async def open(self) -> None:
         """See the port. SM-4005 when there is no JetStream, SM-4006 when a stream of that name is no journal of this format."""
@@ -70,7 +81,10 @@ class JetStreamJournal(LogJournal):
         await self._connection.close()
 
     async def _ensure(self, kind: str) -> StreamInfo:
-        info = await self._records.ensure(self._config(kind))
+        wanted = self._config(kind)
+        info = await (self._records.ensure(wanted) if self._make else self._records.find(wanted.name or ""))
+        if info is None:
+            raise JournalAbsent.of(self.where)
         found = (info.config.metadata or {}).get(_FORMAT)
         if found != str(FORMAT) or info.config.retention != RetentionPolicy.LIMITS:
             raise JournalFormatError(

@@ -28,6 +28,7 @@ class JetStreamLog:
     """The stream `stream`, whose subjects are `subjects` and a partition."""
 
     refuses = True
+    cuts = True
 
     def __init__(self, records: StreamRecords, stream: str, subjects: str, where: str) -> None:
         self._records = records
@@ -90,6 +91,15 @@ class JetStreamLog:
         """See the protocol."""
         try:
             await self._records.purge(self._stream, self._subject(partition), position)
+        except (TimeoutError, Refused) as problem:
+            raise self._unavailable(problem) from problem
+
+    async def cut(self, partition: Partition, first: int, last: int) -> None:
+        """See the protocol."""
+        positions = [entry.position async for entry in self.scan(partition, first, last)]
+        try:
+            for position in reversed(positions):
+                await self._records.delete(self._stream, position)
         except (TimeoutError, Refused) as problem:
             raise self._unavailable(problem) from problem
 

@@ -19,7 +19,7 @@ from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_orchestrator.journal.framing import FORMAT
 from stepmesh_orchestrator.journal.kafka_log import KafkaLog
 from stepmesh_orchestrator.journal.log_journal import LogJournal
-from stepmesh_orchestrator.journal.rules import JournalFormatError, JournalUnavailable
+from stepmesh_orchestrator.journal.rules import JournalAbsent, JournalFormatError, JournalUnavailable
 from stepmesh_orchestrator.ports import JournalError
 
 _CONFIGS = {
@@ -43,23 +43,34 @@ class _Identity(msgspec.Struct):
 
 
 class KafkaJournal(LogJournal):
-    """The journal of `namespace` in the cluster at `url`. `partitions` counts when the topics are made; later there may be more."""
+    """The journal of `namespace` in the cluster at `url`. `partitions` counts when the topics are made; later there may be more. None: a
+    journal that is not there is refused (SM-4222), and it has as many as it has."""
 
-    def __init__(self, url: str, namespace: Namespace, partitions: int) -> None:
+    def __init__(self, url: str, namespace: Namespace, partitions: int | None) -> None:
         settings = KafkaSettings.parse(url, namespace)
         where = f"kafka://{','.join(settings.bootstrap)}/{checked_name('namespace', namespace)}"
         self._topics = f"stepmesh.{namespace}"
         self._partitions = partitions
         self._logs = TopicLogs(settings, _PATIENCE_S)
-        self._frames_log = KafkaLog(self._logs, f"{self._topics}.journal", partitions, where)
-        self._snapshots_log = KafkaLog(self._logs, f"{self._topics}.snapshots", partitions, where)
+        self._frames_log = KafkaLog(self._logs, f"{self._topics}.journal", where)
+        self._snapshots_log = KafkaLog(self._logs, f"{self._topics}.snapshots", where)
         self._replicated = False
+        self._replicas = 1
         super().__init__(self._frames_log, self._snapshots_log, where)
 
     @property
     def durability(self) -> Literal["replicated", "process"]:
         """See the port. Known once it is open."""
         return "replicated" if self._replicated else "process"
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        if self._replicated:
+            return "the loss of a machine, as long as most of the others keep their power"
+        if self._replicas == 1:
+            return "the crash of every process; power loss takes what the broker's system had not flushed, the loss of its disk everything"
+        return "the crash of every process; what one broker took while the others were away is lost with its power or its disk"
 
     async def open(self) -> None:
         """See the port. SM-4005 when the cluster does not answer, SM-4006 for another format, SM-4022 for too few partitions."""
@@ -80,12 +91,19 @@ class KafkaJournal(LogJournal):
 
     async def _prepare(self) -> None:
         facts = [await self._ensure(f"{self._topics}.{kind}", self._partitions) for kind in ("journal", "snapshots")]
+        self._frames_log.count = self._partitions or min(topic.partitions for topic in facts)
+        self._replicas = min(topic.replicas for topic in facts)
         self._replicated = all(_survives_a_machine(topic) for topic in facts)
         limit = min([_MOST_BYTES, *(int(topic.settings.get("max.message.bytes", _MOST_BYTES)) - _BATCH_ROOM for topic in facts)])
         self._frames_log.max_entry_bytes = self._snapshots_log.max_entry_bytes = limit
         self.identify(await self._identity())
 
-    async def _ensure(self, topic: str, partitions: int) -> TopicFacts:
+    async def _ensure(self, topic: str, partitions: int | None) -> TopicFacts:
+        if partitions is None:
+            found = await self._logs.find(topic)
+            if found is None:
+                raise JournalAbsent.of(self.where)
+            return found
         facts = await self._logs.ensure(topic, partitions, _CONFIGS)
         if facts.partitions < partitions:
             raise JournalError(
@@ -98,7 +116,7 @@ class KafkaJournal(LogJournal):
     async def _identity(self) -> str:
         """The first record of a topic of its own says who the journal is."""
         topic = f"{self._topics}.journal-id"
-        await self._ensure(topic, 1)
+        await self._ensure(topic, self._partitions and 1)
         if not await self._logs.end(topic, 0):
             await self._logs.append(topic, 0, msgspec.json.encode(_Identity(secrets.token_hex(16), FORMAT)))
         try:

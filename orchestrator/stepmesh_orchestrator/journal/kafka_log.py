@@ -21,14 +21,15 @@ LAGS_S = 10.0
 
 
 class KafkaLog:
-    """The topic `topic` with its `partitions`."""
+    """The topic `topic`. How many partitions there are is known once the connection is open."""
 
     refuses = False
+    cuts = False
 
-    def __init__(self, logs: TopicLogs, topic: str, partitions: int, where: str) -> None:
+    def __init__(self, logs: TopicLogs, topic: str, where: str) -> None:
         self._logs = logs
         self._topic = topic
-        self._partitions = partitions
+        self.count = 0
         self._where = where
         self.max_entry_bytes = 0
 
@@ -84,10 +85,14 @@ class KafkaLog:
         except NoAnswer as problem:
             raise self._unavailable(problem) from problem
 
+    async def cut(self, partition: Partition, first: int, last: int) -> None:
+        """See the protocol: a topic forgets its oldest records, and no others."""
+        raise NotImplementedError
+
     async def partitions(self) -> Sequence[Partition]:
         """See the protocol."""
         try:
-            return [Partition(number) for number in range(self._partitions) if await self._logs.end(self._topic, number)]
+            return [Partition(number) for number in range(self.count) if await self._logs.end(self._topic, number)]
         except NoAnswer as problem:
             raise self._unavailable(problem) from problem
 

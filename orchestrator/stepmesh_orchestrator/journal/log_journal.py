@@ -16,7 +16,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import NoReturn
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.journal.framing import ChainWalk, StoredSnapshot, genesis, seal_snapshot
+from stepmesh_orchestrator.journal import log_repair
+from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame, StoredSnapshot, genesis, seal_snapshot
 from stepmesh_orchestrator.journal.log_owner import LogOwner
 from stepmesh_orchestrator.journal.log_reading import Cursor, LocatedFrame, LogReader, Standing, UnreadableRecord
 from stepmesh_orchestrator.journal.log_records import Record, claim_record, encode, owner_record, trim_record
@@ -30,10 +31,12 @@ from stepmesh_orchestrator.journal.rules import (
     check_snapshot,
     check_start,
     check_trim,
+    check_untouched,
     checked,
     corrupt,
     snapshot_trouble,
 )
+from stepmesh_orchestrator.journal.salvage import Kept, Piece, Stored
 from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, Ownership, Snapshot
 
 log = logging.getLogger(__name__)
@@ -160,6 +163,38 @@ class LogJournal:
     async def trimmed(self, partition: Partition) -> int:
         """The last trimmed frame; 0 when none was."""
         return (await self._standing(partition)).head.trimmed
+
+    async def torn(self, partition: Partition) -> bool:
+        """See `Inspectable`."""
+        return (await self._standing(partition)).torn
+
+    async def stored(self, partition: Partition) -> Stored:
+        """See `Repairable`."""
+        standing = await self._standing(partition)
+        return Stored(standing.head, genesis(self._journal_id, partition), await self._shelf.load(partition))
+
+    async def stored_frames(self, partition: Partition) -> AsyncIterator[StoredFrame]:
+        """See `Repairable`."""
+        standing = await self._standing(partition)
+        async with aclosing(self._reader.whole(partition).frames(standing.position)) as frames:
+            async for located in frames:
+                yield located.frame
+
+    async def pieces(self, partition: Partition) -> AsyncIterator[Piece]:
+        """See `Repairable`."""
+        for kind, log_of in (("journal", self._log), ("snapshots", self._shelf.log)):
+            async for piece in log_repair.pieces(kind, log_of, partition):
+                yield piece
+
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """See `Repairable`."""
+        async with self._alone(partition):
+            self._owners.pop(partition, None)
+            standing = await self._standing(partition)
+            check_untouched(partition, seen, standing.head)
+            await log_repair.keep(self._log, self._reader, partition, standing, kept)
+            if await self._shelf.load(partition) != kept.snapshots:
+                await self._shelf.replace(partition, kept.snapshots)
 
     async def partitions(self) -> Sequence[Partition]:
         """See the port."""

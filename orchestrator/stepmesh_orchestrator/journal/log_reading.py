@@ -75,6 +75,10 @@ class LogReader:
             position = await self._anchor_before(partition, after, position, standing.position)
         return Cursor(self._log, partition, position)
 
+    def whole(self, partition: Partition) -> Cursor:
+        """At the log's beginning, past whatever cannot be read."""
+        return Cursor(self._log, partition, 1, lenient=True)
+
     async def first(self, partition: Partition, after: int, standing: Standing) -> LocatedFrame | None:
         """The first frame above `after`; None when there is none that can be read."""
         cursor = await self.cursor(partition, after, standing)
@@ -126,10 +130,11 @@ class LogReader:
 
 
 class Cursor:
-    """Goes over the frames that count, from an anchor on; `position` is where it goes on."""
+    """Goes over the frames that count, from an anchor on; `position` is where it goes on. `lenient`: past what is no record."""
 
-    def __init__(self, log: RecordLog, partition: Partition, position: int) -> None:
+    def __init__(self, log: RecordLog, partition: Partition, position: int, lenient: bool = False) -> None:
         self.position = position
+        self._lenient = lenient
         self._log = log
         self._partition = partition
         self._fold: Fold | None = None
@@ -141,6 +146,8 @@ class Cursor:
             record = decode(*entry).record
             self.position = entry.position + 1
             if record is None:
+                if self._lenient:
+                    continue
                 raise UnreadableRecord
             if self._fold is None:
                 if record.kind not in (Kind.OWNER, Kind.FRAME):

@@ -7,6 +7,7 @@ shelf is found by one reading, and known from then on while nobody else writes t
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,7 +52,7 @@ class LogSnapshots:
     """Those of all partitions, in one log."""
 
     def __init__(self, log: RecordLog) -> None:
-        self._log = log
+        self.log = log
         self._shelves: dict[Partition, _Shelf] = {}
 
     async def kept(self, partition: Partition) -> list[int]:
@@ -65,21 +66,29 @@ class LogSnapshots:
     async def save(self, partition: Partition, snapshot: StoredSnapshot) -> None:
         """Put it beside the others; the oldest ones go."""
         shelf = await self._shelf(partition)
-        limit = self._log.max_entry_bytes - ROOM_BYTES
+        limit = self.log.max_entry_bytes - ROOM_BYTES
         save, size = secrets.randbits(63), len(snapshot.payload)
         first = last = 0
         for part, start in enumerate(range(0, size, limit)):
             chunk = Chunk(save, part, snapshot.sequence, 0, b"", snapshot.payload[start : start + limit], False)
-            last = await self._log.append(partition, encode(chunk), None)
+            last = await self.log.append(partition, encode(chunk), None)
             first = first or last
         seal = Chunk(save, -(-size // limit), snapshot.sequence, snapshot.crc, snapshot.chain, b"", True)
-        last = await self._log.append(partition, encode(seal), None)
+        last = await self.log.append(partition, encode(seal), None)
         kept = _newest([*shelf.kept, Shelved(snapshot.sequence, first or last, last)])
         self._shelves[partition] = _Shelf(last, kept)
-        await self._log.drop_before(partition, min(shelved.first for shelved in kept))
+        await self.log.drop_before(partition, min(shelved.first for shelved in kept))
+
+    async def replace(self, partition: Partition, snapshots: Sequence[StoredSnapshot]) -> None:
+        """Keep these and no others. They are written once more before the rest goes: broken off, none is lost."""
+        end = (await self._shelf(partition)).end
+        for snapshot in sorted(snapshots):
+            await self.save(partition, snapshot)
+        await self.log.drop_before(partition, end + 1)
+        self._shelves.pop(partition, None)
 
     async def _shelf(self, partition: Partition) -> _Shelf:
-        tail = await self._log.tail(partition, 1)
+        tail = await self.log.tail(partition, 1)
         end = tail.entries[-1].position if tail.entries else 0
         known = self._shelves.get(partition)
         if known is None or known.end != end:
@@ -90,7 +99,7 @@ class LogSnapshots:
         """What is complete up to position `end`."""
         open_saves: dict[int, tuple[int, int]] = {}
         found: list[Shelved] = []
-        async for entry in self._log.scan(partition, 1, end):
+        async for entry in self.log.scan(partition, 1, end):
             chunk = _decoded(entry)
             if chunk is None:
                 continue
@@ -103,7 +112,7 @@ class LogSnapshots:
 
     async def _load(self, partition: Partition, shelved: Shelved) -> StoredSnapshot:
         pieces: dict[int, list[Any]] = {}
-        async for entry in self._log.scan(partition, shelved.first, shelved.last):
+        async for entry in self.log.scan(partition, shelved.first, shelved.last):
             chunk = _decoded(entry)
             if chunk is not None and not chunk.last:
                 found = pieces.setdefault(chunk.save, [])

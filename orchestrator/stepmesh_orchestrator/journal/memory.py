@@ -72,6 +72,11 @@ class MemoryJournal:
         """See the port."""
         return "process"
 
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return "nothing: every run is lost when the process that keeps it ends"
+
     async def open(self) -> None:
         """See the port."""
 
@@ -147,6 +152,10 @@ class MemoryJournal:
     async def trimmed(self, partition: Partition) -> int:
         """The last trimmed frame; 0 when none was."""
         return self._log(partition).head.trimmed
+
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
 
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""

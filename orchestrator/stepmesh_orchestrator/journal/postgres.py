@@ -17,7 +17,17 @@ from stepmesh_orchestrator.addresses import without_password
 from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame
 from stepmesh_orchestrator.journal.lanes import Lanes
 from stepmesh_orchestrator.journal.postgres_tables import SELECT_PARTITIONS, STEPS, Tables
-from stepmesh_orchestrator.journal.rules import Head, JournalBroken, JournalFormatError, JournalUnavailable, check_start, checked, corrupt
+from stepmesh_orchestrator.journal.rules import (
+    Head,
+    JournalAbsent,
+    JournalBroken,
+    JournalFormatError,
+    JournalUnavailable,
+    check_start,
+    checked,
+    corrupt,
+)
+from stepmesh_orchestrator.journal.salvage import Kept, Piece, Stored, frame_piece, standing_pieces
 from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, JournalFull, Ownership, Snapshot
 from stepmesh_orchestrator.postgres import (
     Connection,
@@ -56,15 +66,30 @@ def durability_of(fsync: str, full_page_writes: str, synchronous_commit: str, st
     return "fsync" if (fsync, full_page_writes) == ("on", "on") else "process"
 
 
-class PostgresJournal:
-    """The journal of `namespace` in the database that `url` names (`postgresql://…`); its schema is made if absent. No call takes longer
-    than `timeout_s`, and a little."""
+def survives_with(fsync: str, full_page_writes: str, synchronous_commit: str, standbys: str) -> str:
+    """The same in words."""
+    if synchronous_commit == "off":
+        return "the end of every Stepmesh process; a crash or power loss of the server takes its last moments (3 × wal_writer_delay)"
+    if standbys and synchronous_commit != "local":
+        return "the loss of the server or of its standby, not of both"
+    if (fsync, full_page_writes) == ("on", "on"):
+        return "a crash and power loss, as long as the server's disk is whole"
+    return "the crash of every process; power loss of the server may take all of the database"
 
-    def __init__(self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS) -> None:
+
+class PostgresJournal:
+    """The journal of `namespace` in the database that `url` names (`postgresql://…`); its schema is made if absent, or with
+    `make` false refused (SM-4222). No call takes longer than `timeout_s`, and a little."""
+
+    def __init__(
+        self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS, *, make: bool = True
+    ) -> None:
         self._schema = schema_name(namespace)
         self._where = f"{without_password(url)}, schema {self._schema}"
         self._tables = Tables(self._where)
+        self._make = make
         self._durability: Durability = "process"
+        self._survives = "what its server's settings say"
         self._connections = PostgresConnections(url, self._schema, self._translate, connections, timeout_s)
         self._lanes = Lanes(self._insert, self._head)
 
@@ -72,6 +97,11 @@ class PostgresJournal:
     def durability(self) -> Durability:
         """See the port. As the server's settings were at `open`; "process" before."""
         return self._durability
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return self._survives
 
     async def open(self) -> None:
         """See the port. SM-4005 when the server cannot be reached or refuses us, SM-4006 for another format."""
@@ -141,16 +171,49 @@ class PostgresJournal:
         head = await self._head(partition)
         return head.trimmed if head else 0
 
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         rows = await self._connections.snapshot(partial(self._tables.snapshots, partition=partition))
         return [(stored.sequence, trouble) for stored, trouble in rows if trouble]
 
+    async def stored(self, partition: Partition) -> Stored:
+        """See `Repairable`."""
+        return await self._connections.run(partial(self._tables.stored, partition=partition))
+
+    async def stored_frames(self, partition: Partition) -> AsyncIterator[StoredFrame]:
+        """See `Repairable`."""
+        after = 0
+        while True:
+            batch = await self._connections.snapshot(partial(self._tables.batch, partition=partition, after=after, checks=False))
+            for frame in batch.frames:
+                yield frame
+            if not batch.frames:
+                return
+            after = batch.frames[-1].sequence
+
+    async def pieces(self, partition: Partition) -> AsyncIterator[Piece]:
+        """See `Repairable`."""
+        for piece in standing_pieces(await self.stored(partition)):
+            yield piece
+        async for frame in self.stored_frames(partition):
+            yield frame_piece(frame)
+
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """See `Repairable`."""
+        await self._connections.transaction(partial(self._tables.keep, partition=partition, seen=seen, kept=kept), again=False)
+
     async def _prepare(self, connection: Connection) -> None:
+        if not self._make and not (await (await connection.execute("SELECT to_regclass('frames')")).fetchall())[0][0]:
+            raise JournalAbsent.of(self._where)
         await migrate(connection, self._schema, "journal", STEPS)
         await self._tables.identify(connection)
         rows = await (await connection.execute(_SETTINGS, (_SETTING_NAMES,))).fetchall()
-        self._durability = durability_of(*(str(row[0]) for row in rows))
+        said = [str(row[0]) for row in rows]
+        self._durability, self._survives = durability_of(*said), survives_with(*said)
 
     async def _insert(self, partition: Partition, frame: StoredFrame, previous: bytes) -> bool:
         return await self._connections.run(lambda connection: self._tables.insert(connection, partition, frame, previous), again=False)

@@ -20,9 +20,11 @@ from stepmesh_orchestrator.journal.rules import (
     check_last,
     check_snapshot,
     check_trim,
+    check_untouched,
     corrupt,
     snapshot_trouble,
 )
+from stepmesh_orchestrator.journal.salvage import Kept, Stored
 from stepmesh_orchestrator.ports import Snapshot
 from stepmesh_orchestrator.postgres import Connection
 
@@ -115,14 +117,14 @@ class Tables:
         cursor = await connection.execute(INSERT_FRAME, (*fence, *frame), prepare=True)
         return cursor.rowcount == 1
 
-    async def batch(self, connection: Connection, partition: Partition, after: int) -> Batch:
-        """The next frames above `after`, as they were at one moment: the caller's transaction is a snapshot."""
+    async def batch(self, connection: Connection, partition: Partition, after: int, checks: bool = True) -> Batch:
+        """Frames above `after`, as they were at one moment: the caller's transaction is a snapshot. `checks`: they have an owner."""
         heads = await connection.execute(SELECT_HEAD, (partition,), binary=True)
         links = await connection.execute(SELECT_LINK, (partition, after), binary=True)
         frames = await connection.execute(SELECT_FRAMES, (partition, after, BATCH_FRAMES, BATCH_BYTES), binary=True)
         head, link = await heads.fetchone(), await links.fetchone()
         found = [StoredFrame(*row) for row in await frames.fetchall()]
-        if head is None and found:
+        if head is None and found and checks:
             raise corrupt(self.where, partition, 1, "the partition's owner record is missing")
         stands = Head(*head) if head else self.empty(partition)
         before = (0, stands.trimmed_chain) if after <= stands.trimmed else (link[0], link[1]) if link else (0, b"")
@@ -154,6 +156,26 @@ class Tables:
             link = head.trimmed_chain if snapshot.sequence <= head.trimmed else chain or b""
             found.append((snapshot, snapshot_trouble(partition, head, snapshot, link)))
         return found
+
+    async def stored(self, connection: Connection, partition: Partition) -> Stored:
+        """Owner and snapshots, unchecked."""
+        row = await self._one(connection, SELECT_HEAD, (partition,))
+        snapshots = await connection.execute(SELECT_SNAPSHOTS, (partition,), binary=True)
+        found = [StoredSnapshot(*fields) for *fields, _ in await snapshots.fetchall()]
+        return Stored(Head(*row) if row else None, genesis(self.journal_id, partition), found)
+
+    async def keep(self, connection: Connection, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """Forget all but `kept`; the caller's transaction lets nobody see it half done."""
+        check_untouched(partition, seen, await self._locked(connection, partition))
+        head = kept.head._replace(epoch=kept.head.epoch + 1)
+        upsert = """INSERT INTO owners(partition, owner, epoch, head, head_chain, trimmed, trimmed_chain)
+            VALUES(%s, 'repair', %s, %s, %b, %s, %b) ON CONFLICT(partition) DO UPDATE SET epoch=excluded.epoch, owner=excluded.owner,
+            head=excluded.head, head_chain=excluded.head_chain, trimmed=excluded.trimmed, trimmed_chain=excluded.trimmed_chain"""
+        await connection.execute(upsert, (partition, *head))
+        outside = "DELETE FROM frames WHERE partition=%s AND sequence NOT BETWEEN %s AND %s"
+        await connection.execute(outside, (partition, head.trimmed + 1, head.sequence))
+        others = "DELETE FROM snapshots WHERE partition=%s AND sequence<>ALL(%s::bigint[])"
+        await connection.execute(others, (partition, [snapshot.sequence for snapshot in kept.snapshots]))
 
     async def trim(self, connection: Connection, partition: Partition, through: int) -> None:
         """Say that the frames are gone: `sweep` deletes them, so that no append waits for that."""

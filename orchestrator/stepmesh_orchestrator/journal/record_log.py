@@ -50,6 +50,11 @@ class RecordLog(Protocol):
         ...
 
     @property
+    def cuts(self) -> bool:
+        """Whether it can forget entries after which others lie."""
+        ...
+
+    @property
     def max_entry_bytes(self) -> int:
         """The largest entry; known once the connection is open."""
         ...
@@ -73,6 +78,10 @@ class RecordLog(Protocol):
 
     async def drop_before(self, partition: Partition, position: int) -> None:
         """Forget the entries below a position."""
+        ...
+
+    async def cut(self, partition: Partition, first: int, last: int) -> None:
+        """Forget the entries from `first` to `last`, the newest first. Only where `cuts`."""
         ...
 
     async def partitions(self) -> Sequence[Partition]:

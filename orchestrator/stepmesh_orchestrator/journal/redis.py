@@ -16,7 +16,8 @@ from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame
 from stepmesh_orchestrator.journal.lanes import Lanes
 from stepmesh_orchestrator.journal.redis_scripts import APPEND
 from stepmesh_orchestrator.journal.redis_tables import Tables, packed
-from stepmesh_orchestrator.journal.rules import JournalUnavailable, check_start, checked, corrupt
+from stepmesh_orchestrator.journal.rules import Head, JournalUnavailable, check_start, checked, corrupt
+from stepmesh_orchestrator.journal.salvage import Kept, Piece, Stored, frame_piece, standing_pieces
 from stepmesh_orchestrator.ports import Frame, JournalError, JournalFull, Ownership, Snapshot
 from stepmesh_orchestrator.redis import Fault, RedisConnections, classify, describe
 
@@ -44,22 +45,48 @@ def durability_of(settings: Sequence[Mapping[str, Any]], replicas: int, is_clust
     return "fsync" if synced and all(synced) else "process"
 
 
+def survives_with(settings: Sequence[Mapping[str, Any]], replicas: int, is_cluster: bool) -> str:
+    """The same in words."""
+    if replicas and is_cluster:
+        return "the crash of a process, unless a replica takes over: that takes what it had not seen, about the last second"
+    if replicas:
+        return "the loss of a server, when the replica that takes over is the one that confirmed it"
+    if not settings or not all(settings):
+        return "what the server's settings say, which it does not tell"
+    if any(said.get("appendonly") != "yes" for said in settings):
+        return "the end of every Stepmesh process; a restart of the server takes all since its last snapshot (RDB)"
+    flushes = {str(said.get("appendfsync")) for said in settings}
+    if flushes == {"always"}:
+        return "a crash and power loss, as long as the server's disk is whole"
+    lost = "the last second or two" if flushes <= {"always", "everysec"} else "what its system had not flushed"
+    return f"the crash of every process; power loss of the server takes {lost}, the loss of its disk everything"
+
+
 class RedisJournal:
     """The journal of `namespace` in the server that `url` names (`redis://…`, `rediss://…`), or in its cluster. An answer that takes longer
-    than `timeout_s` is an error."""
+    than `timeout_s` is an error. `make`: False refuses one that is not there (SM-4222)."""
 
-    def __init__(self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self, url: str, namespace: Namespace, timeout_s: float = TIMEOUT_S, connections: int = CONNECTIONS, *, make: bool = True
+    ) -> None:
         self._where = f"{without_password(url)}, namespace {namespace}"
         self._connections = RedisConnections(url, self._translate, connections, timeout_s)
         self._tables = Tables(self._connections, namespace, self._where)
         self._lanes = Lanes(self._insert, self._tables.head)
+        self._make = make
         self._replicas = 0
         self._durability: Durability = "process"
+        self._survives = "what its server's settings say"
 
     @property
     def durability(self) -> Durability:
         """See the port. As the server's settings were at `open`; "process" before, and when the server does not tell them."""
         return self._durability
+
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return self._survives
 
     async def open(self) -> None:
         """See the port. SM-4005 when the server cannot be reached or refuses us, SM-4006 for another format, SM-4030 when the server would
@@ -67,7 +94,7 @@ class RedisJournal:
         await self._connections.open()
         try:
             await self._learn()
-            await self._tables.identify()
+            await self._tables.identify(self._make)
         except BaseException:
             await self._connections.close()
             raise
@@ -134,9 +161,36 @@ class RedisJournal:
         head = await self._tables.head(partition)
         return head.trimmed if head else 0
 
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
+
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""
         return [(stored.sequence, trouble) for stored, trouble in await self._tables.snapshots(partition) if trouble]
+
+    async def stored(self, partition: Partition) -> Stored:
+        """See `Repairable`."""
+        return await self._tables.stored(partition)
+
+    async def stored_frames(self, partition: Partition) -> AsyncIterator[StoredFrame]:
+        """See `Repairable`."""
+        after = 0
+        while frames := (await self._tables.batch(partition, after, FIRST_BATCH, checks=False)).frames:
+            for frame in frames:
+                yield frame
+            after = frames[-1].sequence
+
+    async def pieces(self, partition: Partition) -> AsyncIterator[Piece]:
+        """See `Repairable`."""
+        for piece in standing_pieces(await self.stored(partition)):
+            yield piece
+        async for frame in self.stored_frames(partition):
+            yield frame_piece(frame)
+
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """See `Repairable`."""
+        await self._tables.keep(partition, seen, kept)
 
     async def _learn(self) -> None:
         """What the server's settings promise."""
@@ -149,7 +203,8 @@ class RedisJournal:
         replication = await self._connections.info("replication")
         replicas = sum(int(said.get("connected_slaves", 0)) for said in replication)
         settings = await self._connections.settings("appendonly", "appendfsync")
-        self._durability = durability_of(settings, replicas, self._connections.is_cluster)
+        said = (settings, replicas, self._connections.is_cluster)
+        self._durability, self._survives = durability_of(*said), survives_with(*said)
         self._replicas = 1 if self._durability == "replicated" else 0
 
     async def _insert(self, partition: Partition, frame: StoredFrame, previous: bytes) -> bool:

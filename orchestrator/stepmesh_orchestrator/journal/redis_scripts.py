@@ -82,3 +82,42 @@ redis.call('XTRIM', KEYS[2], 'MINID', ARGV[4] .. '-0')
 return 1
 """)
 """ARGV: last trimmed; through, its link, the first one that stays. 0 when the last trimmed one is another."""
+
+KEEP = Script(f"""
+local head = {_HEAD}
+for index = 1, 5 do
+    if (head[index] or '') ~= ARGV[index] then
+        return 0
+    end
+end
+redis.call('HSET', KEYS[1], 'owner', 'repair', 'epoch', ARGV[6], 'head', ARGV[7], 'chain', ARGV[8], 'trimmed', ARGV[9],
+    'trimmed_chain', ARGV[10])
+redis.call('XTRIM', KEYS[2], 'MINID', ARGV[11] .. '-0')
+local after = '(' .. ARGV[7] .. '-0'
+local entries = redis.call('XRANGE', KEYS[2], after, '+', 'COUNT', 1000)
+while #entries > 0 do
+    for _, entry in ipairs(entries) do
+        redis.call('XDEL', KEYS[2], entry[1])
+    end
+    entries = redis.call('XRANGE', KEYS[2], after, '+', 'COUNT', 1000)
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    local id = ARGV[7] .. '-0'
+    local set = redis.pcall('XSETID', KEYS[2], id, 'ENTRIESADDED', redis.call('XLEN', KEYS[2]), 'MAXDELETEDID', '0-0')
+    if set.err then
+        redis.call('XSETID', KEYS[2], id)
+    end
+end
+local stays = {{}}
+for index = 12, #ARGV do
+    stays[ARGV[index]] = true
+end
+for _, sequence in ipairs(redis.call('HKEYS', KEYS[3])) do
+    if not stays[sequence] then
+        redis.call('HDEL', KEYS[3], sequence)
+    end
+end
+return 1
+""")
+"""ARGV: where the partition stood, five values; where it stands from now on, five; the first frame that stays; the snapshots that do.
+0 when it does not stand there any more. What was appended last is forgotten, too, so that the next frame can be."""

@@ -13,17 +13,20 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.journal.framing import FORMAT, StoredFrame, StoredSnapshot, genesis, seal_snapshot
-from stepmesh_orchestrator.journal.redis_scripts import ACQUIRE, LOOK, READ, SAVE, SNAPSHOTS, TRIM
+from stepmesh_orchestrator.journal.redis_scripts import ACQUIRE, KEEP, LOOK, READ, SAVE, SNAPSHOTS, TRIM
 from stepmesh_orchestrator.journal.rules import (
     KEPT_SNAPSHOTS,
     Head,
+    JournalAbsent,
     JournalFormatError,
     check_last,
     check_snapshot,
     check_trim,
+    check_untouched,
     corrupt,
     snapshot_trouble,
 )
+from stepmesh_orchestrator.journal.salvage import Kept, Stored
 from stepmesh_orchestrator.ports import Snapshot
 from stepmesh_orchestrator.redis import RedisConnections
 
@@ -53,9 +56,11 @@ class Tables:
         prefix = f"stepmesh:{{{self._namespace}:{partition}}}"
         return f"{prefix}:owner", f"{prefix}:frames", f"{prefix}:snapshots"
 
-    async def identify(self) -> None:
-        """Learn the journal's id; give it one when it is new. Raises `JournalFormatError`."""
+    async def identify(self, make: bool) -> None:
+        """Learn the journal's id; give it one when it is new and to be made. Raises `JournalFormatError`, `JournalAbsent`."""
         key = f"stepmesh:{{{self._namespace}}}:journal"
+        if not make and not await self._connections.command("EXISTS", key):
+            raise JournalAbsent.of(self.where)
         await self._connections.command("HSETNX", key, "format", FORMAT)
         await self._connections.command("HSETNX", key, "journal_id", secrets.token_hex(16))
         found, journal_id = await self._connections.command("HMGET", key, "format", "journal_id")
@@ -84,11 +89,11 @@ class Tables:
         check_last(self.where, partition, head, link, frames.get(head.sequence))
         return head
 
-    async def batch(self, partition: Partition, after: int, limit: int) -> Batch:
-        """The next frames above `after`, as they were at one moment."""
+    async def batch(self, partition: Partition, after: int, limit: int, checks: bool = True) -> Batch:
+        """The next frames above `after`, as they were at one moment. `checks`: there is an owner."""
         raw, before, entries = await self._connections.run(READ, self.keys(partition), (after, limit))
         frames = [_frame(entry) for entry in entries]
-        head = self._checked(partition, _head(raw), len(frames)) or self.empty(partition)
+        head = self._checked(partition, _head(raw), len(frames) * checks) or self.empty(partition)
         return Batch(frames, _link(head, after, before), head)
 
     async def save_snapshot(self, partition: Partition, epoch: int, snapshot: Snapshot) -> None:
@@ -113,6 +118,20 @@ class Tables:
             snapshot = StoredSnapshot(sequence, *_fields(packed, 3))
             found.append((snapshot, snapshot_trouble(partition, head, snapshot, _link(head, sequence, entries)[1])))
         return sorted(found, key=lambda pair: pair[0].sequence, reverse=True)
+
+    async def stored(self, partition: Partition) -> Stored:
+        """Owner and snapshots, unchecked."""
+        raw, kept, _ = await self._connections.run(SNAPSHOTS, self.keys(partition), ())
+        found = [StoredSnapshot(int(sequence), *_fields(packed, 3)) for sequence, packed in zip(kept[::2], kept[1::2], strict=True)]
+        return Stored(_head(raw), genesis(self.journal_id, partition), sorted(found, reverse=True, key=lambda one: one.sequence))
+
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """Forget all but `kept`, in one script."""
+        head = kept.head._replace(epoch=kept.head.epoch + 1)
+        before = ("", "", "", "", "") if seen is None else seen
+        values = (*before, *head, head.trimmed + 1, *(snapshot.sequence for snapshot in kept.snapshots))
+        if not await self._connections.run(KEEP, self.keys(partition), values):
+            check_untouched(partition, seen, _head((await self._connections.run(LOOK, self.keys(partition), ()))[0]))
 
     async def trim(self, partition: Partition, through: int) -> None:
         """See the port."""

@@ -1,219 +1,61 @@
-"""Repairing a damaged SQLite journal: a new file with everything that verifies; the damaged one is copied aside first.
+"""Repairing the journal on a server: of each damaged partition the stretch that `salvage` finds stays, after all that is stored was copied.
 
-Of each partition one good stretch of frames is kept: the one from the beginning, or, when a good snapshot lies behind the damage
-and the frames from there reach further, that one; a run is then recovered from the snapshot and nothing after it is lost. The
-invariant: whatever existed before exists after, in the repaired file or in the copy. No process may have the journal open.
+Whoever still owns the partition is fenced off: a repair raises the epoch, and refuses when something was written since it looked. The
+invariant: whatever existed before exists after, in the journal or in the copy. A file is repaired by `sqlite_repair`, which gets around
+pages that cannot be read. Must not know which server it is.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import NamedTuple, Protocol
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame, StoredSnapshot, genesis, snapshot_defect
-from stepmesh_orchestrator.journal.rules import Head, JournalUnavailable
-from stepmesh_orchestrator.journal.sqlite_tables import SELECT_FRAMES, SELECT_HEAD, SELECT_SNAPSHOTS, create, identify
-from stepmesh_orchestrator.ports import JournalCorrupt
-from stepmesh_orchestrator.sqlite import ERRORS, Fault, check_log, classify, connect, describe
+from stepmesh_orchestrator.journal.framing import StoredFrame
+from stepmesh_orchestrator.journal.inspect import Inspectable
+from stepmesh_orchestrator.journal.rules import Head
+from stepmesh_orchestrator.journal.salvage import Cut, Kept, Piece, Search, Stored
 
 
-class Cut(NamedTuple):
-    """What a repair did to one partition: it had the frames up to `last_before` and has those from `first` to `last` now (none when
-    `last` < `first`); `reason` says why, `snapshots` are the sequences of the snapshots that stayed, newest first.
-    """
+class Repairable(Inspectable, Protocol):
+    """A journal with what repairing needs beside: what is stored, as it is, and a way to keep a part of it."""
 
-    partition: Partition
-    last_before: int
-    first: int
-    last: int
-    snapshots: list[int]
-    reason: str
+    async def stored(self, partition: Partition) -> Stored:
+        """Owner and snapshots, unchecked. Raises `JournalCorrupt` when nothing says where the partition stands, and never will."""
+        ...
 
+    def stored_frames(self, partition: Partition) -> AsyncIterator[StoredFrame]:
+        """All frames that can be read at all, in order, unchecked."""
+        ...
 
-class Repair(NamedTuple):
-    """`copy` is the damaged file as it was, None when nothing was wrong and nothing was changed; `trouble` concerns the whole file."""
+    def pieces(self, partition: Partition) -> AsyncIterator[Piece]:
+        """All that is stored, for a copy."""
+        ...
 
-    copy: Path | None
-    cuts: list[Cut]
-    trouble: list[str]
-
-
-class _Stretch(NamedTuple):
-    """Frames above `start` that verify, up to where `walk` stopped, and why it did (empty at the last frame)."""
-
-    start: int
-    start_chain: bytes
-    walk: ChainWalk
-    reason: str
+    async def keep(self, partition: Partition, seen: Head | None, kept: Kept) -> None:
+        """Forget all but `kept`, under a new epoch. Broken off, it can be done again. Raises SM-4220 when the owner's record is not the one
+        that was `seen`, SM-4221 when this journal cannot forget that."""
+        ...
 
 
-class _Plan(NamedTuple):
-    """What of a partition goes into the new file."""
+class Finding(NamedTuple):
+    """What a repair would do to a damaged partition."""
 
-    head: Head
-    snapshots: list[StoredSnapshot]
-    cut: Cut | None
-
-
-def repair(path: Path) -> Repair:
-    """Repair the journal in the file `path`. Raises `JournalUnavailable` (SM-4005) when there is none or another process has it open,
-    `JournalCorrupt` when not even its identity can be read; `path` is as it was then.
-    """
-    if not path.is_file():
-        raise JournalUnavailable(f"there is no journal at {path}", hint="name the data folder of the journal")
-    trouble: list[str] = []
-    try:
-        check_log(path)
-    except ERRORS as error:
-        trouble.append(str(error))
-    copy = _copy_aside(path)
-    new = path.with_name(path.name + ".repairing")
-    try:
-        cuts = _rebuild(path, new, trouble)
-    except BaseException:
-        _remove(new)
-        _remove(copy)
-        raise
-    if not cuts and not trouble:
-        _remove(copy)
-        return Repair(None, [], [])
-    _remove(path, suffixes=("-wal", "-shm"))  # first: the old log must never meet the new file
-    new.replace(path)
-    _sync_folder(path.parent)
-    return Repair(copy, cuts, trouble)
+    seen: Head | None
+    kept: Kept
+    cut: Cut
 
 
-def _rebuild(path: Path, new: Path, trouble: list[str]) -> list[Cut]:
-    """Write the good parts to `new` if anything is wrong; what was cut."""
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as source:
-            source.execute("PRAGMA locking_mode=EXCLUSIVE")
-            journal_id = identify(source, str(path.parent))
-            plans = {partition: _plan(source, journal_id, partition) for partition in _partitions(source, trouble)}
-            cuts = [plan.cut for plan in plans.values() if plan.cut]
-            if cuts or trouble:
-                _remove(new)
-                with closing(connect(new, 0)) as target:
-                    _write(source, target, journal_id, plans)
-            return cuts
-    except ERRORS as error:
-        message, hint = describe(error, f"the journal {path} cannot be repaired")
-        kind = JournalCorrupt if classify(error) is Fault.CORRUPT else JournalUnavailable
-        raise kind(message, hint=hint) from error
-
-
-def _plan(source: sqlite3.Connection, journal_id: str, partition: Partition) -> _Plan:
-    head, snapshots, reasons = _head(source, journal_id, partition), list[StoredSnapshot](), list[str]()
-    for row in _rows(source, SELECT_SNAPSHOTS, partition, reasons):
-        snapshot = StoredSnapshot(*row)
-        defect = snapshot_defect(partition, snapshot)
-        if defect:
-            reasons.append(f"snapshot {snapshot.sequence}: {defect}")
-        else:
-            snapshots.append(snapshot)
-    best = _best_stretch(source, partition, head, snapshots)
-    last = best.walk.sequence
-    kept = [snapshot for snapshot in snapshots if best.start <= snapshot.sequence <= last]
-    if best.reason:
-        reasons.append(f"frame {last + 1}: {best.reason}")
-    if (best.start, last) != (head.trimmed, head.sequence) or best.walk.chain != head.chain:
-        reasons.append(f"frames {best.start + 1} to {last} verify, the owner's record says {head.trimmed + 1} to {head.sequence}")
-    repaired = Head(max(head.epoch, best.walk.epoch), last, best.walk.chain, best.start, best.start_chain)
-    cut = Cut(partition, head.sequence, best.start + 1, last, [snapshot.sequence for snapshot in kept], "; ".join(reasons))
-    return _Plan(repaired, kept, cut if reasons else None)
-
-
-def _best_stretch(source: sqlite3.Connection, partition: Partition, head: Head, snapshots: list[StoredSnapshot]) -> _Stretch:
-    """The one that reaches furthest; of those that reach as far, the one that begins first."""
-    starts = [(head.trimmed, head.trimmed_chain), *sorted((snapshot.sequence, snapshot.chain) for snapshot in snapshots)]
-    stretches: list[_Stretch] = []
-    for start, chain in starts:
-        if not stretches or start > max(stretch.walk.sequence for stretch in stretches):
-            stretches.append(_walk(source, partition, start, chain))
-    return max(stretches, key=lambda stretch: stretch.walk.sequence)
-
-
-def _walk(source: sqlite3.Connection, partition: Partition, start: int, chain: bytes) -> _Stretch:
-    walk, reasons = ChainWalk(partition, start, chain), list[str]()
-    for row in _rows(source, SELECT_FRAMES + ">? ORDER BY sequence", partition, reasons, start):
-        defect = walk.defect(StoredFrame(*row))
-        if defect:
-            reasons.append(defect)
-            break
-    return _Stretch(start, chain, walk, "; ".join(reasons))
-
-
-def _write(source: sqlite3.Connection, target: sqlite3.Connection, journal_id: str, plans: dict[Partition, _Plan]) -> None:
-    target.execute("BEGIN IMMEDIATE")
-    create(target, journal_id)
-    for partition, plan in plans.items():
-        head = plan.head
-        owner = (partition, head.epoch, "repair", head.sequence, head.chain, head.trimmed, head.trimmed_chain)
-        target.execute("INSERT INTO owners VALUES(?,?,?,?,?,?,?)", owner)
-        for snapshot in plan.snapshots:
-            target.execute("INSERT INTO snapshots VALUES(?,?,?,?,?)", (partition, *snapshot))
-        frames = source.execute(SELECT_FRAMES + " BETWEEN ? AND ? ORDER BY sequence", (partition, head.trimmed + 1, head.sequence))
-        target.executemany(f"INSERT INTO frames VALUES({partition},?,?,?,?,?)", frames)
-    target.execute("COMMIT")
-
-
-def _head(source: sqlite3.Connection, journal_id: str, partition: Partition) -> Head:
-    """What the owner's record says; an untrimmed, empty partition when it is lost."""
-    rows = list(_rows(source, SELECT_HEAD, partition, []))
-    first = genesis(journal_id, partition)
-    if rows and [type(field) for field in rows[0]] == [int, int, bytes, int, bytes]:
-        return Head(*rows[0])
-    return Head(0, 0, first, 0, first)
-
-
-def _partitions(source: sqlite3.Connection, trouble: list[str]) -> list[Partition]:
-    found: set[Partition] = set()
-    for table in ("owners", "frames", "snapshots"):
-        try:
-            numbers = [row[0] for row in source.execute(f"SELECT DISTINCT partition FROM {table}")]
-        except ERRORS as error:
-            if classify(error) is not Fault.CORRUPT:
-                raise
-            trouble.append(f"table {table}: {error}")
-            continue
-        found.update(Partition(number) for number in numbers if type(number) is int and 0 <= number < 1 << 32)
-    return sorted(found)
-
-
-def _rows(source: sqlite3.Connection, select: str, partition: Partition, reasons: list[str], *more: int) -> Iterator[tuple[Any, ...]]:
-    """Rows up to the first that the damaged file does not give; why it does not goes to `reasons`."""
-    try:
-        yield from source.execute(select, (partition, *more))
-    except ERRORS as error:
-        if classify(error) is not Fault.CORRUPT:
-            raise
-        reasons.append(str(error))
-
-
-def _copy_aside(path: Path) -> Path:
-    number = 1
-    while (copy := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    for suffix in ("", "-wal"):
-        if (part := path.with_name(path.name + suffix)).exists():
-            shutil.copy2(part, copy.with_name(copy.name + suffix))
-    return copy
-
-
-def _remove(path: Path, suffixes: tuple[str, ...] = ("", "-wal", "-shm")) -> None:
-    for suffix in suffixes:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+async def examine(journal: Repairable, partition: Partition) -> Finding | None:
+    """What is to be done; None when nothing is wrong. Changes nothing."""
+    stored = await journal.stored(partition)
+    search = Search(partition, stored.head, stored.snapshots)
+    empty = True
+    async for frame in journal.stored_frames(partition):
+        search.take(frame)
+        empty = False
+    found = search.kept()
+    if stored.owner is None and not empty:
+        cut = found.cut or Cut(partition, 0, 1, found.head.sequence, [one.sequence for one in found.snapshots], "")
+        found = found._replace(cut=cut._replace(reason="; ".join(filter(None, (cut.reason, "the partition's owner record is missing")))))
+    return None if found.cut is None else Finding(stored.owner, found, found.cut)

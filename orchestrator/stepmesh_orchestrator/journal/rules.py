@@ -39,6 +39,23 @@ class JournalBroken(JournalError):
     default_code = "SM-4007"
 
 
+class JournalInUse(JournalError):
+    """Somebody else writes to the partition that is repaired."""
+
+    default_code = "SM-4220"
+
+
+class JournalAbsent(JournalError):
+    """There is no journal of that namespace, and whoever looks at one makes none."""
+
+    default_code = "SM-4222"
+
+    @classmethod
+    def of(cls, where: str) -> JournalAbsent:
+        """The error for an address and a namespace."""
+        return cls(f"there is no journal in {where}", hint="name the address and the namespace of the deployment")
+
+
 class Head(NamedTuple):
     """Where a partition stands: its owner's epoch, the last frame and its link, the last trimmed frame and its link."""
 
@@ -53,7 +70,9 @@ def corrupt(where: str, partition: Partition, sequence: int, reason: str) -> Jou
     """The error for a bad frame."""
     message = f"the journal in {where} is damaged: partition {partition}, frame {sequence}: {reason}"
     if "://" in where:
-        return JournalCorrupt(message, hint="the frames before it are good; restore the server's data from a replica or a backup")
+        return JournalCorrupt(
+            message, hint="look with: stepmesh journal verify --journal ADDRESS; then repair it, or restore a replica or a backup"
+        )
     return JournalCorrupt(message, hint=f"run: stepmesh journal verify --data {where}")
 
 
@@ -65,6 +84,14 @@ def check_owner(partition: Partition, head: Head | None, epoch: int) -> Head:
             f"partition {partition} is owned by epoch {current}, not {epoch}", hint="this owner must stop; the newer one goes on"
         )
     return head
+
+
+def check_untouched(partition: Partition, seen: Head | None, found: Head | None) -> None:
+    """Raises `JournalInUse` when the partition is not as the repair saw it."""
+    if seen != found:
+        raise JournalInUse(
+            f"partition {partition} was written to while it was looked at", hint="stop the deployment, then repair; nothing was changed"
+        )
 
 
 def check_append(partition: Partition, head: Head | None, epoch: int, expected: int) -> Head:

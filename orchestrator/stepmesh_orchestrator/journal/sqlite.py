@@ -49,6 +49,11 @@ class SqliteJournal:
         """See the port."""
         return "fsync"
 
+    @property
+    def survives(self) -> str:
+        """See the port."""
+        return "a crash and power loss, as long as the disk is whole"
+
     async def open(self) -> None:
         """See the port. SM-4005 when the file cannot be opened or is locked, SM-4006 when it is no journal of this format."""
         await self._writer.start()
@@ -115,6 +120,10 @@ class SqliteJournal:
         """The last trimmed frame; 0 when none was."""
         head = await self._reader.call(partial(self._tables.head, partition=partition))
         return head.trimmed if head else 0
+
+    async def torn(self, partition: Partition) -> bool:
+        """Never: a frame is there whole, or not at all."""
+        return False
 
     async def damaged_snapshots(self, partition: Partition) -> Sequence[tuple[int, str]]:
         """Sequence and trouble of each kept snapshot that must not be used, newest first."""

@@ -9,10 +9,13 @@ from stepmesh_orchestrator.ports import Journal
 
 
 class Backend(Protocol):
-    """A journal; `durability` is what it must declare. `fields` are those of `StoredFrame` and `StoredSnapshot`."""
+    """A journal; `durability` is what it must declare, `survives` a part of what it must say of it. `fields` are those of `StoredFrame` and
+    `StoredSnapshot`.
+    """
 
     journal: Journal
     durability: str
+    survives: str
     lost_end: str
     """Why the loss of the last frame alone does not show; empty when it does."""
 

@@ -20,6 +20,7 @@ class JetStreamBackend:
 
     def __init__(self, url: str, namespace: str, replicas: int) -> None:
         self.durability = "replicated" if replicas == 3 else "process"
+        self.survives = "the loss of a machine" if replicas == 3 else "power loss takes what the server had not flushed (its sync_interval"
         self._url = url
         self._namespace = Namespace(namespace)
         self._replicas = replicas

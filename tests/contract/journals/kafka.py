@@ -21,6 +21,9 @@ class KafkaBackend:
 
     def __init__(self, url: str, namespace: str, durability: str) -> None:
         self.durability = durability
+        self.survives = (
+            "the loss of a machine" if durability == "replicated" else "power loss takes what the broker's system had not flushed"
+        )
         self._url = url
         self._namespace = Namespace(namespace)
         self.journal: Journal = self._new()

@@ -11,6 +11,7 @@ from stepmesh_orchestrator.ports import Journal
 
 class MemoryBackend:
     durability = "process"
+    survives = "every run is lost when the process"
     lost_end = ""
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ def drop_schema(url: str, namespace: Namespace) -> None:
 
 class PostgresBackend:
     durability = "fsync"
+    survives = "power loss, as long as the server's disk"
     lost_end = ""
 
     def __init__(self, url: str, namespace: Namespace) -> None:

@@ -25,6 +25,7 @@ def drop_keys(url: str, namespace: Namespace) -> None:
 
 class RedisBackend:
     durability = "fsync"
+    survives = "power loss, as long as the server's disk"
     lost_end = ""
 
     def __init__(self, url: str, namespace: Namespace) -> None:

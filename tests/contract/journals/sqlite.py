@@ -14,6 +14,7 @@ from stepmesh_orchestrator.ports import Journal
 
 class SqliteBackend:
     durability = "fsync"
+    survives = "power loss, as long as the disk"
     lost_end = ""
 
     def __init__(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from tests.services.redis import RedisServer
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.journal import JournalFormatError, JournalUnavailable
 from stepmesh_orchestrator.journal.inspect import verify
-from stepmesh_orchestrator.journal.redis import RedisJournal, durability_of
+from stepmesh_orchestrator.journal.redis import RedisJournal, durability_of, survives_with
 from stepmesh_orchestrator.membership.redis import RedisMembership
 from stepmesh_orchestrator.ports import Member, Snapshot
 
@@ -68,6 +68,22 @@ async def works(journal: RedisJournal) -> None:
 )
 def test_durability_is_what_the_servers_say(settings: list[dict[str, Any]], replicas: int, is_cluster: bool, durability: str) -> None:
     assert durability_of(settings, replicas, is_cluster) == durability
+
+
+@pytest.mark.parametrize(
+    ("settings", "replicas", "is_cluster", "words"),
+    [
+        ([SYNCED, SYNCED], 0, True, "a crash and power loss, as long as the server's disk is whole"),
+        ([SYNCED, {**SYNCED, "appendfsync": "everysec"}], 0, True, "power loss of the server takes the last second or two"),
+        ([{**SYNCED, "appendfsync": "no"}], 0, False, "power loss of the server takes what its system had not flushed"),
+        ([{**SYNCED, "appendonly": "no"}], 0, False, "a restart of the server takes all since its last snapshot"),
+        ([], 0, False, "which it does not tell"),
+        ([SYNCED], 1, False, "the replica that takes over is the one that confirmed it"),
+        ([SYNCED], 1, True, "unless a replica takes over"),
+    ],
+)
+def test_what_would_be_lost_is_said_in_words(settings: list[dict[str, Any]], replicas: int, is_cluster: bool, words: str) -> None:
+    assert words in survives_with(settings, replicas, is_cluster)
 
 
 @contextmanager

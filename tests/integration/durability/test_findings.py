@@ -115,6 +115,13 @@ def test_what_the_least_number_of_replicas_means(said: dict[str, str | None], re
     assert named(list(kafka.of_settings(said, replicas)))["kafka min.insync.replicas"].means == told
 
 
+@pytest.mark.parametrize(("flush", "replicas", "told"), [("1", 1, ""), ("9", 1, "it alone has"), ("9", 3, "of all replicas at once")])
+def test_what_flushing_seldom_means(flush: str, replicas: int, told: str) -> None:
+    means = named(list(kafka.of_settings({"log.flush.interval.messages": flush}, replicas)))["kafka log.flush.interval.messages"].means
+    assert told in means
+    assert bool(told) == bool(means)
+
+
 def test_an_unclean_election_loses() -> None:
     found = named(list(kafka.of_settings({"unclean.leader.election.enable": "true", "log.flush.interval.messages": "1"}, 3)))
     assert "acknowledged records are lost" in found["kafka unclean.leader.election"].means

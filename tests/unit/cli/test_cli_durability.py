@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import pytest
 
+from stepmesh_broker.protocol.api import Info
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
-from stepmesh_cli.durability import SURVIVES, Durability, require
+from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import DurabilityLess
 from stepmesh_cli.main import main
+from stepmesh_cli.submit import accepted
 from stepmesh_orchestrator.journal import MemoryJournal
 from stepmesh_orchestrator.ports import Journal
 
@@ -26,6 +30,10 @@ class Giving(MemoryJournal):
     def durability(self) -> Durability:
         return self.gives
 
+    @property
+    def survives(self) -> str:
+        return f"what {self.gives} says"
+
 
 LEVELS: tuple[Durability, ...] = get_args(Durability)
 
@@ -40,9 +48,15 @@ def test_only_what_is_less_is_refused(declared: Durability | None, gives: Durabi
     with pytest.raises(DurabilityLess, match=f"gives {gives}") as caught:
         require(declared, journal, "redis://:secret@host")
     assert caught.value.code == "SM-0153"
-    assert SURVIVES[gives] in caught.value.message
+    assert f"which survives what {gives} says" in caught.value.message
     assert f"declare {gives}" in caught.value.hint
     assert "secret" not in str(caught.value)
+
+
+def test_a_submit_says_what_would_be_lost_and_when() -> None:
+    info = Info("1", Namespace("n"), 1, "process", "j", {}, survives="the crash of every process; power loss takes two minutes")
+    assert accepted(info) == "accepted (process): it survives the crash of every process; power loss takes two minutes"
+    assert accepted(msgspec.structs.replace(info, survives="")) == "accepted (process): it survives what its deployment says"
 
 
 async def test_a_deployment_does_not_start_with_less(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class ListLog:
 
     def __init__(self, shared: Shared, refuses: bool, dice: random.Random, chaos: float = 0.0, max_entry_bytes: int = 600) -> None:
         self.refuses = refuses
+        self.cuts = refuses
         self.max_entry_bytes = max_entry_bytes
         self.chaos = chaos
         self.reads = 0
@@ -82,6 +83,11 @@ class ListLog:
         await self._while()
         entries = self._shared.entries.get(partition, [])
         entries[:] = [entry for entry in entries if entry.position >= position]
+
+    async def cut(self, partition: Partition, first: int, last: int) -> None:
+        await self._while()
+        entries = self._shared.entries.get(partition, [])
+        entries[:] = [entry for entry in entries if not first <= entry.position <= last]
 
     async def partitions(self) -> Sequence[Partition]:
         return sorted(self._shared.entries)

@@ -11,7 +11,8 @@ import pytest
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import JournalFormatError, JournalUnavailable, MemoryJournal, SqliteJournal
 from stepmesh_orchestrator.journal.inspect import DumpedFrame, Inspectable, dump, verify
-from stepmesh_orchestrator.journal.repair import Cut, repair
+from stepmesh_orchestrator.journal.salvage import Cut
+from stepmesh_orchestrator.journal.sqlite_repair import repair
 from stepmesh_orchestrator.ports import JournalCorrupt, JournalError, Snapshot
 
 P, OTHER = Partition(1), Partition(2)

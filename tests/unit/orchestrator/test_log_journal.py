@@ -13,8 +13,10 @@ from tests.unit.orchestrator.record_logs import ListLog, Shared, journal_over
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal import log_reading
+from stepmesh_orchestrator.journal.inspect import verify
 from stepmesh_orchestrator.journal.log_journal import LogJournal
 from stepmesh_orchestrator.journal.record_log import AppendUncertain, Entry, Overtaken
+from stepmesh_orchestrator.journal.repair import examine
 from stepmesh_orchestrator.ports import JournalCorrupt, JournalError, Ownership, Snapshot, StaleOwner
 
 P = Partition(0)
@@ -290,3 +292,76 @@ async def test_an_owner_whose_successor_is_trimmed_away_is_refused(refuses: bool
         await first.append(P, old.epoch, 2, b"stale")
     assert (await third.acquire(P, "third")).next_sequence == 5
     assert [frame.payload async for frame in third.read(P, 3)] == [b"by the second"]
+
+
+@KINDS
+async def test_a_frame_that_was_not_written_to_its_end_is_told_and_is_no_damage(refuses: bool) -> None:
+    fight = Fight(3, refuses)
+    journal = fight.journal(chaos=0.0)
+    ownership = await journal.acquire(P, "first")
+    await journal.append(P, ownership.epoch, 1, b"whole")
+    await journal.append(P, ownership.epoch, 2, b"in parts " * 200)
+    fight.shared.entries[P].pop()
+    report = await verify(fight.journal(chaos=0.0), P)
+    assert (report.good, report.torn, report.frames) == (True, True, 1)
+    await fight.journal(chaos=0.0).acquire(P, "second")
+    assert not (await verify(fight.journal(chaos=0.0), P)).torn
+
+
+class Away(ListLog):
+    """Does no more than so many changes, as when the tool is killed."""
+
+    changes = 0
+
+    async def append(self, partition: Partition, data: bytes, after: int | None) -> int:
+        self._change()
+        return await super().append(partition, data, after)
+
+    async def cut(self, partition: Partition, first: int, last: int) -> None:
+        for position in range(last, first - 1, -1):
+            self._change()
+            await super().cut(partition, position, position)
+
+    async def drop_before(self, partition: Partition, position: int) -> None:
+        self._change()
+        await super().drop_before(partition, position)
+
+    def _change(self) -> None:
+        if not self.changes:
+            raise ConnectionResetError
+        self.changes -= 1
+
+
+@pytest.mark.parametrize(("snapshot", "kept"), [(3, [1, 2, 3, 4, 5]), (8, [9, 10])])
+@pytest.mark.parametrize("changes", range(9))
+async def test_a_repair_that_is_broken_off_is_done_again(snapshot: int, kept: list[int], changes: int) -> None:
+    """At each moment the journal is damaged or good, never something else; the second repair ends like the first would have."""
+    fight = Fight(4, True)
+    journal = fight.journal(chaos=0.0)
+    epoch = (await journal.acquire(P, "first")).epoch
+    for sequence in range(1, 11):
+        await journal.append(P, epoch, sequence, b"payload %d" % sequence)
+    await journal.save_snapshot(P, epoch, Snapshot(snapshot, b"state"))
+    entries = fight.shared.entries[P]
+    entries[6] = entries[6]._replace(data=entries[6].data.replace(b"payload 6", b"something"))
+
+    away = Away(fight.shared, True, fight.dice)
+    away.changes = changes
+    broken = journal_over(away, ListLog(fight.shelf, True, fight.dice))
+    found = await examine(broken, P)
+    assert found is not None
+    with suppress(ConnectionResetError):
+        await broken.keep(P, found.seen, found.kept)
+
+    again = fight.journal(chaos=0.0)
+    report = await verify(again, P)
+    second = await examine(again, P)
+    assert (second is None) == report.good
+    if second is not None:
+        assert report.first_bad is None or report.first_bad == 6
+        await again.keep(P, second.seen, second.kept)
+    report = await verify(again, P)
+    assert report.good
+    assert [frame.sequence async for frame in again.read(P, report.trimmed)] == kept
+    ownership = await again.acquire(P, "next")
+    assert (ownership.next_sequence, ownership.epoch > epoch + 1) == (kept[-1] + 1, True)

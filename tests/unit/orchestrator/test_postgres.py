@@ -7,7 +7,7 @@ import pytest
 
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_orchestrator.addresses import without_password
-from stepmesh_orchestrator.journal.postgres import PostgresJournal, durability_of
+from stepmesh_orchestrator.journal.postgres import PostgresJournal, durability_of, survives_with
 from stepmesh_orchestrator.journal.rules import JournalUnavailable
 from stepmesh_orchestrator.ports import StaleOwner
 from stepmesh_orchestrator.postgres import Fault, classify, describe, schema_name
@@ -46,6 +46,21 @@ def test_long_namespaces_that_begin_alike_have_schemas_of_their_own() -> None:
 )
 def test_durability_is_what_the_server_s_settings_say(settings: tuple[str, str, str, str], durability: str) -> None:
     assert durability_of(*settings) == durability
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("on", "on", "on", ""), "a crash and power loss, as long as the server's disk is whole"),
+        (("on", "on", "local", "*"), "a crash and power loss, as long as the server's disk is whole"),
+        (("on", "on", "on", "*"), "the loss of the server or of its standby, not of both"),
+        (("on", "on", "off", "*"), "a crash or power loss of the server takes its last moments"),
+        (("off", "on", "on", ""), "power loss of the server may take all of the database"),
+        (("on", "off", "on", ""), "power loss of the server may take all of the database"),
+    ],
+)
+def test_what_would_be_lost_is_said_in_words(settings: tuple[str, str, str, str], words: str) -> None:
+    assert words in survives_with(*settings)
 
 
 @pytest.mark.parametrize(

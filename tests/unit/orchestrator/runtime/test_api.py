@@ -41,6 +41,7 @@ async def test_info_says_what_this_deployment_is() -> None:
     lab = await Lab(partitions=3).start()
     info = await lab.ask(api.GetInfo(), api.Info)
     assert (info.namespace, info.partitions, info.durability) == ("default", 3, "process")
+    assert info.survives == lab.journal.survives
     assert info.limits["message_bytes"] == lab.bus.max_message_bytes
     assert info.journal == lab.shard.ownership.journal_id
     await lab.stop()
