@@ -76,6 +76,11 @@ class InboxTaken(BrokerError):
         """The error for the reader that lost `partition`."""
         return cls(f"another reader took over the inbox of partition {partition}", hint="stop this shard; the new owner goes on")
 
+    @classmethod
+    def of_submissions(cls) -> InboxTaken:
+        """The error for who read the submit topic until now."""
+        return cls("another reader took over the submit topic", hint="nothing is lost: the new reader goes on")
+
 
 class MalformedMessage(BrokerError):
     """Not retryable: bytes that are not a message of the documented contract."""

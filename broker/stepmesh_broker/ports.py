@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.submission import SubmittedRecord
 
 if TYPE_CHECKING:
     from stepmesh_broker.pb.stepmesh.v1.worker_pb2 import FromWorker, ToWorker
@@ -107,6 +108,24 @@ class Inbox(Protocol):
 
     async def close(self) -> None:
         """Stop reading; unacknowledged messages stay for the next reader."""
+        ...
+
+
+class SubmitReader(Protocol):
+    """The reader of one partition's share of the submit topic, in order within each lane. A newer reader takes the share over; an older one
+    may not notice at once, so a record may be read by both: `fetch` raises `InboxTaken` when it does. After `close`, it raises
+    `BrokerUnavailable`."""
+
+    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[SubmittedRecord]:
+        """Up to `max_messages`, as soon as there is one; empty after `timeout_s`. Unacknowledged ones come again to the next reader."""
+        ...
+
+    async def ack(self, records: Sequence[SubmittedRecord]) -> None:
+        """These are dealt with, and so is all that was fetched before them. Raises nothing when the broker is away (they come again)."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading. A waiting `fetch` returns empty. Idempotent."""
         ...
 
 
@@ -215,6 +234,11 @@ class Broker(Requester, Protocol):
 
     async def inbox(self, partition: Partition, after: Position) -> Inbox:
         """Read a partition's inbox. Messages at or below `after` are dropped (and acknowledged) by the backend."""
+        ...
+
+    async def submissions(self, partition: Partition, partitions: int) -> SubmitReader | None:
+        """Read a partition's share of the submit topic, to which any program may write (`protocol/submission.py`): every record belongs to
+        the share of one of the `partitions`. None when this share is, and stays, empty."""
         ...
 
     async def park(self, pool: Pool, data: bytes, reason: str) -> Position:

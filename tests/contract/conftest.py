@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import pytest
+from tests.services.producers import kafka_record, nats_record
 
 from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.memory import MemoryBroker, MemoryBus, VirtualClock
@@ -16,6 +17,7 @@ from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
 
 _T = TypeVar("_T")
+Produce = Callable[[Namespace, bytes, str, Mapping[str, str]], Awaitable[None]]
 ACK_WAIT_S = 0.4
 DEDUPE_WINDOW_S = 2.0
 LIMIT_BYTES = 4096
@@ -24,9 +26,10 @@ LIMIT_BYTES = 4096
 class World:
     """One broker of one kind. Virtual time where the backend has a clock to give away, else real time."""
 
-    def __init__(self, make: Callable[[Namespace], Broker], clock: VirtualClock | None) -> None:
+    def __init__(self, make: Callable[[Namespace], Broker], clock: VirtualClock | None, produce: Produce) -> None:
         self._make = make
         self._clock = clock
+        self._produce = produce
         self._open: list[Broker] = []
         self.namespace = Namespace(f"t{uuid.uuid4().hex[:12]}")
 
@@ -40,6 +43,10 @@ class World:
     def unconnected(self) -> Broker:
         """A broker before `connect`."""
         return self._make(self.namespace)
+
+    async def write(self, value: bytes, key: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """A plain record on the submit topic, by a client that knows nothing of Stepmesh."""
+        await self._produce(self.namespace, value, key, headers or {})
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass."""
@@ -92,7 +99,11 @@ async def broker(world: World) -> Broker:
 def _memory() -> World:
     clock = VirtualClock()
     bus = MemoryBus(clock=clock, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
-    return World(lambda namespace: MemoryBroker(bus, namespace), clock)
+
+    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        bus.streams(namespace).submit(value, key, {name.lower(): text for name, text in headers.items()})
+
+    return World(lambda namespace: MemoryBroker(bus, namespace), clock, produce)
 
 
 def _nats(url: str) -> World:
@@ -101,7 +112,10 @@ def _nats(url: str) -> World:
             NatsSettings.parse(url, namespace, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
         )
 
-    return World(make, None)
+    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        await nats_record(url, namespace, value, key, headers)
+
+    return World(make, None, produce)
 
 
 def _kafka(url: str) -> World:
@@ -119,4 +133,7 @@ def _kafka(url: str) -> World:
             )
         )
 
-    return World(make, None)
+    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        await kafka_record(url, namespace, value, key, headers)
+
+    return World(make, None, produce)

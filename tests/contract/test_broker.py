@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.conftest import ACK_WAIT_S, DEDUPE_WINDOW_S
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, InboxTaken, MessageTooLarge
-from stepmesh_broker.ports import Broker, PoolDepth
+from stepmesh_broker.ports import Broker, PoolDepth, SubmitReader
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.submission import SubmittedRecord
 
 if TYPE_CHECKING:
     from tests.contract.conftest import World
@@ -653,3 +655,73 @@ async def test_names_that_no_subject_may_hold_are_refused(broker: Broker) -> Non
 
 async def _is(value: bool) -> bool:
     return value
+
+
+# --- the submit topic ----------------------------------------------------------------------------------------
+
+
+async def test_plain_records_arrive_with_key_headers_and_time(world: World, broker: Broker) -> None:
+    reader = await opened_submissions(broker)
+    await world.write(b'{"a": 1}', "order-1", {"traceparent": "00-x", "Content-Type": "application/json"})
+    (record,) = await world.run(reader.fetch(10, 10))
+    assert (record.value, record.key) == (b'{"a": 1}', b"order-1")
+    assert (record.headers["traceparent"], record.headers["content-type"]) == (b"00-x", b"application/json")
+    assert abs(record.time_ms - time.time_ns() // 1_000_000) < 60_000
+    await world.write(b"bare")
+    (bare,) = await world.run(reader.fetch(10, 10))
+    assert (bare.value, bare.key) == (b"bare", b"")
+    assert (bare.lane, bare.position) != (record.lane, record.position)
+
+
+async def test_records_of_one_key_come_in_order_and_every_record_to_one_share(world: World, broker: Broker) -> None:
+    readers = [reader for share in range(3) if (reader := await broker.submissions(Partition(share), 3)) is not None]
+    for number in range(60):
+        await world.write(b"%d" % number, f"key-{number % 6}")
+    found: list[tuple[bytes, bytes]] = []
+    while len(found) < 60:
+        for reader in readers:
+            found += [(record.key, record.value) for record in await world.run(reader.fetch(7, 0.3))]
+    assert len(set(found)) == len(found) == 60
+    for key in range(6):
+        values = [int(value) for name, value in found if name == b"key-%d" % key]
+        assert values == sorted(values)
+
+
+async def test_records_that_are_not_acknowledged_come_again_to_the_next_reader(world: World, broker: Broker) -> None:
+    reader = await opened_submissions(broker)
+    for number in range(6):
+        await world.write(b"%d" % number, "k")
+    first: list[SubmittedRecord] = []
+    while len(first) < 3:
+        first += await world.run(reader.fetch(3 - len(first), 10))
+    assert [record.value for record in first] == [b"0", b"1", b"2"]
+    await reader.ack(first[:2])
+    await reader.close()
+    with pytest.raises(BrokerUnavailable):
+        await reader.fetch(1, 1)
+    other = await opened_submissions(await world.connect())
+    again: list[SubmittedRecord] = []
+    while len(again) < 4:
+        again += await world.run(other.fetch(10, 10))
+    assert [record.value for record in again] == [b"2", b"3", b"4", b"5"]
+    assert again[0] == first[2], "the same record, whoever reads it"
+    await other.ack(again)
+    assert list(await world.run(other.fetch(10, 0.3))) == []
+
+
+async def test_a_reader_of_submissions_waits_as_long_as_it_was_told(world: World, broker: Broker) -> None:
+    reader = await opened_submissions(broker)
+    assert list(await world.run(reader.fetch(4, 0.05))) == []
+    assert list(await world.run(reader.fetch(4, 0.0))) == []
+    waiting = asyncio.ensure_future(reader.fetch(4, 10))
+    await asyncio.sleep(0)
+    await reader.close()
+    assert list(await world.run(waiting)) == []
+    await reader.close()
+
+
+async def opened_submissions(broker: Broker) -> SubmitReader:
+    """The one reader of everything."""
+    reader = await broker.submissions(Partition(0), 1)
+    assert reader is not None
+    return reader

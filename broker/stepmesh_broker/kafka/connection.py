@@ -25,6 +25,7 @@ from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
+from stepmesh_broker.kafka.submit import KafkaSubmitReader
 from stepmesh_broker.kafka.talk import Talk
 from stepmesh_broker.kafka.topics import Topics
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
@@ -52,6 +53,7 @@ class Connection:
         self.talk = Talk(self.topics, self._talker, self._reader, settings.max_message_bytes)
         self._sources: list[KafkaTaskSource] = []
         self._inboxes: dict[Partition, KafkaInbox] = {}
+        self._submissions: set[KafkaSubmitReader] = set()
         self._watching: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._open = self._closed = False
@@ -80,6 +82,8 @@ class Connection:
             self._watching.cancel()
         for task in self._beside:
             task.cancel()
+        for reader in self._submissions:
+            await reader.close()
         for source in self._sources:
             await source.close()
         await asyncio.gather(*(source.hand_back() for source in self._sources))
@@ -120,6 +124,13 @@ class Connection:
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch(), name="stepmesh kafka life")
         return inbox
+
+    async def open_submissions(self, partition: Partition, partitions: int) -> KafkaSubmitReader:
+        """Read a share of the submit topic."""
+        reader = KafkaSubmitReader(self._settings, self.topics, partition, partitions)
+        await reader.open()
+        self._submissions = {one for one in self._submissions if not one.is_closed} | {reader}
+        return reader
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside, until this connection closes."""

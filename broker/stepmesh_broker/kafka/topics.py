@@ -43,7 +43,9 @@ class Topics:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._prefix = f"stepmesh.{checked_name('namespace', settings.namespace)}"
-        self.births, self.inbox, self.dead, self.talk = (f"{self._prefix}.{name}" for name in ("births", "inbox", "dead", "talk"))
+        self.births, self.inbox, self.submit, self.dead, self.talk = (
+            f"{self._prefix}.{name}" for name in ("births", "inbox", "submit", "dead", "talk")
+        )
         self._admin: Any = None
         self._known: dict[str, int] = {}
         self._making: dict[str, asyncio.Task[int]] = {}
@@ -167,4 +169,4 @@ class Topics:
         if topic == self.talk:
             return settings.talk_partitions, {**configs, "retention.ms": str(_TALK_RETENTION_MS), "min.insync.replicas": "1"}
         configs["retention.ms"] = str(round(settings.retention_s * 1000))
-        return (settings.inbox_partitions if topic == self.inbox else settings.pool_partitions), configs
+        return (settings.inbox_partitions if topic in (self.inbox, self.submit) else settings.pool_partitions), configs

@@ -15,6 +15,7 @@ from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.records import Outgoing, headers_of
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
+from stepmesh_broker.kafka.submit import KafkaSubmitReader
 from stepmesh_broker.kafka.subscription import KafkaListener, KafkaServer
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
@@ -90,6 +91,11 @@ class KafkaBroker:
         inbox = await self._connection.open_inbox(partition, after)
         self._parts.add(inbox)
         return inbox
+
+    async def submissions(self, partition: Partition, partitions: int) -> KafkaSubmitReader:
+        """The topic's partitions that leave `partition` when they are divided by `partitions`; those that are added later as well."""
+        self._check()
+        return await self._connection.open_submissions(partition, partitions)
 
     async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
         """Put a message into the dead-letter topic; of the reason, the first 1,000 characters are kept."""

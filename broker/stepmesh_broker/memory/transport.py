@@ -15,6 +15,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge
 from stepmesh_broker.memory.bus import MemoryBus, Streams
 from stepmesh_broker.memory.clock import wait
 from stepmesh_broker.memory.inbox import MemoryInbox
+from stepmesh_broker.memory.submit import MemorySubmitReader
 from stepmesh_broker.memory.talk import Listener, Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
@@ -78,6 +79,15 @@ class MemoryBroker:
         inbox = self._streams().inbox(partition).open(after)
         self._mine.add(inbox)
         return inbox
+
+    async def submissions(self, partition: Partition, partitions: int) -> MemorySubmitReader | None:
+        """All of it is the share of partition 0."""
+        streams = self._streams()
+        if partition:
+            return None
+        reader = streams.submitted.open()
+        self._mine.add(reader)
+        return reader
 
     async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
         """Put a message into the dead-letter topic."""

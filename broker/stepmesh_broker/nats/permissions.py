@@ -65,6 +65,11 @@ def client(namespace: Namespace, inbox: str) -> Permissions:
     )
 
 
+def producer(namespace: Namespace, inbox: str) -> Permissions:
+    """Writes plain records that start runs, and hears that they are kept; nothing else."""
+    return Permissions(publish=(Names(namespace).submit_subject,), subscribe=(f"{inbox}.>",))
+
+
 def gateway(namespace: Namespace, pools: tuple[Pool, ...], inbox: str) -> Permissions:
     """Does what its clients and the workers of these pools do."""
     parts = [client(namespace, inbox), *(worker(namespace, pool, inbox) for pool in pools)]
@@ -80,6 +85,7 @@ def accounts(namespace: Namespace, pools: tuple[Pool, ...]) -> str:
         "orchestrator": orchestrator(namespace, "_INBOX_orchestrator"),
         "gateway": gateway(namespace, pools, "_INBOX_gateway"),
         "client": client(namespace, "_INBOX_client"),
+        "producer": producer(namespace, "_INBOX_producer"),
         **{f"worker-{pool}": worker(namespace, pool, f"_INBOX_worker-{pool}") for pool in pools},
     }
     lines = [

@@ -21,8 +21,8 @@ SILENCE_S = 3.0
 _PENDING = re.compile(rb"Nats-Pending-Messages: (\d+)")
 _LAST_SENT = re.compile(rb"Nats-Last-Consumer: (\d+)")
 
-OnFrame = Callable[[bytes, bytes], None]
-"""Gets the acknowledgement subject and the payload."""
+OnFrame = Callable[[bytes, bytes, bytes | None], None]
+"""Gets the acknowledgement subject, the payload and raw headers (None without)."""
 
 
 class StandingPull:
@@ -84,7 +84,7 @@ class StandingPull:
             return
         if current and self.outstanding:
             self.outstanding -= 1
-        self._on_frame(reply, data)
+        self._on_frame(reply, data, headers)
 
     def _alive(self) -> None:
         self._silent_at = asyncio.get_running_loop().time() + SILENCE_S

@@ -1,16 +1,17 @@
 """Names and settings of the streams of a namespace, and how they come to be.
 
 Tasks: a work-queue stream, one durable pull consumer per pool. Inbox: a work-queue stream on disk, one consumer per reader
-of a partition. Dead letters: a plain stream on disk. Invariant: making any of them twice, or by two processes at once, gives
-the same thing; a stream that is there never gets fewer copies. Inbox positions grow over a loss of the store, because a journal
-remembers how far it read: the first one is the time in µs. It must not know what the messages mean.
+of a partition. Submissions: likewise, with one reader. Dead letters: a plain stream on disk. Invariant: making any of them twice,
+or by two processes at once, gives the same thing; a stream that is there never gets fewer copies. Positions of inbox and submissions
+grow over a loss of the store, because journals remember what was read: the first one is the time in µs. It must not know what the
+messages mean.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from nats.errors import Error as NatsError
@@ -51,6 +52,14 @@ class _Names(msgspec.Struct, gc=False):
 _decode_names = msgspec.json.Decoder(_Names).decode
 
 
+class Share(NamedTuple):
+    """What one reader at a time reads: the messages of a subject of a work queue. `prefix`: how the names of its consumers begin."""
+
+    stream: str
+    subject: str
+    prefix: str
+
+
 class Names:
     """What the streams of a namespace are called, and their subjects."""
 
@@ -59,9 +68,11 @@ class Names:
         self._subjects = f"stepmesh.{namespace}"
         self.tasks = f"stepmesh_{namespace}_tasks"
         self.inbox = f"stepmesh_{namespace}_inbox"
+        self.submit = f"stepmesh_{namespace}_submit"
         self.dead = f"stepmesh_{namespace}_dead"
         self.dead_subject_all = f"{self._subjects}.dead.*"
         self.inbox_subject_all = f"{self._subjects}.inbox.*"
+        self.submit_subject = f"{self._subjects}.submit"
 
     def task_subject(self, pool: Pool) -> str:
         """Where a pool's frames go."""
@@ -70,6 +81,14 @@ class Names:
     def inbox_subject(self, partition: Partition) -> str:
         """Where a partition's messages go."""
         return f"{self._subjects}.inbox.{partition}"
+
+    def inbox_share(self, partition: Partition) -> Share:
+        """A partition's inbox, for its reader."""
+        return Share(self.inbox, self.inbox_subject(partition), f"p{partition}-")
+
+    def submit_share(self) -> Share:
+        """All submissions, for their reader."""
+        return Share(self.submit, self.submit_subject, "reader-")
 
     def dead_subject(self, pool: Pool) -> str:
         """Where a pool's dead letters go."""
@@ -106,14 +125,14 @@ class Streams(Names):
 
     async def agree(self) -> None:
         """Give the streams that are there the settings that are wanted; what cannot be changed, or not by this user, is logged."""
-        for stream in (self.tasks, self.inbox, self.dead):
+        for stream in (self.tasks, self.inbox, self.submit, self.dead):
             info = await self.find(stream)
             if info is not None:
                 await self._agree(info.config, self.wanted(stream))
 
     async def define(self) -> list[dict[str, Any]]:
         """Make what is missing, then `agree`; returns the settings that count now."""
-        for stream in (self.tasks, self.inbox, self.dead):
+        for stream in (self.tasks, self.inbox, self.submit, self.dead):
             await self.ensure(stream)
         await self.agree()
         return [told["found"] for told in await self.definitions()]
@@ -121,7 +140,7 @@ class Streams(Names):
     async def definitions(self) -> list[dict[str, Any]]:
         """What is wanted of each stream, as the server's API has it, and what is `found`."""
         told: list[dict[str, Any]] = []
-        for stream in (self.tasks, self.inbox, self.dead):
+        for stream in (self.tasks, self.inbox, self.submit, self.dead):
             info = await self.find(stream)
             told.append({**described(self.wanted(stream)), "found": described(info.config) if info else None})
         return told
@@ -132,36 +151,36 @@ class Streams(Names):
         await self._add_consumer(self.tasks, pool, self.task_subject(pool), self._settings.ack_wait_s)
         return info
 
-    async def open_reader(self, partition: Partition, name: str) -> None:
+    async def open_reader(self, share: Share, name: str) -> None:
         """A fresh consumer that begins at the oldest message; those of earlier readers go."""
-        await self.ensure(self.inbox)
+        await self.ensure(share.stream)
         for _ in range(5):
             try:
-                await self._add_consumer(self.inbox, name, self.inbox_subject(partition), INBOX_ACK_WAIT_S)
+                await self._add_consumer(share.stream, name, share.subject, INBOX_ACK_WAIT_S)
                 return
             except BrokerError as problem:
                 if not isinstance(problem.__cause__, APIError) or problem.__cause__.err_code != _FILTER_IN_USE:
                     raise
-                for other in await self.readers(partition):
-                    await self.remove_consumer(self.inbox, other)
-        raise BrokerUnavailable(f"the inbox of partition {partition} is taken again and again by other readers")
+                for other in await self.readers(share):
+                    await self.remove_consumer(share.stream, other)
+        raise BrokerUnavailable(f"{share.subject} is taken again and again by other readers")
 
-    async def readers(self, partition: Partition) -> list[str]:
-        """Names of the partition's consumers: what a cluster knows without asking the node of each consumer."""
+    async def readers(self, share: Share) -> list[str]:
+        """Names of its consumers: what a cluster knows without asking the node of each consumer."""
         found: list[str] = []
         try:
             while True:
                 request = b'{"offset":%d}' % len(found)
-                page = _decode_names((await self._wire.request(f"$JS.API.CONSUMER.NAMES.{self.inbox}", request, API_TIMEOUT_S)).data)
+                page = _decode_names((await self._wire.request(f"$JS.API.CONSUMER.NAMES.{share.stream}", request, API_TIMEOUT_S)).data)
                 if page.error is not None and page.error.err_code != _NO_STREAM:
                     raise BrokerUnavailable(
-                        f"consumers of {self.inbox}: {page.error.description}", hint=f"JetStream error {page.error.err_code}"
+                        f"consumers of {share.stream}: {page.error.description}", hint=f"JetStream error {page.error.err_code}"
                     )
                 found += page.consumers or []
                 if not page.consumers or len(found) >= page.total:
-                    return [name for name in found if name.startswith(reader_prefix(partition))]
+                    return [name for name in found if name.startswith(share.prefix)]
         except (TimeoutError, NatsError) as problem:
-            raise as_broker_error(problem, f"consumers of {self.inbox}") from problem
+            raise as_broker_error(problem, f"consumers of {share.stream}") from problem
 
     async def remove_consumer(self, stream: str, name: str) -> None:
         """Remove a consumer; nothing when it is not there."""
@@ -191,7 +210,7 @@ class Streams(Names):
             ack_wait=ack_wait_s,
             max_ack_pending=-1,
             max_waiting=MAX_WAITING_PULLS,
-            mem_storage=(stream == self.inbox and not self._wire.in_cluster) or None,  # a cluster must find it again after a restart
+            mem_storage=(stream != self.tasks and not self._wire.in_cluster) or None,  # a cluster must find it again after a restart
         )
         try:
             await self.js.add_consumer(stream, config)
@@ -222,18 +241,18 @@ class Streams(Names):
             _log.warning("stream %s keeps its settings: %s", found.name, problem)
 
     def wanted(self, stream: str) -> StreamConfig:
-        """The settings of one of the three streams where this connection leads to."""
+        """The settings of one of the streams where this connection leads to."""
         kind = stream.rpartition("_")[2]
         in_memory = stream == self.tasks and self._settings.task_storage == "memory" and not self._wire.in_cluster
         replicas = self._settings.replicas or (_CLUSTER_REPLICAS if self._wire.in_cluster else 1)
         return StreamConfig(
             name=stream,
-            subjects=[f"{self._subjects}.{kind}.*"],
+            subjects=[self.submit_subject if stream == self.submit else f"{self._subjects}.{kind}.*"],
             retention=RetentionPolicy.LIMITS if stream == self.dead else RetentionPolicy.WORK_QUEUE,
             storage=StorageType.MEMORY if in_memory else StorageType.FILE,
             num_replicas=replicas,
             duplicate_window=self._settings.dedupe_window_s,
-            first_seq=time.time_ns() // 1000 if stream == self.inbox else None,
+            first_seq=time.time_ns() // 1000 if stream in (self.inbox, self.submit) else None,
         )
 
 
@@ -247,11 +266,6 @@ def described(config: StreamConfig) -> dict[str, Any]:
         "replicas": config.num_replicas,
         "dedupe_window_s": config.duplicate_window,
     }
-
-
-def reader_prefix(partition: Partition) -> str:
-    """How the names of a partition's consumers begin."""
-    return f"p{partition}-"
 
 
 def as_broker_error(problem: Exception, where: str) -> BrokerError:

@@ -129,7 +129,7 @@ class NatsTaskSource:
         else:
             self._pull.gone = False
 
-    def _arrived(self, reply: bytes, data: bytes) -> None:
+    def _arrived(self, reply: bytes, data: bytes, _headers: bytes | None) -> None:
         delivery = NatsDelivery(self._wire, self._life(), reply, data)
         if self._standing:
             self._frames.append(delivery)

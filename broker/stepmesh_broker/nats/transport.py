@@ -15,7 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.nats.connection import Connection
-from stepmesh_broker.nats.inbox import NatsInbox
+from stepmesh_broker.nats.inbox import NatsInbox, NatsSubmitReader
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.streams import as_broker_error
 from stepmesh_broker.nats.subscription import NatsListener, NatsServer
@@ -119,6 +119,16 @@ class NatsBroker:
         self._connection.followers.add(inbox)
         self._parts.add(inbox)
         return inbox
+
+    async def submissions(self, partition: Partition, partitions: int) -> NatsSubmitReader | None:
+        """All of it is the share of partition 0."""
+        if partition:
+            return None
+        reader = NatsSubmitReader(self._wire, self._streams)
+        await self._connection.steady(reader.open)
+        self._connection.followers.add(reader)
+        self._parts.add(reader)
+        return reader
 
     async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
         """Put a message into the dead-letter stream; of the reason, the first 1,000 characters are kept."""

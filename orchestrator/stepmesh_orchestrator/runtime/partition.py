@@ -24,10 +24,12 @@ from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
+from stepmesh_orchestrator.runtime.admission import Admission
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
@@ -92,6 +94,8 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
+        admission = Admission(flows, settings, namespace, partitions)
+        self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -127,7 +131,14 @@ class PartitionService:
         self._running.add_done_callback(self._ended)
         self._tasks = [
             asyncio.create_task(work)
-            for work in (dispatcher.outbox.run(), projector.run(), self.sweeper.run(), self.dormitory.run(), self._read())
+            for work in (
+                dispatcher.outbox.run(),
+                projector.run(),
+                self.sweeper.run(),
+                self.dormitory.run(),
+                self._read(),
+                self._intake.run(),
+            )
         ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
@@ -135,6 +146,7 @@ class PartitionService:
 
     async def stop(self, *, snapshot: bool = True) -> None:
         """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
+        await self._intake.close()
         if self._control is not None:
             await self._control.close()
         self.shard.stop()
@@ -161,6 +173,7 @@ class PartitionService:
         if self._projector is not None:
             self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
+        await self._intake.close()
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import nats
 import pytest
 from tests.services.nats import NatsServers
 
@@ -28,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
     """The file that infra ships, with passwords."""
     folder = Path(tmp_path_factory.mktemp("nats"))
     text = ACCOUNTS.read_text()
-    for role in ("ORCHESTRATOR", "WORKER_CPU", "WORKER_GPU", "CLIENT", "GATEWAY", "MONITOR"):
+    for role in ("ORCHESTRATOR", "WORKER_CPU", "WORKER_GPU", "CLIENT", "PRODUCER", "GATEWAY", "MONITOR"):
         text = text.replace(f"${role}_PASSWORD", f'"{role.lower()}"')
     (folder / "accounts.conf").write_text(text)
     with NatsServers(folder / "server", 1, ('include "../../accounts.conf"',)) as servers:
@@ -136,3 +138,39 @@ async def _nothing(data: bytes) -> None:
 
 async def _echo(data: bytes) -> bytes:
     return data
+
+
+async def test_a_producer_starts_a_run_and_may_do_nothing_more(server: NatsServers, deployment: Deployment) -> None:
+    denied: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(problem: Exception) -> None:
+        denied.put_nowait(str(problem))
+
+    where = f"nats://127.0.0.1:{server.ports[0]}"
+    client = await nats.connect(where, user="producer", password="producer", inbox_prefix=b"_INBOX_producer", error_cb=note)
+    flow = {"name": "echo", "steps": [], "output": {"$input": "$"}}
+    await client.jetstream().publish(f"stepmesh.{NAMESPACE}.submit", json.dumps({"flow": flow, "input": [7]}).encode())
+    async with Client.connect(url(server, "client"), namespace=NAMESPACE) as asking:
+        async with asyncio.timeout(30):
+            while not (found := [run for run in await asking.list_runs() if run.flow_name == "echo" and run.status == "completed"]):
+                await asyncio.sleep(0.05)
+        assert await asking.handle(found[0].run).result() == 7
+    assert denied.empty()
+    names = Names(NAMESPACE)
+    forbidden = (
+        names.inbox_subject(Partition(0)),
+        names.task_subject(Pool("cpu")),
+        names.dead_subject(Pool("cpu")),
+        subjects.api(NAMESPACE),
+        subjects.control(NAMESPACE, Partition(0)),
+        f"$JS.API.STREAM.PURGE.{names.submit}",
+        f"$JS.API.CONSUMER.CREATE.{names.submit}",
+    )
+    async with asyncio.timeout(20):
+        for subject in forbidden:
+            await client.publish(subject, b"x")
+            assert f'publish to "{subject.lower()}"' in (await denied.get()).lower()
+        for subject in (names.submit_subject, "_INBOX.>", "_INBOX_orchestrator.>"):
+            await client.subscribe(subject)
+            assert f'subscription to "{subject.lower()}"' in (await denied.get()).lower()
+    await client.close()

@@ -32,11 +32,11 @@ def lose(inbox: NatsInbox, lost: bytes) -> list[bytes]:
     assert pull is not None
     arrived = pull._on_frame
 
-    def pass_on(reply: bytes, data: bytes) -> None:
+    def pass_on(reply: bytes, data: bytes, headers: bytes | None) -> None:
         if data == lost:
             gone.append(data)
         else:
-            arrived(reply, data)
+            arrived(reply, data, headers)
 
     pull._on_frame = pass_on
     return gone

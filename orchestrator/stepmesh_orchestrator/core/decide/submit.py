@@ -11,7 +11,7 @@ from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
-from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.core.state import RUNNING, Run
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -24,7 +24,7 @@ def start_run(session: Session, command: StartRun) -> None:
     if known is not None:
         session.cause(Answered(known))
         return
-    refusal = _refusal(session, submit, command.flow) or _parent_refusal(session, submit)
+    refusal = refusal_of(session.settings, submit, command.flow) or _parent_refusal(session, submit)
     if refusal is not None:
         session.cause(Answered(refusal))
         return
@@ -54,11 +54,12 @@ def _known(session: Session, submit: Submit) -> Accepted | None:
     return None
 
 
-def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | None:
-    if len(submit.inputs) > session.settings.max_items:
+def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:
+    """What is wrong with a submission, whatever the state is; None when nothing is."""
+    if len(submit.inputs) > settings.max_items:
         return Refused(
             "SM-5002",
-            f"{len(submit.inputs)} inputs; a run takes {session.settings.max_items} at most",
+            f"{len(submit.inputs)} inputs; a run takes {settings.max_items} at most",
             "split the batch, or raise limits.items",
         )
     if submit.max_concurrency is not None and submit.max_concurrency < 0:
@@ -70,10 +71,10 @@ def _refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(session, submit, flow)
+    return _variables_refusal(settings, submit, flow)
 
 
-def _variables_refusal(session: Session, submit: Submit, flow: CompiledFlow) -> Refused | None:
+def _variables_refusal(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:
     given: dict[str, msgspec.Raw] = {}
     if submit.variables is not None:
         if results.checked_json(submit.variables) is None:
@@ -83,7 +84,7 @@ def _variables_refusal(session: Session, submit: Submit, flow: CompiledFlow) -> 
         except msgspec.MsgspecError:
             return Refused("SM-5001", "variables are not a JSON object", 'send {"name": value, …}')
     secret = [name for name in given if name in flow.variables and flow.variables[name].secret]
-    if secret and not session.settings.secrets_may_rest:
+    if secret and not settings.secrets_may_rest:
         return Refused(
             "SM-5011", f"variables {', '.join(map(repr, secret))} are secret, and this deployment's journal would keep them on disk",
             "give workers secrets through their environment, or run with --journal memory",

@@ -1,0 +1,53 @@
+"""What a record of the submit topic asks for, as a submission, or why it is refused: all that can be said without its partition's state.
+
+Invariant: what is admitted here is not refused where it is decided, unless its flow is removed meanwhile; so no refusal goes unheard.
+"""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.ids import FlowId, Namespace
+from stepmesh_broker.protocol.messages import Failure, Refused, Submit
+from stepmesh_broker.protocol.submission import BadSubmission, Submission, SubmittedRecord, read_submission
+from stepmesh_orchestrator.core.decide.submit import refusal_of
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
+from stepmesh_orchestrator.core.session import EngineSettings
+from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.shard import unknown_flow
+
+
+class Admission:
+    """To the runs of a namespace."""
+
+    def __init__(self, flows: FlowRegistry, settings: EngineSettings, namespace: Namespace, partitions: int) -> None:
+        self._flows = flows
+        self._settings = settings
+        self._namespace = namespace
+        self._partitions = partitions
+
+    async def read(self, record: SubmittedRecord) -> Submit | Refused:
+        """Loads the flow, and stores it where the record has it as a whole. Raises `StoreError`."""
+        try:
+            said = read_submission(record)
+            return await self._admitted(said, record)
+        except (BadSubmission, FlowInvalid) as problem:
+            return Refused(problem.code, problem.message, problem.hint)
+
+    async def _admitted(self, said: Submission, record: SubmittedRecord) -> Submit | Refused:
+        flow = FlowId(said.flow_id or "")
+        if said.document is not None:
+            stored = await self._stored(said.document)
+            if isinstance(stored, Failure):
+                return Refused("SM-5130", f"the record's flow is not valid: {stored.message}", "`stepmesh validate` says more")
+            flow = stored.id
+        submit = said.submit(record, self._namespace, flow, self._partitions)
+        compiled = await self._flows.load(flow, submit.overrides)
+        if compiled is None:
+            return unknown_flow(submit)
+        return refusal_of(self._settings, submit, compiled) or submit
+
+    async def _stored(self, document: bytes) -> CompiledFlow | Failure:
+        """Stored before anything that names it is."""
+        while (known := self._flows.by_text(document)) is None:
+            await self._flows.add_text(document)
+        return known
