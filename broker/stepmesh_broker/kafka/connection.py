@@ -80,8 +80,7 @@ class Connection:
             self._watching.cancel()
         for task in self._beside:
             task.cancel()
-        for source in self._sources:
-            await source.close()
+        await asyncio.gather(*(source.close() for source in self._sources))
         await asyncio.gather(*(source.hand_back() for source in self._sources))
         await self.talk.close()
         await self._disconnect()

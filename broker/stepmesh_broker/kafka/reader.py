@@ -13,8 +13,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.ending import cancelled, ended
-from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
+from stepmesh_broker.ending import cancelled
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class LogReader:
             await cancelled([self._task])
             self._task = None
         if self._consumer is not None:
-            await ended(self._consumer.stop(), STOP_S)
+            await stop(self._consumer)
 
     def read(self, partition: TopicPartition, offset: int, sink: Sink) -> None:
         """From `offset` on, or from the oldest record when that is gone. Whoever read this partition here reads it no more."""
