@@ -22,6 +22,10 @@ _log = logging.getLogger(__name__)
 LONG_POLL_MS = 200
 """How long the broker holds a fetch open; a partition that is added waits so long at most."""
 _RETRY_S = 0.1
+CAREFUL_S = 10.0
+"""For so long after an error each partition is asked alone ..."""
+_ALONE_S = 0.02
+"""... with such pauses."""
 Records = Sequence[Any]
 Sink = Callable[[Records], None]
 
@@ -110,15 +114,32 @@ class LogReader:
         self._some.set()
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        careful_until = 0.0
         while True:
             await self._some.wait()
             try:
-                found = await self._consumer.getmany(timeout_ms=1000)
+                if clock() < careful_until:
+                    await self._each_alone()
+                else:
+                    self._arrived(await self._consumer.getmany(timeout_ms=1000))
             except KafkaError as problem:
                 _log.warning("reading goes on after: %r", problem)
+                careful_until = clock() + CAREFUL_S
                 await asyncio.sleep(_RETRY_S)
-                continue
-            self._arrived(found)
+                self._assign()  # what was taken for the answer that failed is read again
+
+    async def _each_alone(self) -> None:
+        """A partition whose next record cannot be read must not take those of others with it."""
+        await asyncio.sleep(_ALONE_S)
+        for partition in list(self._places):
+            try:
+                self._arrived(await self._consumer.getmany(partition, timeout_ms=0))
+            except KafkaError as problem:
+                place = self._places.get(partition)
+                if place is not None:
+                    _log.warning("%s is not read beyond offset %d: %r", partition, place.offset, problem)
+                    self._consumer.seek(partition, place.offset)
 
     def _arrived(self, found: Mapping[TopicPartition, Records]) -> None:
         """All offsets first: a sink may assign anew, and then what is not noted yet would be read once more."""

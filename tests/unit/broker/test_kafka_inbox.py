@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 class Log:
-    """Publisher and reader. `answers`: marks are written when it is set. `read_from`: where reading began; `is_paused`: whether it rests."""
+    """Publisher and reader: marks are written while `answers` is set. `read_from`: where reading began; `is_paused`: if it rests."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
