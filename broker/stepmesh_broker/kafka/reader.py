@@ -25,18 +25,20 @@ _RETRY_S = 0.1
 CAREFUL_S = 10.0
 """For so long after an error each partition is asked alone ..."""
 _ALONE_S = 0.02
-"""... with such pauses."""
+"""... with such pauses, and one that fails so rarely:"""
+_REST_S = 1.0
 Records = Sequence[Any]
 Sink = Callable[[Records], None]
 
 
 class _Place:
-    __slots__ = ("offset", "paused", "sink")
+    __slots__ = ("offset", "paused", "rests_until", "sink")
 
     def __init__(self, offset: int, sink: Sink) -> None:
         self.offset = offset
         self.sink = sink
         self.paused = False
+        self.rests_until = 0.0
 
 
 class LogReader:
@@ -132,13 +134,17 @@ class LogReader:
     async def _each_alone(self) -> None:
         """A partition whose next record cannot be read must not take those of others with it."""
         await asyncio.sleep(_ALONE_S)
-        for partition in list(self._places):
+        now = asyncio.get_running_loop().time()
+        for partition in [partition for partition, place in self._places.items() if place.rests_until <= now]:
             try:
                 self._arrived(await self._consumer.getmany(partition, timeout_ms=0))
             except KafkaError as problem:
                 place = self._places.get(partition)
                 if place is not None:
-                    _log.warning("%s is not read beyond offset %d: %r", partition, place.offset, problem)
+                    _log.error(
+                        "partition %d of %s is not read beyond offset %d: %r", partition.partition, partition.topic, place.offset, problem
+                    )
+                    place.rests_until = now + _REST_S
                     self._consumer.seek(partition, place.offset)
 
     def _arrived(self, found: Mapping[TopicPartition, Records]) -> None:
