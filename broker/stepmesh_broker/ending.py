@@ -18,7 +18,8 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]], again_s: float = 1.0) ->
 
 
 async def ended(work: Coroutine[Any, Any, object], within_s: float) -> bool:
-    """Whether `work` came to its end in time; else, or when the caller is, it is cancelled. Raises what it raised."""
+    """Whether `work` came to its end in time; else, or when the caller is, it is cancelled. Raises what it raised, but not that it was
+    cancelled from within: the caller is not to end for that."""
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait([task], timeout=within_s)
@@ -27,6 +28,7 @@ async def ended(work: Coroutine[Any, Any, object], within_s: float) -> bool:
         raise
     if not done:
         await cancelled([task])
+    if task.cancelled() or not done:
         return False
     task.result()
     return True

@@ -82,10 +82,7 @@ class Connection:
             self._watching.cancel()
         for task in self._beside:
             task.cancel()
-        for reader in self._submissions:
-            await reader.close()
-        for source in self._sources:
-            await source.close()
+        await asyncio.gather(*(reader.close() for reader in self._submissions), *(source.close() for source in self._sources))
         await asyncio.gather(*(source.hand_back() for source in self._sources))
         await self.talk.close()
         await self._disconnect()

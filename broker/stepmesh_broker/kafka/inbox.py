@@ -27,7 +27,8 @@ from stepmesh_broker.protocol.ids import Partition, Position
 
 _log = logging.getLogger(__name__)
 READ_AHEAD = 2_000
-"""Messages that may wait for a reader; with more, nothing is taken from the broker."""
+READ_AHEAD_BYTES = 32 << 20
+"""What may wait for a reader, in messages and in bytes; with more, nothing is taken from the broker."""
 TRIM_EVERY_S = 15.0
 _TRIM_PATIENCE_S = 1.0
 CLOSE_S = 2.0
@@ -55,6 +56,7 @@ class KafkaInbox:
         self._mark = 0
         self._probes: dict[int, asyncio.Future[None]] = {}
         self._unread: deque[InboxEntry] = deque()
+        self._unread_bytes = 0
         self._copies = Copies(window_s * 1000)
         self._news = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
@@ -65,7 +67,7 @@ class KafkaInbox:
         """Begin after the last acknowledged message, or at the oldest one in a life that begins later."""
         mark = await self._write_mark(_MARK)
         self._base, self._mark = life.born, mark  # not before: until now, what arrives is counted from the birth of the life before
-        self._unread.clear()
+        self._drop_unread()
         self._copies.forget()
         start = min(max(self._acked - self._base, 0), self._mark)
         self._reader.read(self._place, start, self._arrived)
@@ -87,7 +89,8 @@ class KafkaInbox:
             if self._taken:
                 self._check()
         page = [self._unread.popleft() for _ in range(min(max_messages, len(self._unread)))]
-        if len(self._unread) < READ_AHEAD // 2:
+        self._unread_bytes -= sum(len(entry.data) for entry in page)
+        if len(self._unread) < READ_AHEAD // 2 and self._unread_bytes < READ_AHEAD_BYTES // 2:
             self._reader.resume(self._place)
         return page
 
@@ -104,7 +107,7 @@ class KafkaInbox:
         if self._closed:
             return
         self._closed = True
-        self._unread.clear()
+        self._drop_unread()
         self._news.set()
         try:
             if not await ended(self._trim_last(), CLOSE_S):
@@ -127,12 +130,17 @@ class KafkaInbox:
                 self._marked(record.offset, text(headers, Key.SENDER), text(headers, Key.KIND))
             elif not self._copies.is_copy(text(headers, Key.MESSAGE_ID), record.timestamp):
                 self._unread.append(InboxEntry(Position(self._base + record.offset + 1), record.value or b""))
+                self._unread_bytes += len(record.value or b"")
         if self._closed:
-            self._unread.clear()
+            self._drop_unread()
         elif self._unread:
             self._news.set()
-        if len(self._unread) > READ_AHEAD:
+        if len(self._unread) > READ_AHEAD or self._unread_bytes > READ_AHEAD_BYTES:
             self._reader.pause(self._place)
+
+    def _drop_unread(self) -> None:
+        self._unread.clear()
+        self._unread_bytes = 0
 
     def _marked(self, offset: int, sender: str, kind: str) -> None:
         if kind == _MARK and sender != self._id and offset > self._mark:

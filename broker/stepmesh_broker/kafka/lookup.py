@@ -12,9 +12,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.ending import ended
 from stepmesh_broker.errors import BrokerUnavailable
-from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _LONG_POLL_MS = 20
@@ -44,7 +44,7 @@ class LookUp:
     async def close(self) -> None:
         """Idempotent."""
         if self._consumer is not None:
-            await ended(self._consumer.stop(), STOP_S)
+            await stop(self._consumer)
 
     async def first(self, partition: TopicPartition) -> Any | None:
         """The oldest record, None when there is none. Raises `BrokerUnavailable`."""

@@ -18,7 +18,8 @@ from stepmesh_broker.ending import ended
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.kafka.pool import Standing
 from stepmesh_broker.kafka.reader import LONG_POLL_MS
-from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ _NEVER_MS = (1 << 31) - 1
 """A member that takes nothing stays a member: its tasks may be long."""
 _FETCH_BYTES = 8 << 20
 _JOIN_S = 10.0
+COMMIT_S = 2.0
+"""What the last commit may take."""
 _RETRY_S = 0.1
 Committed = Mapping[int, tuple[int, str]]
 
@@ -91,11 +94,9 @@ class Seat:
             self._taking.cancel()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await self.commit(await self._given_up(), consumer)
-            try:
-                await ended(consumer.stop(), STOP_S)
-            except KafkaError as problem:  # it had failed before
-                _log.info("a consumer of %s did not stop in order: %r", self._topic, problem)
+            last = await self._given_up()
+            await ended(self.commit(last, consumer), COMMIT_S)  # aiokafka tries it for as long as there is no coordinator
+            await stop(consumer)
 
     async def records(self, most: int) -> Mapping[int, Sequence[Any]]:
         """What came, by partition; empty after a while."""
@@ -167,7 +168,7 @@ class Seat:
 
     async def _start(self, session_ms: int) -> None:
         if self._consumer is not None:
-            await ended(self._consumer.stop(), STOP_S)
+            await stop(self._consumer)
         self._consumer = AIOKafkaConsumer(
             **self._settings.client_options,
             group_id=self._topic,

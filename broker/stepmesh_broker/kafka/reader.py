@@ -13,25 +13,32 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.ending import cancelled, ended
-from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
+from stepmesh_broker.ending import cancelled
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import HEADER_ROOM
 
 _log = logging.getLogger(__name__)
 LONG_POLL_MS = 200
 """How long the broker holds a fetch open; a partition that is added waits so long at most."""
 _RETRY_S = 0.1
+CAREFUL_S = 10.0
+"""For so long after an error each partition is asked alone ..."""
+_ALONE_S = 0.02
+"""... with such pauses, and one that fails so rarely:"""
+_REST_S = 1.0
 Records = Sequence[Any]
 Sink = Callable[[Records], None]
 
 
 class _Place:
-    __slots__ = ("offset", "paused", "sink")
+    __slots__ = ("offset", "paused", "rests_until", "sink")
 
     def __init__(self, offset: int, sink: Sink) -> None:
         self.offset = offset
         self.sink = sink
         self.paused = False
+        self.rests_until = 0.0
 
 
 class LogReader:
@@ -63,7 +70,7 @@ class LogReader:
             await cancelled([self._task])
             self._task = None
         if self._consumer is not None:
-            await ended(self._consumer.stop(), STOP_S)
+            await stop(self._consumer)
 
     def read(self, partition: TopicPartition, offset: int, sink: Sink) -> None:
         """From `offset` on, or from the oldest record when that is gone. Whoever read this partition here reads it no more."""
@@ -109,15 +116,36 @@ class LogReader:
         self._some.set()
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        careful_until = 0.0
         while True:
             await self._some.wait()
             try:
-                found = await self._consumer.getmany(timeout_ms=1000)
+                if clock() < careful_until:
+                    await self._each_alone()
+                else:
+                    self._arrived(await self._consumer.getmany(timeout_ms=1000))
             except KafkaError as problem:
                 _log.warning("reading goes on after: %r", problem)
+                careful_until = clock() + CAREFUL_S
                 await asyncio.sleep(_RETRY_S)
-                continue
-            self._arrived(found)
+                self._assign()  # what was taken for the answer that failed is read again
+
+    async def _each_alone(self) -> None:
+        """A partition whose next record cannot be read must not take those of others with it."""
+        await asyncio.sleep(_ALONE_S)
+        now = asyncio.get_running_loop().time()
+        for partition in [partition for partition, place in self._places.items() if place.rests_until <= now]:
+            try:
+                self._arrived(await self._consumer.getmany(partition, timeout_ms=0))
+            except KafkaError as problem:
+                place = self._places.get(partition)
+                if place is not None:
+                    _log.error(
+                        "partition %d of %s is not read beyond offset %d: %r", partition.partition, partition.topic, place.offset, problem
+                    )
+                    place.rests_until = now + _REST_S
+                    self._consumer.seek(partition, place.offset)
 
     def _arrived(self, found: Mapping[TopicPartition, Records]) -> None:
         """All offsets first: a sink may assign anew, and then what is not noted yet would be read once more."""

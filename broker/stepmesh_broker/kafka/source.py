@@ -227,13 +227,14 @@ class KafkaTaskSource:
             elsewhere = [number for number in range(self._count) if number not in self._ledgers]
             partition = random.choice(elsewhere or range(self._count))
         frame.ledger.depart(frame)
-        headers = headers_of(deliveries=frame.handed, origin=frame.position)
-        self._spawn(self._write(frame, Outgoing(self.topic, partition, frame.data, headers)))
+        again = secrets.token_hex(8)  # what was given up may be written still: readers drop the copy
+        headers = headers_of(deliveries=frame.handed, origin=frame.position, message_id=again)
+        self._spawn(self._write(frame, Outgoing(self.topic, partition, frame.data, headers), again))
 
-    async def _write(self, frame: Frame, record: Outgoing) -> None:
+    async def _write(self, frame: Frame, record: Outgoing, message_id: str) -> None:
         while not frame.done:
             try:
-                await self._publisher.publish(record)
+                await self._publisher.publish(record, message_id)
             except BrokerError as problem:
                 _log.warning("a frame of %s is handed back later: %s", self.topic, problem)
                 await asyncio.sleep(_RETRY_S)

@@ -14,9 +14,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stepmesh_broker.ending import ended
 from stepmesh_broker.errors import BrokerUnavailable
-from stepmesh_broker.kafka.settings import STOP_S, KafkaSettings
+from stepmesh_broker.kafka.settings import KafkaSettings
+from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.protocol.submission import SubmittedRecord
@@ -61,7 +61,7 @@ class KafkaSubmitReader:
         try:
             await consumer.start()
         except (KafkaError, OSError) as problem:
-            await ended(consumer.stop(), STOP_S)
+            await stop(consumer)
             raise BrokerUnavailable(f"{self._topic} cannot be read: {problem!r}", hint="is Kafka up?") from problem
         self._consumer = consumer
         self._assign(count)
@@ -106,7 +106,7 @@ class KafkaSubmitReader:
         self._closed = True
         if self._consumer is not None:
             async with self._using:
-                await ended(self._consumer.stop(), STOP_S)
+                await stop(self._consumer)
 
     async def _records(self, max_messages: int, timeout_s: float) -> list[SubmittedRecord]:
         if not self._lanes:

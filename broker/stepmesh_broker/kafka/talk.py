@@ -113,10 +113,7 @@ class Talk:
         """Say goodbye."""
         if self._greeter is not None:
             self._greeter.cancel()
-        for listener in list(self._listeners):
-            await listener.close()
-        for server in list(self._servers):
-            await server.close()
+        await asyncio.gather(*(listener.close() for listener in self._listeners), *(server.close() for server in self._servers))
         for task in (*self._beside, *self._heard.values()):
             task.cancel()
 

@@ -5,6 +5,7 @@ Invariant: names and sizes are checked here, before anything is sent. It must no
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from weakref import WeakSet
@@ -49,8 +50,7 @@ class KafkaBroker:
 
     async def close(self) -> None:
         """End everything that this connection opened, flush, then disconnect."""
-        for part in list(self._parts):
-            await part.close()
+        await asyncio.gather(*(part.close() for part in self._parts))
         await self._connection.close()
 
     async def incarnation(self) -> str:

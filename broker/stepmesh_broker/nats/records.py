@@ -27,6 +27,8 @@ _WRONG_LAST = frozenset({10071, 10164})
 _TRANSIENT = 500
 _SEQUENCE = b"Nats-Sequence: "
 _TIME = b"Nats-Time-Stamp: "
+_BEFORE = b"Nats-Last-Sequence: "
+"""Of the message that was sent before in the same batch; 0: none was."""
 _BATCH_END = (b"NATS/1.0 204", b"NATS/1.0 404", b"NATS/1.0 408", b"NATS/1.0 413")
 
 
@@ -120,7 +122,8 @@ class StreamRecords:
         return await self._get(stream, {"seq": max(1, sequence), "next_by_subj": subject})
 
     async def batch(self, stream: str, subject: str, sequence: int, limit: tuple[int, int]) -> list[Message]:
-        """Messages from a sequence on, at most so many and about so many bytes; from any replica, which may be behind the leader."""
+        """Messages from a sequence on, at most so many and about so many bytes; from any replica, which may be behind the leader. They end
+        before one that was lost on its way here."""
         found: list[Message] = []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -128,7 +131,7 @@ class StreamRecords:
             if headers is None or headers.startswith(_BATCH_END):
                 if not done.done():
                     done.set_result(None)
-            elif _SEQUENCE in headers:
+            elif _SEQUENCE in headers and int(_header(headers, _BEFORE)) == (found[-1].sequence if found else 0):
                 found.append(Message(int(_header(headers, _SEQUENCE)), data, _header(headers, _TIME).decode()))
 
         wire = self._connection.wire

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -22,6 +22,8 @@ T = TypeVar("T")
 Connection = psycopg.AsyncConnection[TupleRow]
 
 CONNECT_S = 5
+_SETTINGS: LiteralString = """SELECT set_config('search_path', %s, false), set_config('statement_timeout', %s, false),
+    set_config('idle_in_transaction_session_timeout', %s, false)"""  # a process that stands still keeps no lock
 
 
 class _Connection(psycopg.AsyncConnection[TupleRow]):
@@ -146,10 +148,9 @@ class PostgresConnections:
             client_encoding="utf8",
             application_name="stepmesh",
         )
-        settings = "SELECT set_config('search_path', %s, false), set_config('statement_timeout', %s, false)"
         try:
             async with asyncio.timeout(CONNECT_S):
-                await connection.execute(settings, (f'"{self._schema}"', str(timeout_ms)))
+                await connection.execute(_SETTINGS, (f'"{self._schema}"', str(timeout_ms), str(timeout_ms)))
         except BaseException:
             await connection.close()
             raise

@@ -44,6 +44,26 @@ async def test_several_that_open_at_once_make_one_journal(postgres_url: str, nam
     await asyncio.gather(*(journal.close() for journal in journals))
 
 
+async def test_an_owner_that_stands_still_inside_a_transaction_does_not_keep_its_successor_out(
+    postgres_url: str, namespace: Namespace
+) -> None:
+    """A stopped process says nothing more, and closes nothing: its lock on the owner's row is the server's to take away."""
+    stopped = PostgresJournal(postgres_url, namespace, timeout_s=0.5)
+    successor = PostgresJournal(postgres_url, namespace)
+    await stopped.open()
+    await successor.open()
+    try:
+        assert (await stopped.acquire(P, "stopped")).epoch == 1
+        connection = await stopped._connections._connect()
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT 1 FROM owners WHERE partition=%s FOR UPDATE", (P,))
+        assert (await successor.acquire(P, "successor")).epoch == 2
+        await connection.close()
+    finally:
+        await stopped.close()
+        await successor.close()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [("UPDATE migrations SET version=99", "version 99"), ("UPDATE journal SET format=99", "format 99")],

@@ -224,3 +224,19 @@ async def test_an_instance_that_was_killed_has_its_place_again_before_the_others
                 await delivery.ack()
     assert got == {b"%d" % number for number in range(4)}
     await broker.close()
+
+
+@pytest.mark.slow
+async def test_a_connection_closes_while_the_cluster_is_away(tmp_path: Path) -> None:
+    """A worker with work in hand that is told to stop must not wait for a broker to come back."""
+    with KafkaServers(tmp_path) as kafka:
+        broker = await connected(kafka.url, namespace())
+        await broker.publish_tasks(POOL, b"frame", "1")
+        source, inbox = await broker.tasks(POOL), await broker.inbox(P, Position(0))
+        await broker.post(P, b"message")
+        assert len(await source.fetch(1, 20)) == 1
+        (entry,) = await inbox.fetch(1, 20)
+        await inbox.ack(entry.position)
+        kafka.kill(0)
+        async with asyncio.timeout(30):
+            await broker.close()

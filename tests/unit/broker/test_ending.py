@@ -84,3 +84,15 @@ async def test_work_ends_with_the_caller_that_is_cancelled() -> None:
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     assert stopped == [True]
+
+
+async def test_work_that_is_cancelled_from_within_cancels_nobody_else() -> None:
+    """A client that ends by cancelling parts of its own, and hears of it itself."""
+
+    async def trips() -> None:
+        part = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        part.cancel()
+        await part
+
+    assert not await ended(trips(), 5)

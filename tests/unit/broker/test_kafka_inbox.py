@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import pytest
+
 from stepmesh_broker.kafka import inbox as inbox_module
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life
@@ -24,7 +26,7 @@ class Record(NamedTuple):
 
 
 class Log:
-    """Publisher and reader. `answers`: what marks are written when it is set; `read_from`: where reading began."""
+    """Publisher and reader: marks are written while `answers` is set. `read_from`: where reading began; `is_paused`: if it rests."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
@@ -32,6 +34,7 @@ class Log:
         self.end = 0
         self.read_from: list[int] = []
         self.left = 0
+        self.is_paused = False
 
     async def publish(self, _record: Outgoing) -> Stored:
         await self.answers.wait()
@@ -47,8 +50,11 @@ class Log:
     def offset(self, _place: Any) -> int:
         return 0
 
+    def pause(self, _place: Any) -> None:
+        self.is_paused = True
+
     def resume(self, _place: Any) -> None:
-        """Nothing is paused."""
+        self.is_paused = False
 
 
 def reading(log: Any, after: int = 0) -> KafkaInbox:
@@ -97,3 +103,28 @@ async def test_an_inbox_whose_closing_is_cancelled_reads_no_more() -> None:
     closing.cancel()
     await asyncio.wait([closing])
     assert log.left == 1
+
+
+def arrived(inbox: KafkaInbox, count: int, size: int) -> None:
+    inbox._arrived([Record(offset, bytes(size)) for offset in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "paused"),
+    [
+        (inbox_module.READ_AHEAD, 1, False),
+        (inbox_module.READ_AHEAD + 1, 1, True),
+        (32, inbox_module.READ_AHEAD_BYTES // 32, False),
+        (32, inbox_module.READ_AHEAD_BYTES // 32 + 1, True),
+    ],
+)
+async def test_a_reader_that_is_slow_takes_no_more_than_it_has_room_for(count: int, size: int, paused: bool) -> None:
+    """In messages, and in bytes: a few thousand large results would be gigabytes."""
+    log = Log()
+    inbox = reading(log)
+    await inbox.open(OLD)
+    arrived(inbox, count, size)
+    assert log.is_paused is paused
+    while inbox._unread:
+        await inbox.fetch(10, 1)
+    assert not log.is_paused
