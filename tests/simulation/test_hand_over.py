@@ -15,18 +15,20 @@ from tests.simulation.test_cluster import QUICK
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh.runs import RunHandle
+from stepmesh.uuid7 import new_run_id_on
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.api import GetItems, GetRun, GetSteps
-from stepmesh_broker.protocol.codec import decode_api_answer, encode
-from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_broker.protocol.messages import Cancel, Refused
+from stepmesh_broker.protocol.codec import decode_api_answer, decode_task_frame, encode
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.messages import Cancel, Refused, Submit
 from stepmesh_orchestrator.node import Node
 from stepmesh_orchestrator.ports import Frame, ItemRow, RunGone, RunRow
 from stepmesh_orchestrator.store.memory import MemoryStore
 
 LIMIT_S = 1_000.0
 NAMESPACE = Namespace("default")
+SLOW = {"name": "slow", "steps": [{"id": "a", "component": "/cpu/slow", "input": {"$input": "$"}}], "output": {"$step": "a"}}
 NAP = {
     "name": "nap",
     "steps": [{"id": "nap", "component": "/builtin/sleep", "input": {"duration": "3600s", "passthrough": {"$input": "$"}}}],
@@ -242,3 +244,62 @@ def test_a_lost_claim_does_not_either(kind: str) -> None:
         plan = Plan(kind, first)
         assert run_virtual(replaced(plan, first, exclusive=True), LIMIT_S) < 6.0
         assert plan.lost == 1
+
+
+class Forgetful:
+    """The broker takes the first frame of one partition and forgets it."""
+
+    def __init__(self, inner: Broker, partition: Partition, forgotten: list[Position]) -> None:
+        self._inner = inner
+        self._partition = partition
+        self._forgotten = forgotten
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
+        if self._forgotten or decode_task_frame(data).partition != self._partition:
+            return await self._inner.publish_tasks(pool, data, message_id)
+        self._forgotten.append(await self._inner.publish_tasks(Pool("nowhere"), data, message_id))
+        return self._forgotten[0]
+
+
+def test_a_task_that_was_lost_before_a_hand_over_is_found_soon_though_its_pool_is_busy_with_others() -> None:
+    """Its next owner publishes nothing else, and cannot tell from the pool's traffic that the broker is done with the task."""
+
+    async def play() -> None:
+        quiet, busy = Partition(0), Partition(1)
+        forgotten: list[Position] = []
+
+        def wrap(broker: Broker) -> Broker:
+            forgetful: Any = Forgetful(broker, quiet, forgotten)
+            return forgetful  # type: ignore[no-any-return]
+
+        world = ClusterWorld(2, wrap)
+        nodes = [await world.join() for _ in range(2)]
+        await world.settled()
+        await world.start_worker()
+        client = await world.client()
+        flow = await client.store_flow(SLOW)
+
+        async def submitted(partition: Partition) -> RunHandle:
+            submit = Submit(new_run_id_on(partition, 2), NAMESPACE, flow, [b"1"])
+            return client.handle((await client.requests.tell(partition, submit)).run)
+
+        async def always() -> None:
+            while not lost_is_over.done():
+                await (await submitted(busy)).wait()
+
+        lost = await submitted(quiet)
+        lost_is_over = asyncio.create_task(lost.wait(timeout=100))
+        others = [asyncio.create_task(always()) for _ in range(3)]
+        await until(lambda: forgotten)
+        began = now()
+        await world.leave(next(node for node in nodes if quiet in node.partitions))
+        await lost_is_over
+        assert now() - began < 15.0
+        await asyncio.gather(*others)
+        await world.close()
+        await world.audit()
+
+    run_virtual(play(), LIMIT_S)
