@@ -137,7 +137,7 @@ class Client:
         )
         send = partial(self.requests.tell, partition_of(run, partitions))
         accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
-        return self.handle(accepted.run, accepted.existing)
+        return self.handle(accepted.run, accepted.existing and accepted.run != run)  # else it is this submission, which was sent twice
 
     async def run(self, flow: FlowLike, input: Any, *, timeout: float | None = None, **options: Any) -> Any:
         """Submit one input and wait for its result. `options`: those of `submit`. Raises `RunFailed`, `WaitTimeout`."""

@@ -45,6 +45,9 @@ _T = TypeVar("_T")
 _REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
 TIMEOUT_S = 10.0
 """How long one request waits for its answer (seconds), beside the wait that it asks for itself."""
+TOLD_AGAIN_S = (3.0,)
+"""Seconds without an answer after which a shard is told once more: it may have been handed over with the message on its way. Later than for
+questions: what is told costs more, and who is slow under load must not get twice as much."""
 RETRY_S = (0.05, 1.0)
 """Delay before a request is repeated: first, and largest (seconds); it doubles between."""
 NO_SPACE = frozenset({"SM-4003", "SM-4101", "SM-7320"})
@@ -68,8 +71,8 @@ class Requests:
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
         subject, data = subjects.api(self.namespace), codec.encode(request)
-        again = not isinstance(request, DeleteRun | DeleteFlow) and (wait_s == 0.0 or self._is_shared)
-        answer = await self._ask(subject, data, TIMEOUT_S + wait_s, codec.decode_api_answer, again=again)
+        again = not isinstance(request, DeleteRun | DeleteFlow) and (wait_s == 0.0 or self._may_be_shared)
+        answer = await self._ask(subject, data, TIMEOUT_S + wait_s, codec.decode_api_answer, AGAIN_S if again else ())
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, kind):
@@ -78,7 +81,8 @@ class Requests:
 
     async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
-        answer = await self._ask(subjects.control(self.namespace, partition), codec.encode(message), TIMEOUT_S, codec.decode_answer)
+        subject, data = subjects.control(self.namespace, partition), codec.encode(message)
+        answer = await self._ask(subject, data, TIMEOUT_S, codec.decode_answer, TOLD_AGAIN_S)
         if isinstance(answer, Refused):
             raise refusal(answer)
         if not isinstance(answer, Accepted):
@@ -86,17 +90,17 @@ class Requests:
         return answer
 
     @property
-    def _is_shared(self) -> bool:
-        """Whether several orchestrators are known to answer."""
-        return self._info is not None and self._info.shared
+    def _may_be_shared(self) -> bool:
+        """Whether several orchestrators answer, as far as is known. Who waits at a single one need not ask again."""
+        return self._info is None or self._info.shared
 
-    async def _ask(self, subject: Subject, data: bytes, timeout_s: float, decode: Callable[[bytes], _T], *, again: bool = False) -> _T:
+    async def _ask(self, subject: Subject, data: bytes, timeout_s: float, decode: Callable[[bytes], _T], pauses: tuple[float, ...]) -> _T:
         clock = asyncio.get_running_loop().time
         until = clock() + self.patience_s
         delay, largest = RETRY_S
         while True:
             try:
-                answer = decode(await first_answer(lambda: self.broker.request(subject, data, timeout_s), AGAIN_S if again else ()))
+                answer = decode(await first_answer(lambda: self.broker.request(subject, data, timeout_s), pauses))
                 if isinstance(answer, Refused) and answer.code == MOVING:
                     raise BrokerUnavailable(answer.message, code=MOVING, hint=answer.hint)
                 if not (self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE):

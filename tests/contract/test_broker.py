@@ -584,6 +584,29 @@ async def test_a_request_to_nobody_fails_at_once(world: World, broker: Broker) -
             await broker.request(Subject("api.a"), b"x", 3600)
 
 
+@pytest.mark.parametrize("group", ["", "orchestrators"])
+async def test_a_server_whose_begin_was_cut_short_answers_nobody(world: World, broker: Broker, group: str) -> None:
+    """Nobody has it, so nobody could close it."""
+
+    async def echo(data: bytes) -> bytes:
+        return data
+
+    begun = 0
+    for turns in range(4):
+        serving = asyncio.create_task(broker.serve(Subject("api.a"), echo, group))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.wait([serving])
+        begun += not serving.cancelled()
+        if not serving.cancelled():
+            await serving.result().close()
+    assert begun < 4
+    async with asyncio.timeout(10):
+        with pytest.raises(BrokerUnavailable, match="nobody"):
+            await broker.request(Subject("api.a"), b"x", 3600)
+
+
 async def test_a_request_ends_after_its_timeout(world: World, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     limit = broker.max_message_bytes
 

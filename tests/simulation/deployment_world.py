@@ -71,9 +71,9 @@ class World:
                     await self.node.abort()
                 await asyncio.sleep(0.1)
 
-    def worker(self) -> Worker:
+    def worker(self, *, exclusive: bool = False) -> Worker:
         """Components that note every execution in the ledger."""
-        worker = Worker(pool="cpu", concurrency=8)
+        worker = Worker(pool="cpu", concurrency=8, exclusive=exclusive)
 
         def note(context: Context) -> None:
             self.executions[context.run_id, context.item, context.step_id, context.attempt] += 1
@@ -103,8 +103,8 @@ class World:
         service = None if self.node is None else self.node.partitions.get(Partition(0))
         return set() if service is None else set(service.shard.session.state.dormant.places)
 
-    async def start_worker(self) -> None:
-        worker = self.worker()
+    async def start_worker(self, *, exclusive: bool = False) -> None:
+        worker = self.worker(exclusive=exclusive)
         self.workers.append((worker, asyncio.create_task(worker.run(await self.connection()))))
 
     async def client(self) -> Client:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from typing import Any
 
-from tests.simulation.cluster_world import ClusterWorld
+from tests.simulation.cluster_world import TTL_S, ClusterWorld
 from tests.simulation.deployment_world import until
 from tests.simulation.test_cluster import QUICK, joined
 from tests.simulation.virtual_loop import run_virtual
@@ -98,3 +98,30 @@ def test_a_partition_whose_door_cannot_be_opened_is_started_again() -> None:
         await world.audit()
 
     run_virtual(play(), LIMIT_S)
+
+
+def test_a_membership_that_takes_its_time_delays_the_taking_and_ends_no_lease() -> None:
+    """All partitions together take longer than the time to live."""
+
+    async def play() -> None:
+        world = ClusterWorld(16)
+        take, dropped = world.membership.take, 0
+
+        async def slowly(partition: Partition, node: str, ttl_s: float) -> bool:
+            await asyncio.sleep(TTL_S / 10)
+            return await take(partition, node, ttl_s)
+
+        world.membership.take = slowly  # type: ignore[method-assign]
+        node = await world.join()
+        await world.start_worker()
+        most = 0
+        while most < 16:
+            await asyncio.sleep(0.05)
+            dropped += len(node.partitions) < most
+            most = max(most, len(node.partitions))
+        assert not dropped
+        await works(world)
+        await world.close()
+        await world.audit()
+
+    run_virtual(play(), 120.0)

@@ -101,8 +101,12 @@ class Talk:
         if group:
             self._electorates.setdefault((subject, group), Electorate())
             self._servers.append(server)
-            await self._greet(server)
-            await asyncio.sleep(SETTLE_S)
+            try:
+                await self._greet(server)
+                await asyncio.sleep(SETTLE_S)
+            except BaseException:  # nobody gets it, so nobody would close it
+                await server.close()
+                raise
             if self._greeter is None:
                 self._greeter = asyncio.get_running_loop().create_task(self._greet_for_ever())
         else:

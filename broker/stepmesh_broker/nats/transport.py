@@ -169,9 +169,7 @@ class NatsBroker:
         """Hear all that is sent to `subject` from now on; again after a reconnect."""
         self._connection.check()
         listener = NatsListener(self._wire, _safe(subject), handler)
-        self._parts.add(listener)
-        await self._connection.settle()
-        self._wire.require_heard(subject)
+        await self._begin(listener, subject)
         return listener
 
     async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
@@ -183,10 +181,18 @@ class NatsBroker:
         """Answer requests."""
         self._connection.check()
         server = NatsServer(self._wire, _safe(subject), responder, group, self.max_message_bytes)
-        self._parts.add(server)
-        await self._connection.settle()
-        self._wire.require_heard(subject)
+        await self._begin(server, subject)
         return server
+
+    async def _begin(self, part: Subscription, subject: Subject) -> None:
+        """Returns when the server knows of the subscription. One that nobody gets, because its caller was cancelled, must not stay."""
+        self._parts.add(part)
+        try:
+            await self._connection.settle()
+            self._wire.require_heard(subject)
+        except BaseException:
+            await part.close()
+            raise
 
     async def _parked_after(self, position: Position) -> Parked | None:
         try:

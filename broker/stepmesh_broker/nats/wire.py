@@ -159,6 +159,13 @@ class Wire(Client):
             self._pending_data_size = 0
         await super()._send_ping(future)
 
+    async def _process_pong(self) -> None:
+        """An answer to a flush that was given up, because it took too long or its caller was cancelled: nats-py would fail on it and read
+        nothing any more, until its own pings showed that 20 to 30 s later."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         on_message = self._direct.get(sid)
         if on_message is None:

@@ -121,6 +121,11 @@ class Dispatcher:
         now = self.presence.clock.monotonic()
         self.outbox.put(sequence, [self._departure(sequence, now, pool, frame) for frame in pack(tasks, size)])
 
+    def mark(self, flight: Flight) -> None:
+        """Publish an empty frame to the pool of attempts that an earlier owner published: all of those lie before it, so it tells when
+        the broker is done with them."""
+        self.outbox.mark(self._leaving(self.confirmed + 1, self.presence.clock.monotonic(), flight, []))
+
     def abort(self) -> None:
         """Drop what was begun."""
         for task in self._beside:
@@ -138,11 +143,14 @@ class Dispatcher:
         return pace
 
     def _departure(self, sequence: int, since: float, pool: str, tasks: list[Task]) -> Departure:
-        ownership = self._ownership
-        frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, tasks)
         keys = [(task.run, task.item, task.step) for task in tasks]
         flight = Flight(pool, None, keys, max(task.dispatch for task in tasks))
         self.leases.launch(flight)
+        return self._leaving(sequence, since, flight, tasks)
+
+    def _leaving(self, sequence: int, since: float, flight: Flight, tasks: list[Task]) -> Departure:
+        ownership = self._ownership
+        frame = TaskFrame(FORMAT, self._namespace, Pool(flight.pool), self._partition, ownership.epoch, ownership.journal_id, tasks)
         self._frames += 1
         name = f"{ownership.journal_id}/{self._partition}/{ownership.epoch}/{self._frames}"
         return Departure(sequence, frame, name, flight, since)
@@ -155,6 +163,9 @@ class Dispatcher:
     def _refused(self, departure: Departure, problem: StepmeshError) -> list[Departure]:
         """The broker will never take this frame: cut it where it is too large, else fail its attempts, so that no run waits for ever."""
         flight, frame = departure.flight, departure.frame
+        if not frame.tasks:
+            log.info("pool %s takes no mark: %s", flight.pool, problem)
+            return []
         tasks = [task for task in frame.tasks if self.leases.flights.get((task.run, task.item, task.step)) is flight]
         too_large = isinstance(problem, MessageTooLarge)
         if too_large and len(frame.tasks) > 1:

@@ -21,7 +21,8 @@ TIMEOUT_GRACE_S = 2.0
 DETAILS_SHOWN = 200
 """Characters of a heartbeat's details that `stepmesh explain` shows."""
 ADOPTED_S = 30.0
-"""A frame of an earlier owner whose place in its pool cannot be bounded is sent again after this time, seconds."""
+"""A frame of an earlier owner whose place in its pool cannot be bounded, because no mark could be published behind it, is sent again after
+this time, seconds."""
 
 
 @dataclass(slots=True, eq=False)

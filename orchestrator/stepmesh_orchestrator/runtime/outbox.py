@@ -82,6 +82,12 @@ class Outbox:
         elif not self._queue:
             self.confirmed = sequence
 
+    def mark(self, departure: Departure) -> None:
+        """Publish something that no turn has caused."""
+        self._queue.append(departure)
+        self._idle.clear()
+        self._wake.set()
+
     async def drained(self) -> None:
         """Until everything is published."""
         await self._idle.wait()

@@ -151,6 +151,9 @@ class Sharing:
         for partition in map(Partition, range(self._partitions)):
             if partition not in self.holdings and partition not in self._moves and leases.get(partition) in (None, me):
                 await self._take_or_leave(partition, wanted=placed.get(partition) == me)
+                if self._clock.monotonic() > self._until - self._ttl_s * 2 / 3:  # the rest after a beat, or what was taken runs out
+                    self.look()
+                    break
         self._give_up_if_hopeless()
 
     async def _take_or_leave(self, partition: Partition, *, wanted: bool) -> None:

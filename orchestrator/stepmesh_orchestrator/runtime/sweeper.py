@@ -67,8 +67,10 @@ class Sweeper:
         self._again(keys)
 
     def adopt(self, keys: list[Key], pool: str) -> None:
-        """Attempts from before a recovery that are with the broker or a worker: watch them as one frame of unknown position."""
-        self._shard.dispatcher.leases.launch(Flight(pool, None, keys, adopted=True))
+        """Attempts from before a recovery that are with the broker or a worker: watch them as one frame that ends where a mark lies."""
+        flight = Flight(pool, None, keys, adopted=True)
+        self._shard.dispatcher.leases.launch(flight)
+        self._shard.dispatcher.mark(flight)
 
     def _expire(self) -> None:
         leases, now = self._shard.dispatcher.leases, self._clock.monotonic()

@@ -186,3 +186,23 @@ async def test_closing_a_connection_that_was_lost_just_now_raises_nothing(settin
     wire.put(b"PING\r\n")
     await wire.close()
     assert wire.is_closed
+
+
+async def test_a_connection_outlives_a_flush_that_was_given_up(settings: NatsSettings) -> None:
+    """After a slow answer, or because its caller was cancelled: what comes in afterwards is still read."""
+    connection = Connection(settings)
+    await connection.connect()
+    try:
+        given_up = 0
+        for turns in range(1, 6):
+            flushing = asyncio.create_task(connection.wire.flush(timeout=2))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            given_up += flushing.cancel()
+            await asyncio.wait([flushing])
+        assert given_up
+        async with asyncio.timeout(5):
+            await connection.wire.flush(timeout=4)
+            assert (await connection.wire.request("$JS.API.INFO", b"", 4)).data
+    finally:
+        await connection.close()

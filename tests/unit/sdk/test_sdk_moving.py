@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.runtime.lab import run_id, virtual
 
-from stepmesh.requests import Requests
-from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh.hedging import AGAIN_S
+from stepmesh.requests import TOLD_AGAIN_S, Requests
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused
@@ -47,3 +48,34 @@ async def test_after_that_it_is_as_if_nobody_were_there() -> None:
         await told(100.0, 10.0)
     assert raised.value.code == "SM-5110"
     assert 8.0 < asyncio.get_running_loop().time() <= 10.0
+
+
+class Losing:
+    """The first request gets no answer."""
+
+    max_message_bytes = 1_000_000
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        self.asked += 1
+        if self.asked == 1:
+            await asyncio.sleep(timeout_s)
+            raise BrokerUnavailable("no answer, by the test")
+        return encode(Accepted(run_id(), existing=True))
+
+
+@virtual
+async def test_what_was_lost_on_its_way_to_a_shard_is_told_again() -> None:
+    broker: Any = Losing()
+    await Requests(broker, Namespace("default")).tell(Partition(0), Cancel(run_id(), ""))
+    assert asyncio.get_running_loop().time() == TOLD_AGAIN_S[0]
+
+
+@virtual
+async def test_a_wait_is_asked_for_again_by_who_does_not_know_how_many_answer() -> None:
+    broker: Any = Losing()
+    with pytest.raises(MalformedMessage):  # it is no answer to this, but it came
+        await Requests(broker, Namespace("default")).get_run(run_id(), wait_s=20.0)
+    assert asyncio.get_running_loop().time() == AGAIN_S[0]

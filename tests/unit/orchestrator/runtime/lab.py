@@ -147,11 +147,14 @@ class Lab:
         return list(await self._sources[pool].fetch(1_000, timeout_s))
 
     async def take(self, pool: str = "py", timeout_s: float = 5.0) -> list[Task]:
-        """Tasks of a pool; their frames are acknowledged."""
+        """Tasks of a pool; their frames are acknowledged, and so are marks, which have none."""
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + timeout_s
         tasks: list[Task] = []
-        for delivery in await self.frames(pool, timeout_s):
-            tasks.extend(frame_of(delivery).tasks)
-            await delivery.ack()
+        while not tasks and (deliveries := await self.frames(pool, max(0.0, until_s - clock()))):
+            for delivery in deliveries:
+                tasks.extend(frame_of(delivery).tasks)
+                await delivery.ack()
         return tasks
 
     async def finish(self, *tasks: Task, output: Any = "done", failure: Failure | None = None, worker: WorkerId = W1) -> None:
