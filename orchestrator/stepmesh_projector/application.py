@@ -11,9 +11,10 @@ import asyncio
 import contextvars
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import faust
 from faust.types import TP, EventT
@@ -25,6 +26,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_projector.delivery import Delivery, Verdict
 from stepmesh_projector.feed import Cut, Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Keeper
+from stepmesh_projector.readings import Reading, Standing, latest
 from stepmesh_projector.topic import Topic
 from stepmesh_projector.windows import Place
 
@@ -35,6 +37,7 @@ _SHARE = 10  # checkpoints of very many runs take long: they have at most so sma
 _FETCH_S = 1.2  # faust waits a second for records
 _LOOK_EVERY_S = 0.5
 _FORGET_EVERY_S = 60.0
+_TELL_EVERY_S = 5.0
 _ANY_PORT = 6066  # of a server that is off: faust has no word for none
 _BUFFERED = 256
 """Records that faust holds for the application; frames may be large."""
@@ -43,7 +46,8 @@ _BUFFERED = 256
 @dataclass(frozen=True, kw_only=True)
 class ApplicationSettings:
     """`group` is the consumer group, and the first part of the names of its tables' topics. `size_ms` of a window; `table_s`: how long
-    faust's table has it, `keep_ms`: how long the database has. `settle_s`: between checkpoints. `port`: of health, None for none."""
+    faust's table has it, `keep_ms`: how long the database has. `settle_s`: between checkpoints. `port`: of health, None for none. `observe`
+    hears now and then how it goes."""
 
     group: str
     kafka: KafkaSettings
@@ -55,6 +59,7 @@ class ApplicationSettings:
     session_s: float = 15.0
     host: str = "127.0.0.1"
     port: int | None = None
+    observe: Callable[[Reading], None] | None = None
 
 
 class _Followed:
@@ -73,6 +78,13 @@ class _Followed:
         self.feed.release()
 
 
+class _Past(NamedTuple):
+    """What earlier feeds of a partition took."""
+
+    frames: int = 0
+    rows: int = 0
+
+
 class Application:
     """`await run(stop)`; or `start`, `failed`, `stop`."""
 
@@ -82,6 +94,7 @@ class Application:
         self._store = store
         self._keeper = keeper
         self._followed: dict[Partition, _Followed] = {}
+        self._past: defaultdict[Partition, _Past] = defaultdict(_Past)
         self._tasks: list[asyncio.Task[None]] = []
         self._beginning = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -97,7 +110,7 @@ class Application:
     async def start(self) -> None:
         """Join the group. Raises what faust raises when Kafka cannot be reached."""
         await self._app.start()
-        loops = (self._settle_for_ever(), self._forget_for_ever(), self._look_for_ever(), self._watch())
+        loops = (self._settle_for_ever(), self._forget_for_ever(), self._look_for_ever(), self._tell_for_ever(), self._watch())
         self._tasks = [self._guarded(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -198,6 +211,20 @@ class Application:
                 if followed.delivery.is_silent(self._end(place), time.monotonic()) and not followed.feed.projector.waiting:
                     self._ask_again(followed, early=False)
 
+    async def _tell_for_ever(self) -> None:
+        observe = self._settings.observe
+        while observe is not None and not await self._pause(_TELL_EVERY_S):
+            observe(self._reading())
+
+    def _reading(self) -> Reading:
+        feeds, size_ms = [*self.feeds()], self._settings.size_ms
+        return Reading([self._standing(feed) for feed in feeds], size_ms, latest(feeds, size_ms, time.time_ns() // 1_000_000))
+
+    def _standing(self, feed: Feed) -> Standing:
+        end, past = self._end(self._place(feed.partition)), self._past[feed.partition]
+        lag = None if end is None else max(0, end - feed.position - 1)
+        return Standing(feed.partition, lag, past.frames + feed.frames, past.rows + feed.rows)
+
     def _end(self, place: Any) -> int | None:
         """Of the partition, as far as the client knows."""
         try:
@@ -267,6 +294,8 @@ class Application:
             followed = self._followed.pop(Partition(place.partition), None) if place.topic == self._settings.topic.name else None
             if followed is not None:
                 followed.release()
+                past, feed = self._past[followed.feed.partition], followed.feed
+                self._past[feed.partition] = _Past(past.frames + feed.frames, past.rows + feed.rows)
 
     async def _health(self, request: Any) -> Any:
         said = {str(feed.partition): {"frame": feed.sequence, "stored": feed.projector.sequence} for feed in self.feeds()}

@@ -17,7 +17,7 @@ from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_projector.fold import Fold
 from stepmesh_projector.ports import Checkpoint, FrameReader, History, Keeper, Readers
-from stepmesh_projector.windows import Place, Windows
+from stepmesh_projector.windows import Place, Window, Windows
 
 log = logging.getLogger("stepmesh.projector")
 MAX_WAITING = 20_000
@@ -59,6 +59,10 @@ class Feed:
     def at_ms(self) -> int:
         """When the last frame was written, by its writer's clock; 0 before the first."""
         return self._fold.at_ms
+
+    def windows(self, start_ms: int) -> list[tuple[Place, Window]]:
+        """Those that began then, while they are not much older than the last frame."""
+        return self._fold.windows.ended(start_ms)
 
     async def take(self, position: int, data: bytes) -> None:
         """The next record; one that was read before changes nothing. Raises `ProjectorError`, `StoreError`."""
