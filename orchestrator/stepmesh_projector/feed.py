@@ -15,6 +15,7 @@ from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.store.sqlite import StoreUnavailable
 from stepmesh_projector.fold import Fold
 from stepmesh_projector.ports import Checkpoint, FrameReader, History, Keeper, Readers
 from stepmesh_projector.windows import Place, Window, Windows
@@ -98,9 +99,11 @@ class Feed:
         return Cut(Checkpoint(self.sequence, self.position, anchor, self._fold.image()), windows)
 
     async def keep(self, cut: Cut, keeper: Keeper) -> bool:
-        """See `Keeper.save`. Waits until the rows are stored."""
-        while self.projector.sequence < cut.checkpoint.sequence:
-            await self.projector.reached(cut.checkpoint.sequence)
+        """See `Keeper.save`. Waits until the rows are stored, but not for a store that is away: then it raises a retryable `StoreError`."""
+        await self.projector.reached(cut.checkpoint.sequence)
+        if self.projector.sequence < cut.checkpoint.sequence:
+            message = f"rows of partition {self.partition} are stored up to frame {self.projector.sequence}, not {cut.checkpoint.sequence}"
+            raise StoreUnavailable(message, hint="is PostgreSQL up?")
         return await keeper.save(self.partition, cut.checkpoint, cut.windows)
 
     def release(self) -> None:
