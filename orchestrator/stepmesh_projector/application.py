@@ -1,4 +1,4 @@
-"""The stream application: faust reads the journal's topic and keeps the windowed table, feeds make the read model. The only door to faust.
+"""The stream application: faust reads the journal's topic and keeps the windowed table, feeds make the read model.
 
 Invariant: a record is acknowledged to Kafka when a checkpoint holds all up to it, so after a crash the records come again from the last
 checkpoint on. A partition's feed, its windows in the table and their changelog live where faust puts the partition. The first failure of
@@ -13,17 +13,16 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import faust
 from faust.types import TP, EventT
 
-from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.ports import Store, StoreError
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_projector.delivery import Delivery, Verdict
+from stepmesh_projector.faust_app import ApplicationSettings, faust_app
 from stepmesh_projector.feed import Cut, Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Keeper
 from stepmesh_projector.readings import Reading, Standing, latest
@@ -38,28 +37,6 @@ _FETCH_S = 1.2  # faust waits a second for records
 _LOOK_EVERY_S = 0.5
 _FORGET_EVERY_S = 60.0
 _TELL_EVERY_S = 5.0
-_ANY_PORT = 6066  # of a server that is off: faust has no word for none
-_BUFFERED = 256
-"""Records that faust holds for the application; frames may be large."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApplicationSettings:
-    """`group` is the consumer group, and the first part of the names of its tables' topics. `size_ms` of a window; `table_s`: how long
-    faust's table has it, `keep_ms`: how long the database has. `settle_s`: between checkpoints. `port`: of health, None for none. `observe`
-    hears now and then how it goes."""
-
-    group: str
-    kafka: KafkaSettings
-    topic: Topic
-    size_ms: int = 10_000
-    table_s: float = 3_600.0
-    keep_ms: int = 24 * 3_600_000
-    settle_s: float = 2.0
-    session_s: float = 15.0
-    host: str = "127.0.0.1"
-    port: int | None = None
-    observe: Callable[[Reading], None] | None = None
 
 
 class _Followed:
@@ -99,7 +76,7 @@ class Application:
         self._beginning = asyncio.Lock()
         self._stopping = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._app = _faust_app(settings)
+        self._app = faust_app(settings)
         table = self._app.Table("windows", key_type=str, value_type=bytes, partitions=settings.topic.partitions)
         self._table = table.tumbling(settings.size_ms / 1000, expires=settings.table_s)
         self._app.agent(self._app.topic(settings.topic.name, key_serializer="raw", value_serializer="raw"), name="follow")(self._follow)
@@ -338,38 +315,3 @@ class Application:
 def _key(partition: Partition, place: Place) -> str:
     """Of one journal partition, because a key lies in one partition of the table."""
     return "/".join((str(partition), *place.label))
-
-
-def _faust_app(settings: ApplicationSettings) -> Any:
-    kafka = settings.kafka
-    credentials: Any = None
-    if kafka.user:
-        credentials = faust.SASLCredentials(
-            username=kafka.user, password=kafka.password or "", ssl_context=kafka.tls, mechanism=kafka.mechanism
-        )
-    elif kafka.tls is not None:
-        credentials = faust.SSLCredentials(kafka.tls)
-    return faust.App(
-        settings.group,
-        broker=[f"kafka://{host}" for host in kafka.bootstrap],
-        broker_credentials=credentials,
-        broker_session_timeout=settings.session_s,
-        broker_heartbeat_interval=settings.session_s / 5,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=kafka.max_message_bytes,
-        producer_max_request_size=kafka.max_message_bytes,
-        store="memory://",
-        stream_buffer_maxsize=_BUFFERED,
-        stream_wait_empty=False,
-        topic_disable_leader=True,
-        topic_partitions=settings.topic.partitions,
-        topic_replication_factor=settings.topic.replicas,
-        web_enabled=settings.port is not None,
-        web_bind=settings.host,
-        web_port=settings.port or _ANY_PORT,
-        web_stats_enabled=False,
-        web_graph_enabled=False,
-        web_router_enabled=False,
-        web_tables_enabled=False,
-        web_metrics_enabled=False,
-    )

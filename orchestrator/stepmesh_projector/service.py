@@ -18,7 +18,8 @@ from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.store.postgres import PostgresStore
 from stepmesh_projector import topic
-from stepmesh_projector.application import Application, ApplicationSettings
+from stepmesh_projector.application import Application
+from stepmesh_projector.faust_app import ApplicationSettings
 from stepmesh_projector.feed import Feeds, ProjectorError
 from stepmesh_projector.postgres import PostgresKeeper
 from stepmesh_projector.readings import Reading
