@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from stepmesh.errors import PackageMissing
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.subjects import checked_name
+from stepmesh_broker.telemetry import Configured, read
 from stepmesh_cli import exits
 from stepmesh_cli.addresses import POSTGRES, scheme_of, shown
 from stepmesh_cli.connection import run_to_end
@@ -80,6 +82,7 @@ def projector(
         broker=broker, store=store, namespace=Namespace(checked_name("namespace", namespace)), rebuild=rebuild,
         router=default_router() if found is None else found.router(), size_ms=round(window * 1000), keep_ms=round(keep * 3_600_000),
         settle_s=settle, session_s=session, host=host, port=port,
+        telemetry=read(os.environ, Configured() if found is None else Configured(**found.telemetry.model_dump())),
     )  # fmt: skip
     return run_to_end(_serve(settings))
 

@@ -1,4 +1,4 @@
-"""The stream application: faust reads the journal's topic and keeps the windowed table, feeds make the read model. The only door to faust.
+"""The stream application: faust reads the journal's topic and keeps the windowed table, feeds make the read model.
 
 Invariant: a record is acknowledged to Kafka when a checkpoint holds all up to it, so after a crash the records come again from the last
 checkpoint on. A partition's feed, its windows in the table and their changelog live where faust puts the partition. The first failure of
@@ -11,20 +11,21 @@ import asyncio
 import contextvars
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import faust
 from faust.types import TP, EventT
 
-from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.ports import Store, StoreError
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_projector.delivery import Delivery, Verdict
+from stepmesh_projector.faust_app import ApplicationSettings, faust_app
 from stepmesh_projector.feed import Cut, Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Keeper
+from stepmesh_projector.readings import Reading, Standing, latest
 from stepmesh_projector.topic import Topic
 from stepmesh_projector.windows import Place
 
@@ -35,26 +36,7 @@ _SHARE = 10  # checkpoints of very many runs take long: they have at most so sma
 _FETCH_S = 1.2  # faust waits a second for records
 _LOOK_EVERY_S = 0.5
 _FORGET_EVERY_S = 60.0
-_ANY_PORT = 6066  # of a server that is off: faust has no word for none
-_BUFFERED = 256
-"""Records that faust holds for the application; frames may be large."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApplicationSettings:
-    """`group` is the consumer group, and the first part of the names of its tables' topics. `size_ms` of a window; `table_s`: how long
-    faust's table has it, `keep_ms`: how long the database has. `settle_s`: between checkpoints. `port`: of health, None for none."""
-
-    group: str
-    kafka: KafkaSettings
-    topic: Topic
-    size_ms: int = 10_000
-    table_s: float = 3_600.0
-    keep_ms: int = 24 * 3_600_000
-    settle_s: float = 2.0
-    session_s: float = 15.0
-    host: str = "127.0.0.1"
-    port: int | None = None
+_TELL_EVERY_S = 5.0
 
 
 class _Followed:
@@ -73,6 +55,13 @@ class _Followed:
         self.feed.release()
 
 
+class _Past(NamedTuple):
+    """What earlier feeds of a partition took."""
+
+    frames: int = 0
+    rows: int = 0
+
+
 class Application:
     """`await run(stop)`; or `start`, `failed`, `stop`."""
 
@@ -82,11 +71,12 @@ class Application:
         self._store = store
         self._keeper = keeper
         self._followed: dict[Partition, _Followed] = {}
+        self._past: defaultdict[Partition, _Past] = defaultdict(_Past)
         self._tasks: list[asyncio.Task[None]] = []
         self._beginning = asyncio.Lock()
         self._stopping = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._app = _faust_app(settings)
+        self._app = faust_app(settings)
         table = self._app.Table("windows", key_type=str, value_type=bytes, partitions=settings.topic.partitions)
         self._table = table.tumbling(settings.size_ms / 1000, expires=settings.table_s)
         self._app.agent(self._app.topic(settings.topic.name, key_serializer="raw", value_serializer="raw"), name="follow")(self._follow)
@@ -97,7 +87,7 @@ class Application:
     async def start(self) -> None:
         """Join the group. Raises what faust raises when Kafka cannot be reached."""
         await self._app.start()
-        loops = (self._settle_for_ever(), self._forget_for_ever(), self._look_for_ever(), self._watch())
+        loops = (self._settle_for_ever(), self._forget_for_ever(), self._look_for_ever(), self._tell_for_ever(), self._watch())
         self._tasks = [self._guarded(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -198,6 +188,20 @@ class Application:
                 if followed.delivery.is_silent(self._end(place), time.monotonic()) and not followed.feed.projector.waiting:
                     self._ask_again(followed, early=False)
 
+    async def _tell_for_ever(self) -> None:
+        observe = self._settings.observe
+        while observe is not None and not await self._pause(_TELL_EVERY_S):
+            observe(self._reading())
+
+    def _reading(self) -> Reading:
+        feeds, size_ms = [*self.feeds()], self._settings.size_ms
+        return Reading([self._standing(feed) for feed in feeds], size_ms, latest(feeds, size_ms, time.time_ns() // 1_000_000))
+
+    def _standing(self, feed: Feed) -> Standing:
+        end, past = self._end(self._place(feed.partition)), self._past[feed.partition]
+        lag = None if end is None else max(0, end - feed.position - 1)
+        return Standing(feed.partition, lag, past.frames + feed.frames, past.rows + feed.rows)
+
     def _end(self, place: Any) -> int | None:
         """Of the partition, as far as the client knows."""
         try:
@@ -267,6 +271,8 @@ class Application:
             followed = self._followed.pop(Partition(place.partition), None) if place.topic == self._settings.topic.name else None
             if followed is not None:
                 followed.release()
+                past, feed = self._past[followed.feed.partition], followed.feed
+                self._past[feed.partition] = _Past(past.frames + feed.frames, past.rows + feed.rows)
 
     async def _health(self, request: Any) -> Any:
         said = {str(feed.partition): {"frame": feed.sequence, "stored": feed.projector.sequence} for feed in self.feeds()}
@@ -309,38 +315,3 @@ class Application:
 def _key(partition: Partition, place: Place) -> str:
     """Of one journal partition, because a key lies in one partition of the table."""
     return "/".join((str(partition), *place.label))
-
-
-def _faust_app(settings: ApplicationSettings) -> Any:
-    kafka = settings.kafka
-    credentials: Any = None
-    if kafka.user:
-        credentials = faust.SASLCredentials(
-            username=kafka.user, password=kafka.password or "", ssl_context=kafka.tls, mechanism=kafka.mechanism
-        )
-    elif kafka.tls is not None:
-        credentials = faust.SSLCredentials(kafka.tls)
-    return faust.App(
-        settings.group,
-        broker=[f"kafka://{host}" for host in kafka.bootstrap],
-        broker_credentials=credentials,
-        broker_session_timeout=settings.session_s,
-        broker_heartbeat_interval=settings.session_s / 5,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=kafka.max_message_bytes,
-        producer_max_request_size=kafka.max_message_bytes,
-        store="memory://",
-        stream_buffer_maxsize=_BUFFERED,
-        stream_wait_empty=False,
-        topic_disable_leader=True,
-        topic_partitions=settings.topic.partitions,
-        topic_replication_factor=settings.topic.replicas,
-        web_enabled=settings.port is not None,
-        web_bind=settings.host,
-        web_port=settings.port or _ANY_PORT,
-        web_stats_enabled=False,
-        web_graph_enabled=False,
-        web_router_enabled=False,
-        web_tables_enabled=False,
-        web_metrics_enabled=False,
-    )

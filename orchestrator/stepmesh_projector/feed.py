@@ -15,9 +15,10 @@ from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.store.sqlite import StoreUnavailable
 from stepmesh_projector.fold import Fold
 from stepmesh_projector.ports import Checkpoint, FrameReader, History, Keeper, Readers
-from stepmesh_projector.windows import Place, Windows
+from stepmesh_projector.windows import Place, Window, Windows
 
 log = logging.getLogger("stepmesh.projector")
 MAX_WAITING = 20_000
@@ -60,6 +61,10 @@ class Feed:
         """When the last frame was written, by its writer's clock; 0 before the first."""
         return self._fold.at_ms
 
+    def windows(self, start_ms: int) -> list[tuple[Place, Window]]:
+        """Those that began then, while they are not much older than the last frame."""
+        return self._fold.windows.ended(start_ms)
+
     async def take(self, position: int, data: bytes) -> None:
         """The next record; one that was read before changes nothing. Raises `ProjectorError`, `StoreError`."""
         if position <= self.position:
@@ -94,9 +99,11 @@ class Feed:
         return Cut(Checkpoint(self.sequence, self.position, anchor, self._fold.image()), windows)
 
     async def keep(self, cut: Cut, keeper: Keeper) -> bool:
-        """See `Keeper.save`. Waits until the rows are stored."""
-        while self.projector.sequence < cut.checkpoint.sequence:
-            await self.projector.reached(cut.checkpoint.sequence)
+        """See `Keeper.save`. Waits until the rows are stored, but not for a store that is away: then it raises a retryable `StoreError`."""
+        await self.projector.reached(cut.checkpoint.sequence)
+        if self.projector.sequence < cut.checkpoint.sequence:
+            message = f"rows of partition {self.partition} are stored up to frame {self.projector.sequence}, not {cut.checkpoint.sequence}"
+            raise StoreUnavailable(message, hint="is PostgreSQL up?")
         return await keeper.save(self.partition, cut.checkpoint, cut.windows)
 
     def release(self) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import os
+import platform
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.telemetry import TelemetrySettings
 from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.store.postgres import PostgresStore
 from stepmesh_projector import topic
-from stepmesh_projector.application import Application, ApplicationSettings
+from stepmesh_projector.application import Application
+from stepmesh_projector.faust_app import ApplicationSettings
 from stepmesh_projector.feed import Feeds, ProjectorError
 from stepmesh_projector.postgres import PostgresKeeper
+from stepmesh_projector.readings import Reading
 from stepmesh_projector.records import RecordReader
 
 
@@ -35,6 +41,7 @@ class ProjectorSettings:
     session_s: float = 15.0
     host: str = "127.0.0.1"
     port: int | None = None
+    telemetry: TelemetrySettings | None = None
 
 
 @asynccontextmanager
@@ -54,8 +61,20 @@ async def open_application(settings: ProjectorSettings) -> AsyncGenerator[Applic
         feeds = Feeds(FlowRegistry(store, SystemClock()), settings.router, RecordReader, keeper, journal, settings.size_ms)
         yield Application(ApplicationSettings(
             group=group, kafka=kafka, topic=found, size_ms=settings.size_ms, keep_ms=settings.keep_ms, settle_s=settings.settle_s,
-            session_s=settings.session_s, host=settings.host, port=settings.port,
+            session_s=settings.session_s, host=settings.host, port=settings.port, observe=_observed(settings.telemetry, stack),
         ), feeds, store, keeper)  # fmt: skip
+
+
+def _observed(settings: TelemetrySettings | None, stack: AsyncExitStack) -> Callable[[Reading], None] | None:
+    if settings is None:
+        return None
+    from stepmesh_projector.metrics import start  # late: only who exports pays for OpenTelemetry
+
+    metrics = start(settings, f"{platform.node()}-{os.getpid()}")
+    if metrics is None:
+        return None
+    stack.push_async_callback(asyncio.to_thread, metrics.close)
+    return metrics.read
 
 
 async def _group(settings: ProjectorSettings, kafka: KafkaSettings, keeper: PostgresKeeper, journal: KafkaJournal) -> str:

@@ -135,6 +135,10 @@ class Windows:
         self._changed[place] = window
         return window
 
+    def ended(self, start_ms: int) -> list[tuple[Place, Window]]:
+        """Those that began then, as far as they are not forgotten."""
+        return [(place, window) for place, window in self._open.items() if place.start_ms == start_ms]
+
     def changed(self, at_ms: int) -> dict[Place, bytes]:
         """Those that changed since the last call, encoded. Windows that ended before the one before `at_ms` are forgotten here."""
         found = {place: encode_window(window) for place, window in self._changed.items()}

@@ -11,7 +11,7 @@ from tests.infra.command_lines import INFRA
 
 from stepmesh_broker.protocol.attributes import METRICS
 
-SUFFIX = {"s": "_seconds", "By": "_bytes"}
+SUFFIX = {"s": "_seconds", "By": "_bytes", "1": "_ratio", "{task}/s": "_per_second", "{run}/s": "_per_second"}
 """What the collector's Prometheus exporter adds for a unit; one in braces adds nothing."""
 DASHBOARD: dict[str, Any] = json.loads((INFRA / "dashboards" / "stepmesh.json").read_text())
 

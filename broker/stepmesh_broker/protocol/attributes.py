@@ -37,6 +37,7 @@ LINK = "stepmesh.link"
 POOL = "stepmesh.pool"
 TASK_STATE = "stepmesh.task.state"
 RETRY_KIND = "stepmesh.retry.kind"
+QUANTILE = "stepmesh.quantile"
 WORKER = "messaging.client.id"
 ERROR_TYPE = "error.type"
 MESSAGING_SYSTEM = "messaging.system"
@@ -50,7 +51,7 @@ SYSTEM = "stepmesh"
 """Value of `messaging.system`: pools hide which broker carries them."""
 
 ATTRIBUTES: dict[str, str] = {
-    SERVICE_NAME: "`stepmesh-orchestrator`, `stepmesh-worker` or `stepmesh-client`, unless OTEL_SERVICE_NAME names it",
+    SERVICE_NAME: "`stepmesh-orchestrator`, `-worker`, `-client` or `-projector`, unless OTEL_SERVICE_NAME names it",
     SERVICE_VERSION: "version of the installed package",
     SERVICE_INSTANCE: "owner name of the orchestrator process",
     NAMESPACE: "tenant",
@@ -75,6 +76,7 @@ ATTRIBUTES: dict[str, str] = {
     POOL: "pool of the task",
     TASK_STATE: "`queued` (with the broker, or begun less than a lease ago) or `claimed` (a worker holds its lease)",
     RETRY_KIND: "`transport` or `component`: the budget that paid for the retry",
+    QUANTILE: "`0.5`, `0.95` or `0.99`",
     WORKER: "worker id",
     ERROR_TYPE: "name of the failure's code, e.g. `TIMEOUT`; the exception's type for a submission",
     MESSAGING_SYSTEM: "`stepmesh`",
@@ -121,9 +123,29 @@ RUNS_ENDED = Metric("stepmesh.run.ended", "counter", "{run}", (PARTITION, RUN_ST
 OUTBOX_FRAMES = Metric("stepmesh.outbox.frames", "gauge", "{frame}", (PARTITION,), "task frames that wait to be published")
 INBOX_MESSAGES = Metric("stepmesh.inbox.messages", "gauge", "{message}", (PARTITION,), "messages that wait for the next turn")
 PROJECTION_ROWS = Metric("stepmesh.projection.rows", "gauge", "{row}", (PARTITION,), "rows that wait to be written to the read model")
+PROJECTOR_LAG = Metric(
+    "stepmesh.projector.lag", "gauge", "{record}", (PARTITION,), "records of the journal's topic that are still to be read"
+)
+PROJECTOR_FRAMES = Metric("stepmesh.projector.frames", "counter", "{frame}", (PARTITION,), "frames of the journal that were read")
+PROJECTOR_ROWS = Metric("stepmesh.projector.rows", "counter", "{row}", (PARTITION,), "rows of the read model that were made")
+WINDOW_TASKS = Metric("stepmesh.window.tasks", "gauge", "{task}/s", (NAMESPACE, POOL, OUTCOME), "attempts that ended, per second")
+WINDOW_TASK_LATENCY = Metric(
+    "stepmesh.window.task_latency", "gauge", "s", (NAMESPACE, POOL, QUANTILE), "from dispatch to the outcome in the journal"
+)
+WINDOW_TASK_WAIT = Metric(
+    "stepmesh.window.task_wait", "gauge", "s", (NAMESPACE, POOL, QUANTILE), "from when a step could begin to its dispatch"
+)
+WINDOW_TASK_FAILURES = Metric("stepmesh.window.task_failures", "gauge", "1", (NAMESPACE, POOL), "share of steps that failed")
+WINDOW_RUNS = Metric("stepmesh.window.runs", "gauge", "{run}/s", (NAMESPACE, FLOW_NAME, RUN_STATUS), "runs that ended, per second")
+WINDOW_RUN_LATENCY = Metric("stepmesh.window.run_latency", "gauge", "s", (NAMESPACE, FLOW_NAME, QUANTILE), "from creation to end of a run")
+WINDOW_RUN_FAILURES = Metric("stepmesh.window.run_failures", "gauge", "1", (NAMESPACE, FLOW_NAME), "share of runs that failed")
 
+OF_PROJECTORS: tuple[Metric, ...] = (
+    PROJECTOR_LAG, PROJECTOR_FRAMES, PROJECTOR_ROWS, WINDOW_TASKS, WINDOW_TASK_LATENCY, WINDOW_TASK_WAIT, WINDOW_TASK_FAILURES, WINDOW_RUNS,
+    WINDOW_RUN_LATENCY, WINDOW_RUN_FAILURES,
+)  # fmt: skip
 METRICS: tuple[Metric, ...] = (
     POOL_TASKS, POOL_WANTED, POOL_OLDEST, QUEUE_WAIT, TASK_DURATION, TASK_RETRIES, TASK_FAILURES, TASK_PARKED, TASKS_PUBLISHED,
     REDISPATCHED, STALE_RESULTS, MALFORMED, QUARANTINED, TURN_EVENTS, TURN_BYTES, JOURNAL_APPEND, RUNS_LIVE, RUNS_ENDED, OUTBOX_FRAMES,
-    INBOX_MESSAGES, PROJECTION_ROWS,
+    INBOX_MESSAGES, PROJECTION_ROWS, *OF_PROJECTORS,
 )  # fmt: skip

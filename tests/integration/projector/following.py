@@ -27,8 +27,8 @@ SESSION_S = 2.0
 class Follower:
     """A process."""
 
-    def __init__(self, where: Where, *more: str) -> None:
-        times = ("--window", str(WINDOW_S), "--settle", "0.2", "--session", str(SESSION_S), "--log-level", "info")
+    def __init__(self, where: Where, *more: str, settle_s: float = 0.2) -> None:
+        times = ("--window", str(WINDOW_S), "--settle", str(settle_s), "--session", str(SESSION_S), "--log-level", "info")
         places = ("--broker", where.kafka, "--store", where.postgres, "--namespace", where.namespace)
         self._log = where.folder / f"projector-{time.monotonic_ns()}.log"
         with self._log.open("w") as log:

@@ -16,10 +16,12 @@ import httpx
 import pytest
 from tests.integration.projector.following import Follower, Where
 from tests.integration.projector.topics import create, fill, records_of
+from tests.integration.telemetry.receiver import receiving
 from tests.services.process import free_port
 from tests.unit.projector.counting import Model
 from tests.unit.projector.recorded import PARTITION, recorded
 
+from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_orchestrator.core.rows import RunGone
 from stepmesh_orchestrator.journal.kafka import KafkaJournal
@@ -157,6 +159,25 @@ async def test_a_record_that_is_none_is_told(where: Where) -> None:
     with Follower(where) as follower:
         assert follower.ended() == 1
         assert "SM-4211 the record at offset 5 of partition 0" in follower.said
+
+
+async def test_its_metrics_say_how_far_it_is(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = await put(where)
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        with Follower(where) as follower:
+
+            async def told() -> bool:
+                found = receiver.latest().get(names.PROJECTOR_FRAMES.name)
+                return found is not None and sum(point.as_int for point in found.sum.data_points) == frames
+
+            await follower.until(told)
+            assert follower.stop() == 0, follower.said
+    found = receiver.latest()
+    assert [point.as_int for point in found[names.PROJECTOR_LAG.name].gauge.data_points] == [0] * PARTITIONS
+    stored = await where.read_model()
+    assert sum(point.as_int for point in found[names.PROJECTOR_ROWS.name].sum.data_points) >= sum(1 + len(items) for _, items in stored) > 0
 
 
 async def test_it_follows_what_orchestrators_append(kafka_url: str, postgres_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.integration.projector.following import Follower, Where
 from tests.integration.projector.test_projector import prepared
-from tests.integration.projector.trimming import ALL, FLOW, PARTITIONS, Trimming, trimming
+from tests.integration.projector.trimming import ALL, PARTITIONS, Trimming, counted, trimming
 
 SOME = 30
 
@@ -96,15 +96,6 @@ async def test_projectors_take_over_from_orchestrators_that_trimmed_and_a_rebuil
             assert "is counted from frame" in follower.said
         assert await second.read_model() == before
         assert SOME <= await counted(where) < len(second.submitted), "windows begin with the frames that are left"
-
-
-async def counted(where: Where) -> int:
-    """Runs that ended, as `stepmesh stats` has them."""
-    command = [sys.executable, "-m", "stepmesh_cli", "stats", "--store", where.postgres, "--namespace", where.namespace]
-    shown = await asyncio.to_thread(subprocess.run, [*command, "--by", "flow", "--json"], capture_output=True, check=True)
-    (flow,) = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert flow["name"] == FLOW["name"]
-    return int(flow["counts"]["runs_completed"])
 
 
 async def examined(where: Where) -> dict[str, str]:

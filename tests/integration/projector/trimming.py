@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -97,3 +100,12 @@ async def trimming(where: Where, monkeypatch: pytest.MonkeyPatch, projection: Pr
     )  # fmt: skip
     async with Deployment(settings) as deployment:
         yield Trimming(deployment, await deployment.client(), where)
+
+
+async def counted(where: Where) -> int:
+    """Runs that ended, as `stepmesh stats` has them."""
+    command = [sys.executable, "-m", "stepmesh_cli", "stats", "--store", where.postgres, "--namespace", where.namespace]
+    shown = await asyncio.to_thread(subprocess.run, [*command, "--by", "flow", "--json"], capture_output=True, check=True)
+    (flow,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert flow["name"] == FLOW["name"]
+    return int(flow["counts"]["runs_completed"])

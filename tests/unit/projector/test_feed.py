@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 from tests.integration.projector.topics import records_of
-from tests.simulation.virtual_loop import LoopTimeClock
+from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 from tests.unit.projector.recorded import PARTITION, flows_of, read_model, recorded
 
 from stepmesh_broker.protocol.ids import Partition
@@ -16,11 +16,12 @@ from stepmesh_orchestrator.core.flow.routing import default_router
 from stepmesh_orchestrator.core.snapshot import encode_state
 from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.journal.log_records import encode
-from stepmesh_orchestrator.ports import Snapshot
+from stepmesh_orchestrator.ports import ItemRow, RunGone, RunRow, Snapshot, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import ReplayFlows, replay
 from stepmesh_orchestrator.store.memory import MemoryStore
+from stepmesh_orchestrator.store.sqlite import StoreUnavailable
 from stepmesh_projector.feed import Feed, Feeds, ProjectorError
 from stepmesh_projector.ports import Checkpoint
 from stepmesh_projector.records import RecordReader
@@ -225,3 +226,39 @@ async def test_a_snapshot_that_cannot_be_read_is_passed_over() -> None:
     bench.history.kept.append(Snapshot(14, b"\xc1"))
     assert (await bench.begin()).sequence == 16
     bench.end()
+
+
+class AwayStore(MemoryStore):
+    """Not to be written while `is_away`."""
+
+    is_away = False
+
+    async def project(
+        self, partition: Partition, sequence: int, runs: Sequence[RunRow], items: Sequence[ItemRow], gone: Sequence[RunGone] = ()
+    ) -> None:
+        if self.is_away:
+            raise StoreUnavailable("it is away")
+        await super().project(partition, sequence, runs, items, gone)
+
+
+def test_a_checkpoint_does_not_wait_for_a_store_that_is_away_and_is_kept_when_it_is_back() -> None:
+    async def work() -> None:
+        store = AwayStore()
+        store._flows = dict(recorded().store._flows)
+        bench = Bench(store)
+        feed = await bench.begin()
+        store.is_away = True
+        for position, data in enumerate(RECORDS[:20]):
+            await feed.take(position, data)
+        cut = feed.cut()
+        assert cut is not None
+        with pytest.raises(StoreError, match="are stored up to frame 0") as told:
+            await feed.keep(cut, bench.keeper)
+        assert told.value.retryable
+        assert bench.keeper.checkpoint is None
+        store.is_away = False
+        await asyncio.sleep(1)
+        assert await feed.keep(cut, bench.keeper)
+        bench.end()
+
+    run_virtual(work())
