@@ -100,7 +100,11 @@ class Connection:
         seat = partial(Seat, self._settings, self.pools.standing, topic, instance)
         source = KafkaTaskSource(self._settings, self.topics, self.publisher, topic, seat, partial(self.talk.send, subject))
         self._sources.append(source)
-        await source.open()
+        try:
+            await source.open()
+        except BaseException:
+            self._sources.remove(source)
+            raise
         await self.talk.listen(subject, source.heard)
         return source
 
