@@ -31,6 +31,7 @@ from stepmesh_cli.data_folder import DataFolder
 from stepmesh_cli.doors import addresses, started
 from stepmesh_cli.durability import Durability, require
 from stepmesh_cli.errors import CommandError
+from stepmesh_cli.own_worker import OwnWorker
 from stepmesh_cli.plugins import Parts, parts_of
 from stepmesh_cli.projection import Projection, check, projectors
 from stepmesh_cli.storage import Storage, StorageSettings, storage_of
@@ -300,16 +301,11 @@ class Deployment:
 
     async def _run_worker(self, worker: Worker) -> None:
         worker.instrument = worker.instrument or instrument(self._telemetry, "stepmesh-worker")
-        task = asyncio.create_task(worker.run(await self.connect()), name=f"stepmesh worker {worker.pool}")
-        task.add_done_callback(self._part_ended)
+        own = OwnWorker(worker, await self.connect())
+        own.task.add_done_callback(self._part_ended)
 
         async def drain() -> None:
-            worker.stop()
-            try:
-                await asyncio.wait((task,), timeout=self._grace_s())
-            finally:
-                worker.stop()
-                await asyncio.wait((task,))
+            await own.drain(self._grace_s())
 
         self._stack.push_async_callback(drain)
 

@@ -52,8 +52,8 @@ RETRY_S = (0.05, 1.0)
 """Delay before a request is repeated: first, and largest (seconds); it doubles between."""
 NO_SPACE = frozenset({"SM-4003", "SM-4101", "SM-7320"})
 """Refusals that end when there is room again: on the orchestrator's disk, or in a journal that projectors read."""
-MOVING = "SM-5110"
-"""The refusal of an orchestrator that hands a partition over: for now there is nobody to ask."""
+AWAY = frozenset({"SM-4005", "SM-4103", "SM-5110"})
+"""Refusals of an orchestrator whose journal's or store's server is away, or that hands a partition over: for now there is nobody to ask."""
 
 
 class Requests:
@@ -101,8 +101,8 @@ class Requests:
         while True:
             try:
                 answer = decode(await first_answer(lambda: self.broker.request(subject, data, timeout_s), pauses))
-                if isinstance(answer, Refused) and answer.code == MOVING:
-                    raise BrokerUnavailable(answer.message, code=MOVING, hint=answer.hint)
+                if isinstance(answer, Refused) and answer.code in AWAY:
+                    raise BrokerUnavailable(answer.message, code=answer.code, hint=answer.hint)
                 if not (self._waits_for_space and isinstance(answer, Refused) and answer.code in NO_SPACE):
                     return answer
             except BrokerUnavailable:

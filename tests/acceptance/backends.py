@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.acceptance.cluster import Deployment
+from tests.acceptance.cluster import PARTITIONS, Deployment
 from tests.services.kafka import KafkaServers
 from tests.services.nats import NatsServers
 from tests.services.postgres import PostgresServer
@@ -51,10 +51,10 @@ class Backends:
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def deployment(self) -> Deployment:
+    def deployment(self, partitions: int = PARTITIONS) -> Deployment:
         """Of orchestrators and workers on these servers."""
         journal = self.postgres.url if self.backend.journal == "postgres" else self.backend.journal
-        return Deployment(broker=self.broker.url, journal=journal, store=self.postgres.url)
+        return Deployment(broker=self.broker.url, journal=journal, store=self.postgres.url, partitions=partitions)
 
     def kill_broker(self) -> None:
         """SIGKILL to all of its servers."""

@@ -22,6 +22,7 @@ from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import HERE, Lab, Process, until
 
 from stepmesh.client import Client
+from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_cli.storage import Storage, StorageSettings, storage_of
 from stepmesh_orchestrator.core.events import decode_turn
@@ -153,9 +154,13 @@ class ClusterLab(Lab):
 
     async def connected(self) -> Client:
         """A client on a connection of its own."""
-        client = await Client.connect(self.deployment.broker, self.deployment.namespace, patience_s=60.0)
-        self._clients.append(client)
-        return client
+        return await self.client(60.0)
+
+    async def _connected(self, patience_s: float) -> Client | None:
+        try:
+            return await Client.connect(self.deployment.broker, self.deployment.namespace, patience_s=patience_s)
+        except BrokerUnavailable:
+            return None
 
     async def stop_all(self) -> None:
         """Workers, then orchestrators."""

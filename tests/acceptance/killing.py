@@ -75,6 +75,7 @@ class Batch:
         self.accepted: set[RunId] = set()
         self.cancelled = 0
         self.finished = 0
+        self.slowest_s = 0.0
         self.stopping = asyncio.Event()
 
     async def keep_busy(self) -> None:
@@ -87,6 +88,7 @@ class Batch:
         while not self.stopping.is_set():
             n = lane * 100_000 + count
             count += 1
+            began = time.monotonic()
             handle = await client.submit(FLOW, [given(n)], run_key=f"k{n}")
             self.accepted.add(handle.id)
             if self.random.random() < 0.125:
@@ -94,6 +96,7 @@ class Batch:
             else:
                 await self._finish(handle, n)
             self.finished += 1
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
 
     async def _cancel(self, handle: RunHandle) -> None:
         await asyncio.sleep(self.random.uniform(0.0, 3.0))
@@ -174,15 +177,14 @@ async def stop(lab: Lab) -> None:
     assert lab.leftovers() == []
 
 
-async def stuck(lab: Lab) -> str:
-    """What `stepmesh explain` says of each live run."""
+async def explained(lab: Lab, orchestrators: Sequence[Process]) -> str:
+    """What `stepmesh explain` says of each live run, and what was written at last."""
     client = await lab.client(5.0)
     lines: list[str] = []
     for run in await client.list_runs(status="running", limit=20):
         lines.append(run.run)
         lines += [f"  {line}" for line in await client.explain(run.run)]
-    assert lab.orchestrator is not None
-    return "runs that hang:\n" + "\n".join(lines) + "\n" + lab.orchestrator.output()[-3000:]
+    return "\n".join(("runs that hang:", *lines, *(process.output()[-3000:] for process in orchestrators)))
 
 
 async def killed_at_random(lab: Lab, kills: int, seed: int, victims: Sequence[str] = VICTIMS) -> None:
@@ -203,7 +205,8 @@ async def killed_at_random(lab: Lab, kills: int, seed: int, victims: Sequence[st
     try:
         await asyncio.wait_for(busy, DRAIN_S)
     except TimeoutError:
-        raise AssertionError(await stuck(lab)) from None
+        assert lab.orchestrator is not None
+        raise AssertionError(await explained(lab, [lab.orchestrator])) from None
     await stop(lab)
     story = await read_story(lab.data)
     check(story, batch.accepted, lab.executions())

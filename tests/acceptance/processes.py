@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from stepmesh.client import Client
 from stepmesh_broker.errors import BrokerUnavailable
@@ -86,7 +87,7 @@ class Lab:
         self._config = folder / "stepmesh.yaml"
         self._config.write_text(CONFIG.format(retries=retries))
 
-    async def __aenter__(self) -> Lab:
+    async def __aenter__(self) -> Self:
         """Nothing runs yet."""
         return self
 

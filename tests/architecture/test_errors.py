@@ -30,8 +30,10 @@ SAME_MEANING_ELSEWHERE = {
     },  # what no subject can hold, as a name and as a whole subject
     "SM-3012": {"nats/embedded.py", "nats/folder.py"},  # the broker's folder, by its owner and by its server
     "SM-4003": {"stepmesh_orchestrator/ports.py", "stepmesh/requests.py"},  # a component's request waits until there is space again
+    "SM-4005": {"journal/rules.py", "stepmesh/requests.py"},  # the client asks again
     "SM-4008": {"runtime/recovery.py", "demo/history.py"},  # whoever replays a journal needs its flows
     "SM-4101": {"store/sqlite.py", "stepmesh/requests.py"},
+    "SM-4103": {"store/sqlite.py", "stepmesh/requests.py"},
     "SM-5001": {"decide/submit.py", "stepmesh_cli/cases.py"},  # the test command tells a refused input as a failed case
     "SM-5003": {"stepmesh/errors.py", "runtime/run_view.py", "decide/cancel.py"},  # raised in the client for the refusal
     "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/shard.py"},

@@ -1,4 +1,4 @@
-"""A partition that changes its owner: clients ask on, within their patience."""
+"""A partition that changes its owner, a journal or store whose server is away: clients ask on, within their patience."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ class Moving:
 
     max_message_bytes = 1_000_000
 
-    def __init__(self, until_s: float) -> None:
+    def __init__(self, until_s: float, code: str) -> None:
+        self.code = code
         self.until_s = until_s
         self.asked = 0
 
     async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
         self.asked += 1
         if asyncio.get_running_loop().time() < self.until_s:
-            return encode(Refused("SM-5110", "partition 0 changes its owner", "ask again"))
+            return encode(Refused(self.code, "partition 0 changes its owner", "ask again"))
         return encode(Accepted(run_id()))
 
 
-async def told(until_s: float, patience_s: float) -> Any:
-    broker: Any = Moving(until_s)
+async def told(until_s: float, patience_s: float, code: str = "SM-5110") -> Any:
+    broker: Any = Moving(until_s, code)
     return await Requests(broker, Namespace("default"), patience_s).tell(Partition(0), Cancel(run_id(), ""))
 
 
+@pytest.mark.parametrize("code", ["SM-5110", "SM-4005", "SM-4103"])
 @virtual
-async def test_the_next_owner_is_waited_for() -> None:
-    assert await told(5.0, 10.0) == Accepted(run_id())
+async def test_the_next_owner_is_waited_for(code: str) -> None:
+    assert await told(5.0, 10.0, code) == Accepted(run_id())
 
 
 @virtual
