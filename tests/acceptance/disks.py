@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, nullconte
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from tests.acceptance.cluster import ClusterLab, Deployment
 from tests.acceptance.processes import HERE, until
 from tests.acceptance.test_damaged_data import fill
@@ -35,6 +36,13 @@ class Disk:
     def writers(self) -> list[int]:
         """Those that sync what the first orchestrator writes: itself, or all that PostgreSQL has."""
         return [self.lab.nodes[0].pid] if self.server is None else self.server.processes[1:]
+
+    def answers(self) -> bool:
+        """Whether PostgreSQL, if it is the one that writes, takes connections."""
+        if self.server is not None:
+            with suppress(psycopg.OperationalError), psycopg.connect(self.server.url):
+                return True
+        return self.server is None
 
 
 @asynccontextmanager

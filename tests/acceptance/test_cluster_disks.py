@@ -24,12 +24,14 @@ from tests.acceptance.test_process_faults import flow
 
 from stepmesh.client import Client
 from stepmesh.errors import RequestRefused
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import FlowId, RunId
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 CROSSED = (Pair("nats", "postgres"), Pair("kafka", "sqlite"))
 PAIRS = (Pair("nats", "sqlite"), Pair("kafka", "postgres"), *(CROSSED if os.environ.get("STEPMESH_FAULT_PAIRS") == "all" else ()))
 SLOW_S = float(os.environ.get("STEPMESH_SLOW_S", "0.3"))
+AWAY = ("SM-4005", "SM-4007", "SM-4103")
+"""Journal or store cannot be reached now, or failed this very moment."""
 LONG_S = 8.0
 """Longer than a lease that nobody renews."""
 
@@ -100,11 +102,43 @@ async def test_a_full_disk_refuses_work_answers_reads_and_goes_on_when_there_is_
     await checked(small, {handle.id for handle in (*before, after)})
 
 
+class Submitter:
+    """Runs, one after the other in each of many lanes; what is refused because something is away is submitted again, with the same key."""
+
+    def __init__(self, lab: ClusterLab) -> None:
+        self.lab = lab
+        self.accepted: set[RunId] = set()
+        self.stopping = False
+
+    async def keep_busy(self) -> None:
+        """Until `stopping`."""
+        client = await self.lab.connected()
+        stored = await client.store_flow(flow("echo"))
+        await asyncio.gather(*(self._one_after_the_other(client, stored, lane) for lane in range(2 * PARTITIONS)))
+
+    async def _one_after_the_other(self, client: Client, stored: FlowId, lane: int) -> None:
+        count = 0
+        while not self.stopping:
+            try:
+                self.accepted.add((await client.submit(stored, [count], run_key=f"{lane}-{count}")).id)
+            except RequestRefused as problem:
+                if problem.code not in AWAY:
+                    raise
+            else:
+                count += 1
+            await asyncio.sleep(0.02)
+
+    async def go_on(self, runs: int) -> None:
+        """Until so many more were accepted."""
+        wanted = len(self.accepted) + runs
+        await until(f"{runs} more runs", lambda: len(self.accepted) >= wanted, 60)
+
+
 async def test_a_disk_that_fails_costs_no_run(disk: Disk, tmp_path: Path) -> None:
     """Row F2. One orchestrator's files fail: it ends, and the others take over. PostgreSQL's fail: it starts anew, and all go on."""
     lab, log = disk.lab, tmp_path / "strace.txt"
-    load = SteadyLoad(lab)
-    await load.start()
+    load = Submitter(lab)
+    busy = asyncio.create_task(load.keep_busy())
     await load.go_on(100)
     victim = lab.nodes[0]
     with injected(disk.writers, f"{SYNCS}:error=EIO", log):
@@ -116,10 +150,15 @@ async def test_a_disk_that_fails_costs_no_run(disk: Disk, tmp_path: Path) -> Non
         assert "check the disk" in victim.output()
         lab.nodes.remove(victim)
         await lab.ready(lab.start_node())
+    await until("PostgreSQL has recovered", disk.answers, 60)
     await lab.shared(3)
     await load.go_on(100)
-    await load.ended()
+    load.stopping = True
+    await busy
     assert all(node.alive for node in lab.nodes)
+    client = await lab.connected()
+    for run in load.accepted:
+        assert (await client.handle(run).wait(60)).summary.status == "completed"
     await checked(disk, load.accepted)
 
 
@@ -143,3 +182,25 @@ async def test_a_slow_disk_costs_no_lease_and_no_second_execution(disk: Disk, tm
     await load.ended()
     assert all(node.alive for node in lab.nodes)
     await checked(disk, load.accepted | {handle.id for handle in slow})
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.journal == "sqlite"], ids=str)
+async def test_a_process_that_dies_within_a_write_is_followed_by_another(
+    pair: Pair, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Row F4: what it wrote of its last transaction is cut off by whoever writes next. (Servers' journals: tests/contract.)"""
+    async with on_files(tmp_path, pair.addresses(request)[0], small=False) as disk:
+        lab = disk.lab
+        await lab.start(nodes=3, workers=4)
+        load = SteadyLoad(lab)
+        await load.start()
+        for write in (2, 5):
+            await load.go_on(50)
+            victim = lab.nodes.pop(0)
+            with injected([victim.pid], f"pwrite64:signal=SIGKILL:when={write}", tmp_path / f"strace{write}.txt"):
+                assert await victim.ended(30) == -signal.SIGKILL
+            await lab.ready(lab.start_node())
+            await lab.shared(3)
+        await load.go_on(50)
+        await load.ended()
+        await checked(disk, load.accepted)
