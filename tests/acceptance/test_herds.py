@@ -34,8 +34,8 @@ WORKERS = int(os.environ.get("STEPMESH_HERD_WORKERS", "40"))
 EACH = 20
 """Workers of one process."""
 LANES = 128
-SUBMITTED_PER_S, RECOVERED_PER_S, WOKEN_PER_S = 300, 2_000, 500
-"""A tenth of what a quiet machine of two cores does."""
+SUBMITTED_PER_S, RECOVERED_PER_S, WOKEN_PER_S = 800, 2_000, 500
+"""Far less than a quiet machine of two cores does."""
 START_S = 15.0
 SLEEP: dict[str, Any] = {
     "steps": [{"id": "s", "component": "/builtin/sleep", "input": {"until": {"$input": "$"}}}], "output": {"$step": "s"},
