@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.rows import ItemRow, RunGone, RunRow, StepRow
 
 __all__ = [
     "BlobRecord", "Clock", "FlowRecord", "Frame", "ItemRow", "Journal", "JournalCorrupt", "JournalError", "JournalFull", "Member",
-    "Members", "Membership", "MembershipError", "Ownership", "RunGone",
+    "Members", "Membership", "MembershipError", "MembershipFull", "Ownership", "RunGone",
     "RunQuery", "RunRow", "Snapshot", "StaleOwner", "StepRow", "Store", "StoreError",
 ]  # fmt: skip
 
@@ -132,6 +132,10 @@ class MembershipError(StepmeshError):
 
     default_code = "SM-4200"
     retryable = True
+
+
+class MembershipFull(MembershipError):
+    """No space is left for what would be written: until there is some, nobody can beat, and nobody can take what another one holds."""
 
 
 class Member(NamedTuple):

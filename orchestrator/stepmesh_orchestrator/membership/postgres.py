@@ -13,8 +13,8 @@ from psycopg.rows import TupleRow
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.addresses import without_password
-from stepmesh_orchestrator.ports import Member, Members, MembershipError
-from stepmesh_orchestrator.postgres import Connection, ForeignSchema, PostgresConnections, describe, migrate, schema_name
+from stepmesh_orchestrator.ports import Member, Members, MembershipError, MembershipFull
+from stepmesh_orchestrator.postgres import Connection, Fault, ForeignSchema, PostgresConnections, classify, describe, migrate, schema_name
 
 TIMEOUT_S = 2.0
 CONNECTIONS = 2
@@ -99,4 +99,4 @@ class PostgresMembership:
 
     def _translate(self, error: Exception) -> Exception:
         message, hint = describe(error, f"the membership in {self._where}")
-        return MembershipError(message, hint=hint)
+        return (MembershipFull if classify(error) is Fault.FULL else MembershipError)(message, hint=hint)

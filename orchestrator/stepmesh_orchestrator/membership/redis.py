@@ -10,8 +10,8 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.addresses import without_password
-from stepmesh_orchestrator.ports import Member, Members, MembershipError
-from stepmesh_orchestrator.redis import RedisConnections, Script, describe
+from stepmesh_orchestrator.ports import Member, Members, MembershipError, MembershipFull
+from stepmesh_orchestrator.redis import Fault, RedisConnections, Script, classify, describe
 
 TIMEOUT_S = 2.0
 CONNECTIONS = 2
@@ -116,7 +116,7 @@ class RedisMembership:
 
     def _translate(self, error: Exception) -> Exception:
         message, hint = describe(error, f"the membership in {self._where}")
-        return MembershipError(message, hint=hint)
+        return (MembershipFull if classify(error) is Fault.FULL else MembershipError)(message, hint=hint)
 
 
 def _ms(seconds: float) -> int:

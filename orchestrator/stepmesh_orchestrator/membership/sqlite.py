@@ -13,7 +13,7 @@ from functools import partial as bound
 from pathlib import Path
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.ports import Member, Members, MembershipError
+from stepmesh_orchestrator.ports import Member, Members, MembershipError, MembershipFull
 from stepmesh_orchestrator.sqlite import Fault, SqliteThread, classify, connect, describe
 from stepmesh_orchestrator.sqlite.connection import make_folder
 
@@ -104,7 +104,7 @@ class SqliteMembership:
         message, hint = describe(error, f"the members' file {self._path}")
         if classify(error) is Fault.CORRUPT:
             hint = "stop the orchestrators and delete this file: it holds nothing that lasts"
-        return MembershipError(message, hint=hint)
+        return (MembershipFull if classify(error) is Fault.FULL else MembershipError)(message, hint=hint)
 
 
 def _leave(connection: Connection, node: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from stepmesh_broker.ending import cancelled
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.placement import placement
-from stepmesh_orchestrator.ports import Clock, Member, Members, Membership, MembershipError
+from stepmesh_orchestrator.ports import Clock, Member, Members, Membership, MembershipError, MembershipFull
 from stepmesh_orchestrator.runtime.holding import Holding
 
 log = logging.getLogger("stepmesh.cluster")
@@ -116,13 +116,17 @@ class Sharing:
                 log.warning("who else is there is not known: %s", problem)
 
     async def _beat(self) -> None:
-        """The time to live counts from before the call, so that it is over here before it is over there."""
+        """The time to live counts from before the call, so that it is over here before it is over there. That there is no space for a beat
+        is an answer too: there is none for anybody who would take what is held here, and its reads go on meanwhile."""
         asked = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._ttl_s / 2):
                 self._seen = await self._membership.beat(self._member, self._ttl_s)
         except TimeoutError as silence:
             raise MembershipError(f"a beat was not answered within {self._ttl_s / 2:g} s") from silence
+        except MembershipFull:
+            self._until = asked + self._ttl_s
+            raise
         self._until = asked + self._ttl_s
 
     async def _watch(self) -> None:

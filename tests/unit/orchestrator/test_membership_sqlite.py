@@ -12,7 +12,7 @@ import pytest
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.membership import SqliteMembership
-from stepmesh_orchestrator.ports import Member, MembershipError
+from stepmesh_orchestrator.ports import Member, MembershipError, MembershipFull
 
 P = Partition(1)
 A, B = Member("a", "1"), Member("b", "1")
@@ -105,3 +105,17 @@ async def test_processes_share_it(tmp_path: Path) -> None:
     ]
     took = [int((await process.communicate())[0]) for process in processes]
     assert sum(took) == 50
+
+
+async def test_a_file_without_room_says_so_and_goes_on_when_there_is(tmp_path: Path) -> None:
+    membership = await opened(tmp_path / "members.db", Time(1.0))
+    await membership.beat(A, 3.0)
+    thread = membership._thread
+    pages: int = await thread.call(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    await thread.call(lambda connection: connection.execute(f"PRAGMA max_page_count={pages}"))
+    with pytest.raises(MembershipFull, match="free some space"):
+        await membership.beat(Member("b" * 10_000, "1"), 3.0)
+    assert set((await membership.beat(A, 3.0)).members) == {"a"}
+    await thread.call(lambda connection: connection.execute("PRAGMA max_page_count=1000"))
+    assert len((await membership.beat(Member("b" * 10_000, "1"), 3.0)).members) == 2
+    await membership.close()

@@ -15,7 +15,7 @@ from tests.unit.orchestrator.runtime.lab import virtual
 from stepmesh_broker.protocol.ids import Partition, partition_of
 from stepmesh_orchestrator.journal import JournalUnavailable
 from stepmesh_orchestrator.node import Node
-from stepmesh_orchestrator.ports import Ownership
+from stepmesh_orchestrator.ports import Member, Members, MembershipFull, Ownership
 from stepmesh_orchestrator.runtime.holding import AWAY_S, GIVE_UP, PAUSE_S, STEADY_S
 
 ECHO = {"name": "echo", "steps": [{"id": "a", "component": "/cpu/echo", "input": {"$input": "$"}}], "output": {"$step": "a"}}
@@ -149,3 +149,28 @@ async def test_beats_that_are_not_answered_cost_what_is_held_when_the_time_is_ov
     await world.settled()
     assert not node.ended.done()
     await world.close()
+
+
+@virtual
+async def test_while_there_is_no_space_for_a_beat_nobody_can_take_anything_so_all_is_held_and_answers() -> None:
+    """Row F1 where the members are kept beside the journal."""
+    world = ClusterWorld(4)
+    nodes = [await world.join(), await world.join()]
+    await world.settled()
+    client = await world.client()
+    waiting = [await client.submit(ECHO, [n]) for n in range(8)]
+    full, world.membership.beat = world.membership.beat, refused  # type: ignore[method-assign]
+    await asyncio.sleep(10 * TTL_S)
+    assert world.shares(*nodes) == [2, 2]
+    for handle in waiting:
+        assert (await handle.info()).summary.status == "running"
+    world.membership.beat = full  # type: ignore[method-assign]
+    await asyncio.sleep(TTL_S)
+    await world.settled()
+    await world.start_worker()
+    assert [await handle.result(timeout=60) for handle in waiting] == list(range(8))
+    await world.close()
+
+
+async def refused(member: Member, ttl_s: float) -> Members:
+    raise MembershipFull("no space is left for it")
