@@ -71,15 +71,17 @@ class RunHandle:
 
     async def result(self, timeout: float | None = None) -> Any:
         """Waits; the result of the only item, or the list of all items' results. Raises `RunFailed` for the first item without one."""
-        summary = (await self.wait(timeout)).summary
-        values = [value_of(self.id, item) async for item in self.items()]
+        info = await self.wait(timeout)
+        summary, values = info.summary, [value_of(self.id, item) for item in info.results]
+        if len(values) < summary.total:
+            after = info.results[-1].item + 1 if values else 0
+            values += [value_of(self.id, item) async for item in self.items(after)]
         if len(values) < summary.total:
             raise without_result(self.id, len(values), summary.status)
         return values[0] if len(values) == 1 else values
 
-    async def items(self) -> AsyncIterator[ItemResult]:
-        """Items that ended so far, by index; `result` is a FlowResult as JSON text."""
-        first = 0
+    async def items(self, first: int = 0) -> AsyncIterator[ItemResult]:
+        """Items that ended so far, by index, from `first` on; `result` is a FlowResult as JSON text."""
         while True:
             page = await self._requests.ask(GetItems(self.id, first, PAGE), Items)
             for item in page.results:

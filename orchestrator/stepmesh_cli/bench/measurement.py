@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -20,9 +21,11 @@ from typing import Any
 
 import uvloop
 
+from stepmesh_broker.errors import StepmeshError
 from stepmesh_cli.addresses import shown
 from stepmesh_cli.bench import doors, scenarios, sleeping, standing
 from stepmesh_cli.bench.settings import BenchSettings
+from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
 
 Scenario = Callable[[BenchSettings], Awaitable[dict[str, Any]]]
@@ -59,11 +62,26 @@ def measure(name: str, settings: BenchSettings, other: BenchSettings | None, rou
 
 def _fresh(name: str, settings: BenchSettings) -> dict[str, Any]:
     """Measure in a process of its own: what an earlier scenario left in memory is no part of this one's figures."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_run, name, settings).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(_run, name, settings).result()
+    except BrokenProcessPool as problem:
+        raise CommandError(
+            f"the process that measured {name} ended before it was done", hint="was it killed, or out of memory?"
+        ) from problem
 
 
 def _run(name: str, settings: BenchSettings) -> dict[str, Any]:
+    """In that process. An error of a library may not be one that the other process can read: it would look as if this one had died."""
+    try:
+        return _measured(name, settings)
+    except StepmeshError:
+        raise
+    except Exception as problem:
+        raise RuntimeError(f"{type(problem).__name__}: {problem}") from problem
+
+
+def _measured(name: str, settings: BenchSettings) -> dict[str, Any]:
     if not settings.on_servers:
         return uvloop.run(_awaited(SCENARIOS[name](settings)))
     with TemporaryDirectory(prefix="stepmesh-bench-") as folder:

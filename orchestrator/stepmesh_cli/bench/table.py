@@ -6,7 +6,6 @@ Invariant: a row is printed as soon as it is known, and a pair that fails costs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +48,7 @@ def rows(settings: BenchSettings, wanted: Iterable[Pair], measured: Measure) -> 
             continue
         try:
             yield measured(one)
-        except (StepmeshError, BrokenProcessPool) as problem:
+        except StepmeshError as problem:
             yield {**named, "failed": str(problem)}
 
 

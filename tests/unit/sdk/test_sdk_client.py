@@ -141,37 +141,49 @@ async def test_something_else_is_no_flow(client):
         await client.store_flow(42)
 
 
+def success(result):
+    return {"outcome": "success", "result": result}
+
+
 async def test_run_waits_for_the_result(client, shards, api, info):
     polls = []
 
     def get_run(request):
         polls.append(request)
-        return info(request.run, "completed" if len(polls) > 2 else "running")
+        return info(request.run, "completed", [success(7)]) if len(polls) > 2 else info(request.run, "running")
 
     api.answers[messages.GetRun] = get_run
-    api.answers[messages.GetItems] = lambda request: messages.Items(
-        [messages.ItemResult(0, "completed", b'{"outcome":"success","result":7}', 1)]
-    )
     assert await client.run(FLOW, {"n": 1}) == 7
     assert all(request.wait_ms == 20_000 for request in polls)
+    assert not any(isinstance(request, messages.GetItems) for request in api.asked), "the wait brings what it waits for"
 
 
 async def test_several_items_give_a_list_and_the_first_failure_is_raised(client, api, info):
-    good = [messages.ItemResult(n, "completed", b'{"outcome":"success","result":%d}' % n, 1) for n in range(3)]
-    bad = messages.ItemResult(3, "failed", b'{"outcome":"failed","error":{"code":"TIMEOUT","message":"slow","data":{"a":1}}}', 1)
-    api.answers[messages.GetRun] = lambda request: info(request.run)
-    api.answers[messages.GetItems] = lambda request: messages.Items(good)
+    failed = {"outcome": "failed", "error": {"code": "TIMEOUT", "message": "slow", "data": {"a": 1}}}
+    api.answers[messages.GetRun] = lambda request: info(request.run, "completed", [success(n) for n in range(3)])
     assert await client.handle("r1").result() == [0, 1, 2]
-    api.answers[messages.GetItems] = lambda request: messages.Items([*good, bad])
+    api.answers[messages.GetRun] = lambda request: info(request.run, "failed", [*(success(n) for n in range(3)), failed])
     with pytest.raises(RunFailed) as caught:
         await client.handle("r1").result()
     assert (caught.value.item, caught.value.error_code, caught.value.error_message, caught.value.data) == (3, "TIMEOUT", "slow", {"a": 1})
     assert caught.value.code == "SM-5101"
 
 
+@pytest.mark.parametrize(("brought", "asked_from"), [(0, [0, 3]), (2, [2]), (4, [4]), (5, [])])
+async def test_items_that_the_wait_did_not_bring_are_asked_for(client, api, info, brought, asked_from):
+    whole = info("r1", "completed", [success(n) for n in range(5)])
+    api.answers[messages.GetRun] = lambda request: messages.RunInfo(whole.summary, whole.results[:brought])
+    api.answers[messages.GetItems] = lambda request: messages.Items(
+        whole.results[request.first : request.first + 3], more=request.first + 3 < 5
+    )
+    assert await client.handle("r1").result() == [0, 1, 2, 3, 4]
+    assert [request.first for request in api.asked if isinstance(request, messages.GetItems)] == asked_from
+
+
 async def test_a_cancelled_run_has_no_result(client, api, info):
-    api.answers[messages.GetRun] = lambda request: info(request.run, "cancelled", [None, None])
-    api.answers[messages.GetItems] = lambda request: messages.Items(info("r1", "cancelled", [{"outcome": "success", "result": 1}]).results)
+    whole = info("r1", "cancelled", [success(1), success(2)])
+    api.answers[messages.GetRun] = lambda request: messages.RunInfo(whole.summary, whole.results[:1])
+    api.answers[messages.GetItems] = lambda request: messages.Items(whole.results[:1][request.first :])
     with pytest.raises(RunFailed) as caught:
         await client.handle("r1").result()
     assert (caught.value.item, caught.value.error_code) == (1, "CANCELLED")

@@ -40,7 +40,7 @@ class Exchange:
 
 
 class Side(Protocol):
-    """One of the two: sends to the other one, and takes what that one sent. Both with the client's own batching and durability."""
+    """One of the two: sends to the other one, and takes what that one sent. Messages are as durable and as batched as the scenario's."""
 
     async def send(self, messages: int, size: int) -> None:
         """Hand so many messages of `size` bytes to the client; it may still be sending them."""
