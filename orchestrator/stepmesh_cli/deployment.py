@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import platform
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -86,6 +87,8 @@ class DeploymentSettings:
     """What workers get to drain."""
     gateway: GatewaySettings | None = None
     """Serve gRPC and HTTP as well."""
+    gateway_sockets: tuple[socket.socket, ...] = ()
+    """That listen already where the gateway is to; the caller closes them."""
     owner: str = ""
     """How this process names itself in the journal."""
     ttl_s: float | None = None
@@ -207,7 +210,7 @@ class Deployment:
         connection = None if settings.gateway is None else await self.connect()
         self._stack.push_async_callback(self._stop_doors_and_processes)
         if connection is not None and settings.gateway is not None:
-            self.gateway = await started(connection, settings.gateway)
+            self.gateway = await started(connection, settings.gateway, settings.gateway_sockets)
             self.gateway.ended.add_done_callback(self._part_ended)
         self._start_processes()
 

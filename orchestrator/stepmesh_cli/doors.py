@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.ports import Broker
@@ -20,23 +22,35 @@ DEFAULT_PORT = 7840
 EVERYWHERE = {"", "0.0.0.0", "::", "[::]"}
 
 
-def is_free(host: str, port: int) -> bool:
-    """Whether a gateway could listen there now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def held(host: str, port: int) -> Generator[tuple[socket.socket, ...]]:
+    """Sockets that listen there, one for each address of the host, so that nobody else takes the port before a gateway does; whoever
+    connects waits for it. None of them when the port cannot be had."""
+    sockets: list[socket.socket] = []
+    with ExitStack() as stack:
         try:
-            probe.bind((host, port))
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                one = stack.enter_context(socket.socket(family, kind, protocol))
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                one.bind(address)
+                one.listen()
+                sockets.append(one)
         except OSError:
-            return False
-    return True
+            sockets.clear()
+            stack.close()
+        yield tuple(sockets)
 
 
-async def started(broker: Broker, settings: GatewaySettings) -> Gateway:
-    """A gateway that listens; the caller stops it. Raises `StepmeshError` SM-7111 for a port that is taken."""
+async def started(broker: Broker, settings: GatewaySettings, sockets: Sequence[socket.socket] = ()) -> Gateway:
+    """A gateway that listens, on `sockets` when they are given; the caller stops it. Raises `StepmeshError` SM-7111 for a port that is
+    taken."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own notes about a port that is taken say less than ours
     from stepmesh_gateway.server import Gateway
 
-    gateway = Gateway(broker, settings)
+    gateway = Gateway(broker, settings, sockets)
     await gateway.start()
     return gateway
 

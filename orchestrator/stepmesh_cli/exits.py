@@ -28,6 +28,7 @@ _EXACT = {
     "SM-3013": USAGE,  # data folder has another owner
     "SM-3040": USAGE,  # no address of a NATS server
     "SM-3041": USAGE,  # this user may not do that
+    "SM-3042": USAGE,  # the NATS server is too old
     "SM-5101": FAILED,  # the run failed
     "SM-5102": FAILED,  # the wait is over
     "SM-5110": UNREACHABLE,  # a partition has no owner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from stepmesh.endpoint import FILE
 from stepmesh_cli.addresses import shown
 from stepmesh_cli.connection import run_to_end
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
-from stepmesh_cli.doors import DEFAULT_PORT, is_free, reachable
+from stepmesh_cli.doors import DEFAULT_PORT, held, reachable
 from stepmesh_cli.durability import Durability
 from stepmesh_cli.flow_files import read_config
 from stepmesh_cli.plugins import parts_of, unreachable
@@ -85,30 +86,32 @@ def up(
     found, _ = read_config(config, None)
     parts, said = parts_of(found), configured(found)
     door = gateway_settings(found, namespace, host=host, port=DEFAULT_PORT if http is None else http)
-    served = http is not None or is_free(door.host, DEFAULT_PORT)
-    if not served and parts.wants_gateway:
-        served, door = True, gateway_settings(found, namespace, host=host, port=0)
-    for line in (*parts.warnings, *(() if served else unreachable(parts))):
-        warn(line)
-    settings = DeploymentSettings(
-        broker=broker or said.broker or "embedded",
-        journal=journal or said.journal or "sqlite",
-        store=said.store_for(journal, store),
-        durability=durability or said.durability,
-        blobs=said.blobs,
-        data_dir=data,
-        namespace=namespace,
-        partitions=partitions or said.partitions,
-        config=found,
-        port=port,
-        processes=worker_processes(worker, workers),
-        grace_s=grace,
-        gateway=door if served else None,
-        projection=projection,
-        plugin_workers_needed=False,
-    )
-    logging.getLogger("stepmesh").setLevel(min(logging.INFO, logging.getLogger().level))
-    return run_to_end(serve(settings, partial(_tell, data=data, as_json=json)))
+    with nullcontext(()) if http is not None else held(door.host, DEFAULT_PORT) as sockets:
+        served = http is not None or bool(sockets)
+        if not served and parts.wants_gateway:
+            served, door = True, gateway_settings(found, namespace, host=host, port=0)
+        for line in (*parts.warnings, *(() if served else unreachable(parts))):
+            warn(line)
+        settings = DeploymentSettings(
+            broker=broker or said.broker or "embedded",
+            journal=journal or said.journal or "sqlite",
+            store=said.store_for(journal, store),
+            durability=durability or said.durability,
+            blobs=said.blobs,
+            data_dir=data,
+            namespace=namespace,
+            partitions=partitions or said.partitions,
+            config=found,
+            port=port,
+            processes=worker_processes(worker, workers),
+            grace_s=grace,
+            gateway=door if served else None,
+            gateway_sockets=sockets,
+            projection=projection,
+            plugin_workers_needed=False,
+        )
+        logging.getLogger("stepmesh").setLevel(min(logging.INFO, logging.getLogger().level))
+        return run_to_end(serve(settings, partial(_tell, data=data, as_json=json)))
 
 
 def _tell(deployment: Deployment, *, data: Path, as_json: bool) -> None:

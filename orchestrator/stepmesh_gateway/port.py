@@ -8,7 +8,8 @@ know neither protocol beyond the four bytes with which HTTP/2 begins (RFC 9113, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from stepmesh_broker.errors import StepmeshError
@@ -50,7 +51,7 @@ class Port:
         self.relayed: set[_Side] = set()
         self._http_open = http_open
         self._limit = connections
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._gone: asyncio.Future[None] | None = None
 
     @property
@@ -67,14 +68,21 @@ class Port:
         """Returns the port; 0 is any free one, the same on every address of `host`. Raises `PortTaken`."""
         try:
             server = await self._serve(host, port)
-            while port == 0 and len({socket.getsockname()[1] for socket in server.sockets}) > 1:
+            while port == 0 and len({one.getsockname()[1] for one in server.sockets}) > 1:
                 chosen = server.sockets[0].getsockname()[1]
                 server.close()
                 server = await self._serve(host, chosen)
         except OSError as problem:
             raise port_taken(host, port, problem.strerror or str(problem)) from problem
-        self._server = server
+        self._servers = [server]
         return cast(int, server.sockets[0].getsockname()[1])
+
+    async def take(self, sockets: Sequence[socket.socket]) -> int:
+        """Listen where somebody has bound already; returns the port."""
+        loop = asyncio.get_running_loop()
+        for one in sockets:
+            self._servers.append(await loop.create_server(lambda: _FirstBytes(self), sock=one, backlog=BACKLOG))
+        return cast(int, sockets[0].getsockname()[1])
 
     async def _serve(self, host: str, port: int) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -82,8 +90,8 @@ class Port:
 
     def close(self) -> None:
         """Accept no more, and end what has not said yet what it is."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.undecided):
             connection.transport.abort()
 

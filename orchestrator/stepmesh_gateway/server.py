@@ -6,7 +6,9 @@ It meets all parts of the package and holds no rules of theirs.
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
+from collections.abc import Sequence
 from types import TracebackType
 
 import grpc.aio
@@ -32,11 +34,13 @@ _CLOSING_S = 0.5
 
 
 class Gateway:
-    """`async with Gateway(broker, settings) as gateway:`; `broker` is connected, and stays so. `port`: where it
-    listens for gRPC and HTTP. `grpc_port`: where it listens for gRPC alone, if it was told to."""
+    """`async with Gateway(broker, settings) as gateway:`; `broker` is connected, and stays so. `sockets`: it listens on these, which are
+    bound already, and not on the settings' port. `port`: where it listens for gRPC and HTTP. `grpc_port`: where it listens for gRPC
+    alone, if it was told to."""
 
-    def __init__(self, broker: Broker, settings: GatewaySettings) -> None:
+    def __init__(self, broker: Broker, settings: GatewaySettings, sockets: Sequence[socket.socket] = ()) -> None:
         self.settings = settings
+        self._sockets = sockets
         self.port = 0
         self.grpc_port: int | None = None
         self.operations = operations = Operations(broker, settings)
@@ -96,7 +100,7 @@ class Gateway:
             self.grpc_port = self._add_grpc_port(host, self.settings.grpc_port)
         await self.bridge.start()
         await self._server.start()
-        self.port = await self._port.listen(host, self.settings.port)
+        self.port = await (self._port.take(self._sockets) if self._sockets else self._port.listen(host, self.settings.port))
         for queue in self._queues:
             queue.start()
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from tests.infra.command_lines import INFRA
 
-from stepmesh_broker.protocol.attributes import METRICS
+from stepmesh_broker.protocol.attributes import METRICS, POOL, POOL_WANTED, Metric
 
 SUFFIX = {"s": "_seconds", "By": "_bytes", "1": "_ratio", "{task}/s": "_per_second", "{run}/s": "_per_second"}
 """What the collector's Prometheus exporter adds for a unit; one in braces adds nothing."""
+LEFT_OUT = {"stepmesh.turn.size"}
+"""What no panel shows."""
 DASHBOARD: dict[str, Any] = json.loads((INFRA / "dashboards" / "stepmesh.json").read_text())
 
 
 def exported() -> dict[str, set[str]]:
     """Names as Prometheus has them, with their labels."""
-    found: dict[str, set[str]] = {}
-    for metric in METRICS:
-        base = metric.name.replace(".", "_") + SUFFIX.get(metric.unit, "")
-        known = {label.replace(".", "_") for label in metric.by}
-        if metric.kind == "histogram":
-            found |= {f"{base}_{part}": known | {"le"} for part in ("bucket", "sum", "count")}
-        else:
-            found[f"{base}_total" if metric.kind == "counter" else base] = known
-    return found
+    return {name: labels for metric in METRICS for name, labels in exported_of(metric)}
+
+
+def exported_of(metric: Metric) -> Iterator[tuple[str, set[str]]]:
+    base = metric.name.replace(".", "_") + SUFFIX.get(metric.unit, "")
+    known = {label.replace(".", "_") for label in metric.by}
+    if metric.kind == "histogram":
+        yield from ((f"{base}_{part}", known | {"le"}) for part in ("bucket", "sum", "count"))
+    else:
+        yield f"{base}_total" if metric.kind == "counter" else base, known
 
 
 def expressions() -> list[str]:
@@ -42,6 +46,31 @@ def test_every_metric_of_the_dashboard_exists_and_has_the_labels_by_which_it_is_
         labels = set.union(*(known[name] for name in names))
         words = set(re.findall(r"\b((?:stepmesh|error)_\w+|le)\b", expression))
         assert words <= names | labels, expression
+
+
+def test_a_pool_is_shown_by_the_metric_that_scalers_go_by() -> None:
+    wanted = POOL_WANTED.name.replace(".", "_")
+    shown = [panel for panel in DASHBOARD["panels"] if any(wanted in target["expr"] for target in panel["targets"])]
+    assert len(shown) == 1
+    assert f'sum by (stepmesh_pool) ({wanted}{{stepmesh_pool=~"$pool"}})' in expressions()
+    (choice,) = [variable for variable in DASHBOARD["templating"]["list"] if variable["name"] == "pool"]
+    assert choice["query"] == f"label_values({wanted}, stepmesh_pool)"
+    assert POOL in POOL_WANTED.by
+
+
+def test_every_metric_of_the_code_is_on_the_dashboard_or_left_out_on_purpose() -> None:
+    shown = " ".join(expressions())
+    missing = {metric.name for metric in METRICS if not any(name in shown for name, _ in exported_of(metric))}
+    assert missing == LEFT_OUT
+
+
+def test_a_legend_names_labels_that_its_series_have() -> None:
+    for panel in DASHBOARD["panels"]:
+        letters = [target["refId"] for target in panel["targets"]]
+        assert len(set(letters)) == len(letters), panel["title"]
+        for target in panel["targets"]:
+            kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", target["expr"]))))
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept, target
 
 
 def test_panels_are_apart_and_variables_are_declared() -> None:

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import uuid
 from pathlib import Path
-from types import TracebackType
 
 from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
+from tests.services.servers import Servers
 
 HERE = Path(__file__).parent
 LIB = HERE.parent.parent / ".environments" / "kafka"
@@ -35,17 +35,16 @@ def jars() -> str:
     return f"{LIB}/*"
 
 
-class KafkaServers:
+class KafkaServers(Servers):
     """A cluster of `brokers`, each broker and controller in one. `settings`: more lines for `server.properties`."""
 
     def __init__(self, folder: Path, brokers: int = 1, settings: tuple[str, ...] = ()) -> None:
-        self.folder = folder
         self.ports = [free_port() for _ in range(brokers)]
         self._controllers = [free_port() for _ in range(brokers)]
         self._id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._settings = settings
         self._jars = jars()
-        self._nodes = [
+        processes = [
             LocalProcess(
                 ["java", *JAVA_OPTIONS, "-cp", self._jars, "kafka.Kafka", "server.properties"],
                 folder / str(number),
@@ -53,49 +52,12 @@ class KafkaServers:
             )
             for number in range(brokers)
         ]
-
-    def __enter__(self) -> KafkaServers:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+        super().__init__(folder, processes)
 
     @property
     def url(self) -> str:
         """`kafka://host:port,host:port`."""
         return "kafka://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the running brokers."""
-        return [node.pid for node in self._nodes]
-
-    def start(self) -> None:
-        """All of them; data of the last time is kept."""
-        for number in range(len(self._nodes)):
-            self._prepare(number)
-            self._nodes[number].spawn()
-        for node in self._nodes:
-            node.wait_ready()
-
-    def stop(self) -> None:
-        """All of them, in order."""
-        for node in self._nodes:
-            node.stop()
-
-    def kill(self, number: int) -> None:
-        """SIGKILL to one broker."""
-        self._nodes[number].kill()
-
-    def restart(self, number: int) -> None:
-        """Start one again, on its data."""
-        self._prepare(number)
-        self._nodes[number].start()
-
-    def wipe(self, number: int) -> None:
-        """Lose the data of one that does not run."""
-        shutil.rmtree(self.folder / str(number) / "data")
 
     def _prepare(self, number: int) -> None:
         folder = self.folder / str(number)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 
 from tests.services.process import LocalProcess, free_port
+from tests.services.servers import Servers
 
 from stepmesh_broker.nats.embedded import find_nats_server
 
 
-class NatsServers:
+class NatsServers(Servers):
     """`settings`: more lines of each configuration file."""
 
     def __init__(self, folder: Path, servers: int = 1, settings: tuple[str, ...] = ()) -> None:
-        self.folder = folder
         self.ports = [free_port() for _ in range(servers)]
         self._routes = [free_port() for _ in range(servers)]
         self._monitors = [free_port() for _ in range(servers)]
         self._settings = settings
-        self._nodes = [
+        processes = [
             LocalProcess(
                 [str(find_nats_server()), "-c", "server.conf"],
                 folder / str(number),
@@ -29,52 +27,12 @@ class NatsServers:
             )
             for number in range(servers)
         ]
-
-    def __enter__(self) -> NatsServers:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+        super().__init__(folder, processes)
 
     @property
     def url(self) -> str:
         """`nats://host:port,nats://host:port`."""
         return ",".join(f"nats://127.0.0.1:{port}" for port in self.ports)
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the running servers."""
-        return [node.pid for node in self._nodes]
-
-    def start(self) -> None:
-        """All of them; returns when JetStream has a leader."""
-        for number in range(len(self._nodes)):
-            self._prepare(number)
-            self._nodes[number].spawn()
-        for node in self._nodes:
-            node.wait_ready()
-
-    def stop(self) -> None:
-        """All of them, in order."""
-        for node in self._nodes:
-            node.stop()
-
-    def kill(self, number: int) -> None:
-        """SIGKILL to one."""
-        self._nodes[number].kill()
-
-    def restart(self, number: int) -> None:
-        """Start one again, on its data."""
-        self._nodes[number].start()
-
-    def wipe(self, number: int) -> None:
-        """Lose the data of one that does not run."""
-        shutil.rmtree(self.folder / str(number) / "data", ignore_errors=True)
 
     def _healthy(self, number: int) -> bool:
         try:

@@ -8,9 +8,9 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from types import TracebackType
 
 from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
+from tests.services.servers import Service
 
 USER = "postgres"
 
@@ -30,7 +30,7 @@ def _versions() -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.parent.name))
 
 
-class PostgresServer:
+class PostgresServer(Service):
     """One server with the database `stepmesh`. `settings`: options of the server, as `("fsync=off",)`."""
 
     def __init__(self, folder: Path, settings: tuple[str, ...] = ()) -> None:
@@ -41,13 +41,6 @@ class PostgresServer:
                    for part in ("-c", setting)]  # fmt: skip
         command = [str(self._bin / "postgres"), "-D", str(folder / "data"), "-p", str(self.port), *options]
         self._process = LocalProcess([*self._as_user(), *command], folder, lambda: self._psql("SELECT 1", "postgres"))
-
-    def __enter__(self) -> PostgresServer:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from tests.services.process import LocalProcess, answers, free_port, install
+from tests.services.servers import Service
 
 
-class RedisServer:
+class RedisServer(Service):
     """One server. `settings`: more of its options, as `("--appendfsync", "everysec")`."""
 
     def __init__(self, folder: Path, settings: tuple[str, ...] = ("--appendfsync", "always")) -> None:
@@ -17,13 +17,6 @@ class RedisServer:
         command = [install("redis-server", "redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder),
                    "--appendonly", "yes", "--save", "", *settings]  # fmt: skip
         self._process = LocalProcess(command, folder, lambda: answers(self.port))
-
-    def __enter__(self) -> RedisServer:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

@@ -22,8 +22,9 @@ from stepmesh_broker.kafka.election import GREETING_S, Electorate
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader, Records
 from stepmesh_broker.kafka.records import Key, Outgoing, headers_of, text
-from stepmesh_broker.kafka.subscription import KafkaListener, KafkaServer, matches
+from stepmesh_broker.kafka.subscription import KafkaServer
 from stepmesh_broker.kafka.topics import Topics
+from stepmesh_broker.listening import Listener, matches
 from stepmesh_broker.ports import Handler, Responder
 from stepmesh_broker.protocol.subjects import Subject
 
@@ -61,7 +62,7 @@ class Talk:
         self._id = secrets.token_hex(8)
         self._heard: dict[int, asyncio.Task[None]] = {}
         self._marks: dict[int, asyncio.Future[None]] = {}
-        self._listeners: list[KafkaListener] = []
+        self._listeners: list[Listener] = []
         self._servers: list[KafkaServer] = []
         self._electorates: dict[tuple[str, str], Electorate] = {}
         self._copies = Copies(AGAIN_S * 1000)
@@ -73,10 +74,10 @@ class Talk:
         """Tell whoever listens."""
         await self._write(await self._partition(subject), Kind.SAY, data, subject=subject, request=secrets.token_hex(8))
 
-    async def listen(self, subject: Subject, handler: Handler) -> KafkaListener:
+    async def listen(self, subject: Subject, handler: Handler) -> Listener:
         """Hear all that is sent from now on."""
         await self._hear(await self._partitions(subject))
-        listener = KafkaListener(subject, handler, self._forget_listener)
+        listener = Listener(subject, handler, self._forget_listener)
         self._listeners.append(listener)
         return listener
 
@@ -221,7 +222,7 @@ class Talk:
             for server in [server for server in self._servers if server.group]:
                 self._spawn(self._greet(server))
 
-    def _forget_listener(self, listener: KafkaListener) -> None:
+    def _forget_listener(self, listener: Listener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
 

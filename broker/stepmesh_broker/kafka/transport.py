@@ -17,7 +17,8 @@ from stepmesh_broker.kafka.records import Outgoing, headers_of
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
 from stepmesh_broker.kafka.submit import KafkaSubmitReader
-from stepmesh_broker.kafka.subscription import KafkaListener, KafkaServer
+from stepmesh_broker.kafka.subscription import KafkaServer
+from stepmesh_broker.listening import Listener
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
@@ -118,7 +119,7 @@ class KafkaBroker:
         self._check(data)
         await self._connection.talk.send(_safe(subject), data)
 
-    async def listen(self, subject: Subject, handler: Handler) -> KafkaListener:
+    async def listen(self, subject: Subject, handler: Handler) -> Listener:
         """Hear all that is sent to `subject` from now on."""
         self._check()
         return await self._connection.talk.listen(_safe(subject), handler)

@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import count
 
+from stepmesh_broker.listening import Listener, matches
 from stepmesh_broker.memory.clock import Clock, LoopClock
 from stepmesh_broker.memory.dedupe import DedupeWindow
 from stepmesh_broker.memory.inbox import InboxLog
 from stepmesh_broker.memory.submit import SubmitLog
-from stepmesh_broker.memory.talk import Listener, Server, matches
+from stepmesh_broker.memory.talk import Server
 from stepmesh_broker.memory.tasks import TaskQueue
 from stepmesh_broker.ports import InboxEntry, Parked
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position

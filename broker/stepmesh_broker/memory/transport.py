@@ -12,11 +12,12 @@ from itertools import islice
 from weakref import WeakSet
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge
+from stepmesh_broker.listening import Listener
 from stepmesh_broker.memory.bus import MemoryBus, Streams
 from stepmesh_broker.memory.clock import wait
 from stepmesh_broker.memory.inbox import MemoryInbox
 from stepmesh_broker.memory.submit import MemorySubmitReader
-from stepmesh_broker.memory.talk import Listener, Server
+from stepmesh_broker.memory.talk import Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position

@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import StreamInfo
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
+from stepmesh_broker.nats.release import check_release
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.streams import API_TIMEOUT_S, Refusal, Streams
 from stepmesh_broker.nats.tasks import Life
@@ -76,9 +77,10 @@ class Connection:
         self._opened = self._closed = False
 
     async def connect(self) -> None:
-        """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`."""
+        """Raises `BrokerUnavailable` when it does not succeed within `connect_timeout_s`, `BrokerError` SM-3042 for a server too old."""
         try:
             await self._dial()
+            check_release(self.wire.release, self._where())
             await self._insist(self._learn_life, asyncio.get_running_loop().time() + self.settings.publish_timeout_s)
         except BaseException:
             await self.wire.close()

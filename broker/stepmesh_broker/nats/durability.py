@@ -19,6 +19,7 @@ from nats.js.api import StorageType, StreamInfo
 
 from stepmesh_broker.durability import NOT_VISIBLE, Finding
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
+from stepmesh_broker.nats.release import OLDEST, is_too_old
 from stepmesh_broker.nats.settings import NatsSettings
 
 DEFAULT_SYNC_S = 120.0
@@ -72,6 +73,7 @@ async def _by_connection(settings: NatsSettings) -> AsyncIterator[Finding]:
             f"no NATS server answers: {problem or type(problem).__name__}", hint="is it up, and is the URL right?"
         ) from problem
     try:
+        yield _release(str(connection.connected_server_version).removeprefix("<nats server v").removesuffix(">"))
         yield _payload(connection.max_payload)
         for finding in _streams(await connection.jetstream().streams_info(), settings):
             yield finding
@@ -83,6 +85,12 @@ async def _by_connection(settings: NatsSettings) -> AsyncIterator[Finding]:
 
 async def _quiet(problem: Exception) -> None:
     """What goes wrong is raised where it is asked."""
+
+
+def _release(version: str) -> Finding:
+    old = is_too_old(version)
+    newer = ".".join(map(str, OLDEST))
+    return Finding("nats version", version, "nothing: it is refused" if old else "", f"nats-server {newer} or newer" if old else "")
 
 
 def _payload(size: int) -> Finding:

@@ -62,6 +62,11 @@ class Wire(Client):
         """Whether the server is one of several (known once connected)."""
         return bool(self._server_info.get("cluster"))
 
+    @property
+    def release(self) -> str:
+        """The server's version, as it says (known once connected)."""
+        return str(self._server_info.get("version", ""))
+
     def hear(self, subject: str, on_message: OnMessage, group: str = "") -> int:
         """Subscribe at once; again after every reconnect. Members of a `group` share. Returns the number for `unhear`."""
         self._sid += 1

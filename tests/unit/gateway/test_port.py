@@ -241,7 +241,6 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
 async def test_every_address_of_a_host_has_the_same_port(tmp_path: Path) -> None:
     port = Port(Heard, lambda: 0, "", 10, b"", 1.0)
     number = await port.listen("localhost", 0)
-    server = port._server  # pyright: ignore[reportPrivateUsage]
-    assert server is not None
+    (server,) = port._servers  # pyright: ignore[reportPrivateUsage]
     assert {one.getsockname()[1] for one in server.sockets} == {number}
     port.close()

@@ -1,0 +1,79 @@
+"""What the servers of tests share: begun with `with`, and, where there are several, killed and started again one by one."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.services.process import LocalProcess
+
+
+class Service(ABC):
+    """`with` starts it, and stops it however the block ends."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns when it answers; data of the last time is kept."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """In order. Idempotent."""
+
+
+class Servers(Service):
+    """Several, each in a folder of its own below `folder`, by its number. A subclass makes the processes and prepares the folders."""
+
+    def __init__(self, folder: Path, processes: Sequence[LocalProcess]) -> None:
+        self.folder = folder
+        self._nodes = processes
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the running servers."""
+        return [node.pid for node in self._nodes]
+
+    def start(self) -> None:
+        """All of them."""
+        for number, node in enumerate(self._nodes):
+            self._prepare(number)
+            node.spawn()
+        for node in self._nodes:
+            node.wait_ready()
+
+    def stop(self) -> None:
+        """All of them."""
+        for node in self._nodes:
+            node.stop()
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to one."""
+        self._nodes[number].kill()
+
+    def restart(self, number: int) -> None:
+        """Start one again, on its data."""
+        self._prepare(number)
+        self._nodes[number].start()
+
+    def wipe(self, number: int) -> None:
+        """Lose the data of one that does not run."""
+        if (data := self.folder / str(number) / "data").exists():
+            shutil.rmtree(data)
+
+    @abstractmethod
+    def _prepare(self, number: int) -> None:
+        """Make what the server finds in its folder, if it is not there."""
