@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
@@ -36,13 +37,15 @@ def jars() -> str:
 
 
 class KafkaServers(Servers):
-    """A cluster of `brokers`, each broker and controller in one. `settings`: more lines for `server.properties`."""
+    """A cluster of `brokers`, each broker and controller in one. `settings`: more lines for `server.properties`, which count over
+    those that are there. `users`: passwords of the users that SCRAM-SHA-512 knows from the start."""
 
-    def __init__(self, folder: Path, brokers: int = 1, settings: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, brokers: int = 1, settings: tuple[str, ...] = (), users: Mapping[str, str] | None = None) -> None:
         self.ports = [free_port() for _ in range(brokers)]
         self._controllers = [free_port() for _ in range(brokers)]
         self._id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._settings = settings
+        self._users = users or {}
         self._jars = jars()
         processes = [
             LocalProcess(
@@ -70,6 +73,8 @@ class KafkaServers(Servers):
             "appender.out.layout.pattern=%d %p %c: %m%n\n")  # fmt: skip
         identity = f"--cluster-id={self._id}"  # which may begin with a dash
         command = ["java", *JAVA_OPTIONS, "-cp", self._jars, "kafka.tools.StorageTool", "format", identity, "-c", "server.properties"]
+        for name, password in self._users.items():
+            command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
         if done.returncode:
             raise ServiceFailed(f"Kafka's storage was not formatted: {done.stdout}{done.stderr}")

@@ -20,12 +20,13 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
+    TopicAuthorizationFailedError,
 )
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.records import Outgoing, Stored, position_at
 from stepmesh_broker.kafka.settings import KafkaSettings
-from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics
+from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics, forbidden
 from stepmesh_broker.protocol.ids import Position
 
 _log = logging.getLogger(__name__)
@@ -172,6 +173,8 @@ class Publisher:
             await producer.client.close()
 
     def _refused(self, record: Outgoing, problem: BaseException) -> BrokerError:
+        if isinstance(problem, TopicAuthorizationFailedError):
+            return forbidden(record.topic)
         if isinstance(problem, MessageSizeTooLargeError):
             return BrokerError(f"{record.topic}: {problem}", hint="raise max.message.bytes of the topic")
         hosts = ", ".join(self._settings.bootstrap)

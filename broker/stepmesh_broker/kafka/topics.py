@@ -7,10 +7,12 @@ are those that safety needs; all else is the cluster's own default. It must not 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
@@ -18,6 +20,7 @@ from aiokafka.errors import (
     KafkaError,
     NotCoordinatorForGroupError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     for_code,
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
@@ -34,7 +37,17 @@ BATCH_BYTES = 256 * 1024
 _TALK_RETENTION_MS = 10 * 60 * 1000
 _TIMEOUT_MS = 5_000
 _AGAIN_S = 0.1
+_OF_THE_TOPIC = 1
+"""Where a setting comes from, in Kafka's numbers: given to the topic itself."""
 _AWAY = (KafkaError, TimeoutError, OSError, AttributeError)  # AttributeError: the client while it knows of no controller
+
+
+class TopicFacts(NamedTuple):
+    """`replicas`: of the partition that has the fewest. `settings`: those that were given to the topic."""
+
+    partitions: int
+    replicas: int
+    settings: Mapping[str, str]
 
 
 class Topics:
@@ -49,10 +62,15 @@ class Topics:
         self._admin: Any = None
         self._known: dict[str, int] = {}
         self._making: dict[str, asyncio.Task[int]] = {}
+        self._pools: dict[str, int] = {}
 
     def tasks(self, pool: Pool) -> str:
         """Of one pool, and the name of its consumer group. Raises `BrokerError` SM-3004 for what is no name."""
         return f"{self._prefix}.tasks.{checked_name('pool', pool)}"
+
+    def size(self, pool: Pool, partitions: int) -> None:
+        """A pool's topic shall have so many partitions when it is made or defined, in place of what the settings say."""
+        self._pools[self.tasks(pool)] = partitions
 
     async def start(self) -> None:
         """Connect."""
@@ -78,6 +96,30 @@ class Topics:
     async def partitions(self, topic: str) -> int:
         """How many it has; 0 when nobody made it. Raises `BrokerUnavailable`."""
         return self._known.get(topic) or await self._count(topic)
+
+    async def facts(self, topic: str) -> TopicFacts | None:
+        """What is true of it now, None when nobody made it. Raises `BrokerUnavailable`."""
+        try:
+            (found,) = await self._admin.describe_topics([topic])
+            if not _permitted(found)["partitions"]:
+                return None
+            (answer,) = await self._admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"topic {topic} cannot be looked up: {problem!r}", hint="is Kafka up?") from problem
+        own = {name: value for name, value, _, source, *_ in answer.resources[0][4] if source == _OF_THE_TOPIC}
+        return TopicFacts(len(found["partitions"]), min(len(one["replicas"]) for one in found["partitions"]), own)
+
+    async def configure(self, topic: str, settings: Mapping[str, str]) -> None:
+        """Give it these settings, and no others of its own. Raises `BrokerError`."""
+        try:
+            (answer,) = await self._admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(settings))])
+        except _AWAY as problem:
+            raise BrokerUnavailable(f"topic {topic} keeps its settings: {problem!r}", hint="is Kafka up?") from problem
+        code, said, *_ = answer.resources[0]
+        if for_code(code) is TopicAuthorizationFailedError:
+            raise forbidden(topic)
+        if code:
+            raise BrokerError(f"topic {topic} keeps its settings: {said or for_code(code).__name__}", hint="see the cluster's ACLs")
 
     async def trim(self, partition: TopicPartition, before: int) -> None:
         """Remove the records below an offset. Raises `BrokerUnavailable`."""
@@ -125,7 +167,7 @@ class Topics:
     async def _make(self, topic: str) -> int:
         known = await self._count(topic)
         if not known:
-            known, configs = self._plan(topic)
+            known, configs = self.plan(topic)
             wanted = NewTopic(topic, known, *self._settings.placement, configs)
             try:
                 answer = await self._admin.create_topics([wanted], timeout_ms=_TIMEOUT_MS)
@@ -155,10 +197,10 @@ class Topics:
             (found,) = await self._admin.describe_topics([topic])
         except _AWAY as problem:
             raise BrokerUnavailable(f"topic {topic} cannot be looked up: {problem!r}", hint="is Kafka up?") from problem
-        return len(found["partitions"])
+        return len(_permitted(found)["partitions"])
 
-    def _plan(self, topic: str) -> tuple[int, dict[str, str]]:
-        """Partitions and settings. The broker's clock stamps every record: positions and windows go by it."""
+    def plan(self, topic: str) -> tuple[int, dict[str, str]]:
+        """Partitions and settings of a topic that is made here. The broker's clock stamps every record: positions and windows go by it."""
         settings = self._settings
         largest = max(settings.max_message_bytes, BATCH_BYTES) + 2 * HEADER_ROOM
         configs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(largest)}
@@ -169,4 +211,22 @@ class Topics:
         if topic == self.talk:
             return settings.talk_partitions, {**configs, "retention.ms": str(_TALK_RETENTION_MS), "min.insync.replicas": "1"}
         configs["retention.ms"] = str(round(settings.retention_s * 1000))
-        return (settings.inbox_partitions if topic in (self.inbox, self.submit) else settings.pool_partitions), configs
+        return (
+            settings.inbox_partitions if topic in (self.inbox, self.submit) else self._pools.get(topic, settings.pool_partitions)
+        ), configs
+
+
+def forbidden(topic: str) -> BrokerError:
+    """SM-3053."""
+    return BrokerError(
+        f"this user may not use the topic {topic}",
+        code="SM-3053",
+        hint="give the user the ACLs of its role: infra/kafka; make the topic with `stepmesh topics --apply` if it is not there",
+    )
+
+
+def _permitted(found: dict[str, Any]) -> dict[str, Any]:
+    """What the cluster says of a topic. It does not tell who may not know whether there is one."""
+    if for_code(found["error_code"]) is TopicAuthorizationFailedError:
+        raise forbidden(found["topic"])
+    return found

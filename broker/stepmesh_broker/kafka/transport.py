@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from weakref import WeakSet
 
 from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.kafka.connection import Connection
+from stepmesh_broker.kafka.definitions import define, definitions
 from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.records import Outgoing, headers_of
 from stepmesh_broker.kafka.settings import KafkaSettings
@@ -58,6 +60,17 @@ class KafkaBroker:
         """The name of the present life of the namespace's data."""
         self._connection.check()
         return (await self._connection.lives.present()).name
+
+    async def definitions(self, pools: Mapping[Pool, int | None]) -> list[dict[str, Any]]:
+        """The wanted topics of the namespace and of these pools (with so many partitions); under `found` what is there, or None."""
+        self._check()
+        return await definitions(self._topics, self._settings.replicas, pools)
+
+    async def define(self, pools: Mapping[Pool, int | None]) -> None:
+        """Make what is missing; let topics grow, give them the wanted settings."""
+        self._check()
+        await define(self._topics, pools)
+        await self._connection.lives.present()
 
     async def publish_tasks(self, pool: Pool, data: bytes, message_id: str) -> Position:
         """Add a frame to a pool."""
