@@ -1,0 +1,62 @@
+"""What a durable function did, as a list of records: commands that its body issued, and what came of them, in the order of the journal.
+
+Invariant: a record is only ever appended. The position of a record among all others is what a replay goes by, so no record is delivered to
+a body before it is in the journal. `value` and `arguments` are JSON text.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from stepmesh_broker.protocol.messages import Failure
+
+
+class Kind(StrEnum):
+    """What a command asks for."""
+
+    STEP = "step"  # a function of the worker that runs the body
+    CALL = "call"  # a component of any pool
+    CHILD = "child"  # another flow or function
+    TIMER = "timer"
+    EVENT = "event"
+    PROMISE = "promise"
+    EFFECT = "effect"  # a value that the body made itself: time, randomness, a small reading
+    PATCH = "patch"
+    ATTRIBUTE = "attribute"
+    STREAM = "stream"
+
+
+class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
+    """The body asked for something. `id`: scope path, name and how many of that name the scope had (`r.2/charge`, `r.2/charge#2`).
+
+    `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await."""
+
+    id: str
+    kind: Kind
+    name: str
+    fingerprint: str
+    arguments: bytes
+    where: str
+    at_ms: int = 0
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
+    """What came of the command `id`: a value, or a failure. `attempt`: how often it was tried, from 1."""
+
+    id: str
+    at_ms: int
+    value: bytes = b"null"
+    failure: Failure | None = None
+    attempt: int = 1
+
+
+class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
+    """The run is to be cancelled: told to the body once, at this place."""
+
+    at_ms: int
+    reason: str = ""
+
+
+Record = Issued | Settled | CancelAsked
