@@ -18,6 +18,7 @@ from stepmesh_broker.protocol.ids import Namespace, Pool
 from stepmesh_orchestrator.core.decide.builtins import MAX_SLEEP_MS
 from stepmesh_orchestrator.core.flow.limits import LIMITS, PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import EngineSettings
+from stepmesh_orchestrator.runtime.external_projector import MAX_BEHIND
 from stepmesh_orchestrator.runtime.leases import LEASE_MS
 from stepmesh_orchestrator.runtime.shard import SNAPSHOT_BYTES
 
@@ -47,6 +48,7 @@ IN_SOURCE = [
     failures.MESSAGE_LIMIT,
     failures.TRACEBACK_LIMIT,
     failures.DATA_LIMIT,
+    MAX_BEHIND,
 ]
 
 

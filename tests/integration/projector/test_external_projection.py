@@ -49,6 +49,11 @@ async def test_readers_wait_for_the_projector(kind: list[str], kafka_url: str, p
     data = ("--data", str(tmp_path / "data")) if kind[0] == "up" else ()
     places = ("--broker", kafka_url, "--journal", kafka_url, "--store", postgres_url, "--namespace", namespace, "--partitions", "2")
     with serving(*kind, *data, *places, "--projection", "external"), Follower(where) as follower:
+
+        async def follows() -> bool:
+            return all(f"partition {number} is followed" in follower.said for number in range(2))
+
+        await follower.until(follows)  # a reader waits for ten seconds, and a busy machine may take longer to start it
         async with Client.connect(kafka_url, namespace) as client:
             for number in range(10):
                 handle = await client.submit(FLOW, [number])
