@@ -17,6 +17,7 @@ from tests.acceptance.audit import check, read_story
 from tests.acceptance.processes import Lab, Process, as_json
 
 from stepmesh.runs import RunHandle
+from stepmesh_broker.ending import cancelled
 from stepmesh_broker.protocol.ids import RunId
 
 LIVE_RUNS = 14
@@ -194,19 +195,22 @@ async def killed_at_random(lab: Lab, kills: int, seed: int, victims: Sequence[st
     batch, killer = Batch(lab, random), Killer(lab, random, victims)
     busy = asyncio.create_task(batch.keep_busy())
     killing = asyncio.create_task(killer.rounds(kills))
-    await asyncio.wait((busy, killing), return_when=asyncio.FIRST_COMPLETED)
-    if busy.done():
-        busy.result()
-    killing.result()
-    killed_s = time.monotonic() - began
-    batch.stopping.set()
-    for process in (lab.orchestrator, *lab.gateways, *lab.workers):
-        killer.check_alive(process)
     try:
-        await asyncio.wait_for(busy, DRAIN_S)
-    except TimeoutError:
-        assert lab.orchestrator is not None
-        raise AssertionError(await explained(lab, [lab.orchestrator])) from None
+        await asyncio.wait((busy, killing), return_when=asyncio.FIRST_COMPLETED)
+        if busy.done():
+            busy.result()
+        killing.result()
+        killed_s = time.monotonic() - began
+        batch.stopping.set()
+        for process in (lab.orchestrator, *lab.gateways, *lab.workers):
+            killer.check_alive(process)
+        try:
+            await asyncio.wait_for(asyncio.shield(busy), DRAIN_S)
+        except TimeoutError:
+            assert lab.orchestrator is not None
+            raise AssertionError(await explained(lab, [lab.orchestrator])) from None
+    finally:
+        await cancelled([busy, killing])  # what failed is told, not what the others leave open
     await stop(lab)
     story = await read_story(lab.data)
     check(story, batch.accepted, lab.executions())

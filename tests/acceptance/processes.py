@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -92,14 +93,17 @@ class Lab:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        """Everything ends."""
-        for client in self._clients:
-            await client.close()
-        for process in self._processes:
-            process.send(signal.SIGCONT)
-            process.kill()
-        for pid in self.leftovers():
-            os.kill(pid, signal.SIGKILL)
+        """Everything ends, whatever a client says to that."""
+        try:
+            async with AsyncExitStack() as stack:
+                for client in self._clients:
+                    stack.push_async_callback(client.close)
+        finally:
+            for process in self._processes:
+                process.send(signal.SIGCONT)
+                process.kill()
+            for pid in self.leftovers():
+                os.kill(pid, signal.SIGKILL)
 
     # --- start --------------------------------------------------------------------------------------------------
 

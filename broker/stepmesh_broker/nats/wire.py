@@ -56,6 +56,7 @@ class Wire(Client):
         self._answer_prefix = b""
         self._denied: set[str] = set()
         self._questions = 0
+        self._is_over = False
 
     @property
     def in_cluster(self) -> bool:
@@ -134,6 +135,7 @@ class Wire(Client):
     async def close(self) -> None:
         """Disconnect for good. What a lost connection still held is dropped: nats-py would write it to the closed transport. And it
         waits for ever for the end of a connection whose TLS handshake was given up."""
+        self._is_over = True
         if not self.is_connected:
             self.forget()
         try:
@@ -141,6 +143,21 @@ class Wire(Client):
                 await super().close()
         except (OSError, RuntimeError) as problem:  # lost just now, before nats-py could see it; uvloop raises RuntimeError
             _log.info("the connection was lost while it was closed: %s", problem)
+        finally:
+            self._hang_up()  # nats-py got no further when its last words could not be sent in time
+
+    async def _connect_to_server(self, s: Any) -> None:
+        """nats-py leaves a connection open whose greeting failed, and connects once more after `close` when its cancellation was lost."""
+        self._hang_up()
+        if not self._is_over:
+            await super()._connect_to_server(s)
+        if self._is_over:
+            self._hang_up()
+            raise asyncio.CancelledError
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py gives it no types
 
     def forget(self) -> None:
         """After a disconnect: fail open questions and drop what was never sent."""

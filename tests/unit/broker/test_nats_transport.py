@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from nats.aio.client import Client
@@ -15,6 +16,7 @@ from stepmesh_broker.errors import BrokerError, BrokerUnavailable, MessageTooLar
 from stepmesh_broker.nats import NatsBroker, NatsSettings, find_nats_server
 from stepmesh_broker.nats.connection import Connection
 from stepmesh_broker.nats.transport import HEADER_ROOM
+from stepmesh_broker.nats.wire import Wire
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
 from stepmesh_broker.protocol.subjects import Subject
 
@@ -206,3 +208,77 @@ async def test_a_connection_outlives_a_flush_that_was_given_up(settings: NatsSet
             assert (await connection.wire.request("$JS.API.INFO", b"", 4)).data
     finally:
         await connection.close()
+
+
+class Greeter:
+    """A server that hangs up on the first connections before it says anything, greets the later ones, and keeps what it hears to itself."""
+
+    def __init__(self, rude: int) -> None:
+        self.rude = rude
+        self.connections: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in self.connections:
+            connection.transport.abort()
+        await self._server.wait_closed()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        if len(self.connections) <= self.rude:
+            writer.close()
+            return
+        writer.write(b'INFO {"server_id": "x", "version": "2.11.0", "max_payload": 1048576, "headers": true}\r\n')
+        while (line := await reader.readline()) != b"PING\r\n":
+            assert line, "it hung up"
+        writer.write(b"PONG\r\n")
+
+
+def transport_of(wire: Wire) -> asyncio.Transport:
+    writer = wire._transport._io_writer  # type: ignore[union-attr]
+    return cast(asyncio.Transport, writer.transport)
+
+
+async def test_a_connection_whose_greeting_failed_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[asyncio.Transport] = []
+    wire = Wire()
+    connect = Client._connect_to_server
+
+    async def watched(client: Client, server: Any) -> None:
+        await connect(client, server)
+        seen.append(transport_of(wire))
+
+    monkeypatch.setattr(Client, "_connect_to_server", watched)
+    async with Greeter(rude=2) as url:
+        await wire.connect(url, reconnect_time_wait=0.01, max_reconnect_attempts=10)
+        assert [transport.is_closing() for transport in seen] == [True, True, False]
+        await wire.close()
+    assert seen[-1].is_closing()
+
+
+async def test_a_connection_is_hung_up_although_its_last_words_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepmesh_broker.nats.wire._CLOSE_S", 0.2)
+    wire = Wire()
+    async with Greeter(rude=0) as url:
+        await wire.connect(url, allow_reconnect=False)
+        transport = transport_of(wire)
+        wire.put(b"PUB x %d\r\n%b\r\n" % (64 << 20, bytes(64 << 20)))  # the server stands still: nobody reads it
+        await wire.close()
+        assert transport.is_closing()
+        transport.abort()
+
+
+async def test_who_closes_while_it_is_connected_again_stays_closed() -> None:
+    wire = Wire()
+    async with Greeter(rude=0) as url:
+        await wire.connect(url, reconnect_time_wait=0.01)
+        await wire.close()
+        with pytest.raises(asyncio.CancelledError):
+            await wire._connect_to_server(wire._current_server)
+        assert transport_of(wire).is_closing()
