@@ -59,7 +59,10 @@ def _told(place: Place) -> Generator[None]:
     try:
         yield
     except foreseen as problem:
-        raise CommandError(f"the plain client of {shown(place.url)} failed: {problem!r}", hint="is the broker up?") from problem
+        raise CommandError(
+            f"the plain client of {shown(place.url)} failed: {problem!r}",
+            hint="is the broker up, and may this user make streams or topics?",
+        ) from problem
 
 
 async def _limited(work: Coroutine[Any, Any, T]) -> T:
