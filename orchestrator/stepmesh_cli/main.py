@@ -80,7 +80,9 @@ COMMANDS = (
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
-    Command("topics", "stepmesh_cli.topics:topics", OPERATE, "Show or make the streams or topics of a deployment.", "stepmesh topics --apply"),
+    Command(
+        "topics", "stepmesh_cli.topics:topics", OPERATE, "Show or make the streams or topics of a deployment.", "stepmesh topics --apply"
+    ),
     Command(
         "stats",
         "stepmesh_cli.stats:stats",
