@@ -60,8 +60,10 @@ class KafkaSubmitReader:
         )
         try:
             await consumer.start()
-        except (KafkaError, OSError) as problem:
+        except BaseException as problem:
             await stop(consumer)
+            if not isinstance(problem, KafkaError | OSError):
+                raise
             raise BrokerUnavailable(f"{self._topic} cannot be read: {problem!r}", hint="is Kafka up?") from problem
         self._consumer = consumer
         self._assign(count)

@@ -117,6 +117,7 @@ def _stream(kind: str, stream: StreamInfo) -> Finding:
         return Finding(name, value, "a restart of the server takes all of it", "make it anew with storage file")
     if replicas == 1:
         holds = "every run" if kind.startswith("journal") else "results that were not journaled run again, dead letters are gone"
+        holds = "records that no orchestrator has read yet" if kind == "submit" else holds
         lost = f"the loss of its machine or disk takes all of it: {holds}"
         return Finding(
             name, value, lost, "3 servers, and ?replicas=3 in the URL before the stream is made; `nats stream edit` for this one"

@@ -24,7 +24,7 @@ MAX_KEY = 200
 """Characters of a run key."""
 MEDIA_TYPE = "application/json"
 _NULL = b"null"
-Text = Annotated[str, msgspec.Meta(min_length=1)]
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Uint32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
@@ -49,7 +49,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     """What a record's value says: a run with one item for each member of `input`. The flow by its id, or as a document."""
 
     input: list[msgspec.Raw]
-    flow_id: Text | None = None
+    flow_id: Hash | None = None
     flow: msgspec.Raw = msgspec.Raw(_NULL)
     variables: msgspec.Raw = msgspec.Raw(_NULL)
     overrides: msgspec.Raw = msgspec.Raw(_NULL)

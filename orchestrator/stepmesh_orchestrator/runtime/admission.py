@@ -5,6 +5,8 @@ Invariant: what is admitted here is not refused where it is decided, unless its 
 
 from __future__ import annotations
 
+import logging
+
 from stepmesh_broker.protocol.ids import FlowId, Namespace
 from stepmesh_broker.protocol.messages import Failure, Refused, Submit
 from stepmesh_broker.protocol.submission import BadSubmission, Submission, SubmittedRecord, read_submission
@@ -12,8 +14,11 @@ from stepmesh_orchestrator.core.decide.submit import refusal_of
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.session import EngineSettings
+from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.shard import unknown_flow
+
+log = logging.getLogger("stepmesh.intake")
 
 
 class Admission:
@@ -26,12 +31,18 @@ class Admission:
         self._partitions = partitions
 
     async def read(self, record: SubmittedRecord) -> Submit | Refused:
-        """Loads the flow, and stores it where the record has it as a whole. Raises `StoreError`."""
+        """Loads the flow, and stores it where the record has it as a whole. Raises `StoreError`. A record that shows a defect of ours is
+        refused like any other: it must not hold up those behind it."""
         try:
             said = read_submission(record)
             return await self._admitted(said, record)
         except (BadSubmission, FlowInvalid) as problem:
             return Refused(problem.code, problem.message, problem.hint)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("SM-5131 a record of the submit topic cannot be worked with")
+            return Refused("SM-5131", "the orchestrator failed on this record; its log has the details", "report it with that log")
 
     async def _admitted(self, said: Submission, record: SubmittedRecord) -> Submit | Refused:
         flow = FlowId(said.flow_id or "")

@@ -105,7 +105,7 @@ class Intake:
             return
         home, data = partition_of(submit.run, self._partitions), encode(submit)
         try:
-            await self._insist(lambda: self._broker.post(home, data, f"submit/{submit.run}"))
+            await self._insist(lambda: self._broker.post(home, data, f"submit/{submit.run}/{record.place}"))
         except MessageTooLarge as problem:
             await self._refuse(record, Refused(problem.code, problem.message, problem.hint))
 

@@ -12,15 +12,18 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, partition_of
 from stepmesh_broker.protocol.submission import MAX_KEY, BadSubmission, SubmittedRecord, read_submission, submitted_run
 
 NS = Namespace("default")
+FLOW = b"0f" * 32
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def record(value: bytes = b'{"flowId":"f","input":[1]}', key: bytes = b"", position: int = 7, **headers: bytes) -> SubmittedRecord:
-    return SubmittedRecord(2, position, 1_700_000_000_000, value, key, {name.replace("_", "-"): text for name, text in headers.items()})
+def record(value: bytes = b'{"flowId":"%s","input":[1]}', key: bytes = b"", position: int = 7, **headers: bytes) -> SubmittedRecord:
+    return SubmittedRecord(
+        2, position, 1_700_000_000_000, value.replace(b"%s", FLOW), key, {name.replace("_", "-"): text for name, text in headers.items()}
+    )
 
 
 def test_all_fields_arrive_as_they_were_written() -> None:
-    value = b"""{"flowId": "f", "input": [{"b": 1.0, "a": 12345678901234567890}, null], "variables": {"v": 1},
+    value = b"""{"flowId": "%s", "input": [{"b": 1.0, "a": 12345678901234567890}, null], "variables": {"v": 1},
     "overrides": {"a": {}}, "maxConcurrency": 0, "tags": {"team": "x"}}"""
     given = record(value, b"order-1", traceparent=TRACE, content_type=b"Application/JSON; charset=utf-8", stepmesh_contract=b"1")
     submit = read_submission(given).submit(given, NS, FlowId("f"), 16)
@@ -42,10 +45,11 @@ def test_what_is_null_is_not_given() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b"", b"nonsense", b"[]", b"{}", b'{"flowId":"f"}', b'{"input":[1]}', b'{"flowId":"f","flow":{},"input":[1]}',
-        b'{"flowId":"f","input":1}',
-        b'{"flowId":"","input":[1]}', b'{"flowId":"f","input":[1],"inputs":[]}', b'{"flowId":"f","input":[1],"maxConcurrency":-1}',
-        b'{"flowId":"f","input":[1],"tags":{"a":1}}', b'{"flowId":"f","input":["\xff"]}', b'{"flowId":"f","input":[1]} x',
+        b'{"flowId":"name","input":[1]}',
+        b"", b"nonsense", b"[]", b"{}", b'{"flowId":"%s"}', b'{"input":[1]}', b'{"flowId":"%s","flow":{},"input":[1]}',
+        b'{"flowId":"%s","input":1}',
+        b'{"flowId":"","input":[1]}', b'{"flowId":"%s","input":[1],"inputs":[]}', b'{"flowId":"%s","input":[1],"maxConcurrency":-1}',
+        b'{"flowId":"%s","input":[1],"tags":{"a":1}}', b'{"flowId":"%s","input":["\xff"]}', b'{"flowId":"%s","input":[1]} x',
     ],
 )  # fmt: skip
 def test_what_is_no_submission_is_refused(value: bytes) -> None:
@@ -70,7 +74,7 @@ def test_what_is_no_run_key_is_refused(key: bytes) -> None:
 
 
 def test_the_longest_run_key_is_taken() -> None:
-    assert read_submission(record(key=b"k" * MAX_KEY)).flow_id == "f"
+    assert read_submission(record(key=b"k" * MAX_KEY)).flow_id == FLOW.decode()
 
 
 def test_what_is_no_trace_context_is_ignored() -> None:

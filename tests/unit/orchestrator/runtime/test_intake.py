@@ -10,9 +10,12 @@ from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, js, virtual
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory.bus import Streams
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Partition, Position, partition_of
+from stepmesh_broker.protocol.ids import FlowId, Partition, Position, partition_of
+from stepmesh_broker.protocol.messages import Refused, Submit
+from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime import intake
+from stepmesh_orchestrator.runtime.shard import unknown_flow
 
 SCHEMA = {**ONE_STEP, "name": "strict", "schemas": {"properties": {"input": {"type": "integer"}}}}
 
@@ -176,4 +179,45 @@ async def test_a_reader_that_lost_the_topic_comes_back() -> None:
     await asyncio.sleep(intake.REOPEN_S * 2)
     topic(lab).submit(js({"flow": ONE_STEP, "input": [1]}))
     assert len(await runs(lab)) == 1
+    await lab.stop()
+
+
+@virtual
+async def test_a_record_that_shows_a_defect_holds_up_nobody() -> None:
+    lab = await Lab().start()
+    load = lab.node.flows.load
+
+    async def failing(flow: FlowId, overrides: bytes | None = None) -> Any:
+        if overrides is not None:
+            raise ZeroDivisionError
+        return await load(flow, overrides)
+
+    lab.node.flows.load = failing  # type: ignore[method-assign]
+    topic(lab).submit(js({"flow": ONE_STEP, "input": [1], "overrides": {}}))
+    topic(lab).submit(js({"flow": ONE_STEP, "input": [2]}))
+    assert len(await runs(lab)) == 1
+    (letter,) = await lab.client.parked()
+    assert letter.reason.startswith("SM-5131")
+    await lab.stop()
+
+
+@virtual
+async def test_a_key_whose_submission_was_refused_at_home_is_free_at_once() -> None:
+    """The broker drops what has the id of a message that it had before; another record is another message."""
+    lab = await Lab().start()
+    flow = await lab.flow(ONE_STEP)
+    service = lab.node.partitions[Partition(0)]
+    admit = service._admit
+
+    async def gone(submit: Submit) -> StartRun | Refused:
+        return unknown_flow(submit)
+
+    service._admit = gone  # type: ignore[method-assign]
+    topic(lab).submit(js({"flowId": flow, "input": [1]}), "k")
+    assert await runs(lab) == []
+    service._admit = admit  # type: ignore[method-assign]
+    topic(lab).submit(js({"flowId": flow, "input": [2]}), "k")
+    assert len(await runs(lab)) == 1
+    (letter,) = await lab.client.parked()
+    assert (letter.pool, letter.reason[:7]) == ("inbox", "SM-5004")
     await lab.stop()
