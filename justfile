@@ -46,6 +46,10 @@ histories *args:
 kills count="200" seed="1":
     STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_kill_nine.py
 
+# three orchestrators, four workers and their servers killed, frozen and wiped N times on each pair of broker and journal, seeded
+matrix count="24" seed="1":
+    STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_cluster_kills.py
+
 # a real batch over the standard library, with its report; arguments go to `stepmesh demo`
 demo *args:
     stepmesh demo "$@"
