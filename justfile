@@ -50,6 +50,10 @@ kills count="200" seed="1":
 scale tasks="20000" seconds="90":
     STEPMESH_SCALE_TASKS={{tasks}} STEPMESH_LONG_TASK_S={{seconds}} pytest -q -s --timeout 600 tests/acceptance/test_scaling.py
 
+# three orchestrators, four workers and their servers killed, frozen and wiped N times on each pair of broker and journal, seeded
+matrix count="24" seed="1":
+    STEPMESH_KILLS={{count}} STEPMESH_KILL_SEED={{seed}} pytest -q -s tests/acceptance/test_cluster_kills.py
+
 # a real batch over the standard library, with its report; arguments go to `stepmesh demo`
 demo *args:
     stepmesh demo "$@"

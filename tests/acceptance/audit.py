@@ -1,4 +1,7 @@
-"""The oracle O of reliability.md over a journal on disk and the workers' ledger. Pure reading; the deployment must be down."""
+"""The oracle O of reliability.md over a journal and the workers' ledger. Pure reading; the deployment must be down.
+
+Every journal is read from its first frame, on any backend. One that was trimmed refuses that: no test runs for as long as frames are kept.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.acceptance.audit import check
 from tests.acceptance.backends import Backends
 from tests.acceptance.cluster import ClusterLab
 from tests.acceptance.killing import DRAIN_S, Batch, explained
-from tests.acceptance.processes import Process
+from tests.acceptance.processes import Process, until
 
 from stepmesh_orchestrator.runtime.leases import LEASE_MS
 from stepmesh_orchestrator.runtime.sharing import TTL_S
@@ -24,13 +24,17 @@ from stepmesh_orchestrator.runtime.sharing import TTL_S
 BEYOND_S = 1.5
 """Somebody who stands still wakes so long after the lease was over."""
 LOOK_S = 0.05
+PROGRESS = 5
+"""So many runs end between some strokes, or it is a failure."""
+PROGRESS_S = 120.0
 
 
 class Disaster:
-    """`servers`: those that `lab` is on."""
+    """`servers`: those that `lab` is on. `finished`: how many runs are over."""
 
-    def __init__(self, lab: ClusterLab, servers: Backends, random: Random) -> None:
+    def __init__(self, lab: ClusterLab, servers: Backends, random: Random, finished: Callable[[], int]) -> None:
         self.lab = lab
+        self.finished = finished
         self.servers = servers
         self.random = random
         self.done: Counter[str] = Counter()
@@ -50,18 +54,24 @@ class Disaster:
         self._thawing: list[asyncio.Task[None]] = []
 
     async def rounds(self, count: int) -> None:
-        """Some come while the last victim still recovers; every fourth leaves time for some progress."""
+        """Most come while the last victim still recovers; every third waits for progress."""
         async with asyncio.TaskGroup() as group:
             supervising = group.create_task(self._supervise())
             order = self._order()
             for number in range(count):
-                await asyncio.sleep(self.random.uniform(2.0, 4.0) if number % 4 == 3 else self.random.uniform(0.0, 1.5))
+                await asyncio.sleep(self.random.uniform(0.0, 1.5))
+                if number % 3 == 0:
+                    await self._progress()
                 kind = next(order)
                 self.done[kind] += 1
                 await self.kinds[kind]()
             await asyncio.gather(*self._thawing)
             await self._all_run()
             supervising.cancel()
+
+    async def _progress(self) -> None:
+        wanted = self.finished() + PROGRESS
+        await until(f"{PROGRESS} runs are over after {dict(self.done)}", lambda: self.finished() >= wanted, PROGRESS_S)
 
     def _order(self) -> Iterator[str]:
         while True:
@@ -162,21 +172,21 @@ class Disaster:
 async def destroyed_at_random(lab: ClusterLab, servers: Backends, rounds: int, seed: int) -> None:
     """Run the batch on a cluster that was started, strike as often as asked, and hold the oracle against what is left."""
     random, began, since = Random(seed), time.monotonic(), time.time()
-    batch, disaster = Batch(lab, random), Disaster(lab, servers, random)
+    batch, disaster = Batch(lab, random), Disaster(lab, servers, random, lambda: batch.finished)
     busy = asyncio.create_task(batch.keep_busy())
     striking = asyncio.create_task(disaster.rounds(rounds))
     await asyncio.wait((busy, striking), return_when=asyncio.FIRST_COMPLETED)
     if busy.done():
         busy.result()
     striking.result()
-    struck_s, until = time.monotonic() - began, time.time()
+    struck_s, ended = time.monotonic() - began, time.time()
     batch.stopping.set()
     try:
         await asyncio.wait_for(busy, DRAIN_S)
     except TimeoutError:
         raise AssertionError(await explained(lab, lab.nodes)) from None
     over_s = time.monotonic() - began
-    stall, partition = await lab.longest_stall(since, until)
+    stall, partition = await lab.longest_stall(since, ended)
     await lab.stop_all()
     story = await lab.story()
     check(story, batch.accepted, lab.executions())

@@ -30,6 +30,7 @@ _CLUSTER_REPLICAS = 3
 _NAME_IN_USE = 10058
 _FILTER_IN_USE = 10100
 _NO_STREAM = 10059
+_NO_PEERS = 10005
 INBOX_ACK_WAIT_S = 86_400.0
 """Within one reader nothing comes twice: it is read anew (a new consumer) after a reconnect or by the next reader."""
 MAX_WAITING_PULLS = 8192
@@ -272,6 +273,11 @@ def as_broker_error(problem: Exception, where: str) -> BrokerError:
     """What a nats-py error means to a caller: to be retried (`BrokerUnavailable`), or not."""
     if isinstance(problem, ServiceUnavailableError) and problem.err_code is None:
         return BrokerUnavailable(f"{where}: no JetStream on this NATS server", hint="start nats-server with -js, or check the account")
-    if isinstance(problem, APIError) and (problem.code or 0) < 500:
+    if isinstance(problem, APIError) and (problem.code or 0) < 500 and not _are_offline(problem):
         return BrokerError(f"{where}: {problem.description}", hint=f"JetStream error {problem.err_code}")
     return BrokerUnavailable(f"{where}: {problem or type(problem).__name__}", hint="is nats-server up?")
+
+
+def _are_offline(problem: APIError) -> bool:
+    """A cluster that has just begun, or misses a server, says so of a new stream as if it were the caller's fault."""
+    return problem.err_code == _NO_PEERS and "offline" in (problem.description or "")
