@@ -1,7 +1,7 @@
 """Rows D1–D4 with real processes on NATS and on Kafka: three orchestrators, four workers and a client whose messages are doubled, held up,
 lost and forgotten, kind by kind, under a load of every kind of step with cancels; then it heals, everything ends, and the oracle holds.
 
-STEPMESH_FAULT_S: seconds of each fault (default 1.5); STEPMESH_FAULT_SEED: where the coin starts.
+STEPMESH_FAULT_S: seconds of each fault (default 1); STEPMESH_FAULT_SEED: where the coin starts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stepmesh_broker.protocol.ids import FlowId
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 PAIRS = (Pair("nats", "postgres"), Pair("kafka", "postgres"))
-EACH_S = float(os.environ.get("STEPMESH_FAULT_S", "1.5"))
+EACH_S = float(os.environ.get("STEPMESH_FAULT_S", "1"))
 SEED = int(os.environ.get("STEPMESH_FAULT_SEED", "1"))
 DRAIN_S = 90.0
 SOON_S = (0.05, 1.0)
