@@ -14,6 +14,7 @@ CODE = re.compile(r"SM-\d{4}")
 SOURCES = [path for folder in ("broker", "sdk", "components", "orchestrator") for path in sorted((ROOT / folder).rglob("*.py"))]
 RANGES = {
     "SM-0xxx": "set-up and command line",
+    "SM-1xxx": "durable functions",
     "SM-2xxx": "flows",
     "SM-3xxx": "broker",
     "SM-4xxx": "journal and store",

@@ -42,8 +42,8 @@ class Deployment(World):
         self.concurrency = concurrency
         self.stopped: list[str] = []
 
-    def worker(self) -> Worker:
-        worker = super().worker()
+    def worker(self, *, exclusive: bool = False) -> Worker:
+        worker = super().worker(exclusive=exclusive)
         worker.concurrency = self.concurrency
 
         def note(context: Context) -> None:

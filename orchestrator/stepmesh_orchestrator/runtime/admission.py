@@ -16,7 +16,6 @@ from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
-from stepmesh_orchestrator.runtime.shard import unknown_flow
 
 log = logging.getLogger("stepmesh.intake")
 
@@ -62,3 +61,8 @@ class Admission:
         while (known := self._flows.by_text(document)) is None:
             await self._flows.add_text(document)
         return known
+
+
+def unknown_flow(submit: Submit) -> Refused:
+    """SM-5004."""
+    return Refused("SM-5004", f"there is no flow with id {submit.flow}", "store it first (`stepmesh submit` and Client.submit do)")

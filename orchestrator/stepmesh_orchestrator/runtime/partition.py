@@ -24,7 +24,7 @@ from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
-from stepmesh_orchestrator.runtime.admission import Admission
+from stepmesh_orchestrator.runtime.admission import Admission, unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
@@ -35,7 +35,7 @@ from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
-from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard, unknown_flow
+from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry

@@ -396,8 +396,3 @@ class Shard:
         delay_s = (due_ms - self._clock.now_ms()) / 1000
         await self._clock.sleep(min(max(0.0, delay_s), LONGEST_SLEEP_S))
         self.inputs.wake.set()
-
-
-def unknown_flow(submit: Submit) -> Refused:
-    """SM-5004."""
-    return Refused("SM-5004", f"there is no flow with id {submit.flow}", "store it first (`stepmesh submit` and Client.submit do)")

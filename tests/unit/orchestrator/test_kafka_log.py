@@ -36,7 +36,8 @@ class Logs:
 
 
 async def scanned(logs: Any) -> list[bytes]:
-    log = KafkaLog(logs, "topic", 1, "kafka://somewhere")
+    log = KafkaLog(logs, "topic", "kafka://somewhere")
+    log.count = 1
     return [entry.data async for entry in log.scan(P, 2, 3)]
 
 
