@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,14 @@ def programs() -> Path:
 def _versions() -> list[Path]:
     folders = [folder / "bin" for folder in Path("/usr/lib/postgresql").glob("*") if (folder / "bin" / "initdb").exists()]
     return sorted(folders, key=lambda folder: int(folder.parent.name))
+
+
+def _runs(pid: int) -> bool:
+    """Neither gone nor only waiting to be noticed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class PostgresServer:
@@ -87,9 +96,14 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL to the server and its children: one that is left could still write beside the next server."""
-        for pid in self.processes:
+        if self._process.running:
+            os.kill(self._process.pid, signal.SIGSTOP)  # it begins no more of them
+        doomed = self.processes
+        for pid in doomed:
             os.kill(pid, signal.SIGKILL)
         self._process.kill()
+        while any(_runs(pid) for pid in doomed):
+            time.sleep(0.01)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def _psql(self, statement: str, database: str) -> bool:
