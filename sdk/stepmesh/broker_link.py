@@ -26,6 +26,8 @@ READY_TASKS = 128
 """No more frames are taken while this many quick tasks wait here; slow ones are not taken in advance at all."""
 FETCH_FRAMES = 8
 """Frames taken at once."""
+DOUBT_S = 2.0
+"""For so long after this process stood still, what comes may have come while it did: a fetch that ran out meanwhile brings nothing."""
 FETCH_RETRY_S = 0.5
 """Wait after the broker did not answer a fetch, in seconds."""
 
@@ -112,7 +114,7 @@ class BrokerLink:
     # --- taking -------------------------------------------------------------------------------------------------
 
     async def _fetch(self, source: TaskSource) -> None:
-        heard, session = self._loop.time(), self._session
+        heard, doubt_until, session = self._loop.time(), 0.0, self._session
         while not session.leaving.is_set():
             room = self._room()
             if not room:
@@ -125,9 +127,12 @@ class BrokerLink:
                 log.warning("cannot take tasks of pool %s: %s", self._identity.pool, problem)
                 await asyncio.sleep(FETCH_RETRY_S)
                 continue
-            late, heard = self._loop.time() - heard > KEPT_S, self._loop.time()
+            now = self._loop.time()
+            if now - heard > KEPT_S:
+                doubt_until = now + DOUBT_S
+            heard = now
             for delivery in deliveries:
-                await self._take(delivery, late)
+                await self._take(delivery, now <= doubt_until)
 
     def _room(self) -> int:
         execution, concurrency = self._session.execution, self._session.limits.concurrency

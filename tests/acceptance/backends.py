@@ -56,6 +56,17 @@ class Backends:
         journal = self.postgres.url if self.backend.journal == "postgres" else self.backend.journal
         return Deployment(broker=self.broker.url, journal=journal, store=self.postgres.url, partitions=partitions)
 
+    @property
+    def commits_late(self) -> bool:
+        """On Kafka what a consumer did last is known to the next one only after its next commit, a tenth of a second later."""
+        return self.backend.broker.startswith("kafka")
+
+    @property
+    def may_be_wiped(self) -> bool:
+        """Not where the journal is on the broker. Kafka is wiped alone, in test_cluster_servers.py: an orchestrator that begins
+        soon after the loss was seen to wait for tasks for ever."""
+        return self.backend.journal != "broker" and self.backend.broker.startswith("nats")
+
     def kill_broker(self) -> None:
         """SIGKILL to all of its servers."""
         for number in range(self.count):

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from tests.services.process import LocalProcess, ServiceFailed, answers, free_port, install
@@ -30,7 +31,19 @@ def _versions() -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.parent.name))
 
 
+<<<<<<< HEAD
 class PostgresServer(Service):
+=======
+def _runs(pid: int) -> bool:
+    """Neither gone nor only waiting to be noticed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class PostgresServer:
+>>>>>>> chaos
     """One server with the database `stepmesh`. `settings`: options of the server, as `("fsync=off",)`."""
 
     def __init__(self, folder: Path, settings: tuple[str, ...] = ()) -> None:
@@ -80,9 +93,14 @@ class PostgresServer(Service):
 
     def kill(self) -> None:
         """SIGKILL to the server and its children: one that is left could still write beside the next server."""
-        for pid in self.processes:
+        if self._process.running:
+            os.kill(self._process.pid, signal.SIGSTOP)  # it begins no more of them
+        doomed = self.processes
+        for pid in doomed:
             os.kill(pid, signal.SIGKILL)
         self._process.kill()
+        while any(_runs(pid) for pid in doomed):
+            time.sleep(0.01)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def _psql(self, statement: str, database: str) -> bool:

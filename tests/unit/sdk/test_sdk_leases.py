@@ -10,6 +10,7 @@ import pytest
 
 from stepmesh import Worker
 from stepmesh.attempt import KEPT_S, Frame
+from stepmesh.broker_link import DOUBT_S
 from stepmesh_broker.protocol.messages import ErrorCode, TaskFrame, Verdict
 
 
@@ -358,6 +359,19 @@ async def test_a_frame_that_waited_in_a_process_at_a_standstill_is_claimed_first
         await shard.until_results(1)
         await shard.send(task("/work", step=2))
         stand_still(seconds)
+        assert await shard.no_result() is claimed
+    assert log.started == (["s1"] if claimed else ["s1", "s2"])
+
+
+@pytest.mark.parametrize(("after_s", "claimed"), [(DOUBT_S - 1, True), (DOUBT_S + 1, False)])
+async def test_so_is_one_that_shows_itself_only_when_the_fetch_of_before_ended_empty(shard, running, task, log, worker, after_s, claimed):
+    shard.verdict = lambda ref: Verdict.HELD
+    async with running(worker):
+        await shard.send(task("/work", step=1))
+        await shard.until_results(1)
+        stand_still(KEPT_S + 1)
+        await asyncio.sleep(after_s)
+        await shard.send(task("/work", step=2))
         assert await shard.no_result() is claimed
     assert log.started == (["s1"] if claimed else ["s1", "s2"])
 
