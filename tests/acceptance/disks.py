@@ -5,6 +5,7 @@ Invariant: nothing but the small disk is ever filled; when a folder cannot be on
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -37,8 +38,14 @@ class Disk:
         """Those that sync what the first orchestrator writes: itself, or all that PostgreSQL has."""
         return [self.lab.nodes[0].pid] if self.server is None else self.server.processes[1:]
 
-    def answers(self) -> bool:
-        """Whether PostgreSQL, if it is the one that writes, takes connections."""
+    async def recovered(self) -> None:
+        """Until PostgreSQL, if it is the one that writes, takes connections. It is asked rarely: before it recovers it waits until it has
+        refused the last one, and on a busy machine there would always be another."""
+        async with asyncio.timeout(60):
+            while not self._answers():
+                await asyncio.sleep(1.0)
+
+    def _answers(self) -> bool:
         if self.server is not None:
             with suppress(psycopg.OperationalError), psycopg.connect(self.server.url):
                 return True

@@ -33,7 +33,7 @@ SLOW_S = float(os.environ.get("STEPMESH_SLOW_S", "0.3"))
 AWAY = ("SM-4005", "SM-4007", "SM-4103")
 """Journal or store cannot be reached now, or failed this very moment."""
 AGAIN_S = 2.0
-"""PostgreSQL does not recover while it is asked for connections all the time: it waits until it refused the last one."""
+"""Until what was refused is submitted again."""
 LONG_S = 8.0
 """Longer than a lease that nobody renews."""
 
@@ -153,7 +153,7 @@ async def test_a_disk_that_fails_costs_no_run(disk: Disk, tmp_path: Path) -> Non
         assert "check the disk" in victim.output()
         lab.nodes.remove(victim)
         await lab.ready(lab.start_node())
-    await until("PostgreSQL has recovered", disk.answers, 60)
+    await disk.recovered()
     await lab.shared(3)
     await load.go_on(100)
     load.stopping = True
