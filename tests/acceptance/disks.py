@@ -5,6 +5,7 @@ Invariant: nothing but the small disk is ever filled; when a folder cannot be on
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -37,8 +38,14 @@ class Disk:
         """Those that sync what the first orchestrator writes: itself, or all that PostgreSQL has."""
         return [self.lab.nodes[0].pid] if self.server is None else self.server.processes[1:]
 
-    def answers(self) -> bool:
-        """Whether PostgreSQL, if it is the one that writes, takes connections."""
+    async def recovered(self) -> None:
+        """Until PostgreSQL, if it is the one that writes, takes connections. It is asked rarely: before it recovers it waits until it has
+        refused the last one, and on a busy machine there would always be another."""
+        async with asyncio.timeout(60):
+            while not self._answers():
+                await asyncio.sleep(1.0)
+
+    def _answers(self) -> bool:
         if self.server is not None:
             with suppress(psycopg.OperationalError), psycopg.connect(self.server.url):
                 return True
@@ -71,15 +78,16 @@ async def on_postgres(folder: Path, broker: str, small: bool) -> AsyncIterator[D
 
 
 @contextmanager
-def injected(pids: Sequence[int], fault: str, log: Path) -> Iterator[None]:
-    """`fault`: as strace's `inject=`, in all threads of these processes."""
+def injected(pids: Sequence[int], fault: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`fault`: as strace's `inject=`, in all threads of these processes. Gives the tracer: it ends with the last of them. Whoever dies of
+    the fault is to be dead before the tracer leaves it."""
     calls = fault.partition(":")[0]
     targets = [part for pid in pids for part in ("-p", str(pid))]
     strace = install("strace", "strace")
     command = [strace, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={fault}", *targets]
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield tracer
     finally:
         tracer.terminate()
         with suppress(subprocess.TimeoutExpired):

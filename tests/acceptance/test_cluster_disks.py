@@ -32,6 +32,8 @@ PAIRS = (Pair("nats", "sqlite"), Pair("kafka", "postgres"), *(CROSSED if os.envi
 SLOW_S = float(os.environ.get("STEPMESH_SLOW_S", "0.3"))
 AWAY = ("SM-4005", "SM-4007", "SM-4103")
 """Journal or store cannot be reached now, or failed this very moment."""
+AGAIN_S = 2.0
+"""Until what was refused is submitted again."""
 LONG_S = 8.0
 """Longer than a lease that nobody renews."""
 
@@ -124,6 +126,7 @@ class Submitter:
             except RequestRefused as problem:
                 if problem.code not in AWAY:
                     raise
+                await asyncio.sleep(AGAIN_S)
             else:
                 count += 1
             await asyncio.sleep(0.02)
@@ -141,16 +144,16 @@ async def test_a_disk_that_fails_costs_no_run(disk: Disk, tmp_path: Path) -> Non
     busy = asyncio.create_task(load.keep_busy())
     await load.go_on(100)
     victim = lab.nodes[0]
-    with injected(disk.writers, f"{SYNCS}:error=EIO", log):
+    with injected(disk.writers, f"{SYNCS}:error=EIO", log) as tracer:
         await reached(log)
-        if disk.server is None:
-            assert await victim.ended(60) not in (0, -signal.SIGKILL)
+        await until("what failed has ended", lambda: tracer.poll() is not None, 60)
     if disk.server is None:
+        assert await victim.ended() not in (0, -signal.SIGKILL)
         assert "SM-4007" in victim.output()
         assert "check the disk" in victim.output()
         lab.nodes.remove(victim)
         await lab.ready(lab.start_node())
-    await until("PostgreSQL has recovered", disk.answers, 60)
+    await disk.recovered()
     await lab.shared(3)
     await load.go_on(100)
     load.stopping = True
