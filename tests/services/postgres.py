@@ -31,9 +31,6 @@ def _versions() -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.parent.name))
 
 
-<<<<<<< HEAD
-class PostgresServer(Service):
-=======
 def _runs(pid: int) -> bool:
     """Neither gone nor only waiting to be noticed."""
     try:
@@ -42,8 +39,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-class PostgresServer:
->>>>>>> chaos
+class PostgresServer(Service):
     """One server with the database `stepmesh`. `settings`: options of the server, as `("fsync=off",)`."""
 
     def __init__(self, folder: Path, settings: tuple[str, ...] = ()) -> None:
