@@ -37,7 +37,7 @@ SAME_MEANING_ELSEWHERE = {
     "SM-4103": {"store/sqlite.py", "stepmesh/requests.py"},
     "SM-5001": {"decide/submit.py", "stepmesh_cli/cases.py"},  # the test command tells a refused input as a failed case
     "SM-5003": {"stepmesh/errors.py", "runtime/run_view.py", "decide/cancel.py"},  # raised in the client for the refusal
-    "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/shard.py"},
+    "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/admission.py"},
     "SM-5005": {"stepmesh/errors.py", "runtime/flow_requests.py"},
     "SM-5110": {"stepmesh/requests.py", "runtime/owners.py"},  # the client asks again
     "SM-7320": {"runtime/external_projector.py", "stepmesh/requests.py"},  # a component's request waits until projectors have come
