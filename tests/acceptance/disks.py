@@ -78,21 +78,17 @@ async def on_postgres(folder: Path, broker: str, small: bool) -> AsyncIterator[D
 
 
 @contextmanager
-def injected(pids: Sequence[int], fault: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`fault`: as strace's `inject=`, in all threads of these processes. Gives the tracer: it ends with the last of them. Whoever dies of
-    the fault is to be dead before the tracer leaves it."""
+def injected(pids: Sequence[int], fault: str, log: Path) -> Iterator[None]:
+    """`fault`: as strace's `inject=`, in all threads of these processes."""
     calls = fault.partition(":")[0]
     targets = [part for pid in pids for part in ("-p", str(pid))]
     strace = install("strace", "strace")
     command = [strace, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={fault}", *targets]
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        yield tracer
+        yield
     finally:
-        tracer.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            tracer.wait(10)
-        tracer.kill()
+        tracer.kill()  # the kernel lets go of all at once; in order, it may wait for ever for one that dies
         tracer.wait()
 
 
