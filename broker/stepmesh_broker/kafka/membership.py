@@ -29,10 +29,13 @@ USUAL_SESSION_MS = 6_000
 """What every cluster allows unless it is told otherwise."""
 _NEVER_MS = (1 << 31) - 1
 """A member that takes nothing stays a member: its tasks may be long."""
+METADATA_MS = 5_000
+"""How old a member's view of the topic may be. A group that comes together again before a lost topic is made anew shares out nothing, and
+looks again only then."""
 _FETCH_BYTES = 8 << 20
 _JOIN_S = 10.0
 COMMIT_S = 2.0
-"""What the last commit may take."""
+"""What a commit may take."""
 _RETRY_S = 0.1
 Committed = Mapping[int, tuple[int, str]]
 
@@ -94,8 +97,7 @@ class Seat:
             self._taking.cancel()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            last = await self._given_up()
-            await ended(self.commit(last, consumer), COMMIT_S)  # aiokafka tries it for as long as there is no coordinator
+            await self.commit(await self._given_up(), consumer)
             await stop(consumer)
 
     async def records(self, most: int) -> Mapping[int, Sequence[Any]]:
@@ -112,16 +114,18 @@ class Seat:
         return {place.partition: records for place, records in found.items()}
 
     async def commit(self, offsets: Committed, consumer: Any = None) -> bool:
-        """False when it could not be done; then it comes with the next one."""
+        """False when it could not be done in time; then it comes with the next one. aiokafka tries for as long as there is no coordinator,
+        or no such topic, and no rebalance ends meanwhile."""
         using = consumer or self._consumer
         if using is None or not offsets:
             return not offsets
         try:
-            await using.commit({TopicPartition(self._topic, partition): said for partition, said in offsets.items()})
+            return await ended(
+                using.commit({TopicPartition(self._topic, partition): said for partition, said in offsets.items()}), COMMIT_S
+            )
         except KafkaError as problem:
             _log.info("offsets of %s were not committed: %r", self._topic, problem)
             return False
-        return True
 
     def seek(self, partition: int, offset: int) -> None:
         """Read again from there."""
@@ -183,6 +187,7 @@ class Seat:
             fetch_max_bytes=_FETCH_BYTES,
             max_partition_fetch_bytes=self._settings.max_message_bytes + HEADER_ROOM,
             retry_backoff_ms=50,
+            metadata_max_age_ms=METADATA_MS,
         )
         self._consumer.subscribe([self._topic], listener=_Listener(self._revoked, self._assigned))
         await self._consumer.start()

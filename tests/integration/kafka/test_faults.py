@@ -93,6 +93,26 @@ async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path)
 
 
 @pytest.mark.slow
+async def test_a_group_that_came_together_without_its_topic_takes_tasks_when_it_is_there_again(tmp_path: Path) -> None:
+    """The broker lost all its data, and for a while nobody has tasks for the pool."""
+    with KafkaServers(tmp_path) as kafka:
+        name = namespace()
+        worker = await connected(kafka.url, name)
+        source = await worker.tasks(POOL)
+        kafka.kill(0)
+        kafka.wipe(0)
+        await asyncio.to_thread(kafka.restart, 0)
+        async with asyncio.timeout(60):
+            while source._seat._mine or source._seat._taking is None or not source._seat._taking.done():
+                await asyncio.sleep(0.05)
+        publisher = await connected(kafka.url, name)
+        await publisher.publish_tasks(POOL, b"new", "1")
+        assert [delivery.data for delivery in await source.fetch(1, 30)] == [b"new"]
+        await publisher.close()
+        await worker.close()
+
+
+@pytest.mark.slow
 async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_positions_grow(tmp_path: Path) -> None:
     with KafkaServers(tmp_path) as kafka:
         name = namespace()
