@@ -63,9 +63,8 @@ class Backends:
 
     @property
     def may_be_wiped(self) -> bool:
-        """Not where the journal is on the broker. Kafka is wiped alone, in test_cluster_servers.py: an orchestrator that begins
-        soon after the loss was seen to wait for tasks for ever."""
-        return self.backend.journal != "broker" and self.backend.broker.startswith("nats")
+        """Not where the journal is on the broker."""
+        return self.backend.journal != "broker"
 
     def kill_broker(self) -> None:
         """SIGKILL to all of its servers."""
