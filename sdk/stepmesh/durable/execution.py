@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +27,8 @@ from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Record
 
 Settle = Callable[[asyncio.Future[Any], Settled], None]
 """Puts what came of a command into its future."""
+Work = Callable[[], Awaitable[bytes]]
+"""Does a local step; its value as JSON text."""
 
 
 class State(StrEnum):
@@ -42,7 +44,7 @@ class State(StrEnum):
 @dataclass
 class Turn:
     """What a turn brought. `commands`: those that the history lacks, in the order of their issuing. `abandoned`: ids whose results the body
-    waits for no more."""
+    waits for no more. `local`: what the worker itself is to do, by id: the steps without a result, those of earlier turns among them."""
 
     state: State
     commands: list[Issued] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Turn:
     value: Any = None
     error: BaseException | None = None
     divergence: Divergence | None = None
+    local: Mapping[str, Work] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +63,7 @@ class _Pending:
     future: asyncio.Future[Any] | None = None
     settle: Settle | None = None
     timer: Timer | None = None
+    work: Work | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -71,8 +75,12 @@ class _Pending:
 class Execution:
     """`body`: makes the coroutine, given the argument. Drive it with `turn`; `drop` it when it is not to go on here."""
 
-    def __init__(self, body: Callable[[], Coroutine[Any, Any, Any]], started_ms: int) -> None:
+    def __init__(self, body: Callable[[], Coroutine[Any, Any, Any]], started_ms: int, run: str = "") -> None:
         self._body = body
+        self._patches: dict[str, bool] = {}
+        self._shields = 0
+        self._cancel: str | None = None
+        self.run = run
         self._recorded: defaultdict[str, deque[Issued]] = defaultdict(deque)  # by scope: in the history, not asked for yet
         self._unrecorded: defaultdict[str, deque[Issued]] = defaultdict(deque)  # by scope: asked for, not in the history yet
         self._issued: defaultdict[str, list[str]] = defaultdict(list)  # by scope: names
@@ -131,8 +139,8 @@ class Execution:
     def _deliver(self, record: Settled | CancelAsked) -> None:
         self.loop.now = max(self.loop.now, record.at_ms / 1000)
         if isinstance(record, CancelAsked):
-            assert self._root is not None
-            self._root.cancel(record.reason or None)
+            self._cancel = record.reason
+            self._pass_cancel()
         else:
             pending = self._pending.pop(record.id, None)
             if pending is None:
@@ -159,7 +167,8 @@ class Execution:
         if self._divergence is not None:
             return Turn(State.DIVERGED, divergence=self._divergence)
         abandoned = [id for id, pending in self._pending.items() if pending.abandoned]
-        turn = Turn(State.IDLE, self._commands, abandoned)
+        local = {id: pending.work for id, pending in self._pending.items() if pending.work is not None and not pending.abandoned}
+        turn = Turn(State.IDLE, self._commands, abandoned, local=local)
         if root is not None and root.done():
             self._end(turn, root)
         return turn
@@ -181,13 +190,52 @@ class Execution:
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 
-    def issue(self, kind: Kind, name: str, arguments: Any, settle: Settle, *, compare: bool = True) -> asyncio.Future[Any]:
-        """A command, and the future that its result comes in. `arguments`: JSON data; `compare`: whether a replay must give them again."""
+    def issue(
+        self, kind: Kind, name: str, arguments: bytes, settle: Settle, *, compare: bool = True, work: Work | None = None
+    ) -> asyncio.Future[Any]:
+        """A command, and the future that its result comes in. `arguments`: JSON text; `compare`: whether a replay must give them again."""
         future = self.loop.create_future()
-        command = self._asked(current.get(), kind, name, msgspec.json.encode(arguments), compare=compare)
+        command = self._asked(current.get(), kind, name, arguments, compare=compare)
         if command is not None:
-            self._pending[command.id] = _Pending(command, future, settle)
+            self._pending[command.id] = _Pending(command, future, settle, work=work)
         return future
+
+    def note(self, kind: Kind, name: str, arguments: bytes) -> None:
+        """A command that nobody answers."""
+        self._asked(current.get(), kind, name, arguments, compare=True)
+
+    def effect(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """A value (JSON text) that is made once: the record itself holds it."""
+        scope = current.get()
+        recorded = self._recorded[scope.path]
+        known = recorded[0].arguments if recorded and recorded[0].kind is Kind.EFFECT else make()
+        self._asked(scope, Kind.EFFECT, name, known, compare=False)
+        return known
+
+    def patched(self, name: str) -> bool:
+        """Whether this run began, or got to this place, with the code that asks. The same answer from then on."""
+        if name not in self._patches:
+            scope = current.get()
+            recorded = self._recorded[scope.path]
+            is_new = not recorded or (recorded[0].kind is Kind.PATCH and recorded[0].name == name)
+            if is_new:
+                self._asked(scope, Kind.PATCH, name, b"null", compare=False)
+            self._patches[name] = is_new
+        return self._patches[name]
+
+    def shield(self) -> None:
+        """A cancellation waits from now on."""
+        self._shields += 1
+
+    def unshield(self) -> None:
+        """One that waited comes now."""
+        self._shields -= 1
+        self._pass_cancel()
+
+    def _pass_cancel(self) -> None:
+        if self._cancel is not None and self._shields == 0 and self._root is not None:
+            reason, self._cancel = self._cancel, None
+            self._root.cancel(reason or None)
 
     def _timer_set(self, timer: Timer) -> None:
         scope = timer.scope

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any
 
 import msgspec
 
-from stepmesh.durable.execution import Execution, State, Turn, executing
+from stepmesh.durable.execution import Execution, State, Turn, Work, executing
 from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.messages import ErrorCode, Failure
 
 BEGAN_MS = 1_700_000_000_000
+RUN = "01900000-0000-7000-8000-000000000001"
+NOTES = (Kind.EFFECT, Kind.PATCH, Kind.ATTRIBUTE)
+"""Commands that nobody answers."""
 Body = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def step(name: str, value: Any = None) -> Any:
     """A step that gives what it was given."""
-    return await executing.get().issue(Kind.STEP, name, {"value": value}, settle)
+    return await executing.get().issue(Kind.STEP, name, msgspec.json.encode({"value": value}), settle)
 
 
 def settle(future: asyncio.Future[Any], record: Settled) -> None:
@@ -36,10 +40,13 @@ class Journal:
         self.records: list[Record] = []
         self.open: list[Issued] = []
         self.now_ms = BEGAN_MS
+        self.local: Mapping[str, Work] = {}
+        self.turns = 0
 
     def replay(self, body: Body) -> Turn:
         """All of it anew, in another execution."""
-        execution = Execution(body, BEGAN_MS)
+        self.turns += 1
+        execution = Execution(body, BEGAN_MS, RUN)
         try:
             return execution.turn(self.records)
         finally:
@@ -57,7 +64,9 @@ class Journal:
 
     def append(self, turn: Turn) -> None:
         self.records += turn.commands
-        self.open = [one for one in (*self.open, *turn.commands) if one.id not in turn.abandoned]
+        self.local = turn.local
+        answered = [one for one in turn.commands if one.kind not in NOTES]
+        self.open = [one for one in (*self.open, *answered) if one.id not in turn.abandoned]
 
     def complete(self) -> None:
         """One of the open ones. Of timers, the earliest."""
@@ -66,8 +75,20 @@ class Journal:
         chosen = self.random.choice([*others, *timers[:1]])
         self.open.remove(chosen)
         self.now_ms = max(self.now_ms + 1, due(chosen) if chosen.kind is Kind.TIMER else 0)
-        value = b"null" if chosen.kind is Kind.TIMER else msgspec.json.encode(msgspec.json.decode(chosen.arguments)["value"])
-        self.records.append(Settled(chosen.id, self.now_ms, value))
+        self.records.append(self._settled(chosen))
+
+    def _settled(self, chosen: Issued) -> Settled:
+        if chosen.kind is Kind.TIMER:
+            return Settled(chosen.id, self.now_ms)
+        if chosen.id not in self.local:
+            return Settled(chosen.id, self.now_ms, msgspec.json.encode(msgspec.json.decode(chosen.arguments)["value"]))
+        try:
+            return Settled(chosen.id, self.now_ms, asyncio.run(self._worked(chosen.id)))
+        except Exception as problem:
+            return Settled(chosen.id, self.now_ms, failure=Failure(int(ErrorCode.COMPONENT_FAILED), str(problem)), attempt=2)
+
+    async def _worked(self, id: str) -> bytes:
+        return await self.local[id]()
 
 
 def due(timer: Issued) -> int:

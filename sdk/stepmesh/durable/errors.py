@@ -1,0 +1,38 @@
+"""What a body meets: a step that failed for good, a failure that nothing is to be tried again for, a call in the wrong place."""
+
+from __future__ import annotations
+
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.protocol.messages import ErrorCode, Failure
+
+
+class StepFailed(Exception):
+    """A step, call or child failed for good. `cause`: what it said last."""
+
+    def __init__(self, name: str, attempts: int, cause: Failure) -> None:
+        super().__init__(f"{name} failed after {attempts} attempt{'s' if attempts > 1 else ''}: {cause.message}")
+        self.name = name
+        self.attempts = attempts
+        self.cause = cause
+
+    @property
+    def code(self) -> ErrorCode:
+        """Why, in the flow language's words."""
+        return ErrorCode(self.cause.code)
+
+
+class Fatal(Exception):
+    """Raise it in a step to say that another attempt would not help, or in a workflow to end it."""
+
+
+class OutsideRun(StepmeshError):
+    """SM-1020: something of a workflow was used where none runs."""
+
+    default_code = "SM-1020"
+
+    @classmethod
+    def of(cls, what: str, where: str, *, in_step: bool, hint: str = "") -> OutsideRun:
+        """`where`: `file:line` of the call."""
+        place = "inside a step" if in_step else "outside of a run"
+        usual = "do it in the workflow, before or after the step" if in_step else "start a workflow that does it"
+        return cls(f"{what} was called {place} ({where})", hint=hint or usual)
