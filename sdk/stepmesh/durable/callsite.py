@@ -1,13 +1,14 @@
-"""Where in a person's code a command was issued: the nearest frame that is neither asyncio's nor ours."""
+"""Where in a person's code something was asked for: the nearest frame that is neither the standard library's nor ours."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import sysconfig
 from pathlib import Path
 from types import FrameType
 
-_OURS = (str(Path(__file__).parent.parent), str(Path(asyncio.__file__).parent))
+_OURS = str(Path(__file__).parent.parent)
+_LIBRARY = sysconfig.get_paths()["stdlib"]
 
 
 def here(depth: int = 1) -> str:
@@ -15,6 +16,10 @@ def here(depth: int = 1) -> str:
     frame: FrameType | None = inspect.currentframe()
     for _ in range(depth):
         frame = frame and frame.f_back
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame is not None and _is_passed(frame.f_code.co_filename):
         frame = frame.f_back
     return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _is_passed(file: str) -> bool:
+    return file.startswith(_OURS) or (file.startswith((_LIBRARY, "<frozen")) and "site-packages" not in file)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any, NoReturn, TypeVarTuple
+from typing import Any, Literal, NoReturn, TypeVarTuple
 
 from stepmesh.durable.callsite import here
 from stepmesh.durable.scopes import Scope, current
@@ -56,10 +56,12 @@ def _nothing() -> None:
 
 
 class ReplayLoop(asyncio.BaseEventLoop):
-    """`on_timer` hears of every timer that is set; `now`: seconds since 1970, as journaled."""
+    """`on_timer` hears of every timer that is set; `now`: seconds since 1970, as journaled. `policy`: what becomes of a body that asks
+    something which a replay would answer otherwise (guards.py)."""
 
     def __init__(self, on_timer: OnTimer, on_trouble: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
+        self.policy: Literal["error", "warn", "off"] = "error"
         self._on_timer = on_timer
         self._todo: deque[asyncio.Handle] = deque()
         self._halted = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -143,7 +143,7 @@ async def map(
 
 
 @asynccontextmanager
-async def shield() -> AsyncIterator[None]:
+async def shield() -> AsyncGenerator[None, None]:
     """A cancellation of the run that comes inside is delivered at the end of it."""
     execution = running("wf.shield")
     execution.shield()
@@ -176,7 +176,7 @@ class Saga:
 
 
 @asynccontextmanager
-async def saga() -> AsyncIterator[Saga]:
+async def saga() -> AsyncGenerator[Saga, None]:
     """`async with wf.saga() as saga:`. When the block raises, or the run is cancelled in it, what was noted is undone, and it is raised
     on."""
     made = Saga()
