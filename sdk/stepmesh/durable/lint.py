@@ -1,0 +1,135 @@
+"""What can be seen in the source of a body without running it: calls that a replay would answer otherwise, handlers that swallow too much.
+
+It reads the function's syntax tree and looks names up where the function would. It proves nothing: what it does not find, guards and
+replays do. It must not import or run what it reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import datetime
+import inspect
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+_CLOCK = "changes on replay: use wf.now()"
+_CALLS: dict[tuple[str, str], tuple[str, str]] = {
+    ("datetime", "datetime.now"): ("SM-1010", _CLOCK),
+    ("datetime", "datetime.utcnow"): ("SM-1010", _CLOCK),
+    ("datetime", "datetime.today"): ("SM-1010", _CLOCK),
+    ("datetime", "date.today"): ("SM-1010", _CLOCK),
+    **{("time", name): ("SM-1010", _CLOCK) for name in ("time", "time_ns", "monotonic", "perf_counter", "localtime", "gmtime")},
+    ("time", "sleep"): ("SM-1010", "stops the worker: use `await wf.sleep(…)`"),
+    **{("random", name): ("SM-1010", "changes on replay: use wf.random()") for name in ("random", "randint", "choice", "shuffle")},
+    **{("uuid", name): ("SM-1010", "changes on replay: use wf.uuid()") for name in ("uuid1", "uuid4")},
+    ("os", "urandom"): ("SM-1010", "changes on replay: use wf.random()"),
+    ("os", "getenv"): ("SM-1011", "may differ between workers: read it in a step"),
+    ("io", "open"): ("SM-1011", "is done again on replay: move it into a step"),
+    ("asyncio", "wait"): ("SM-1013", "gives its answer in no order: use wf.wait(…) or wf.first(…)"),
+    ("asyncio", "as_completed"): ("SM-1013", "gives its answers in no order: use wf.first(…) or wf.map(…)"),
+    ("asyncio", "to_thread"): ("SM-1012", "is not available in a workflow: make it a step"),
+}  # fmt: skip
+"""(module, qualified name) → (code, why and what else)."""
+_HOMES = {"posix": "os", "_random": "random", "_io": "io", "asyncio.tasks": "asyncio", "asyncio.threads": "asyncio"}
+"""Where functions say they are from → the module that people import."""
+
+
+class Finding(NamedTuple):
+    """`line` counts from 1 in `file`."""
+
+    file: str
+    line: int
+    code: str
+    what: str
+
+    def __str__(self) -> str:
+        """`orders.py:44 SM-1010 …`."""
+        return f"{os.path.basename(self.file)}:{self.line} {self.code} {self.what}"
+
+
+def lint(function: Callable[..., Any]) -> list[Finding]:
+    """In the order of the lines; none when there is no source to read."""
+    function = inspect.unwrap(function)
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    file = inspect.getsourcefile(function) or "?"
+    scope = {**vars(builtins), **getattr(function, "__globals__", {}), **_closure(function)}
+    found = [(_line(node), *said) for node in ast.walk(tree) for said in _said(node, scope)]
+    return sorted(Finding(file, first - 1 + line, code, what) for line, code, what in found)
+
+
+def _line(node: ast.AST) -> int:
+    return int(getattr(node.iter if isinstance(node, ast.comprehension) else node, "lineno", 1))
+
+
+def _said(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Call):
+        yield from _call(node, scope)
+    elif isinstance(node, ast.Attribute) and _resolved(node, scope) is os.environ:
+        yield "SM-1011", "`os.environ` may differ between workers: read it in a step"
+    elif isinstance(node, ast.Try):
+        yield from _try(node)
+    elif isinstance(node, (ast.For, ast.comprehension)) and _is_set(node.iter, scope):
+        yield "SM-1013", "a set is gone through in no order: sort it first"
+
+
+def _call(node: ast.Call, scope: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    called = _resolved(node.func, scope)
+    known = _CALLS.get(_name(called)) if called is not None else None
+    if known is not None:
+        yield known[0], f"`{ast.unparse(node.func)}()` {known[1]}"
+
+
+def _try(node: ast.Try) -> Iterator[tuple[str, str]]:
+    for handler in node.handlers:
+        caught = "" if handler.type is None else ast.unparse(handler.type)
+        everything = handler.type is None or "BaseException" in caught or "CancelledError" in caught
+        if everything and _has(ast.Await, node.body) and not _has(ast.Raise, handler.body):
+            yield "SM-1015", f"`except {caught}` swallows what cancels and ends a workflow: catch StepFailed or Exception, or raise again"
+    if _has(ast.Await, node.finalbody):
+        yield "SM-1015", "`finally` waits for something, which is not done when the run is put away: use wf.saga() or wf.shield()"
+
+
+def _has(kind: type[ast.AST], body: list[ast.stmt]) -> bool:
+    return any(isinstance(node, kind) for statement in body for node in ast.walk(statement))
+
+
+def _is_set(node: ast.expr, scope: dict[str, Any]) -> bool:
+    if isinstance(node, ast.Call):
+        return _resolved(node.func, scope) in (set, frozenset)
+    return isinstance(node, (ast.Set, ast.SetComp))
+
+
+def _resolved(node: ast.expr, scope: dict[str, Any]) -> Any:
+    """What a dotted name stands for, as long as it goes through modules and classes only; None when that is not known."""
+    if isinstance(node, ast.Name):
+        return scope.get(node.id)
+    if not isinstance(node, ast.Attribute):
+        return None
+    owner = _resolved(node.value, scope)
+    return getattr(owner, node.attr, None) if isinstance(owner, (ModuleType, type)) else None
+
+
+def _name(called: Any) -> tuple[str, str]:
+    owner = getattr(called, "__self__", None)
+    if isinstance(owner, type) and not isinstance(called, FunctionType):  # datetime.now
+        base = datetime.date if called.__name__ == "today" and owner is datetime.date else owner
+        return base.__module__, f"{base.__name__}.{called.__name__}"
+    if isinstance(called, MethodType) or (owner is not None and not isinstance(owner, ModuleType)):  # random.random, of its one generator
+        return _HOMES.get(type(owner).__module__, type(owner).__module__), str(getattr(called, "__name__", ""))
+    module = str(getattr(called, "__module__", "") or getattr(owner, "__name__", ""))
+    return _HOMES.get(module, module), str(getattr(called, "__qualname__", ""))
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return dict(inspect.getclosurevars(function).nonlocals)
+    except (TypeError, ValueError):
+        return {}
