@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.acceptance.audit import check, read_story
-from tests.acceptance.cluster import FLOW, PARTITIONS, ClusterLab
+from tests.acceptance.cluster import FLOW, PARTITIONS, ClusterLab, deployment_of
+from tests.acceptance.pairs import Pair
 from tests.services.producers import Record, kafka_records, nats_records
 
 from stepmesh import endpoint
@@ -26,14 +26,8 @@ BARE = 20
 
 @pytest.fixture(params=["nats", "kafka"])
 async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ClusterLab]:
-    url = request.getfixturevalue(f"{request.param}_url")
-    async with ClusterLab(tmp_path, url, f"t{uuid.uuid4().hex[:12]}") as made:
-        for _ in range(3):
-            made.start_node()
-        for node in made.nodes:
-            await made.ready(node)
-        made.start_cluster_worker()
-        await made.shared(3)
+    async with ClusterLab(tmp_path, deployment_of(Pair(request.param, "sqlite"), request, tmp_path)) as made:
+        await made.start(workers=1)
         yield made
 
 
@@ -48,13 +42,16 @@ def records(flow: str, first: int, count: int) -> list[Record]:
 
 async def write(lab: ClusterLab, found: list[Record]) -> None:
     """By the client of the broker itself."""
-    await (kafka_records if lab.url.startswith("kafka") else nats_records)(lab.url, lab.namespace, found)
+    await (kafka_records if lab.deployment.broker.startswith("kafka") else nats_records)(
+        lab.deployment.broker, lab.deployment.namespace, found
+    )
 
 
 def runs_of(lab: ClusterLab, keys: int) -> set[RunId]:
     """By their keys, as anybody may compute them."""
     return {
-        submitted_run(SubmittedRecord(0, 0, 0, b"", b"key-%d" % number), Namespace(lab.namespace), PARTITIONS) for number in range(keys)
+        submitted_run(SubmittedRecord(0, 0, 0, b"", b"key-%d" % number), Namespace(lab.deployment.namespace), PARTITIONS)
+        for number in range(keys)
     }
 
 
@@ -81,11 +78,11 @@ async def test_every_key_is_one_run_whoever_dies_and_however_often_it_is_read(la
     await lab.shared(3)
 
     await write(lab, records(flow, 0, KEYED))  # the producer begins again
-    if lab.url.startswith("kafka"):
+    if lab.deployment.broker.startswith("kafka"):
         await read_again_from_the_beginning(lab)
     await write(lab, records(flow, KEYED, 1))
     await until_completed(client, KEYED + BARE + 1)
-    broker = endpoint.broker(lab.url, lab.namespace)
+    broker = endpoint.broker(lab.deployment.broker, lab.deployment.namespace)
     await broker.connect()
     letters = [letter for letter in await broker.parked() if letter.pool == "submit"]
     await broker.close()
@@ -102,9 +99,9 @@ async def test_every_key_is_one_run_whoever_dies_and_however_often_it_is_read(la
 
 async def read_again_from_the_beginning(lab: ClusterLab) -> None:
     """The group's offsets set back to 0, as an operator would, while nobody reads."""
-    topic = f"stepmesh.{lab.namespace}.submit"
+    topic = f"stepmesh.{lab.deployment.namespace}.submit"
     places = [TopicPartition(topic, number) for number in range(16)]
-    consumer = AIOKafkaConsumer(bootstrap_servers=lab.url.removeprefix("kafka://"), group_id=topic, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(bootstrap_servers=lab.deployment.broker.removeprefix("kafka://"), group_id=topic, enable_auto_commit=False)
     await consumer.start()
     try:
         consumer.assign(places)

@@ -14,8 +14,12 @@ from stepmesh_broker.protocol.attributes import METRICS, POOL, POOL_WANTED, Metr
 
 SUFFIX = {"s": "_seconds", "By": "_bytes", "1": "_ratio", "{task}/s": "_per_second", "{run}/s": "_per_second"}
 """What the collector's Prometheus exporter adds for a unit; one in braces adds nothing."""
-LEFT_OUT = {"stepmesh.turn.size"}
-"""What no panel shows."""
+LEFT_OUT = {
+    "stepmesh.turn.size",
+    *(f"stepmesh.projector.{name}" for name in ("frames", "rows")),
+    *(f"stepmesh.window.{name}" for name in ("runs", "run_latency", "run_failures", "task_latency", "task_wait", "task_failures")),
+}
+"""What no panel shows: of the stream application its lag and its rates are there, the rest of a window is for those who ask for it."""
 DASHBOARD: dict[str, Any] = json.loads((INFRA / "dashboards" / "stepmesh.json").read_text())
 
 

@@ -128,7 +128,8 @@ def documentation(text: bytes) -> Documentation:
 
 def shape(text: bytes, span: Span) -> Shape:
     """Raises `SyntaxError` or `ValueError` when the lines of the span hold no function."""
-    lines = text.decode("utf-8", "replace").splitlines(keepends=True)[span["first"] - 1 : span["last"]]
+    rows = text.splitlines(keepends=True)[span["first"] - 1 : span["last"]]  # of bytes: of text a form feed would end a line, too
+    lines = [row.decode("utf-8", "replace") for row in rows]
     indented = lines[0][:1] in " \t"  # not dedented: strings over several lines may begin at the margin
     body = tree_of(("if 1:\n" * indented + "".join(lines)).encode()).body
     node = body[0].body[0] if indented and isinstance(body[0], ast.If) else body[0]

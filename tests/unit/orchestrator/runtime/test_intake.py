@@ -15,7 +15,7 @@ from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime import intake
-from stepmesh_orchestrator.runtime.shard import unknown_flow
+from stepmesh_orchestrator.runtime.admission import unknown_flow
 
 SCHEMA = {**ONE_STEP, "name": "strict", "schemas": {"properties": {"input": {"type": "integer"}}}}
 
