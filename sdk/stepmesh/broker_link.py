@@ -132,7 +132,7 @@ class BrokerLink:
                 doubt_until = now + DOUBT_S
             heard = now
             for delivery in deliveries:
-                await self._take(delivery, now <= doubt_until)
+                await self._take(delivery, now < doubt_until)
 
     def _room(self) -> int:
         execution, concurrency = self._session.execution, self._session.limits.concurrency
