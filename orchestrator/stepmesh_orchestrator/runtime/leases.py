@@ -23,6 +23,9 @@ DETAILS_SHOWN = 200
 ADOPTED_S = 30.0
 """A frame of an earlier owner whose place in its pool cannot be bounded, because no mark could be published behind it, is sent again after
 this time, seconds."""
+FORGOTTEN_S = 12.0
+"""How long the broker may have handed out all that a pool holds, before what nobody claimed is sent again (seconds): longer than a delivery
+that was lost takes to come again (6 s), and than a worker keeps a task before it claims it (4 s), so that nothing is done twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +34,8 @@ class Flight:
     tasks were published, at most.
 
     `adopted`: published by an earlier owner of the partition; `position` is then an upper bound, once one is known.
-    `done_since`: when the broker was first seen to be done with it (monotonic s)."""
+    `done_since`: when the broker was first seen to be done with it; `handed_since`: when it was first seen to have handed out all that the
+    pool holds, this frame with it (monotonic s)."""
 
     pool: str
     position: Position | None
@@ -40,6 +44,7 @@ class Flight:
     adopted: bool = False
     open: int = 0
     done_since: float | None = None
+    handed_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -131,9 +136,10 @@ class Leases:
         for lease in self.held.values():
             lease.expires = max(lease.expires, now + LEASE_MS / 1000)
 
-    def lost(self, pool: str, floor: Position, idle: bool, now: float, grace_s: float) -> list[Flight]:
-        """Frames that the broker is done with (acknowledged, or `idle`: it holds nothing) for `grace_s`, with open unclaimed tasks.
-        They are taken out; the caller sends their tasks again."""
+    def lost(self, pool: str, floor: Position, idle: bool, now: float, grace_s: float, handed_out: bool = False) -> list[Flight]:
+        """Frames that the broker is done with (acknowledged, or `idle`: it holds nothing) for `grace_s`, with open unclaimed tasks; and
+        those behind one that is long in hand, when the broker has `handed_out` all that it holds for `FORGOTTEN_S`. They are taken out;
+        the caller sends their tasks again."""
         flights = self.by_pool.get(pool, ())
         bound = next((flight.position for flight in flights if flight.position is not None), None)
         kept: deque[Flight] = deque()
@@ -145,7 +151,8 @@ class Leases:
                 flight.position = bound  # what was published later lies behind it
             if _in_broker(flight, floor, idle):
                 flight.done_since = None
-                kept.append(flight)
+                forgotten = _is_forgotten(flight, handed_out, now)
+                (lost if forgotten and self.open_keys(flight) else kept).append(flight)
                 continue
             flight.done_since = now if flight.done_since is None else flight.done_since
             patience = ADOPTED_S if flight.position is None and not idle else grace_s
@@ -183,6 +190,15 @@ class Leases:
         lease = self.held[key] = Lease(worker, task.attempt, now + LEASE_MS / 1000, deadline)
         self.recovered.discard(key)
         return lease
+
+
+def _is_forgotten(flight: Flight, handed_out: bool, now: float) -> bool:
+    """Whether it is with nobody, as far as can be told: a task that waits for another one would hold the floor below it for ever."""
+    if not handed_out or flight.position is None:
+        flight.handed_since = None
+        return False
+    flight.handed_since = now if flight.handed_since is None else flight.handed_since
+    return now - flight.handed_since >= FORGOTTEN_S
 
 
 def _in_broker(flight: Flight, floor: Position, idle: bool) -> bool:

@@ -1,7 +1,8 @@
 """The second look: leases that ran out, tasks that nobody has any more. Whoever holds a ready step, the journal knows that it is ready.
 
 Once a second. A claimed task whose worker is silent fails as UNREACHABLE (its budget decides what follows); an unclaimed task whose
-frame the broker is done with, or has lost with its streams, is published again; one that waited longer than its plugin allows fails.
+frame the broker is done with, has lost with its streams, or forgot, is published again; one that waited longer than its plugin allows
+fails.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Sweeper:
     def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:
         leases = self._shard.dispatcher.leases
         idle = depth.ready == 0 and depth.in_flight == 0
-        flights = leases.lost(pool, depth.floor, idle, self._clock.monotonic(), 0.0 if reborn else GRACE_S)
+        flights = leases.lost(pool, depth.floor, idle, self._clock.monotonic(), 0.0 if reborn else GRACE_S, depth.ready == 0)
         self._again([key for flight in flights for key in leases.open_keys(flight)])
 
     def resend(self, keys: list[Key]) -> None:

@@ -42,7 +42,7 @@ class Recorded(NamedTuple):
 
 async def read_model(store: Store, namespace: Namespace = NAMESPACE) -> ReadModel:
     """All of it, in a fixed order."""
-    runs = await store.list_runs(RunQuery(namespace, limit=10_000))
+    runs = await store.list_runs(RunQuery(namespace, limit=1_000_000))
     return [(run, list(await store.get_items(run.run))) for run in sorted(runs, key=lambda run: run.run)]
 
 

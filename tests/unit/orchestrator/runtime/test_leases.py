@@ -6,7 +6,7 @@ import pytest
 
 from stepmesh_broker.protocol.ids import Position, RunId, WorkerId
 from stepmesh_broker.protocol.messages import Progress, TaskRef, Verdict
-from stepmesh_orchestrator.runtime.leases import ADOPTED_S, LEASE_MS, TIMEOUT_GRACE_S, Flight, Key, Leases
+from stepmesh_orchestrator.runtime.leases import ADOPTED_S, FORGOTTEN_S, LEASE_MS, TIMEOUT_GRACE_S, Flight, Key, Leases
 
 W1, W2 = WorkerId("w1"), WorkerId("w2")
 RUN = RunId("r")
@@ -207,6 +207,31 @@ def test_a_frame_that_is_not_published_yet_is_never_lost() -> None:
     flight(leases, KEY, position=None)
     assert lost(leases, idle=True, now=0.0) == []
     assert lost(leases, idle=True, now=1_000.0, grace=0.0) == []
+
+
+def handed(leases: Leases, now: float, handed_out: bool = True) -> list[Flight]:
+    return leases.lost("p", Position(0), False, now, 2.0, handed_out)
+
+
+def test_what_the_broker_forgot_behind_a_frame_that_is_long_in_hand_is_found() -> None:
+    """The first one waits for what the second one is to do: the floor would never move."""
+    leases = Leases()
+    first = flight(leases, KEY, position=1)
+    leases.claim(task(), W1, 0.0, 0)
+    second = flight(leases, (RUN, 0, 1), position=2)
+    assert handed(leases, 0.0) == []
+    assert handed(leases, FORGOTTEN_S - TICK) == []
+    assert handed(leases, FORGOTTEN_S) == [second]
+    assert list(leases.by_pool["p"]) == [first]
+
+
+def test_as_long_as_something_waits_in_the_pool_nothing_is_forgotten() -> None:
+    leases = Leases()
+    frame = flight(leases, KEY, position=1)
+    assert handed(leases, 0.0) == []
+    assert handed(leases, FORGOTTEN_S - 1, handed_out=False) == []
+    assert handed(leases, FORGOTTEN_S) == []
+    assert handed(leases, 2 * FORGOTTEN_S) == [frame]
 
 
 def test_a_claimed_task_is_its_workers_not_the_brokers() -> None:
