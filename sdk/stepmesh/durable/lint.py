@@ -118,6 +118,7 @@ def _resolved(node: ast.expr, scope: dict[str, Any]) -> Any:
 
 
 def _name(called: Any) -> tuple[str, str]:
+    called = inspect.unwrap(called) if callable(called) else called  # a guard stands before it, maybe
     owner = getattr(called, "__self__", None)
     if isinstance(owner, type) and not isinstance(called, FunctionType):  # datetime.now
         base = datetime.date if called.__name__ == "today" and owner is datetime.date else owner
