@@ -46,7 +46,7 @@ async def test_records_start_runs_on_the_partitions_of_their_keys() -> None:
     while tasks := await lab.take(timeout_s=1):
         await lab.finish(*tasks)
     assert {run.status for run in await runs(lab)} == {"completed"}
-    assert not topic(lab).submitted._records, "all are acknowledged"
+    assert not topic(lab).submitted._entries, "all are acknowledged"
     await lab.stop()
 
 
@@ -74,7 +74,7 @@ async def test_a_record_that_is_read_again_starts_nothing_again() -> None:
     record = topic(lab).submit(js({"flow": ONE_STEP, "input": [1]}))
     (run,) = await runs(lab)
     again = topic(lab).submitted
-    again._records.append(record)
+    again._entries.append(record)
     again._reader.hear(record)  # type: ignore[union-attr]
     assert [one.run for one in await runs(lab)] == [run.run]
     await lab.stop()
@@ -164,7 +164,7 @@ async def test_nothing_is_read_while_the_partition_has_no_room() -> None:
     for number in range(3 * intake.AT_ONCE):
         topic(lab).submit(js({"flow": ONE_STEP, "input": [number]}))
     await asyncio.sleep(30)
-    assert len(topic(lab).submitted._records) >= 2 * intake.AT_ONCE, "no more than what was being fetched was taken"
+    assert len(topic(lab).submitted._entries) >= 2 * intake.AT_ONCE, "no more than what was being fetched was taken"
     outbox.below = below  # type: ignore[method-assign]
     gate.set()
     assert len(await runs(lab)) == 3 * intake.AT_ONCE
