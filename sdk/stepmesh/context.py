@@ -27,7 +27,7 @@ from stepmesh_broker.protocol.messages import ParentRef, Submit, Task
 
 if TYPE_CHECKING:
     from stepmesh.attempt import Attempt
-    from stepmesh.durable.turns import Turns
+    from stepmesh.durable.telling import Turns
 
 T = TypeVar("T")
 _log = logging.getLogger("stepmesh.component")

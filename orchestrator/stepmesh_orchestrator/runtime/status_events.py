@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
-from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
@@ -105,8 +106,16 @@ def _record(record: Record) -> dict[str, object]:
     if isinstance(record, Issued):
         return {"record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where}
     if isinstance(record, Settled):
-        ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": msgspec.Raw(error_json(record.failure))}
+        ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": _error(record.failure)}
         return {"record": "settled", "id": record.id, "attempt": record.attempt, **ended}
     if isinstance(record, Began):
         return {"record": "began", "version": record.version}
+    if isinstance(record, Tried):
+        return {"record": "tried", "id": record.id, "attempt": record.attempt, "due_ms": record.due_ms, "error": _error(record.failure)}
+    if isinstance(record, UpdateAsked):
+        return {"record": "update_asked", "id": record.id, "name": record.name}
     return {"record": "cancel_asked", "reason": record.reason}
+
+
+def _error(failure: Failure) -> msgspec.Raw:
+    return msgspec.Raw(error_json(failure))

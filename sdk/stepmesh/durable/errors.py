@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepmesh.durable.durations import Duration, seconds
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 
@@ -23,6 +24,14 @@ class StepFailed(Exception):
 
 class Fatal(Exception):
     """Raise it in a step to say that another attempt would not help, or in a workflow to end it."""
+
+
+class RetryAfter(Exception):
+    """Raise it in a step to ask for the next attempt no sooner than `after`: `"30s"`, seconds, or a timedelta."""
+
+    def __init__(self, after: Duration, message: str = "") -> None:
+        self.after_s = seconds(after)
+        super().__init__(message or f"once more in {self.after_s:g} s")
 
 
 class OutsideRun(StepmeshError):

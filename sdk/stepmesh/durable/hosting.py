@@ -11,7 +11,7 @@ from stepmesh import signature
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, LetGo, drive
-from stepmesh.durable.turns import Turns
+from stepmesh.durable.telling import Turns
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Partition
 
@@ -24,7 +24,7 @@ def hosted(workflow: Callable[..., Coroutine[Any, Any, Any]], path: str, *, vers
         turns, partition, news = context.turns()
         body = partial(form.invoke, value, context)
         try:
-            return await drive(Activation(context.task, body, _Way(turns, partition), news, version))
+            return await drive(Activation(context.task, body, _Way(turns, partition), news, path.rpartition("/")[2], version))
         except LetGo:
             context.idle()
             return None

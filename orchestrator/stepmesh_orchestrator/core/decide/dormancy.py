@@ -65,5 +65,5 @@ def _dues(item: Item) -> list[int]:
     for step in item.waits or ():
         function = item.function(step)
         if function is not None and item.phases[step] != DONE:
-            dues += [function.due_ms] if function.blocked else [due for due, _ in function.timers()]
+            dues += function.dues()
     return dues

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
@@ -47,22 +47,32 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         for record in taken:
             if isinstance(record, Issued):
                 arm(session, item, task.step, record)
+            elif isinstance(record, Tried):
+                session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
     """The record as it is appended; None for one that is not a worker's to bring."""
+    if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
+        return None
     if isinstance(record, Settled):
-        asked = function.open.get(record.id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == record.id), None)
-        if asked is None or asked.kind is not Kind.STEP:
-            return None
         if record.failure is None and results.checked_json(record.value) is None:
             problem = Failure(ErrorCode.WORKER_ERROR, f"the value of {record.id} is not valid JSON, or nested too deep")
             return Settled(record.id, now, failure=problem, attempt=record.attempt)
         return Settled(record.id, now, record.value, record.failure, record.attempt)
+    if isinstance(record, Tried):
+        due = now + max(0, record.due_ms - record.at_ms)
+        return Tried(record.id, now, record.attempt, record.failure, due)
     if isinstance(record, Began):
         return None if function.records else record
     return record if isinstance(record, Issued) else None
+
+
+def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
+    """Whether it is a step that the worker itself does, and that waits for its result."""
+    asked = function.open.get(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
+    return asked is not None and asked.kind is Kind.STEP
 
 
 def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> FunctionTurned:
@@ -71,7 +81,7 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     function = item.function(task.step) or Function()
     news = function.records[turn.base :]
     only_own = own and len(news) == len(turn.records)
-    left = turn.idle and not any(isinstance(record, Settled) for record in news) and (only_own or not news)
+    left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
     if left:
         let_go(session, item, task.step, turn.blocked)
     if only_own:
@@ -207,9 +217,11 @@ def fire(session: Session, task: TaskRef) -> None:
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
         tell(session, item, task.step)
-    if function.blocked and function.due_ms <= session.now and item.phases[task.step] == PARKED:
+    if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         item.phases[task.step] = QUEUED
         session.work.append((item, task.step))
+    elif any(when <= session.now for when in function.retries.values()):
+        tell(session, item, task.step)
 
 
 def resume(session: Session, item: Item, step: int) -> None:
@@ -222,5 +234,7 @@ def resume(session: Session, item: Item, step: int) -> None:
             session.cause(SetTimer(function.due_ms, wait_of(item, step)))
         elif len(function.records) > function.seen:
             tell(session, item, step)
+    for when in function.retries.values():
+        session.cause(SetTimer(when, wait_of(item, step)))
     for command in list(function.open.values()):
         arm(session, item, step, command)

@@ -16,7 +16,7 @@ def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
     for record in event.records:
         function.append(record)
     for id in event.abandoned:
-        function.open.pop(id, None)
+        function.close(id)
     if event.turn:
         function.attempt, function.turn = event.attempt, event.turn
         function.blocked, function.blocks = "", 0
