@@ -113,14 +113,20 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -
     return world, ledger
 
 
-async def histories_are_whole(world: World) -> None:
-    """Each command is issued once and settled once at most, and never before it was issued."""
+async def histories_of(world: World) -> dict[tuple[str, int, int], list[Record]]:
+    """By run, item and step, as the journal has them."""
     histories: dict[tuple[str, int, int], list[Record]] = {}
     for partition in await world.journal.partitions():
         async for frame in world.journal.read(partition):
             for event in decode_turn(frame.payload).events:
                 if isinstance(event, ev.HistoryGrew):
                     histories.setdefault((event.run, event.item, event.step), []).extend(event.records)
+    return histories
+
+
+async def histories_are_whole(world: World) -> None:
+    """Each command is issued once and settled once at most, and never before it was issued."""
+    histories = await histories_of(world)
     assert histories
     for records in histories.values():
         issued = [record.id for record in records if isinstance(record, Issued)]

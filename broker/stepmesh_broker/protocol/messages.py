@@ -130,12 +130,13 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):
-    """Stop a run and all its sub-runs."""
+    """Stop a run and all its sub-runs. Durable functions among them are told, and may clean up first, unless it is by `force`."""
 
     run: RunId
     reason: str = ""
     reply_to: str = ""
     format: int = FORMAT
+    force: bool = False
 
 
 InboxMessage = Results | Submit | Cancel

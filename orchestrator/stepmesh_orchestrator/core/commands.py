@@ -54,6 +54,7 @@ class CancelRun:
 
     run: RunId
     reason: str
+    force: bool = False  # do not wait for durable functions to clean up
 
 
 @dataclass(frozen=True, slots=True)

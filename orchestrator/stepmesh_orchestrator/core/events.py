@@ -203,6 +203,22 @@ class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     due_ms: int = 0
 
 
+class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
+
+    run: RunId
+    reason: str
+
+
+class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+    input: bytes
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -222,6 +238,8 @@ Event = (
     | TreeWoken
     | HistoryGrew
     | FunctionIdle
+    | RunCancelling
+    | FunctionContinued
 )
 
 PER_FRAME = 1_000_000

@@ -29,6 +29,7 @@ class Function(msgspec.Struct, array_like=True, gc=False):
     blocked: str = ""
     due_ms: int = 0
     blocks: int = 0
+    input: bytes | None = None  # with which it began anew; None: the step's
 
     def append(self, record: Record) -> None:
         """The history goes on."""

@@ -68,6 +68,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     live: int = 0  # runs
     ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
+    cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
 
@@ -152,9 +153,11 @@ class Item(msgspec.Struct, gc=False, eq=False):
         return waits is None or step not in waits or not waits[step].sub_runs
 
     def function(self, step: int) -> Function | None:
-        """The history of a step that proved to be a durable function."""
+        """The history of a step that proved to be a durable function and is not over."""
         waits = self.waits
-        return None if waits is None or step not in waits else waits[step].function
+        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
+            return None
+        return waits[step].function
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""

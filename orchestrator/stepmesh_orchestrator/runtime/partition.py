@@ -295,7 +295,7 @@ class PartitionService:
     async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
         if isinstance(message, Cancel):
             await self.dormitory.awake(message.run)
-            return await self.shard.command(CancelRun(message.run, message.reason))
+            return await self.shard.command(CancelRun(message.run, message.reason, message.force))
         await self._room()
         admitted = await self._admit(message)
         return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)

@@ -249,7 +249,7 @@ class Shard:
                 if session.stale_results == stale:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
-            self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
+            self._decide(CancelRun(message.run, message.reason, message.force), None, message.reply_to)
         elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 

@@ -30,6 +30,8 @@ _KINDS: dict[type, str] = {
     events.RunDeleted: "run_deleted",
     events.HistoryGrew: "function_advanced",
     events.FunctionIdle: "function_idle",
+    events.FunctionContinued: "function_continued",
+    events.RunCancelling: "run_cancelling",
 }
 
 
@@ -62,7 +64,7 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
-    if isinstance(event, events.RunCancelled):
+    if isinstance(event, events.RunCancelled | events.RunCancelling):
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
         return b"{}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stepmesh import payloads
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.identity import Identity
@@ -99,7 +100,8 @@ class _Driver:
             self._take(turn)
             turn = execution.turn(await self._onwards())
         if turn.state is State.DIVERGED:
-            await self._block(turn)
+            await self._tell(idle=True, blocked=str(turn.divergence))
+            raise LetGo
         self._take(turn)
         return await self._end(turn)
 
@@ -179,11 +181,11 @@ class _Driver:
                 del self._running[id]
                 self._unsent.append(task.result())
 
-    async def _tell(self, *, idle: bool, blocked: str = "") -> list[Record]:
+    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
         sent, self._unsent = self._unsent, []
         abandoned = self._newly_abandoned
         self._number += 1
-        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked))
+        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked, continued))
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:
@@ -203,15 +205,11 @@ class _Driver:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    async def _block(self, turn: Turn) -> None:
-        self._unsent.clear()
-        self._newly_abandoned = []
-        await self._tell(idle=True, blocked=str(turn.divergence))
-        raise LetGo
-
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
-        if self._base or len(self._unsent) > 1:
+        if turn.state is State.CONTINUED:
+            await self._tell(idle=False, continued=payloads.write(turn.value))
+        elif self._base or len(self._unsent) > 1:
             await self._tell(idle=False)
         if turn.error is not None:
             raise turn.error

@@ -52,7 +52,7 @@ def wake_tree(session: Session, command: WakeTree) -> None:
 
 def _resting(session: Session, tree: Tree) -> list[Run] | None:
     """Its runs; None when something is in flight, about to begin, or awaited from the store, or when an ended sub-run is remembered."""
-    if tree.in_flight or tree.ended or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
+    if tree.in_flight or tree.ended or tree.cancelling or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
         return None
     runs = members(session.state, tree)
     if runs is None or sum(run.total for run in runs) > MAX_ITEMS:
@@ -64,6 +64,6 @@ def _dues(item: Item) -> list[int]:
     dues = [item.wait(step).due_ms for step, phase in enumerate(item.phases) if phase in (RETRYING, SLEEPING)]
     for step in item.waits or ():
         function = item.function(step)
-        if function is not None and item.phases[step] != DONE:
+        if function is not None:
             dues += function.dues()
     return dues

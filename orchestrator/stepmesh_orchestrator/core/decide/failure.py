@@ -28,15 +28,20 @@ class ErrorScope:
 def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Failure, *, of_sub_run: bool = False) -> None:
     """Decide what follows from the failure of the present attempt. `of_sub_run`: it is that of a step further down, which had its
     transport retries there; no worker was lost with this one."""
-    policy = step.on_error
-    function = item.function(step.index)
-    if function is not None and failure.code == ErrorCode.COMPONENT_NOT_FOUND:
+    if item.function(step.index) is None:
+        _decide(session, item, step, failure, of_sub_run=of_sub_run)
+    elif failure.code == ErrorCode.COMPONENT_NOT_FOUND:
         parking.let_go(session, item, step.index, failure.message)
-        return
+    else:
+        _decide(session, item, step, failure, of_sub_run=of_sub_run)
+        if item.function(step.index) is None:
+            parking.end(session, item, step.index)
+
+
+def _decide(session: Session, item: Item, step: CompiledStep, failure: Failure, *, of_sub_run: bool) -> None:
+    policy = step.on_error
     wait = item.waits.get(step.index) if item.waits else None
     budget = retry_budget(failure, policy, wait, 0 if of_sub_run else session.settings.transport_max_retries)
-    if function is not None and budget is not Budget.TRANSPORT:
-        parking.end_children(session, item, step.index)
     if budget is not None:
         _retry(session, item, step, failure, budget)
         return

@@ -17,13 +17,14 @@ from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
 from stepmesh_orchestrator.core.decide import results, subruns
+from stepmesh_orchestrator.core.decide.news import activate, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, NudgeTask, SetTimer
-from stepmesh_orchestrator.core.events import HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
+from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.functions import Function, due_ms
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import DONE, PARKED, QUEUED, RUNNING, Item, Run
+from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer, in bytes of their payloads."""
@@ -82,12 +83,23 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     news = function.records[turn.base :]
     only_own = own and len(news) == len(turn.records)
     left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
+    if turn.continued is not None:
+        _continue(session, item, task.step, turn.continued)
+        return FunctionTurned(at_ms=session.now, left=True)
     if left:
         let_go(session, item, task.step, turn.blocked)
     if only_own:
         return FunctionTurned(at_ms=session.now, left=left)
     page = _page(news)
     return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
+
+
+def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
+    """The body began anew: what it waited for is void."""
+    end_children(session, item, step)
+    session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    session.touched[item.run.tree.root] = item.run.tree
+    activate(session, item, step)
 
 
 def _page(news: list[Record]) -> list[Record]:
@@ -190,20 +202,10 @@ def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
 def settle_command(session: Session, item: Item, step: int, result: Settled) -> None:
     """What came of a command, unless nobody waits for it any more."""
     function = item.function(step)
-    if function is None or item.phases[step] == DONE or result.id not in function.open:
+    if function is None or result.id not in function.open:
         return
     session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
     tell(session, item, step)
-
-
-def tell(session: Session, item: Item, step: int) -> None:
-    """The function has news: its worker is told, or it goes to one. What its code cannot go on with waits for other code."""
-    phase = item.phases[step]
-    if phase == RUNNING:
-        session.cause(NudgeTask(TaskRef(item.run.id, item.index, step, item.attempt(step))))
-    elif phase == PARKED and not (item.function(step) or Function()).blocked:
-        item.phases[step] = QUEUED
-        session.work.append((item, step))
 
 
 def fire(session: Session, task: TaskRef) -> None:
@@ -211,15 +213,14 @@ def fire(session: Session, task: TaskRef) -> None:
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     function = item.function(task.step) if item is not None else None
-    if item is None or function is None or item.phases[task.step] == DONE:
+    if item is None or function is None:
         return
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
-        item.phases[task.step] = QUEUED
-        session.work.append((item, task.step))
+        activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
 
@@ -227,12 +228,12 @@ def fire(session: Session, task: TaskRef) -> None:
 def resume(session: Session, item: Item, step: int) -> None:
     """A function that was read back: its waits are set again, and one that was let go of and has news goes to a worker."""
     function = item.function(step)
-    if function is None or item.phases[step] == DONE:
+    if function is None:
         return
     if item.phases[step] == PARKED:
         if function.blocked:
             session.cause(SetTimer(function.due_ms, wait_of(item, step)))
-        elif len(function.records) > function.seen:
+        elif len(function.records) > function.seen or (function.input is not None and not function.records):
             tell(session, item, step)
     for when in function.retries.values():
         session.cause(SetTimer(when, wait_of(item, step)))

@@ -29,6 +29,13 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
     session.touched[item.run.tree.root] = item.run.tree
 
 
+def end(session: Session, item: Item, step: int) -> None:
+    """It is over: so are its sub-runs, and the runs may be cancelled that waited for it."""
+    end_children(session, item, step)
+    if item.run.tree.cancelling:
+        cancel.function_ended(session, item.run.tree)
+
+
 def end_children(session: Session, item: Item, step: int, commands: Collection[str] | None = None) -> None:
     """Stop the sub-runs of these commands, or of all: the function waits for them no more."""
     for child in list(item.run.children or ()):

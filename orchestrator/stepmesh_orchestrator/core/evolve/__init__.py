@@ -21,6 +21,7 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepFallingBack: steps.falling_back,
     events.HistoryGrew: functions.history_grew,
     events.FunctionIdle: functions.function_idle,
+    events.FunctionContinued: functions.function_continued,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -30,6 +31,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunEnded: runs.run_ended,
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
+    events.RunCancelling: runs.run_cancelling,
     events.TreeDormant: dormancy.tree_dormant,
 }
 

@@ -63,6 +63,7 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+    cancelling: dict[RunId, str] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -75,12 +76,12 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
+    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.cancelling)
 
 
 def restore_tree(state: State, image: TreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended)
+    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, cancelling=image.cancelling)
     return tree
 
 
