@@ -113,7 +113,7 @@ def _awaited(item: Item, step: int, now_ms: int) -> str:
     waits = [
         f"{command.id} ({command.kind}, {command.where})"
         + (f" for {max(0, due_ms(command) - now_ms) / 1000:.1f} s more" if command.kind is Kind.TIMER else "")
-        for command in function.open.values()
+        for command in function.commands()
     ]
     return "waits for " + ", ".join(waits[:5]) + (f" and {len(waits) - 5} more" if len(waits) > 5 else "")
 

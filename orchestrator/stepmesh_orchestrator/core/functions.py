@@ -16,12 +16,12 @@ _due = msgspec.json.Decoder(dict[str, int])
 
 
 class Function(msgspec.Struct, array_like=True, gc=False):
-    """`open`: commands without a result, by id, oldest first. `retries`: when (ms) the next attempt of a local step is due. `seen`: records
-    that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest code cannot go on with this
-    history, tried again at `due_ms`; `blocks`: how often in a row."""
+    """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
+    step is due. `seen`: records that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest
+    code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
 
     records: list[Record] = []
-    open: dict[str, Issued] = {}
+    open: dict[str, int] = {}
     retries: dict[str, int] = {}
     seen: int = 0
     attempt: int = 0
@@ -36,11 +36,25 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         self.records.append(record)
         if isinstance(record, Issued):
             if record.kind not in NOTES:
-                self.open[record.id] = record
+                self.open[record.id] = len(self.records) - 1
         elif isinstance(record, Settled):
             self.close(record.id)
         elif isinstance(record, Tried):
             self.retries[record.id] = record.due_ms
+
+    def asked(self, id: str) -> Issued | None:
+        """A command without a result."""
+        place = self.open.get(id)
+        return None if place is None else self._command(place)
+
+    def commands(self) -> list[Issued]:
+        """Those without a result, oldest first."""
+        return [self._command(place) for place in self.open.values()]
+
+    def _command(self, place: int) -> Issued:
+        record = self.records[place]
+        assert isinstance(record, Issued), "`open` holds places of commands"
+        return record
 
     def close(self, id: str) -> None:
         """Nobody waits for what comes of a command any more."""
@@ -53,7 +67,7 @@ class Function(msgspec.Struct, array_like=True, gc=False):
 
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
-        return sorted(((due_ms(command), command) for command in self.open.values() if command.kind is Kind.TIMER), key=lambda due: due[0])
+        return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
     def carried(self) -> bytes:
         """The history, as a task carries it; empty when it is too large for that."""

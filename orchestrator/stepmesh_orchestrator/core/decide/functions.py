@@ -72,7 +72,7 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
 
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
     """Whether it is a step that the worker itself does, and that waits for its result."""
-    asked = function.open.get(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
+    asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
     return asked is not None and asked.kind is Kind.STEP
 
 
@@ -237,5 +237,5 @@ def resume(session: Session, item: Item, step: int) -> None:
             tell(session, item, step)
     for when in function.retries.values():
         session.cause(SetTimer(when, wait_of(item, step)))
-    for command in list(function.open.values()):
+    for command in function.commands():
         arm(session, item, step, command)
