@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepmesh.durable.identity import Identity
+from stepmesh.durable.loop import SwallowedEnd
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.histories import Issued
 
@@ -70,7 +71,7 @@ class Cancelling:
         self._after += 1
         if self._after <= self._most:
             return None
-        suspects = [line for line in identity.suspects() if "SM-1015" in line]
+        suspects = [line for line in identity.suspects() if SwallowedEnd.default_code in line]
         cause = "; ".join(suspects) if suspects else "an `except` that catches asyncio.CancelledError and goes on"
         return CancelSwallowed(
             f"run {identity} was cancelled, and the body went on: `{command.name}` at {command.where} is command {self._after} after that. "

@@ -53,7 +53,7 @@ class _Pending:
     def abandoned(self) -> bool:
         if self.timer is not None:
             return self.timer.cancelled()
-        return self.future is not None and self.future.cancelled()
+        return self.future is not None and self.future.done()
 
 
 class Execution:
