@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from typing import Any
 
-from stepmesh.durable.execution import Execution, State
+from stepmesh.client import Client
+from stepmesh.durable.execution import State
 from stepmesh_broker.protocol.histories import Record, Settled
-from stepmesh_cli.bench.functions_worker import POOL, chain
+from stepmesh_cli.bench.functions_worker import app, chain, nap
 from stepmesh_cli.bench.processes import own_usage
 from stepmesh_cli.bench.scenarios import Figures, spent
 from stepmesh_cli.bench.settings import BenchSettings
@@ -27,18 +27,18 @@ REPLAYED = 1_000
 
 async def functions(settings: BenchSettings) -> Figures:
     """Functions of a hundred local steps in a row, 256 at a time; then functions that sleep for a month."""
-    async with folder_of(settings) as data, stage(settings, data=data, worker="stepmesh_cli.bench.functions_worker", pool=POOL) as on:
-        flow = await on.client.store_flow(_flow("chain"))
+    async with folder_of(settings) as data, stage(settings, data=data, worker="stepmesh_cli.bench.functions_worker", pool=app.name) as on:
+        flow = await on.client.store_flow(chain)
         runs = settings.amount(1_000)
         await _run(on.client, flow, max(1, runs // 10))
         async with on.measured() as meter:
             await _run(on.client, flow, runs)
         steps = runs * STEPS
         found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **spent(meter, steps), **on.info()}
-        waiting, nap = settings.runs or settings.amount(10_000), await on.client.store_flow(_flow("nap"))
+        waiting, sleeping = settings.runs or settings.amount(10_000), await on.client.store_flow(nap)
         gc.collect()
         before, on_disk = own_usage().rss, sizes(data)
-        await asyncio.gather(*(_submit(on.client, nap, share) for share in _shares(waiting)))
+        await asyncio.gather(*(_submit(on.client, sleeping, share) for share in _shares(waiting)))
         await until(lambda: dormant(on.deployment) == waiting)
         gc.collect()
         grown = {"memory": own_usage().rss - before, **(sizes(data) - on_disk)}
@@ -50,7 +50,7 @@ async def functions(settings: BenchSettings) -> Figures:
 
 def replay_us(steps: int) -> float:
     """CPU µs per step of replaying a history of so many from its beginning."""
-    execution = Execution(lambda: chain(steps), 0)
+    execution = chain.begin("r", b"%d" % steps, 0)
     records: list[Record] = []
     turn = execution.turn()
     while turn.state is State.IDLE:
@@ -59,16 +59,11 @@ def replay_us(steps: int) -> float:
         records += told
         turn = execution.turn(told)
     started = time.process_time()
-    assert Execution(lambda: chain(steps), 0).turn(records).state is State.DONE
+    assert chain.begin("r", b"%d" % steps, 0).turn(records).state is State.DONE
     return round((time.process_time() - started) / steps * 1e6, 2)
 
 
-def _flow(name: str) -> dict[str, Any]:
-    step = {"id": "f", "component": f"/{POOL}/{name}", "input": {"$input": "$"}}
-    return {"name": f"bench {name}", "steps": [step], "output": {"$step": "f"}}
-
-
-async def _run(client: Any, flow: str, runs: int) -> None:
+async def _run(client: Client, flow: str, runs: int) -> None:
     left = iter(range(runs))
 
     async def lane() -> None:
@@ -78,7 +73,7 @@ async def _run(client: Any, flow: str, runs: int) -> None:
     await asyncio.gather(*(lane() for _ in range(LANES)))
 
 
-async def _submit(client: Any, flow: str, runs: int) -> None:
+async def _submit(client: Client, flow: str, runs: int) -> None:
     for _ in range(runs):
         await client.submit(flow, [MONTH_S])
 

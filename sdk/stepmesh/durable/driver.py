@@ -7,15 +7,12 @@ a body that waits for others only is let go of, so that waiting costs no worker 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepmesh import payloads
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
-from stepmesh.durable.identity import Identity
-from stepmesh.durable.limits import USUAL, Limits
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records
@@ -47,18 +44,24 @@ class Sequencer(Protocol):
         ...
 
 
+class Begin(Protocol):
+    """Makes a body."""
+
+    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
+        """See `Activation`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What is to be driven. `news` is set when there may be records that the shard was not asked for. `name`: of the workflow; `version`:
-    of its code."""
+    """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
+    when there may be records that the shard was not asked for. `version`: of the code that is here."""
 
     task: Task
-    body: Callable[[], Coroutine[Any, Any, Any]]
+    begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
-    name: str = ""
     version: str = ""
-    limits: Limits = USUAL
 
 
 async def drive(activation: Activation) -> Any:
@@ -92,9 +95,7 @@ class _Driver:
         if not history:
             self._unsent.append(Began(self._activation.task.at_ms, self._activation.version))
         began, *records = history or self._unsent
-        run, version = self._activation.task.run, self._activation.version
-        identity = Identity(run, self._activation.name, version, began.version if isinstance(began, Began) else "")
-        execution = self._execution = Execution(self._activation.body, began.at_ms, run, identity, self._activation.limits)
+        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
         turn = execution.turn(records)
         while turn.state is State.IDLE:
             self._take(turn)
