@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_broker.protocol.letters import Letter
+from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -66,9 +67,11 @@ class DeleteRun:
 
 @dataclass(frozen=True, slots=True)
 class RestTree:
-    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long."""
+    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long. `published`: the effects of all frames up to this
+    one have left."""
 
     root: RunId
+    published: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +85,18 @@ class WakeTree:
     flows: FlowLookup
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+@dataclass(frozen=True, slots=True)
+class TakeLetter:
+    """What another partition, or this one, says. Its kind says who decides: see `decide/letters.py`."""
+
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEvent:
+    """An event from outside, for everybody who waits at its address, now or later. Answer: an `Answered` effect."""
+
+    event: SendEvent
+
+
+Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree | TakeLetter | KeepEvent

@@ -17,8 +17,10 @@ from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import Cancel, Claim, Failure, Heartbeat, Refused, SendEvent, Submit, TaskRef
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, KeepEvent, StartRun
+from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -35,7 +37,7 @@ from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
-from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard
+from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Answer, Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
@@ -115,7 +117,7 @@ class PartitionService:
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         check_whole(state, ownership)
-        session = Session(state, self.flows, self._router, self._settings)
+        session = Session(state, self.flows, self._router, self._settings, partitions=self._partitions)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
         dispatcher = self._dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
@@ -252,6 +254,8 @@ class PartitionService:
             message = decode_inbox(entry.data)
             if isinstance(message, Cancel):
                 await self.dormitory.awake(message.run)
+            elif isinstance(message, Letters):
+                await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
             admitted = await self._admit(message) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
@@ -287,7 +291,10 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
+    async def _command(self, message: Submit | Cancel | SendEvent) -> Answer:
+        if isinstance(message, SendEvent):
+            refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
+            return refusal or await self.shard.command(KeepEvent(message))
         if isinstance(message, Cancel):
             await self.dormitory.awake(message.run)
             return await self.shard.command(CancelRun(message.run, message.reason))
@@ -297,19 +304,24 @@ class PartitionService:
 
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""
-        if submit.namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {submit.namespace} is not served here", f"this is {self.namespace}")
-        root = submit.run if submit.parent is None else submit.parent.root
-        home = partition_of(root, self._partitions)
-        if home != self.partition:
-            return Refused(
-                "SM-5010", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
-            )
+        refusal = self._foreign(submit.namespace, "run", submit.run if submit.parent is None else submit.parent.root)
+        if refusal is not None:
+            return refusal
         try:
             flow = await self.flows.load(submit.flow, submit.overrides)
         except FlowInvalid as problem:
             return Refused(problem.code, problem.message, problem.hint)
         return unknown_flow(submit) if flow is None else StartRun(self._traced(submit), flow)
+
+    def _foreign(self, namespace: Namespace, kind: str, name: str) -> Refused | None:
+        """Why something that hashes by `name` has no place here; None when it has."""
+        if namespace != self.namespace:
+            return Refused("SM-5008", f"namespace {namespace} is not served here", f"this is {self.namespace}")
+        home = partition_of(name, self._partitions)
+        if home != self.partition:
+            message = f"{kind} {name} belongs to partition {home}, not {self.partition}"
+            return Refused("SM-5010", message, "ask for the number of partitions again")
+        return None
 
     def _traced(self, submit: Submit) -> Submit:
         observer = self.shard.observer

@@ -13,10 +13,22 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, StartRun
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, Submit, TaskRef
+from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask, TreeLeft
+from stepmesh_orchestrator.core.effects import (
+    Answered,
+    Effect,
+    LimitWait,
+    NeedFlow,
+    ParkTask,
+    RunOver,
+    Send,
+    SetTimer,
+    StopTask,
+    TreeLeft,
+)
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -46,7 +58,8 @@ LONGEST_SLEEP_S = 60.0
 SETTLE_S = 1.0
 """How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
 
-Answer = Accepted | Refused
+Answer = Accepted | Refused | EventKept
+Message = Results | Submit | Cancel | Letters
 
 
 @dataclass(slots=True)
@@ -65,7 +78,7 @@ class Counters:
 class Inputs:
     """What waits for the next turn."""
 
-    messages: deque[tuple[int, Results | Submit | Cancel | None, CompiledFlow | None]] = field(default_factory=deque)
+    messages: deque[tuple[int, Message | None, CompiledFlow | None]] = field(default_factory=deque)
     commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,7 +105,7 @@ class Shard:
         self.session = session
         self.dispatcher = dispatcher
         self.projector = projector
-        self.waits = Waits(session)
+        self.waits = Waits(session, lambda: dispatcher.confirmed)
         self.queue_limits = QueueLimits()
         self.over = Waiters()
         self.moved = Waiters()
@@ -134,7 +147,7 @@ class Shard:
         else:
             self._tell(answer, "", self.closed)
 
-    def receive(self, position: int, message: Results | Submit | Cancel | None, flow: CompiledFlow | None = None) -> None:
+    def receive(self, position: int, message: Message | None, flow: CompiledFlow | None = None) -> None:
         """A message of the inbox; a `Submit` with its flow. None: it was dealt with, and only its position is to be journaled."""
         inputs = self.inputs
         inputs.messages.append((position, message, flow))
@@ -203,6 +216,7 @@ class Shard:
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
+        state.addresses.forget(session.now - session.settings.keep_events_ms)
         if self.dispatcher.journaled_bytes > self._snapshot_bytes or self.waits.many_rested:
             await self.snapshot()
 
@@ -243,7 +257,7 @@ class Shard:
             self._decide(due, None)
         return consumed
 
-    def _message(self, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
+    def _message(self, message: Message, flow: CompiledFlow | None) -> None:
         self.counters.messages += 1
         if isinstance(message, Results):
             if message.journal != self.ownership.journal_id:
@@ -258,6 +272,9 @@ class Shard:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
             self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
+        elif isinstance(message, Letters):
+            for letter in message.letters:
+                self._decide(TakeLetter(letter), None)
         elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 
@@ -341,8 +358,9 @@ class Shard:
             rows, session.rows = session.rows, []
             self.projector.put(self.sequence, rows)
         tasks, session.tasks = session.tasks, {}
-        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks)
         effects, session.effects = session.effects, []
+        letters = [effect for effect in effects if isinstance(effect, Send)]
+        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks, letters)
         stopped: list[TaskRef] = []
         for effect in effects:
             if isinstance(effect, StopTask):

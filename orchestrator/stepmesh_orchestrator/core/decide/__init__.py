@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import addresses, cancel, delete, dormancy, flows, letters, results, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -20,6 +20,8 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.TakeLetter: letters.take_letter,
+    commands.KeepEvent: addresses.keep_event,
 }
 
 
