@@ -222,6 +222,7 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     fraction: float | None = None
     details: bytes | None = None
     position: int = 0  # of the step's last event; 0 when it is not known
+    token: str = ""  # of a step that awaits somebody outside: settles it
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):

@@ -203,7 +203,18 @@ class SendEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sen
     data: bytes = b"null"
 
 
-ControlMessage = Claim | Heartbeat | Submit | Cancel | SendEvent
+class SettleToken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="settle_token"):
+    """Somebody outside answers what a step waits for: with `value` (JSON), or by rejecting it, for the reason `value`. Goes to the
+    partition of the run that the token names (`tokens.read_token`). Answer: `Accepted`, or `Refused` SM-1060 for a token that is unknown,
+    settled or expired."""
+
+    namespace: Namespace
+    token: str
+    value: bytes = b"null"
+    rejected: bool = False
+
+
+ControlMessage = Claim | Heartbeat | Submit | Cancel | SendEvent | SettleToken
 """What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 

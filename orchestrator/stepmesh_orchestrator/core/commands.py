@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.letters import Letter
+from stepmesh_broker.protocol.letters import Letter, Waiter
 from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -99,4 +99,16 @@ class KeepEvent:
     event: SendEvent
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree | TakeLetter | KeepEvent
+@dataclass(frozen=True, slots=True)
+class SettleWait:
+    """What somebody outside decided for a wait, by its token, which is genuine. `value`: JSON. Answer: an `Answered` effect."""
+
+    waiter: Waiter
+    value: bytes
+    rejected: bool = False
+
+
+Command = (
+    StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree | TakeLetter | KeepEvent
+    | SettleWait
+)  # fmt: skip

@@ -11,6 +11,7 @@ from stepmesh_orchestrator.core.commands import (
     KeepEvent,
     ResolveFlow,
     RestTree,
+    SettleWait,
     StartRun,
     TakeLetter,
     WakeTree,
@@ -38,6 +39,8 @@ def run_of(command: Command) -> RunId | None:
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
+    if isinstance(command, SettleWait):
+        return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
     if isinstance(command, ResolveFlow | KeepEvent):

@@ -18,9 +18,11 @@ from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Cancel, Claim, Failure, Heartbeat, Refused, SendEvent, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, KeepEvent, StartRun
+from stepmesh_broker.protocol.messages import Cancel, Claim, Failure, Heartbeat, Refused, SendEvent, SettleToken, Submit, TaskRef
+from stepmesh_broker.protocol.tokens import is_genuine, read_token
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, KeepEvent, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
+from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -291,16 +293,35 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel | SendEvent) -> Answer:
+    async def _command(self, message: Submit | Cancel | SendEvent | SettleToken) -> Answer:
         if isinstance(message, SendEvent):
             refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
             return refusal or await self.shard.command(KeepEvent(message))
+        if isinstance(message, SettleToken):
+            return await self._settle(message)
         if isinstance(message, Cancel):
             await self.dormitory.awake(message.run)
             return await self.shard.command(CancelRun(message.run, message.reason))
         await self._room()
         admitted = await self._admit(message)
         return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)
+
+    async def _settle(self, message: SettleToken) -> Answer:
+        """By the state while the item lives, else by what the read model says of it."""
+        waiter = read_token(message.token)
+        if waiter is None or not is_genuine(message.token, self.shard.ownership.journal_id):
+            return token_refused("unknown: it was not made here")
+        refusal = self._foreign(message.namespace, "run", waiter.root or waiter.run)
+        if refusal is not None:
+            return refusal
+        await self.dormitory.awake(waiter.run)
+        command, run = SettleWait(waiter, message.value, message.rejected), self.shard.session.state.runs.get(waiter.run)
+        if run is not None and waiter.item in run.items:
+            return await self.shard.command(command)
+        await self.shard.projector.reached(self.shard.sequence)
+        rows = await self.ports.store.get_items(waiter.run, waiter.item, 1)
+        ended = waiter_row(waiter, rows[0].steps) if rows and rows[0].item == waiter.item else None
+        return told_of_ended(ended, command)
 
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import addresses, cancel, delete, dormancy, flows, letters, results, submit, timers
+from stepmesh_orchestrator.core.decide import addresses, cancel, delete, dormancy, flows, letters, results, settling, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -22,6 +22,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.WakeTree: dormancy.wake_tree,
     commands.TakeLetter: letters.take_letter,
     commands.KeepEvent: addresses.keep_event,
+    commands.SettleWait: settling.settle_wait,
 }
 
 

@@ -31,14 +31,14 @@ def keep_event(session: Session, command: KeepEvent) -> None:
     event = command.event
     data = checked_json(event.data)
     refusal = _refusal(session, event, data)
-    if refusal is not None or data is None:
-        session.cause(Answered(refusal or _bad("its data is not JSON, or nested too deeply")))
+    if refusal is not None:
+        session.cause(Answered(refusal))
         return
     address = session.state.addresses.get(event.name, event.key)
     if address is not None and event.id in address.events:
         session.cause(Answered(EventKept(event.id, 0, existing=True)))
         return
-    session.emit(EventReceived(event.name, event.key, event.id, data, _without_room(session, address)))
+    session.emit(EventReceived(event.name, event.key, event.id, data or b"null", _without_room(session, address)))
     session.cause(Answered(EventKept(event.id, _offer_all(session, event))))
 
 
@@ -107,13 +107,21 @@ def _refusal(session: Session, event: SendEvent, data: bytes | None) -> Refused 
         problem = f"an event's id is 1 to {ID} printable characters, not {event.id[:40]!r}"
     if problem is not None:
         return _bad(problem)
-    settings, size = session.settings, len(data or b"")
-    if size > settings.event_bytes:
-        hint = "store it as a blob and send the blob's id"
-        return Refused("SM-5201", f"the event's data has {size} bytes, the limit is {settings.event_bytes}", hint)
-    if session.state.addresses.size + size > settings.kept_event_bytes:
-        message = f"{session.state.addresses.size} bytes of events are kept here, the limit is {settings.kept_event_bytes}"
-        return Refused("SM-5202", message, "events go after their retention; shorten it, or send less")
+    refusal = data_refusal(session, data)
+    kept, limit = session.state.addresses.size, session.settings.kept_event_bytes
+    if refusal is None and kept + len(event.data) > limit:
+        hint = "events go after their retention; shorten it, or send less"
+        return Refused("SM-5202", f"{kept} bytes of events are kept here, the limit is {limit}", hint)
+    return refusal
+
+
+def data_refusal(session: Session, data: bytes | None) -> Refused | None:
+    """What is wrong with what somebody outside sends (None: it is no JSON); None when nothing is."""
+    if data is None:
+        return _bad("its data is not JSON, or nested too deeply")
+    limit = session.settings.event_bytes
+    if len(data) > limit:
+        return Refused("SM-5201", f"the data has {len(data)} bytes, the limit is {limit}", "store it as a blob and send the blob's id")
     return None
 
 

@@ -133,17 +133,32 @@ def deliver(session: Session, letter: Deliver) -> None:
 
 
 def is_awaited(item: Item, letter: Deliver) -> bool:
-    """Whether that very wait still stands. Steps of flows have one wait each, without a command."""
-    waiter = letter.waiter
-    if waiter.command or not 0 <= waiter.step < len(item.outcomes) or item.phases[waiter.step] != AWAITING:
+    """Whether that very wait for an event still stands."""
+    if not is_open(item, letter.waiter):
         return False
-    awaited = awaited_of(item, waiter.step)
-    return item.attempt(waiter.step) == waiter.attempt and (awaited.name, awaited.key) == (letter.name, letter.key)
+    awaited = awaited_of(item, letter.waiter.step)
+    return (awaited.name, awaited.key) == (letter.name, letter.key)
+
+
+def is_open(item: Item, waiter: Waiter) -> bool:
+    """Whether a wait still stands, of whatever kind. Steps of flows have one each, without a command."""
+    if waiter.command or not 0 <= waiter.step < len(item.outcomes):
+        return False
+    return item.phases[waiter.step] == AWAITING and item.attempt(waiter.step) == waiter.attempt
 
 
 def receive(session: Session, item: Item, step: int, command: str, event: Deliver) -> None:
     """Hand an event to the wait that took it: the one place where that happens. A step of a flow has its output."""
     results.complete(session, item, step, event.payload)
+
+
+def settle(session: Session, item: Item, step: int, command: str, outcome: bytes | Failure) -> None:
+    """End a wait by its token, likewise the one place where that happens."""
+    give_up(session, item, step)
+    if isinstance(outcome, bytes):
+        results.complete(session, item, step, outcome)
+    else:
+        failure.attempt_failed(session, item, item.run.flow.steps[step], outcome, no_worker=True)
 
 
 def _taken(item: Item, name: str, key: str) -> list[int]:
