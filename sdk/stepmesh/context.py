@@ -165,6 +165,11 @@ class Context:
         return turns, self._attempt.frame.header.partition, news
 
     @property
+    def journal(self) -> str:
+        """Id of the journal that knows the task."""
+        return self._attempt.frame.header.journal
+
+    @property
     def task(self) -> Task:
         """The attempt as the orchestrator sent it."""
         return self._attempt.task

@@ -6,10 +6,13 @@ document is content addressed and stored before the run exists.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
 
 
@@ -219,6 +222,63 @@ class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, 
     input: bytes
 
 
+NO_RUN = RunId("")
+"""Of events that are about no run of their partition."""
+
+
+class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """An event from outside is kept at its address. `dropped_through`: its older ones up to this position are kept no more; 0 = none."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    id: str
+    payload: bytes
+    dropped_through: int = 0
+
+
+class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """Somebody waits at an address for an event since `since_ms`. `offered`: position of the event that it is given; 0 = none so far."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+    since_ms: int
+    offered: int = 0
+
+
+class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """It does so no more."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+
+
+class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """The step waits for somebody outside, until `due_ms` (0: for as long as it takes). `awaited`: for what (see `decide/waits.py`)."""
+
+    run: RunId
+    item: int
+    step: int
+    due_ms: int
+    awaited: bytes
+
+
+class EventTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """A wait of the run took the event at `position` of an address, and no other wait of it does. What comes of it is the next event."""
+
+    run: RunId
+    item: int
+    step: int
+    command: str
+    name: str
+    key: str
+    position: int
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -240,6 +300,11 @@ Event = (
     | FunctionIdle
     | RunCancelling
     | FunctionContinued
+    | EventReceived
+    | WaiterPlaced
+    | WaiterLeft
+    | StepAwaiting
+    | EventTaken
 )
 
 PER_FRAME = 1_000_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
+from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait
@@ -27,6 +28,7 @@ def rebuild(session: Session) -> None:
                     if phase == RUNNING:
                         _limit_wait(session, item, step)
             resume_item(session, item)
+    tell_again(session)
     settle(session)
 
 

@@ -8,6 +8,7 @@ from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.decide.waits import awaited_json
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -24,6 +25,8 @@ _KINDS: dict[type, str] = {
     events.StepRetrying: "step_retrying",
     events.StepSleeping: "step_sleeping",
     events.StepFallingBack: "step_falling_back",
+    events.StepAwaiting: "step_awaiting",
+    events.EventTaken: "event_taken",
     events.ItemEnded: "item_completed",
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
@@ -68,6 +71,8 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
         return b"{}"
+    if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
+        return b"{}"  # of no run, so nobody is told
     return b'{"step":%d%b}' % (event.step, _of_step(event))
 
 
@@ -100,6 +105,10 @@ def _of_step(event: Event) -> bytes:
         return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
     if isinstance(event, events.FunctionIdle):
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
+    if isinstance(event, events.StepAwaiting):
+        return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
+    if isinstance(event, events.EventTaken):
+        return b',"name":%b,"key":%b' % (msgspec.json.encode(event.name), msgspec.json.encode(event.key))
     return b""
 
 

@@ -18,7 +18,6 @@ from stepmesh.durable.callsite import here
 from stepmesh.durable.durations import Duration, seconds
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.steps import running, settling
-from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.histories import Kind
 
 T = TypeVar("T")
@@ -95,7 +94,7 @@ def promise(type: Callable[..., T] | Any = Any, *, timeout: Duration | None = No
     if limit_s is not None:
         timer = execution.loop.call_later(limit_s, _expire, future, f"nobody settled {name} within {timeout}")
         future.add_done_callback(lambda _: timer.cancel())
-    return Promise(tokens.promise_token(execution.run, id), future)
+    return Promise(execution.token_of(id), future)
 
 
 def _expire(future: asyncio.Future[Any], text: str) -> None:

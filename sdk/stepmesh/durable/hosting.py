@@ -14,8 +14,10 @@ from stepmesh.durable.driver import Activation, LetGo, drive
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
+from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.ids import Partition
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Waiter
 
 
 def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL) -> Component:
@@ -24,7 +26,12 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
         task = context.task
-        begin = partial(workflow.begin, task.run, task.input, limits=limits, place=f"{task.run}.{task.item}.{task.step}")
+        place, journal = f"{task.run}.{task.item}.{task.step}", context.journal
+
+        def token_of(command: str) -> str:
+            return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
+
+        begin = partial(workflow.begin, task.run, task.input, limits=limits, place=place, token_of=token_of)
         try:
             return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version))
         except LetGo:

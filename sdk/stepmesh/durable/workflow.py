@@ -63,9 +63,10 @@ class Workflow(Generic[P, R]):
         attempt: int = 1,
         limits: Limits = USUAL,
         place: str = "",
+        token_of: Callable[[str], str] | None = None,
     ) -> Execution:
         """A body for this run, to be driven with `turn`. `input`: JSON text; `recorded`: the version that the run began with; `place`: what
-        it is known by to others, default the run."""
+        it is known by to others, default the run; `token_of`: see `Execution`."""
         identity = Identity(run, self.name, self.version, recorded, attempt, self.suspects)
 
         async def body() -> R:
@@ -73,7 +74,7 @@ class Workflow(Generic[P, R]):
             done: Awaitable[R] = self.form.invoke(value, _NO_CONTEXT)
             return await done
 
-        return Execution(body, started_ms, place or run, identity, limits)
+        return Execution(body, started_ms, place or run, identity, limits, token_of)
 
     def written(self, value: Any, limits: Limits = USUAL) -> bytes:
         """What a body returned, or goes on with, as JSON text. Raises `NotSerialisable`, `PayloadTooLarge`."""

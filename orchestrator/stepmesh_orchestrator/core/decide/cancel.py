@@ -8,7 +8,7 @@ from stepmesh_broker.protocol.histories import CancelAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
-from stepmesh_orchestrator.core.decide import finish
+from stepmesh_orchestrator.core.decide import finish, waits
 from stepmesh_orchestrator.core.decide.news import tell
 from stepmesh_orchestrator.core.effects import Answered, StopTask
 from stepmesh_orchestrator.core.events import HistoryGrew, ItemEnded, RunCancelled, RunCancelling
@@ -75,6 +75,7 @@ def stop(session: Session, run: Run, reason: str) -> None:
     failure = Failure(ErrorCode.CANCELLED, reason)
     for item in list(run.items.values()):
         _stop_tasks(session, item)
+        waits.give_up_all(session, item)
         session.emit(ItemEnded(run.id, item.index, None, failure))
     finish.try_end_run(session, run)
 

@@ -16,8 +16,8 @@ from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Sett
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import results, subruns
-from stepmesh_orchestrator.core.decide.news import activate, tell
+from stepmesh_orchestrator.core.decide import results, subruns, waits
+from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
@@ -29,6 +29,13 @@ from stepmesh_orchestrator.core.state import PARKED, Item, Run
 PAGE_BYTES = 256 * 1024
 """Records in one answer, in bytes of their payloads."""
 _GONE = FunctionTurned(gone=True)
+
+
+class _Options(msgspec.Struct):
+    since_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 
 
 def advance(session: Session, command: AdvanceFunction) -> None:
@@ -43,7 +50,9 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
             if isinstance(record, Issued):
@@ -134,10 +143,17 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
     _start(session, item, step, command, None, session.flows.get(flow))
 
 
+def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
+    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
+    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(item, command), since_ms)
+    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+
+
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.TIMER: _arm_timer,
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
+    Kind.EVENT: _arm_event,
 }
 
 
@@ -147,7 +163,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
     if name in session.state.runs:
         return
     if isinstance(flow, Failure):
-        settle_command(session, item, step, Settled(command.id, session.now, failure=flow))
+        settle(session, item, step, Settled(command.id, session.now, failure=flow))
     elif flow is None:
         key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
         waiting = session.awaiting_child.setdefault(key, [])
@@ -156,7 +172,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
             session.cause(NeedFlow(key, document))
     elif subruns.depth(session, run) >= session.settings.max_depth:
         deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
-        settle_command(session, item, step, Settled(command.id, session.now, failure=deepest))
+        settle(session, item, step, Settled(command.id, session.now, failure=deepest))
     else:
         parent = Parent(run.id, item.index, step, "function", command=command.id)
         event = RunCreated(
@@ -182,7 +198,7 @@ def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None
         if function is None or command.id not in function.open:
             continue
         if failure is not None:
-            settle_command(session, item, step, Settled(command.id, session.now, failure=failure))
+            settle(session, item, step, Settled(command.id, session.now, failure=failure))
         else:
             arm(session, item, step, command)
 
@@ -196,16 +212,7 @@ def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
         return
     failed = outcome if isinstance(outcome, Failure) else None
     value = outcome if isinstance(outcome, bytes) else b"null"
-    settle_command(session, item, parent.step, Settled(parent.command, session.now, value, failed))
-
-
-def settle_command(session: Session, item: Item, step: int, result: Settled) -> None:
-    """What came of a command, unless nobody waits for it any more."""
-    function = item.function(step)
-    if function is None or result.id not in function.open:
-        return
-    session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
-    tell(session, item, step)
+    settle(session, item, parent.step, Settled(parent.command, session.now, value, failed))
 
 
 def fire(session: Session, task: TaskRef) -> None:
@@ -223,6 +230,10 @@ def fire(session: Session, task: TaskRef) -> None:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
+    elif not due:  # what is due is to ask again for events, whatever became of the letters
+        for command in function.commands():
+            if command.kind is Kind.EVENT:
+                arm(session, item, task.step, command)
 
 
 def resume(session: Session, item: Item, step: int) -> None:
