@@ -118,7 +118,7 @@ def _guessed(image: RunImage, state: State) -> Places:
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
     image = _run_image(run)
-    return image if run.taken is None else TakerImage(*structs.astuple(image), run.taken)
+    return image if run.taken is None else TakerImage(**structs.asdict(image), taken=run.taken)
 
 
 def _run_image(run: Run) -> RunImage:
