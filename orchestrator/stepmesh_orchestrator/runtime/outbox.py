@@ -141,15 +141,19 @@ class Outbox:
                 if isinstance(outcome, BrokerUnavailable):
                     away = True
                     left.append(departure)
-                elif isinstance(outcome, StepmeshError) and isinstance(departure, Departure):
-                    left.extend(self._refuse(departure, outcome))
-                elif isinstance(outcome, StepmeshError) and isinstance(departure, Mailing):
-                    log.error("SM-5219 partition %d is not told something, for its inbox never takes it: %s", departure.partition, outcome)
+                elif isinstance(outcome, StepmeshError):
+                    left.extend(self._refused(departure, outcome))
                 elif outcome is not None:
                     raise outcome
             batch = left
             if away:
                 await asyncio.sleep(_RETRY_S)
+
+    def _refused(self, departure: Departure | Mailing, problem: StepmeshError) -> list[Departure]:
+        if isinstance(departure, Departure):
+            return self._refuse(departure, problem)
+        log.error("SM-5219 partition %d is not told something, for its inbox never takes it: %s", departure.partition, problem)
+        return []
 
     async def _publish_one(self, departure: Departure | Mailing) -> None:
         await departure.publish(self._broker, self._clock.monotonic())
