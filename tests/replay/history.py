@@ -84,7 +84,7 @@ WAITS = {
     "steps": [
         {"id": "paid", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": "o1"}},
         {"id": "more", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": {"$if": {"$step": "paid"}, "then": "o1"}}},
-        {"id": "ok", "component": "/builtin/approval", "input": {"timeout": "1h"}, "onError": {"action": "useDefault", "defaultValue": 0}},
+        {"id": "ok", "component": "/builtin/approval", "input": {"timeout": "10m"}, "onError": {"action": "useDefault", "defaultValue": 0}},
     ],
     "output": [{"$step": "paid"}, {"$step": "more"}, {"$step": "ok"}],
 }

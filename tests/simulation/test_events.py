@@ -67,9 +67,8 @@ class EventWorld(World):
         taken: list[tuple[str, str, int]] = []
         for partition in await self.journal.partitions():
             async for frame in self.journal.read(partition):
-                for event in decode_turn(frame.payload).events:
-                    if isinstance(event, ev.WaitOver) and event.position:
-                        taken.append((event.run, event.key, event.position))
+                found = decode_turn(frame.payload).events
+                taken += [(event.run, event.key, event.position) for event in found if isinstance(event, ev.WaitOver) and event.position]
         assert taken
         assert len(taken) == len(set(taken))
 
