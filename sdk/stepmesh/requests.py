@@ -37,7 +37,7 @@ from stepmesh_broker.protocol.api import (
     StoreFlow,
 )
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Submit
+from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, RunMessage
 from stepmesh_broker.protocol.subjects import Subject
 
 _A = TypeVar("_A", bound=ApiAnswer)
@@ -79,7 +79,7 @@ class Requests:
             raise MalformedMessage(f"{type(request).__name__} was answered with {type(answer).__name__}, not {kind.__name__}")
         return answer
 
-    async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
+    async def tell(self, partition: Partition, message: RunMessage) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
         subject, data = subjects.control(self.namespace, partition), codec.encode(message)
         answer = await self._ask(subject, data, TIMEOUT_S, codec.decode_answer, TOLD_AGAIN_S)

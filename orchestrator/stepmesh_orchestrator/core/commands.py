@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -16,6 +17,7 @@ class StartRun:
 
     submit: Submit
     flow: CompiledFlow
+    seeded: RunSeeded | None = None  # results of another run that it takes over
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,29 @@ class CancelRun:
 
     run: RunId
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Let nothing new of a root run and its sub-runs start. Answer: an `Answered` effect."""
+
+    run: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Let a paused root run go on. Answer: an `Answered` effect."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class WakeSteps:
+    """End these sleeps of a run now. One that is over, or another attempt's, is left alone. Answer: an `Answered` effect."""
+
+    run: RunId
+    tasks: list[TaskRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +107,7 @@ class WakeTree:
     flows: FlowLookup
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+Command = (
+    StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+    | PauseRun | ResumeRun | WakeSteps
+)  # fmt: skip

@@ -10,9 +10,9 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
+    PausedTreeImage,
     Places,
-    RunImage,
-    TreeImage,
+    SeededRunImage,
     places_of,
     restore_run,
     restore_tree,
@@ -22,9 +22,10 @@ from stepmesh_orchestrator.core.evolve.images import (
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
-SNAPSHOT_FORMAT = 2
-_WITHOUT_DORMANT = 1
-"""A snapshot in which no run is dormant is one that earlier releases read."""
+SNAPSHOT_FORMAT = 3
+_WITH_DORMANT = 2
+_PLAIN = 1
+"""A snapshot is one that earlier releases read as long as they know all that is in it."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -33,8 +34,8 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     sequence: int
     inbox: int
     confirmed: int
-    trees: list[TreeImage]
-    runs: list[RunImage]
+    trees: list[PausedTreeImage]
+    runs: list[SeededRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
@@ -64,13 +65,18 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
     dormant = state.dormant.encoded()
-    version = SNAPSHOT_FORMAT if dormant else _WITHOUT_DORMANT
+    version = SNAPSHOT_FORMAT if _is_controlled(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
+
+
+def _is_controlled(state: State) -> bool:
+    """Whether a tree is paused, or a run has results of another one to give."""
+    return any(tree.paused_ms for tree in state.trees.values()) or any(run.seeds for run in state.runs.values())
 
 
 def state_hash(state: State) -> str:

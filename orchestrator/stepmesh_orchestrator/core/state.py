@@ -17,7 +17,7 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.dormant import Dormant
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 
@@ -67,6 +67,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
+    paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -99,6 +100,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     created_at: int = 0  # position of the event that created it
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
+    seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
 
     @property
     def total(self) -> int:

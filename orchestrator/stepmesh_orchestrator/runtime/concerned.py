@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, RestTree, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import (
+    CancelRun,
+    Command,
+    DeleteRun,
+    EndTask,
+    PauseRun,
+    ResolveFlow,
+    RestTree,
+    ResumeRun,
+    StartRun,
+    WakeSteps,
+    WakeTree,
+)
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -22,7 +34,7 @@ def run_of(command: Command) -> RunId | None:
         return command.submit.run
     if isinstance(command, EndTask):
         return command.result.run
-    if isinstance(command, CancelRun | DeleteRun):
+    if isinstance(command, CancelRun | DeleteRun | PauseRun | ResumeRun | WakeSteps):
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root

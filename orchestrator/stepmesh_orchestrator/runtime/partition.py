@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
@@ -17,8 +17,22 @@ from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    Cancel,
+    Claim,
+    Failure,
+    Heartbeat,
+    Pause,
+    Refused,
+    Resume,
+    RunMessage,
+    Submit,
+    TaskRef,
+    Wake,
+)
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, PauseRun, ResumeRun, StartRun, WakeSteps
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -287,13 +301,17 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
-        if isinstance(message, Cancel):
-            await self.dormitory.awake(message.run)
-            return await self.shard.command(CancelRun(message.run, message.reason))
+    async def _command(self, message: RunMessage) -> Accepted | Refused:
+        if isinstance(message, Submit):
+            return await self.begin(message)
+        await self.dormitory.awake(message.run)
+        return await self.shard.command(_of_live_run(message))
+
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+        """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(message)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)
+        admitted = await self._admit(submit)
+        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
 
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""
@@ -319,6 +337,14 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
+
+
+def _of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
+    if isinstance(message, Cancel):
+        return CancelRun(message.run, message.reason)
+    if isinstance(message, Pause):
+        return PauseRun(message.run, message.reason)
+    return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)
 
 
 async def _within(seconds: float, work: Awaitable[None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, pausing, results, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -20,6 +20,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.PauseRun: pausing.pause_run,
+    commands.ResumeRun: pausing.resume_run,
+    commands.WakeSteps: timers.wake_steps,
 }
 
 

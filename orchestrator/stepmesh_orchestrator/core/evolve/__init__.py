@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, runs, steps
+from stepmesh_orchestrator.core.evolve import control, dormancy, runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -19,6 +19,7 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepRetrying: steps.retrying,
     events.StepSleeping: steps.sleeping,
     events.StepFallingBack: steps.falling_back,
+    events.StepWoken: steps.woken,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -29,6 +30,9 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
     events.TreeDormant: dormancy.tree_dormant,
+    events.RunPaused: control.run_paused,
+    events.RunResumed: control.run_resumed,
+    events.RunSeeded: control.run_seeded,
 }
 
 

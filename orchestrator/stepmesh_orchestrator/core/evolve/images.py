@@ -11,7 +11,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
@@ -56,6 +56,12 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     results: dict[int, bytes | Failure] | None
 
 
+class SeededRunImage(RunImage, array_like=True, gc=False):
+    """Of a run with items to come that begin with results of another run. Written only then, read always."""
+
+    seeds: dict[int, list[Seed]] | None = None
+
+
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
     """See `Tree`."""
 
@@ -63,6 +69,12 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+
+
+class PausedTreeImage(TreeImage, array_like=True, gc=False):
+    """Of a tree that is paused. Written only then, read always."""
+
+    paused_ms: int = 0
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -75,16 +87,18 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
+    if tree.paused_ms:
+        return PausedTreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.paused_ms)
     return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
 
 
-def restore_tree(state: State, image: TreeImage) -> Tree:
+def restore_tree(state: State, image: PausedTreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended)
+    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, paused_ms=image.paused_ms)
     return tree
 
 
-def restore_run(state: State, image: RunImage, flows: FlowLookup, places: Places | None) -> Run:
+def restore_run(state: State, image: SeededRunImage, flows: FlowLookup, places: Places | None) -> Run:
     """Put a run into its tree, which is there. `LookupError` for a flow that is not loaded."""
     tree = state.trees[image.root]
     run = _run(image, tree, flows, places or _guessed(image, state))
@@ -101,7 +115,7 @@ def places_of(run: Run) -> Places:
     return Places(run.created_at, run.depth, {index: item.positions.tobytes() for index, item in run.items.items()})
 
 
-def _guessed(image: RunImage, state: State) -> Places:
+def _guessed(image: SeededRunImage, state: State) -> Places:
     """For a snapshot of a release that did not keep them."""
     owner = None if image.parent is None else state.runs.get(image.parent.run)
     depth = 0 if image.parent is None else 1 if owner is None else owner.depth + 1
@@ -110,11 +124,12 @@ def _guessed(image: RunImage, state: State) -> Places:
 
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
-    return RunImage(
+    image = RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
         run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results,
     )  # fmt: skip
+    return SeededRunImage(*msgspec.structs.astuple(image), run.seeds) if run.seeds else image
 
 
 def _item_image(item: Item) -> ItemImage:
@@ -132,7 +147,7 @@ def _recorded_phases(item: Item) -> bytes:
     return bytes(phases)
 
 
-def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
+def _run(image: SeededRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
     flow = flows.get(image.flow, image.overrides)
     if flow is None:
         raise LookupError(f"flow {image.flow} of run {image.id} is not loaded")
@@ -140,7 +155,7 @@ def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
         image.id, image.namespace, flow, image.flow, tree, image.inputs, image.item_limit, image.overrides, image.given,
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
-        image.results, places.created_at, places.depth,
+        image.results, places.created_at, places.depth, seeds=image.seeds,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))

@@ -84,6 +84,12 @@ def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> Non
     item.wait(event.step).last_failure = event.failure
 
 
+def woken(state: State, event: events.StepWoken, at_ms: int) -> None:
+    """Its sleep is due."""
+    item = _leave(state, event.run, event.item, event.step)
+    item.wait(event.step).due_ms = at_ms
+
+
 def sub_run_started(item: Item, step: int) -> None:
     """The step's component started a sub-run: the slot is for that one."""
     if item.holds_slot(step):
