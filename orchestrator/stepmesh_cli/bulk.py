@@ -87,7 +87,8 @@ def delete(*run: str, selection: Selection = NOTHING, target: Target = HERE, jso
 async def _act(action: str, named: tuple[str, ...], selection: Selection, target: Target, as_json: bool) -> int:
     async with connected(target) as client:
         bulk = Bulk(client.requests)
-        found = await bulk.chosen(named, selection.filter())
+        wanted = selection.filter()
+        found = await bulk.chosen(named or None, None if wanted.is_empty() else wanted)
         if selection.dry_run:
             for run in found:
                 print_json({"run": run}) if as_json else print(run)

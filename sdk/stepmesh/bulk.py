@@ -73,14 +73,14 @@ class Bulk:
     async def chosen(self, runs: Sequence[str] | None, wanted: RunFilter | None) -> list[str]:
         """The runs that are named, or those that pass the filter, newest first. Raises `RequestRefused` SM-5230 unless one of the two says
         something."""
-        found = wanted is not None and not wanted.is_empty()
-        if bool(runs) == found:
+        filtered = wanted is not None and not wanted.is_empty()
+        if bool(runs) == filtered or (runs is not None and wanted is not None):
             raise RequestRefused(
                 "name runs, or give a filter that leaves some out; not both",
                 code="SM-5230",
                 hint="filter by status, flow or tag: an empty filter would mean every run there is",
             )
-        return list(dict.fromkeys(runs or ())) if wanted is None or not found else await self._listed(wanted)
+        return list(dict.fromkeys(runs)) if runs else await self._listed(wanted or RunFilter())
 
     async def _listed(self, wanted: RunFilter) -> list[str]:
         found: dict[str, None] = {}

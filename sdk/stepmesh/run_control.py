@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
+
 from stepmesh import payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import RequestRefused
@@ -19,6 +21,8 @@ from stepmesh_broker.protocol.api import GetSteps, Steps, StepStatus
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Pause, Resume, TaskRef, Wake
+
+NO_RUN = RunId("")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,8 @@ class RunControl:
     ) -> Continued:
         """Continue a run that failed or was cancelled in a new one, with the items that did not succeed: steps that succeeded keep their
         results. `key` makes it idempotent: the same one gives the same new run."""
-        return await self._continue(run, retry=True, items=items, from_step=from_step, changes=UNCHANGED, key=key)
+        chosen = None if items is None else list(items)
+        return await self.start(ContinueRun(RunId(run), NO_RUN, retry=True, items=chosen, from_step=from_step, run_key=key))
 
     async def fork(
         self,
@@ -80,27 +85,25 @@ class RunControl:
         key: str | None = None,
     ) -> Continued:
         """A new run of the same items in which `from_step` and what depends on it run again, and what `changes` reaches."""
-        return await self._continue(run, retry=False, items=items, from_step=from_step, changes=changes, key=key)
-
-    async def _continue(
-        self, run: str, *, retry: bool, items: Sequence[int] | None, from_step: str | None, changes: Changes, key: str | None
-    ) -> Continued:
-        home = await self._home(run)
-        partitions = (await self._requests.info()).partitions
         request = ContinueRun(
             RunId(run),
-            new_run_id_on(home, partitions),
-            retry,
-            None if items is None else list(items),
-            from_step,
-            None if changes.flow is None else await self._requests.flow_id(changes.flow),
-            None if changes.inputs is None else [payloads.write(value) for value in changes.inputs],
-            None if changes.variables is None else payloads.write(changes.variables),
-            None if changes.overrides is None else payloads.write(changes.overrides),
-            changes.tags,
-            key,
+            NO_RUN,
+            items=None if items is None else list(items),
+            from_step=from_step,
+            flow=None if changes.flow is None else await self._requests.flow_id(changes.flow),
+            inputs=None if changes.inputs is None else [payloads.write(value) for value in changes.inputs],
+            variables=None if changes.variables is None else payloads.write(changes.variables),
+            overrides=None if changes.overrides is None else payloads.write(changes.overrides),
+            tags=changes.tags,
+            run_key=key,
         )
-        return await self._requests.ask(request, Continued)
+        return await self.start(request)
+
+    async def start(self, request: ContinueRun) -> Continued:
+        """A retry or fork as the orchestrator takes it; `into` is chosen here."""
+        home = await self._home(request.run)
+        into = new_run_id_on(home, (await self._requests.info()).partitions)
+        return await self._requests.ask(structs.replace(request, into=into), Continued)
 
     async def _home(self, run: str) -> Partition:
         return (await self._requests.get_run(run)).summary.partition

@@ -23,6 +23,7 @@ PROMISED = {
     "/api/v1/runs/{runId}/items": {"GET"}, "/api/v1/runs/{runId}/steps": {"GET"}, "/api/v1/runs/{runId}/steps/{stepId:path}": {"GET"},
     "/api/v1/runs/{runId}/flow": {"GET"}, "/api/v1/runs/{runId}/events": {"GET"}, "/api/v1/runs/{runId}/cancel": {"POST"},
     "/api/v1/blobs": {"POST"}, "/api/v1/blobs/{blobId}": {"GET"}, "/health": {"GET"}, "/openapi.json": {"GET"},
+    **{f"/v1/runs/{{runId}}/{verb}": {"POST"} for verb in ("cancel", "pause", "resume", "wake", "retry", "fork")}, "/v1/runs/bulk": {"POST"},
     "/api/v1/pools": {"GET"}, "/api/v1/pools/{pool}": {"GET"}, "/metrics": {"GET"},
 }  # fmt: skip
 

@@ -7,14 +7,14 @@ meanwhile are ignored and set again when the tree goes on: due at once if their 
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_broker.protocol.messages import Accepted, Refused
 from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun
 from stepmesh_orchestrator.core.decide import cancel
-from stepmesh_orchestrator.core.effects import Answered, SetTimer
+from stepmesh_orchestrator.core.decide.resume import resume_item
+from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import RunPaused, RunResumed
 from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import RETRYING, SLEEPING, Item
 
 
 def pause_run(session: Session, command: PauseRun) -> None:
@@ -40,15 +40,9 @@ def resume_run(session: Session, command: ResumeRun) -> None:
         session.emit(RunResumed(tree.root))
         session.touched[tree.root] = tree
         for run in runs_of(session.state, tree):
-            for item in run.items.values():
-                _set_timers(session, item)
+            for item in list(run.items.values()):
+                resume_item(session, item)  # what it waits for already is not asked for twice, but its timers are set
     session.cause(Answered(Accepted(tree.root, existing=not paused)))
-
-
-def _set_timers(session: Session, item: Item) -> None:
-    for step, phase in enumerate(item.phases):
-        if phase in (RETRYING, SLEEPING):
-            session.cause(SetTimer(item.wait(step).due_ms, TaskRef(item.run.id, item.index, step, item.attempt(step))))
 
 
 def _refusal(session: Session, name: RunId) -> Refused:

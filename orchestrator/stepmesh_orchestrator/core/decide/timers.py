@@ -16,11 +16,11 @@ def fire(session: Session, command: FireTimer) -> None:
     task = command.task
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
-    if item is None or item.attempt(task.step) != task.attempt:
-        return
-    phase = item.phases[task.step]
-    if phase not in (RETRYING, SLEEPING) or item.wait(task.step).due_ms > session.now or item.run.tree.paused_ms:
+    if item is None or item.attempt(task.step) != task.attempt or item.run.tree.paused_ms:
         return  # a paused tree sets its timers again when it goes on
+    phase = item.phases[task.step]
+    if phase not in (RETRYING, SLEEPING) or item.wait(task.step).due_ms > session.now:
+        return
     if phase == SLEEPING:
         results.complete(session, item, task.step, item.wait(task.step).output or b"null")
     else:
