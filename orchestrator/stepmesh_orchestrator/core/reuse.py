@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from stepmesh_orchestrator.core.events import Seed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope, Skipped, is_truthy
+from stepmesh_orchestrator.core.rows import ItemRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,17 @@ def seeds_of(past: Given, flow: CompiledFlow, value: bytes, variables: Mapping[s
     _drop_others(past, found, here)
     taken = ((step, outcome) for step, outcome in enumerate(found.outcomes) if outcome is not None)
     return [Seed(step, outcome if isinstance(outcome, bytes) else None) for step, outcome in taken]
+
+
+def outcomes_of(row: ItemRow, steps: int) -> list[Outcome | None]:
+    """Those of an ended item that can be taken over, by step."""
+    outcomes: list[Outcome | None] = [None] * steps
+    for step in row.steps:
+        if step.status == "skipped":
+            outcomes[step.step] = SKIPPED
+        elif step.status == "success":
+            outcomes[step.step] = step.output
+    return outcomes
 
 
 def _named(past: Given, flow: CompiledFlow) -> dict[int, int]:

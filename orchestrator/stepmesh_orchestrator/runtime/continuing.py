@@ -20,8 +20,8 @@ from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.findings import nearest
-from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
-from stepmesh_orchestrator.core.reuse import Given, seeds_of
+from stepmesh_orchestrator.core.flow.plan import Outcome, Skipped
+from stepmesh_orchestrator.core.reuse import Given, outcomes_of, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import Run
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
@@ -183,23 +183,13 @@ class Continuations:
         await self._view.projected()
         async for row in self._rows(plan.source, min(items, default=0), max(items, default=-1) + 1):
             if row.item in wanted:
-                found[row.item] = _ended(row, steps)
+                found[row.item] = outcomes_of(row, steps)
         return found
 
 
 def _live(run: Run) -> Iterator[tuple[int, list[Outcome | None]]]:
     for item in run.items.values():
         yield item.index, [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
-
-
-def _ended(row: ItemRow, steps: int) -> list[Outcome | None]:
-    outcomes: list[Outcome | None] = [None] * steps
-    for step in row.steps:
-        if step.status == "skipped":
-            outcomes[step.step] = SKIPPED
-        elif step.status == "success":
-            outcomes[step.step] = step.output
-    return outcomes
 
 
 def _refusal(request: ContinueRun, source: RunRow) -> Refused | None:

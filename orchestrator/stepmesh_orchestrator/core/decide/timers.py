@@ -40,7 +40,7 @@ def wake_steps(session: Session, command: WakeSteps) -> None:
 
 def _wake(session: Session, task: TaskRef) -> bool:
     item = _asleep(session, task)
-    if item is None:
+    if item is None or item.wait(task.step).due_ms <= session.now:  # its time has come anyway
         return False
     session.emit(StepWoken(task.run, task.item, task.step))
     if not item.run.tree.paused_ms:
