@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.runtime.lab import Lab, run_id, until, virtual
 
+from stepmesh import bulk
 from stepmesh.bulk import Bulk, RunFilter
 from stepmesh.client import Client
 from stepmesh.errors import RequestRefused, RunNotFound
@@ -73,8 +74,8 @@ async def test_a_retry_runs_only_what_failed_of_the_items_that_failed() -> None:
     assert (info.summary.status, info.summary.total) == ("completed", 1)
     assert info.summary.tags == {"team": "search", "retry_of": source}
     assert (await lab.ended(RunId(source))).summary.status == "failed"
-    steps = (await lab.ask(api.GetSteps(found.run), api.Steps)).steps
-    assert [(one.step_id, one.status, one.attempt, one.output) for one in steps][0] == ("a", "success", 0, b"1")
+    first = (await lab.ask(api.GetSteps(found.run), api.Steps)).steps[0]
+    assert (first.step_id, first.status, first.attempt, first.output) == ("a", "success", 0, b"1")
     events = (await lab.ask(api.GetEvents(found.run), api.Events)).events
     assert [event.step_id for event in events if event.kind == "step_reused"] == ["a"]
     assert [event.kind for event in events][:2] == ["run_created", "run_seeded"]
@@ -220,54 +221,53 @@ def test_what_is_taken_over_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: i
 @virtual
 async def test_nothing_is_done_without_a_filter() -> None:
     lab = await Lab().start()
-    bulk = Bulk(control(lab).requests)
+    many = Bulk(control(lab).requests)
     for named, wanted in ((None, None), ([], None), (None, RunFilter()), (["r"], RunFilter(status="failed")), (["r"], RunFilter())):
-        assert (await refused(bulk.chosen(named, wanted))).code == "SM-5230"
-    assert await bulk.chosen(["r", "s", "r"], None) == ["r", "s"]
+        assert (await refused(many.chosen(named, wanted))).code == "SM-5230"
+    assert await many.chosen(["r", "s", "r"], None) == ["r", "s"]
 
 
 @virtual
 async def test_a_filter_finds_root_runs_by_status_flow_and_tags() -> None:
     lab = await Lab().start()
-    bulk = Bulk(control(lab).requests)
+    many = Bulk(control(lab).requests)
     live = [await lab.submit(TWO, 1, tags={"team": team, "kind": "x"}) for team in ("a", "b", "a")]
     await lab.submit({**TWO, "name": "other"}, 1, tags={"team": "a"})
-    found = await bulk.chosen(None, RunFilter(status="running", flow_name="two", tags={"team": "a"}))
+    found = await many.chosen(None, RunFilter(status="running", flow_name="two", tags={"team": "a"}))
     assert set(found) == {live[0], live[2]}
-    assert await bulk.chosen(None, RunFilter(status="failed")) == []
+    assert await many.chosen(None, RunFilter(status="failed")) == []
 
 
 @virtual
 async def test_each_run_is_answered_for() -> None:
     lab = await Lab().start()
-    bulk = Bulk(control(lab).requests)
+    many = Bulk(control(lab).requests)
     live = [await lab.submit(TWO, number) for number in range(40)]
     over = await failed_run(lab, 1, failing=(0,))
-    outcomes = [one async for one in bulk.act("pause", [*live, over, run_id(999)])]
+    outcomes = [one async for one in many.act("pause", [*live, over, run_id(999)])]
     assert [one.run for one in outcomes] == [*live, over, run_id(999)]
     assert all(one.done for one in outcomes[:40])
     assert [one.code for one in outcomes[40:]] == ["SM-5221", "SM-5003"]
-    assert set(await bulk.chosen(None, RunFilter(status="paused"))) == set(live)
-    assert all([one.done async for one in bulk.act("resume", live)])
-    assert all([one.done async for one in bulk.act("cancel", live)])
-    (again,) = [one async for one in bulk.act("retry", [over])]
+    assert set(await many.chosen(None, RunFilter(status="paused"))) == set(live)
+    assert all([one.done async for one in many.act("resume", live)])
+    assert all([one.done async for one in many.act("cancel", live)])
+    (again,) = [one async for one in many.act("retry", [over])]
     assert again.new is not None
     assert await drive(lab, again.new) == [("b", 0)]
-    assert all([one.done async for one in bulk.act("delete", live)])
-    assert await bulk.chosen(None, RunFilter(status="cancelled")) == []
+    assert all([one.done async for one in many.act("delete", live)])
+    assert await many.chosen(None, RunFilter(status="cancelled")) == []
 
 
-@virtual
-async def test_a_listing_of_many_pages_is_read_to_its_end(monkeypatch: Any = None) -> None:
-    lab = await Lab().start()
-    live = [await lab.submit(TWO, number) for number in range(5)]
-    from stepmesh import bulk as module
+def test_a_listing_of_many_pages_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "PAGE", 2)
 
-    before, module.PAGE = module.PAGE, 2
-    try:
+    @virtual
+    async def story() -> None:
+        lab = await Lab().start()
+        live = [await lab.submit(TWO, number) for number in range(5)]
         assert await Bulk(control(lab).requests).chosen(None, RunFilter(status="running")) == live[::-1]
-    finally:
-        module.PAGE = before
+
+    story()
 
 
 @virtual
