@@ -60,7 +60,7 @@ def calls() -> list[int]:
 
 def ended(run: str) -> str:
     stepmesh("events", run, "--follow")
-    return str(next(one["status"] for one in objects("list") if one["run_id"] == run))
+    return str(next(one["status"] for one in objects("list") if one["run"] == run))
 
 
 def test_what_was_paid_for_is_not_paid_again() -> None:
@@ -100,7 +100,7 @@ def test_a_paused_run_outlives_its_deployment() -> None:
         up.process.kill()
         up.process.wait(60)
     with running("--worker", "steps.py"):
-        assert [one["run_id"] for one in objects("list", "--status", "paused")] == [run]
+        assert [one["run"] for one in objects("list", "--status", "paused")] == [run]
         [why] = objects("explain", run)
         assert "stepmesh resume" in why["causes"][0]
         assert objects("wake", run)[0] == {"run": run, "woken": ["nap"]}
