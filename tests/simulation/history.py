@@ -80,10 +80,11 @@ def compare(world: World) -> None:
     """The engine's items, of all runs and sub-runs, are those of the oracle."""
     expected: list[ItemRecord] = []
     results: dict[RunId, list[Any]] = {}
+    forked = {row.run for row in world.rows if isinstance(row, RunRow) and row.root in world.operators.forks}
     for run, case in world.runs.items():
         oracle = Oracle(answer, case.stored, max_iterations=world.settings.max_iterations)
         results[run] = [oracle.run(case.flow, value, case.variables or {}) for value in case.inputs]
-        if run not in world.operators.forks:  # which have less to do: their results are compared, not what they did
+        if run not in forked:  # those have less to do: their results are compared, not what they did
             expected += oracle.items
     found = [row for row in world.rows if isinstance(row, ItemRow)]
     for run, wanted in results.items():
@@ -95,7 +96,6 @@ def compare(world: World) -> None:
         assert states[-1] == status
         assert {"running", "paused"} >= set(states[:-1])  # one more for each time that it became dormant with items ended, or was paused
         assert len(states) >= 2
-    forked = {row.run for row in world.rows if isinstance(row, RunRow) and row.root in world.operators.forks}
     engine = Counter(_engine_item(row) for row in found if row.run not in forked)
     oracle_items = Counter(map(_oracle_item, expected))
     assert engine == oracle_items, f"items differ: engine only {engine - oracle_items}; oracle only {oracle_items - engine}"

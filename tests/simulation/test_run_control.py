@@ -16,6 +16,8 @@ from tests.simulation.virtual_loop import run_virtual
 from stepmesh.run_control import UNCHANGED, Changes
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
+LONGER = json.loads(json.dumps(FLOW).replace('"2s"', '"2m"'))
+"""Its nap ends while it is paused."""
 DAY = {
     "name": "sleep a day",
     "steps": [
@@ -54,10 +56,10 @@ async def play(memory: MemoryJournal, seed: int = 0) -> World:
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
     client = await world.client()
-    handle = await client.submit(FLOW, [{"n": 7}, {"n": 8}], run_key="once")
+    handle = await client.submit(LONGER, [{"n": 7}, {"n": 8}], run_key="once")
     sleeper = await client.submit(DAY, [5], run_key="sleeper")
     broken = await client.submit(BROKEN, [1, 2], run_key="broken")
-    await asyncio.sleep(random.uniform(0.0, 4.0))
+    await asyncio.sleep(random.uniform(0.0, 60.0))
     await client.control.pause(handle.id, "maintenance")
     await asyncio.sleep(random.uniform(10.0, 40.0))
     assert (await handle.info()).summary.status == "paused"

@@ -192,10 +192,10 @@ def test_explain_says_so_first() -> None:
     engine.succeed("a", 1)
     pause(engine)
     engine.succeed("b", 1, attempt=9)
-    first, second = explain(engine.state, engine.live(), NOW)
-    assert (first.kind, first.since_ms) == ("paused", NOW)
-    assert f"stepmesh resume {ROOT}" in first.text
-    assert second.kind == "running"
+    causes = explain(engine.state, engine.live(), NOW)
+    assert [cause.kind for cause in causes] == ["paused", "running", "waiting"]
+    assert causes[0].since_ms == NOW
+    assert f"stepmesh resume {ROOT}" in causes[0].text
 
 
 def test_what_is_queued_says_that_it_waits_for_the_pause() -> None:
@@ -222,9 +222,8 @@ def test_it_survives_a_crash_and_a_snapshot() -> None:
     assert encode_state(engine.state)[1] == SNAPSHOT_FORMAT
 
     assert engine.restart() == []
-    assert engine.dispatched() == []
     resume(engine)
-    assert engine.dispatched() == ["b"] if engine.tasks[-1].step_id == "b" else False
+    assert engine.dispatched() == ["b"]
 
 
 def test_pausing_changes_the_hash_of_a_state() -> None:
