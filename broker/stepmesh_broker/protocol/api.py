@@ -155,6 +155,11 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     finished_at: int | None = None
     owner: str = ""  # the orchestrator that owns the run's partition now; "" for an ended run
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.status not in ("running", "paused")
+
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
     """Answer: `RunInfo`, or `Refused` SM-5003. With `wait_ms` the answer comes when the run ended, at the latest after that time."""

@@ -114,7 +114,7 @@ async def cancel_run(asked: Asked[NoQuery, Why]) -> Controlled:
     run = _run(asked)
     before = await asked.operations.get_run(run)
     now = await asked.operations.cancel(run, asked.body.reason or "cancelled by a client")
-    return Controlled(id=run, status=now.status, changed=before.finished_ms is None)
+    return Controlled(id=run, status=now.status, changed=not before.is_over)
 
 
 async def pause_run(asked: Asked[NoQuery, Why]) -> Controlled:

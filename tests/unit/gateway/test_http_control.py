@@ -16,7 +16,7 @@ NAP = one_step("/builtin/sleep")
 FLAKY = {
     "name": "flaky",
     "steps": [
-        {"id": "paid", "component": "/py/gate", "input": {"name": {"$input": "name"}}},
+        {"id": "paid", "component": "/py/gate", "input": {"$input": "name"}},
         {"id": "bad", "component": "/py/boom", "input": {"$step": "paid"}},
     ],
     "output": [{"$step": "paid"}, {"$step": "bad"}],
@@ -57,7 +57,7 @@ async def over(api: Web, run: str) -> Any:
 
 
 async def test_a_pause_is_seen_on_both_surfaces(door: Door, api: Web) -> None:
-    run = (await api.submit(GATE, {"name": "x"}, {"name": "y"}, maxConcurrency=1))["summary"]["runId"]
+    run = (await api.submit(GATE, "x", "y", maxConcurrency=1))["summary"]["runId"]
     await door.workshop.begun.get()
 
     assert await told(api, run, "pause", {"reason": "maintenance"}) == {"id": run, "status": "paused", "changed": True}
@@ -68,9 +68,9 @@ async def test_a_pause_is_seen_on_both_surfaces(door: Door, api: Web) -> None:
     assert [one["runId"] for one in (await api("GET", "/runs", params={"status": "paused"}))["runs"]] == [run]
     assert [one["runId"] for one in (await api("GET", "/runs", params={"status": 5}))["runs"]] == [run]
     assert (await api("GET", f"/runs/{run}", params={"wait": True, "timeoutSecs": 0}))["summary"]["status"] == 5
+    assert await told(api, run, "resume") == {"id": run, "status": "running", "changed": True}
     door.workshop.let("x")
     door.workshop.let("y")
-    assert await told(api, run, "resume") == {"id": run, "status": "running", "changed": True}
     assert (await over(api, run))["status"] == 2
     refused = problem(await api.http.post(f"/v1/runs/{run}/resume"), 409, "SM-5221")
     assert refused["title"] == "Conflict"
@@ -79,7 +79,7 @@ async def test_a_pause_is_seen_on_both_surfaces(door: Door, api: Web) -> None:
 
 
 async def test_cancel_answers_with_what_it_changed(door: Door, api: Web) -> None:
-    run = (await api.submit(GATE, {"name": "x"}))["summary"]["runId"]
+    run = (await api.submit(GATE, "x"))["summary"]["runId"]
     await door.workshop.begun.get()
     assert await told(api, run, "cancel", {"reason": "enough"}) == {"id": run, "status": "cancelled", "changed": True}
     assert (await told(api, run, "cancel"))["changed"] is False
@@ -128,7 +128,7 @@ async def test_what_a_retry_refuses(api: Web) -> None:
 
 
 async def test_many_runs_one_line_each(door: Door, api: Web) -> None:
-    runs = [(await api.submit(GATE, {"name": "x"}))["summary"]["runId"] for _ in range(3)]
+    runs = [(await api.submit(GATE, "x"))["summary"]["runId"] for _ in range(3)]
     assert await lines(api, {"action": "pause", "ids": [*runs, RUN]}) == [
         *({"run_id": run, "done": True} for run in runs),
         {"run_id": RUN, "done": False, "code": "SM-5003", "detail": f"there is no run {RUN}"},

@@ -124,12 +124,18 @@ def _guessed(image: SeededRunImage, state: State) -> Places:
 
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
-    image = RunImage(
+    image = _plain_image(run)
+    if not run.seeds:
+        return image
+    return SeededRunImage(**msgspec.structs.asdict(image), seeds=run.seeds)
+
+
+def _plain_image(run: Run) -> RunImage:
+    return RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
         run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results,
     )  # fmt: skip
-    return SeededRunImage(*msgspec.structs.astuple(image), run.seeds) if run.seeds else image
 
 
 def _item_image(item: Item) -> ItemImage:
