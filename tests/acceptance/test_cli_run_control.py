@@ -33,15 +33,15 @@ async def check(n: int) -> int:
 FLOW = """
 name: pay
 steps:
-  - {id: paid, component: /cpu/paid, input: {n: {$input: n}}}
-  - {id: check, component: /cpu/check, input: {n: {$step: paid}}}
+  - {id: paid, component: /cpu/paid, input: {$input: n}}
+  - {id: check, component: /cpu/check, input: {$step: paid}}
 output: {$step: check}
 """
 NAP = """
 name: nap
 steps:
   - {id: nap, component: /builtin/sleep, input: {duration: 10h, passthrough: {$input: $}}}
-  - {id: paid, component: /cpu/paid, input: {n: {$step: nap}}}
+  - {id: paid, component: /cpu/paid, input: {$step: nap}}
 output: {$step: paid}
 """
 
