@@ -14,6 +14,7 @@ from stepmesh_orchestrator.core.decide import (
     flows,
     functions,
     letters,
+    pausing,
     results,
     settling,
     submit,
@@ -36,6 +37,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.TakeLetter: letters.take_letter,
     commands.KeepEvent: addresses.keep_event,
     commands.SettleWait: settling.settle_wait,
+    commands.PauseRun: pausing.pause_run,
+    commands.ResumeRun: pausing.resume_run,
+    commands.WakeSteps: timers.wake_steps,
 }
 
 
