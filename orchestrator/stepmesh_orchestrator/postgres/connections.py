@@ -2,7 +2,8 @@
 
 Invariant: no call hangs (connecting and every job have a limit), and a connection on which anything went wrong with the server is never
 used again. One that the server closed while it lay idle is noticed before it is used, so that after a restart of the server the first
-calls succeed. Must not know what is stored.
+calls succeed. While the server is away, calls fail at once but for those that try it now and then (attempts.py). Must not know what is
+stored.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from stepmesh_orchestrator.postgres.attempts import Attempts
 from stepmesh_orchestrator.postgres.faults import ERRORS, Fault, classify, is_lost
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class PostgresConnections:
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._attempts = Attempts(self._connect)
         self._under_way = 0
         self._drained = asyncio.Event()
         self._open = False
@@ -55,6 +58,7 @@ class PostgresConnections:
         """Connect and `prepare` in a transaction, so that a wrong address or schema shows now; closed again when that fails. Raises what
         `translate` makes of a failure, and what `prepare` raises."""
         self._open = True
+        self._attempts.forget()
         try:
             await self.transaction(prepare)
         except BaseException:
@@ -108,11 +112,11 @@ class PostgresConnections:
 
     async def _run(self, job: Callable[[Connection], Awaitable[T]], again: bool) -> T:
         try:
-            return await self._on(await self._kept() or await self._connect(), job)
+            return await self._on(await self._kept() or await self._attempts.connection(), job)
         except ERRORS as error:
             if not again or not is_lost(error):
                 raise
-        return await self._on(await self._connect(), job)
+        return await self._on(await self._attempts.connection(), job)
 
     async def _on(self, connection: Connection, job: Callable[[Connection], Awaitable[T]]) -> T:
         healthy = False
