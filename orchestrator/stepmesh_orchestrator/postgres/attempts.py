@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import Generic, TypeVar
 
 from stepmesh_orchestrator.postgres.faults import ERRORS
@@ -38,7 +39,7 @@ class Attempts(Generic[T]):
         """A new one. Raises one of `ERRORS`: of this attempt, or of the last, when it is too early for another."""
         failure = self._failure
         if failure is not None and (self._under_way or _now() < self._next_at):
-            raise failure.with_traceback(None)
+            raise copy(failure)  # with a way of its own through its caller
         self._under_way += 1
         try:
             made = await self._connect()
@@ -52,7 +53,7 @@ class Attempts(Generic[T]):
         return made
 
     def _put_off(self, failure: Exception) -> None:
-        self._failure = failure
+        self._failure = copy(failure)
         self._next_at = _now() + self._pause_s
         self._pause_s = min(2 * self._pause_s, self._largest_s)
 

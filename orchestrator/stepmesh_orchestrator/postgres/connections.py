@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import LiteralString, TypeVar
 
@@ -144,14 +145,7 @@ class PostgresConnections:
 
     async def _connect(self) -> Connection:
         timeout_ms = int(self._timeout_s * 1000)
-        connection: Connection = await _Connection.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=CONNECT_S,
-            tcp_user_timeout=timeout_ms,
-            client_encoding="utf8",
-            application_name="stepmesh",
-        )
+        connection = await self._introduced(timeout_ms)
         try:
             async with asyncio.timeout(CONNECT_S):
                 await connection.execute(_SETTINGS, (f'"{self._schema}"', str(timeout_ms), str(timeout_ms)))
@@ -159,6 +153,22 @@ class PostgresConnections:
             await connection.close()
             raise
         return connection
+
+    async def _introduced(self, timeout_ms: int) -> Connection:
+        try:
+            return await _Connection.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                tcp_user_timeout=timeout_ms,
+                client_encoding="utf8",
+                application_name="stepmesh",
+            )
+        except BaseException as error:
+            # The socket is closed now, and not when nobody thinks of the error any more: psycopg leaves it to its frames. A server that
+            # crashed waits a minute for whoever knocked and said no more, and serves nobody until then.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
 
 def _has_news(connection: Connection) -> bool:
