@@ -7,7 +7,6 @@ Whoever has it may settle that wait and nothing else; its secret is the random p
 from __future__ import annotations
 
 import base64
-import binascii
 
 _MARK = "w1"
 """Format of a token."""
@@ -26,5 +25,5 @@ def read_token(token: str) -> tuple[str, str]:
         raise ValueError("no token of a wait")
     try:
         return run, base64.b64decode(coded + "=" * (-len(coded) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as problem:
+    except ValueError as problem:  # binascii.Error and UnicodeDecodeError among them
         raise ValueError("no token of a wait") from problem

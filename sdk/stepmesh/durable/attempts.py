@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import typing
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -119,7 +118,7 @@ class LocalStep:
         else:
             run = contextvars.copy_context().run
             done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self.plan.work)
-        return await done if inspect.isawaitable(done) else typing.cast(bytes, done)
+        return await done if inspect.isawaitable(done) else done
 
 
 class TimedOut(Exception):

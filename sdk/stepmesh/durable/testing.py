@@ -49,6 +49,7 @@ class Run:
         self.workflow = workflow
         self.rounds: list[list[Record]] = []
         self._env = env
+        self._sequencer: Sequencer
         self._start(input)
 
     @property
@@ -129,6 +130,10 @@ class Run:
             self.rehearsed(), self._remote, env.doubles.local, seed=env.seed, replay=env.always_replay, now_ms=self._started_ms
         )
 
+    def close(self) -> None:
+        """The body is put away, if it is alive."""
+        self._sequencer.close()
+
     def _remote(self, command: Issued) -> Ready | None:
         if command.kind in (Kind.CALL, Kind.CHILD):
             return lambda: self._env.doubles.answer(command, self.now_ms)
@@ -144,15 +149,16 @@ class Env:
         self.limits = limits
         self.doubles = Doubles(self._real)
         self.mailbox = Mailbox()
-        self._runs = 0
+        self._runs: list[Run] = []
+        self._updates = 0
         self._apps = [target for target in targets if isinstance(target, App)]
         self._workflows = {target.path: target for target in targets if isinstance(target, Workflow)}
         self._workflows |= {one.path: one for app in self._apps for one in app.workflows.values()}
 
     async def start(self, workflow: Workflow[..., Any], input: Any = None) -> Run:
         """A run of it; it has run to where it first waits."""
-        self._runs += 1
-        run = Run(self, workflow, f"01900000-0000-7000-8000-{self._runs:012d}", payloads.write(input))
+        run = Run(self, workflow, f"01900000-0000-7000-8000-{len(self._runs) + 1:012d}", payloads.write(input))
+        self._runs.append(run)
         run.look()
         return run
 
@@ -200,12 +206,12 @@ class Env:
 
     async def update(self, run: Run, name: str, input: Any = None) -> Any:
         """The reply. Raises `ComponentError` for an update that failed or was refused."""
-        self._runs += 1
-        id = f"update-{self._runs}"
+        self._updates += 1
+        id = f"update-{self._updates}"
         run.append(lambda now_ms: UpdateAsked(id, now_ms, name, payloads.write(input)))
-        while (reply := _reply(run.records, id)) is None:
+        while run.look() and (reply := _reply(run.records, id)) is None:
             turn = await run.advance()
-            assert turn is None or _reply(run.records, id), f"run {run.id} ended without a reply to {name}"
+            assert turn is None, f"run {run.id} ended without a reply to {name}"
         if "error" in reply:
             raise ComponentError(reply["error"]["message"], code=reply["error"]["code"])
         return reply["value"]
@@ -218,6 +224,11 @@ class Env:
     def crash_at_every_record(self, run: Run) -> None:
         """A worker that ends after any record, and another one that goes on, come to the same end, and do no step twice."""
         rehearsal.crash_at_every_record(run.rehearsed(), run.records)
+
+    def close(self) -> None:
+        """Bodies that are alive are put away."""
+        for run in self._runs:
+            run.close()
 
     def _real(self, name: str) -> Callable[[bytes], Any] | None:
         for app in self._apps:
@@ -240,7 +251,11 @@ async def env(
 
     `seed`: which of several ready things comes first. `always_replay=False` keeps bodies alive, as a worker does that has them still."""
     guarded()
-    yield Env(targets, always_replay, seed, limits or Limits(round_trip=True))
+    made = Env(targets, always_replay, seed, limits or Limits(round_trip=True))
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _reply(records: Sequence[Record], id: str) -> Any:

@@ -129,7 +129,7 @@ async def test_failures_come_first_and_count_as_attempts() -> None:
         t.mock("/stock/reserve", returns="reserved")
         t.fail(render, times=3, error=KeyError("no gpu"))
         run = await t.start(order_saga, Order("o1", 7))
-        with pytest.raises(StepFailed, match="/gpu/orders/render failed after 3 attempts: 'no gpu'"):
+        with pytest.raises(StepFailed, match="render failed after 3 attempts: 'no gpu'"):
             await run.result()
 
 
