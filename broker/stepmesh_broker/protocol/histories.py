@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from stepmesh_broker.errors import MalformedMessage
 from stepmesh_broker.protocol.messages import Failure
 
 
@@ -33,6 +34,13 @@ class Kind(StrEnum):
 
 NOTES = frozenset({Kind.EFFECT, Kind.PATCH, Kind.ATTRIBUTE, Kind.STREAM, Kind.TAG, Kind.REPLY})
 """What a body notes down and nobody answers; everything else is settled once."""
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
+    """The first record: the body was started, at the time that its clock shows first. `version`: of its code."""
+
+    at_ms: int
+    version: str = ""
 
 
 class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
@@ -90,4 +98,19 @@ class UpdateAsked(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=Fals
     arguments: bytes = b"{}"
 
 
-Record = Issued | Settled | Tried | CancelAsked | UpdateAsked
+Record = Began | Issued | Settled | Tried | CancelAsked | UpdateAsked
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Record])
+
+
+def encode_records(records: list[Record]) -> bytes:
+    """As a task carries them."""
+    return _encoder.encode(records)
+
+
+def decode_records(data: bytes) -> list[Record]:
+    """Raises `MalformedMessage`."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as problem:
+        raise MalformedMessage(f"not a history: {problem} ({len(data)} bytes)", hint="upgrade the worker first") from problem

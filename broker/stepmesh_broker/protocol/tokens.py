@@ -1,29 +1,57 @@
-"""Tokens that settle a wait from outside: text that may stand in a URL or a mail, and names the run and what waits in it.
+"""Tokens that name a wait to the world outside: text that fits into an address line, with a check that only its deployment can make.
 
-Invariant: a token is a function of what it names, so a replay makes the same one, and nothing needs to be kept to find what it is for.
-Whoever has it may settle that wait and nothing else; its secret is the random part of the run's id.
+Invariant: who does not know the secret cannot make a token that is genuine; what a token names can be read by anybody. Pure.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
-_MARK = "w1"
-"""Format of a token."""
+import msgspec
+
+from stepmesh_broker.protocol.letters import Waiter
+
+PREFIX = "smt_"
+_CHECK = 15
+_LONGEST = 2_000
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Waiter)
 
 
-def promise_token(run: str, wait: str) -> str:
-    """`wait`: id of the command, or step, that waits."""
-    return f"{_MARK}.{run}.{base64.urlsafe_b64encode(wait.encode()).decode().rstrip('=')}"
+def token_of(waiter: Waiter, secret: str) -> str:
+    """The same whenever it is made."""
+    named = _encoder.encode(waiter)
+    return PREFIX + urlsafe_b64encode(_check(named, secret) + named).decode().rstrip("=")
 
 
-def read_token(token: str) -> tuple[str, str]:
-    """(run, what waits in it). Raises `ValueError` for what is no token."""
-    mark, _, rest = token.partition(".")
-    run, _, coded = rest.partition(".")
-    if mark != _MARK or not run or not coded:
-        raise ValueError("no token of a wait")
+def read_token(token: str) -> Waiter | None:
+    """What it names, genuine or not; None for what is no token at all."""
+    data = _bytes(token)
     try:
-        return run, base64.b64decode(coded + "=" * (-len(coded) % 4), altchars=b"-_", validate=True).decode()
-    except ValueError as problem:  # binascii.Error and UnicodeDecodeError among them
-        raise ValueError("no token of a wait") from problem
+        return None if data is None else _decoder.decode(data[_CHECK:])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def is_genuine(token: str, secret: str) -> bool:
+    """Whether who made it knew the secret."""
+    data = _bytes(token)
+    return data is not None and hmac.compare_digest(data[:_CHECK], _check(data[_CHECK:], secret))
+
+
+def _check(named: bytes, secret: str) -> bytes:
+    key = hashlib.sha256(f"stepmesh token {secret}".encode()).digest()
+    return hashlib.blake2b(named, key=key, digest_size=_CHECK).digest()
+
+
+def _bytes(token: str) -> bytes | None:
+    text = token.removeprefix(PREFIX)
+    if text == token or len(text) > _LONGEST or not text.isascii():
+        return None
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None

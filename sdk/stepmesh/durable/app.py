@@ -13,10 +13,13 @@ from stepmesh.component import Components
 from stepmesh.durable.durations import Duration
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.events import Event
+from stepmesh.durable.hosting import hosted
+from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.pools import component_of
 from stepmesh.durable.retrying import NEVER, Retry
 from stepmesh.durable.steps import Step
 from stepmesh.durable.workflow import Guard, Workflow
+from stepmesh.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,9 +88,21 @@ class App:
 
         return declare if function is None else declare(function)
 
-    def components(self, pool: str) -> Components:
-        """The steps of a pool, for its workers: `worker.include(app.components("gpu"))`."""
+    def worker(self, pool: str = "", *, limits: Limits = USUAL, **settings: Any) -> Worker:
+        """A worker of a pool with what the app has for it. Without a pool: the one that has the app's name, with the workflows, so that a
+        flow calls them by their paths. `settings`: as of `Worker`."""
+        worker = Worker(pool or self.name, **settings)
+        worker.include(self.components(pool, limits=limits))
+        return worker
+
+    def components(self, pool: str = "", *, limits: Limits = USUAL) -> Components:
+        """The steps of a pool, for its workers: `worker.include(app.components("gpu"))`; without one the workflows, whose local steps need
+        no offer."""
         offered = Components()
+        if not pool:
+            for workflow in self.workflows.values():
+                offered.add(hosted(workflow, f"/{workflow.name}", limits))
+            return offered
         for step in self.steps.values():
             if step.pool == pool:
                 offered.add(component_of(step))

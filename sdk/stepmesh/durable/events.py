@@ -18,7 +18,6 @@ from stepmesh.durable.callsite import here
 from stepmesh.durable.durations import Duration, seconds
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.steps import running, settling
-from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.histories import Kind
 
 T = TypeVar("T")
@@ -57,8 +56,9 @@ def wait_for_event(
 
 
 async def _within(ask: Callable[[], asyncio.Future[T]], timeout: Duration | None, what: str) -> T:
+    limit = asyncio.timeout(None if timeout is None else seconds(timeout))
     try:
-        async with asyncio.timeout(None if timeout is None else seconds(timeout)) as limit:
+        async with limit:
             return await ask()
     except TimeoutError:
         if not limit.expired():
@@ -95,7 +95,7 @@ def promise(type: Callable[..., T] | Any = Any, *, timeout: Duration | None = No
     if limit_s is not None:
         timer = execution.loop.call_later(limit_s, _expire, future, f"nobody settled {name} within {timeout}")
         future.add_done_callback(lambda _: timer.cancel())
-    return Promise(tokens.promise_token(execution.run, id), future)
+    return Promise(execution.token_of(id), future)
 
 
 def _expire(future: asyncio.Future[Any], text: str) -> None:

@@ -30,7 +30,10 @@ from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
 from stepmesh.durable.scopes import Scope, current
 from stepmesh.durable.turns import State, Turn
 from stepmesh.durable.watchdog import watched
-from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol import tokens
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.letters import Waiter
 
 __all__ = ["Execution", "Settle", "State", "Turn", "executing"]
 T = TypeVar("T")
@@ -58,7 +61,7 @@ class _Pending:
 
 class Execution:
     """`body`: makes the coroutine. Drive it with `turn`; `drop` it when it is not to go on here. `identity`: whose it is, for messages and
-    for `wf.info()`."""
+    for `wf.info()`. `token_of`: makes the token that settles a command from outside; by default one that no deployment takes."""
 
     def __init__(
         self,
@@ -67,12 +70,14 @@ class Execution:
         run: str = "",
         identity: Identity | None = None,
         limits: Limits = USUAL,
+        token_of: Callable[[str], str] | None = None,
     ) -> None:
         self._body = body
         self.identity = identity or Identity(run)
         self.run = run
         self.started_ms = started_ms
         self.limits = limits
+        self.token_of = token_of or (lambda id: tokens.token_of(Waiter(RunId(run), 0, 0, 0, id), ""))
         self.replaying = False
         self._reading = False
         self._dropped = False
@@ -136,7 +141,7 @@ class Execution:
         for at, record in enumerate(records):
             if self.loop.halted:
                 break
-            if not isinstance(record, Issued):
+            if not isinstance(record, Began | Issued):
                 self.replaying = from_zero and at < known
                 self._deliver(record)
         self.replaying = False
@@ -225,6 +230,11 @@ class Execution:
     def _diverge(self, found: Divergence) -> None:
         self._divergence = self._divergence or found.of(self.identity)
         self.loop.halt()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a record could move the body."""
+        return any(not pending.abandoned for pending in self._pending.values())
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def info() -> Info:
     execution = running("wf.info")
     identity = execution.identity
     started = datetime.fromtimestamp(execution.started_ms / 1000, UTC)
-    return Info(execution.run, identity.workflow, identity.version, identity.attempt, started)
+    return Info(identity.run, identity.workflow, identity.version, identity.attempt, started)
 
 
 def step() -> StepInfo:

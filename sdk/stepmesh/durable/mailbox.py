@@ -28,7 +28,10 @@ class Mailbox:
 
     def settle(self, token: str, value: bytes) -> None:
         """A promise. Raises `ValueError` for what is no token."""
-        self._settled[tokens.read_token(token)] = value
+        waiter = tokens.read_token(token)
+        if waiter is None:
+            raise ValueError(f"{token!r} is no token of a wait")
+        self._settled[waiter.run, waiter.command] = value
 
     def waiting(self, run: str, command: Issued, now_ms: Callable[[], int]) -> Ready | None:
         """What settles the command, if it is here."""

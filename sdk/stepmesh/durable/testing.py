@@ -209,8 +209,10 @@ class Env:
         self._updates += 1
         id = f"update-{self._updates}"
         run.append(lambda now_ms: UpdateAsked(id, now_ms, name, payloads.write(input)))
-        while run.look() and (reply := _reply(run.records, id)) is None:
+        run.look()
+        while (reply := _reply(run.records, id)) is None:
             turn = await run.advance()
+            run.look()
             assert turn is None, f"run {run.id} ended without a reply to {name}"
         if "error" in reply:
             raise ComponentError(reply["error"]["message"], code=reply["error"]["code"])

@@ -48,8 +48,25 @@ class Workflow(Generic[P, R]):
         """What a worker tells of it."""
         return ComponentInfo(self.path, inspect.getdoc(self.function) or "", self.form.input_schema, self.form.output_schema)
 
-    def begin(self, run: str, input: bytes, started_ms: int, *, recorded: str = "", attempt: int = 1, limits: Limits = USUAL) -> Execution:
-        """A body for this run, to be driven with `turn`. `input`: JSON text; `recorded`: the version that the run began with."""
+    def to_dict(self) -> dict[str, Any]:
+        """The flow of a run of its own: one step, which is this workflow."""
+        step = {"id": self.name, "component": self.path, "input": {"$input": "$"}}
+        return {"name": self.path.removeprefix("/"), "steps": [step], "output": {"$step": self.name}}
+
+    def begin(
+        self,
+        run: str,
+        input: bytes,
+        started_ms: int,
+        *,
+        recorded: str = "",
+        attempt: int = 1,
+        limits: Limits = USUAL,
+        place: str = "",
+        token_of: Callable[[str], str] | None = None,
+    ) -> Execution:
+        """A body for this run, to be driven with `turn`. `input`: JSON text; `recorded`: the version that the run began with; `place`: what
+        it is known by to others, default the run; `token_of`: see `Execution`."""
         identity = Identity(run, self.name, self.version, recorded, attempt, self.suspects)
 
         async def body() -> R:
@@ -57,7 +74,7 @@ class Workflow(Generic[P, R]):
             done: Awaitable[R] = self.form.invoke(value, _NO_CONTEXT)
             return await done
 
-        return Execution(body, started_ms, run, identity, limits)
+        return Execution(body, started_ms, place or run, identity, limits, token_of)
 
     def written(self, value: Any, limits: Limits = USUAL) -> bytes:
         """What a body returned, or goes on with, as JSON text. Raises `NotSerialisable`, `PayloadTooLarge`."""

@@ -136,7 +136,11 @@ async def test_a_promise_is_kept_by_who_has_its_token() -> None:
         run = await t.start(asks)
         await t.until(run, waiting_for="Approval")
         await t.skip(run, "1d")
-        assert tokens.read_token(given[0]) == (run.id, "r/Approval")
+        waiter = tokens.read_token(given[0])
+        assert waiter is not None
+        assert (waiter.run, waiter.command) == (run.id, "r/Approval")
+        with pytest.raises(ValueError, match="no token of a wait"):
+            await t.settle("a guess", 1)
         await t.settle(given[0], Approval(approved=True, by="ann"))
         assert await run.result() == ["ann", "ann"]
         t.crash_at_every_record(run)
@@ -169,16 +173,3 @@ def test_what_is_waited_for_no_more_is_told() -> None:
     second = execution.turn([*first.commands, Settled("r/timer", BEGAN_MS + 1000)])
     assert (second.state, second.abandoned) == (State.IDLE, ["r/Approval"])
     execution.drop()
-
-
-@pytest.mark.parametrize("token", ["", "w1", "w1.run", "w1..cg", "w2.run.cg", "w1.run.!", "w1.run.gICA", "w1.run.é"])
-def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="no token"):
-        tokens.read_token(token)
-
-
-@pytest.mark.parametrize("wait", ["r/Approval", "r.1.2/größe?&/#2", "x"])
-def test_a_token_names_the_run_and_the_wait_and_fits_a_url(wait: str) -> None:
-    token = tokens.promise_token(RUN, wait)
-    assert tokens.read_token(token) == (RUN, wait)
-    assert all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in token)
