@@ -24,6 +24,7 @@ from stepmesh.durable import rehearsal
 from stepmesh.durable.app import App
 from stepmesh.durable.doubles import Doubles, Target, name_of
 from stepmesh.durable.durations import Duration, seconds
+from stepmesh.durable.elsewhere import replay_elsewhere
 from stepmesh.durable.events import Event
 from stepmesh.durable.fixtures import History, history
 from stepmesh.durable.guards import guarded
@@ -226,6 +227,11 @@ class Env:
     def crash_at_every_record(self, run: Run) -> None:
         """A worker that ends after any record, and another one that goes on, come to the same end, and do no step twice."""
         rehearsal.crash_at_every_record(run.rehearsed(), run.records)
+
+    def replay_elsewhere(self, run: Run) -> None:
+        """The history fits the code in processes with other hashes, too, where sets have other orders. The workflow is one of a module."""
+        said = replay_elsewhere(run.workflow, run.history)
+        assert not said, said
 
     def close(self) -> None:
         """Bodies that are alive are put away."""
