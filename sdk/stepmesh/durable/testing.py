@@ -125,8 +125,8 @@ class Run:
 
     def _start(self, input: bytes) -> None:
         self.input = input
-        self._started_ms = self._sequencer.now_ms if self.rounds else BEGAN_MS
         env = self._env
+        self._started_ms = env.now_ms()
         self._sequencer = Sequencer(
             self.rehearsed(), self._remote, env.doubles.local, seed=env.seed, replay=env.always_replay, now_ms=self._started_ms
         )
@@ -138,7 +138,7 @@ class Run:
     def _remote(self, command: Issued) -> Ready | None:
         if command.kind in (Kind.CALL, Kind.CHILD):
             return lambda: self._env.doubles.answer(command, self.now_ms)
-        return self._env.mailbox.waiting(self.id, command, lambda: self.now_ms)
+        return self._env.mailbox.waiting(self.id, command, self._started_ms, lambda: self.now_ms)
 
 
 class Env:
@@ -155,6 +155,10 @@ class Env:
         self._apps = [target for target in targets if isinstance(target, App)]
         self._workflows = {target.path: target for target in targets if isinstance(target, Workflow)}
         self._workflows |= {one.path: one for app in self._apps for one in app.workflows.values()}
+
+    def now_ms(self) -> int:
+        """The time of the run that has come furthest; a run that begins now begins after whatever was sent."""
+        return max(BEGAN_MS, self.mailbox.latest_ms + 1, *(run.now_ms for run in self._runs))
 
     async def start(self, workflow: Workflow[..., Any], input: Any = None) -> Run:
         """A run of it; it has run to where it first waits."""
@@ -174,7 +178,7 @@ class Env:
     async def send(self, event: Event | str, payload: Any = None, *, key: str = "") -> None:
         """An event; it is kept until a run waits for it. By its name with a payload, or as an object."""
         name, value = (event, payload) if isinstance(event, str) else (type(event).__name__, event)
-        self.mailbox.send(name, key, payloads.write(value))
+        self.mailbox.send(name, key, payloads.write(value), self.now_ms())
 
     async def settle(self, token: str, value: Any = None) -> None:
         """Keep a promise. Raises `ValueError` for what is no token."""
