@@ -28,7 +28,7 @@ from stepmesh.durable.elsewhere import replay_elsewhere
 from stepmesh.durable.events import Event
 from stepmesh.durable.fixtures import History, history
 from stepmesh.durable.guards import guarded
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.mailbox import Mailbox
 from stepmesh.durable.pools import component_of
 from stepmesh.durable.sequencer import BEGAN_MS, Ready, Sequencer
@@ -263,7 +263,7 @@ async def env(
 
     `seed`: which of several ready things comes first. `always_replay=False` keeps bodies alive, as a worker does that has them still."""
     guarded()
-    made = Env(targets, always_replay, seed, limits or Limits(round_trip=True))
+    made = Env(targets, always_replay, seed, limits or STRICT)
     try:
         yield made
     finally:

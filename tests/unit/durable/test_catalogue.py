@@ -20,7 +20,7 @@ from stepmesh.durable.endings import CancelSwallowed, HistoryTooLong, LeftBehind
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.steps import Step
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import NotSerialisable, PayloadTooLarge
@@ -42,7 +42,7 @@ def line_of(body: Callable[..., Any], offset: int) -> str:
 
 
 def turn_of(body: Callable[[], Any], limits: Limits | None = None, identity: Identity | None = None) -> Turn:
-    running = Execution(body, BEGAN_MS, RUN, identity, limits or Limits())
+    running = Execution(body, BEGAN_MS, RUN, identity, limits or STRICT)
     try:
         return running.turn()
     finally:
@@ -156,7 +156,7 @@ def test_a_body_that_computes_for_long_is_found_with_its_stack(monkeypatch: pyte
         while not said and time.thread_time() < until:
             sum(range(1000))
 
-    turn = turn_of(body, Limits(turn_cpu_s=0.05), Identity(RUN, "order_saga"))
+    turn = turn_of(body, Limits(guard="error", turn_cpu_s=0.05), Identity(RUN, "order_saga"))
     assert (turn.state, type(turn.error)) == (State.FAILED, BodyBlocked)
     text = str(turn.error)
     assert text.startswith(f"SM-1014 the body of run {RUN} (order_saga) keeps the worker to itself: 0.")
