@@ -50,11 +50,23 @@ class Web:
 def error(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
     """What an answer refuses with; its shape is checked."""
     assert answer.status_code == status, answer.text
+    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+        return problem(answer, status, reason)
     found: dict[str, Any] = answer.json()["error"]
     assert set(found) <= {"code", "message", "status", "reason", "hint", "data"}
     assert (found["code"], found["reason"]) == (status, reason)
     assert found["message"]
     assert found["status"] == found["status"].upper()
+    return found
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The same of our own surface, whose errors are problem documents."""
+    found: dict[str, Any] = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(found) <= {"type", "title", "status", "detail", "code", "hint", "docs"}
+    assert (found["type"], found["status"], found["code"]) == ("about:blank", status, code)
+    assert found["detail"]
     return found
 
 
