@@ -59,6 +59,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     traceparent: str = ""
     path_params: dict[str, str] | None = None
     flow: str = ""  # id of the flow that the step belongs to
+    at_ms: int = 0  # when it was sent, by the orchestrator's clock: ms since 1970
+    records: int = 0  # of a durable function's history so far
+    history: bytes = b""  # those, as histories.py encodes them; "" when they are too many to travel along
 
 
 class TaskFrame(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -128,12 +131,13 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):
-    """Stop a run and all its sub-runs."""
+    """Stop a run and all its sub-runs. Durable functions among them are told, and may clean up first, unless it is by `force`."""
 
     run: RunId
     reason: str = ""
     reply_to: str = ""
     format: int = FORMAT
+    force: bool = False
 
 
 InboxMessage = Results | Submit | Cancel | Letters

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.functions import FunctionTurned
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.letters import Letter
 from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef
@@ -15,7 +16,7 @@ from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, Task
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Send `FireTimer(task)` at `due_ms` (wall clock, ms since 1970), early never."""
+    """Send `FireTimer(task)` at `due_ms` (wall clock, ms since 1970), early never. Attempt 0: a wait of a durable function."""
 
     due_ms: int
     task: TaskRef
@@ -47,6 +48,13 @@ class StopTask:
 
 
 @dataclass(frozen=True, slots=True)
+class NudgeTask:
+    """Tell the worker that has the function that there are records for it."""
+
+    task: TaskRef
+
+
+@dataclass(frozen=True, slots=True)
 class ParkTask:
     """Put the task into the dead-letter topic: it took down its workers until the budget was spent."""
 
@@ -59,7 +67,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused | EventKept
+    answer: Accepted | Refused | FunctionTurned | EventKept
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +94,4 @@ class Send:
     letter: Letter
 
 
-Effect = Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver
+Effect = Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver

@@ -21,6 +21,7 @@ from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
+from stepmesh_orchestrator.core.functions import Function
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -33,9 +34,12 @@ SLEEPING = 6  # waits for a durable timer; no slot
 CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
 FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
-AWAITING = 10  # waits for somebody outside: an event, a decision; no slot
+PARKED = 10  # a durable function that waits for records; no slot
+AWAITING = 11  # waits for somebody outside: an event, a decision; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "awaiting")
+PHASE_NAMES = (
+    "not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked", "awaiting",
+)  # fmt: skip
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 DELETED = "deleted"
 """What `State.finished` holds for a run that was deleted, in place of its status."""
@@ -56,6 +60,7 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     iteration: int = 0
     last_failure: Failure | None = None
     sub_runs: int = 0  # live ones that its component started
+    function: Function | None = None  # what its component proved to be
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -67,6 +72,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     live: int = 0  # runs
     ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
+    cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
 
@@ -150,6 +156,13 @@ class Item(msgspec.Struct, gc=False, eq=False):
             return False
         waits = self.waits
         return waits is None or step not in waits or not waits[step].sub_runs
+
+    def function(self, step: int) -> Function | None:
+        """The history of a step that proved to be a durable function and is not over."""
+        waits = self.waits
+        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
+            return None
+        return waits[step].function
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""

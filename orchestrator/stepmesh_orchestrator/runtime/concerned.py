@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
+    AdvanceFunction,
     CancelRun,
     Command,
     DeleteRun,
@@ -45,4 +46,6 @@ def run_of(command: Command) -> RunId | None:
         return addressee(command.letter)
     if isinstance(command, ResolveFlow | KeepEvent):
         return None
+    if isinstance(command, AdvanceFunction):
+        return command.turn.task.run
     return command.task.run

@@ -16,6 +16,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageT
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
 from stepmesh_broker.protocol.letters import Letters
 from stepmesh_broker.protocol.messages import Cancel, Claim, Failure, Heartbeat, Refused, SendEvent, SettleToken, Submit, TaskRef
@@ -34,13 +35,15 @@ from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer
 from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
-from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Answer, Shard
+from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
@@ -290,6 +293,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, FunctionTurns):
+                    return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
                     return encode(answer_heartbeat(self.shard, message, self.ports.clock))
                 return encode(await self._command(message))
@@ -304,7 +309,7 @@ class PartitionService:
             return await self._settle(message)
         if isinstance(message, Cancel):
             await self.dormitory.awake(message.run)
-            return await self.shard.command(CancelRun(message.run, message.reason))
+            return await self.shard.command(CancelRun(message.run, message.reason, message.force))
         await self._room()
         admitted = await self._admit(message)
         return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)

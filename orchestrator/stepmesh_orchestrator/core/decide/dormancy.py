@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.state import (
     DONE,
     FALLBACK,
     IDLE,
+    PARKED,
     RETRYING,
     SLEEPING,
     WAITING,
@@ -33,7 +34,7 @@ MAX_ITEMS = 1_000
 """Runs, and inputs of them, of a tree that may become dormant: a larger one stays in memory."""
 MAX_IMAGE_BYTES = 64 * 1024
 _TIMED = (RETRYING, SLEEPING, AWAITING)
-_RESTING = frozenset((IDLE, WAITING, RETRYING, SLEEPING, CHILD, DONE, FALLBACK, AWAITING))
+_RESTING = frozenset((IDLE, WAITING, RETRYING, SLEEPING, CHILD, DONE, FALLBACK, AWAITING, PARKED))
 
 
 def rest_tree(session: Session, command: RestTree) -> None:
@@ -69,7 +70,7 @@ def wake_tree(session: Session, command: WakeTree) -> None:
 
 def _resting(session: Session, tree: Tree) -> list[Run] | None:
     """Its runs; None when something is in flight, about to begin, or awaited from the store, or when an ended sub-run is remembered."""
-    if tree.in_flight or tree.ended or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
+    if tree.in_flight or tree.ended or tree.cancelling or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
         return None
     runs = members(session.state, tree)
     if runs is None or sum(run.total for run in runs) > MAX_ITEMS:
@@ -83,9 +84,14 @@ def _dues(session: Session, item: Item) -> list[int]:
         session.now + RENEWED_MS,
         [(item.wait(step).due_ms, phase) for step, phase in enumerate(item.phases) if phase in _TIMED],
     )
-    return [min(due or FOR_EVER, renewed) if phase == AWAITING else due for due, phase in steps]
+    dues = [min(due or FOR_EVER, renewed) if phase == AWAITING else due for due, phase in steps]
+    for step in item.waits or ():
+        function = item.function(step)
+        if function is not None:
+            dues += function.dues() or [renewed]
+    return dues
 
 
 def _asked(item: Item, published: int) -> bool:
     """Whether all that its steps await is asked for, where it is known: nobody derives it again while the tree is not in memory."""
-    return all(item.positions[step] // PER_FRAME <= published for step, phase in enumerate(item.phases) if phase == AWAITING)
+    return all(item.positions[step] // PER_FRAME <= published for step, phase in enumerate(item.phases) if phase in (AWAITING, PARKED))

@@ -6,13 +6,16 @@ wait that stands is asked for again after a recovery; what comes for one that do
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from stepmesh_broker.protocol.histories import Issued, Kind, Settled
 from stepmesh_broker.protocol.ids import home_of
 from stepmesh_broker.protocol.letters import Deliver, Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.addresses import address_key
-from stepmesh_orchestrator.core.decide import failure, results
+from stepmesh_orchestrator.core.decide import failure, news, results
 from stepmesh_orchestrator.core.effects import Send, SetTimer
 from stepmesh_orchestrator.core.events import StepAwaiting, WaitOver
 from stepmesh_orchestrator.core.session import Session
@@ -33,6 +36,11 @@ class Awaited(msgspec.Struct, frozen=True, array_like=True, gc=False):
     decision: bytes | None = None
 
 
+class _Keyed(msgspec.Struct):
+    key: str = ""
+
+
+_keyed = msgspec.json.Decoder(_Keyed)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Awaited)
 
@@ -64,9 +72,9 @@ def unsubscribe(session: Session, item: Item, step: int, command: str, name: str
 
 
 def waiter_of(item: Item, step: int, command: str) -> Waiter:
-    """The name of a wait of the step's present attempt."""
+    """The name of a wait of the step's present attempt; of a durable function, whichever activation there is."""
     run, root = item.run.id, item.run.tree.root
-    return Waiter(run, item.index, step, item.attempt(step), command, "" if root == run else root)
+    return Waiter(run, item.index, step, 0 if command else item.attempt(step), command, "" if root == run else root)
 
 
 def begin(session: Session, item: Item, step: int, awaited: Awaited, due_ms: int) -> None:
@@ -114,6 +122,22 @@ def give_up_all(session: Session, item: Item) -> None:
         for step, phase in enumerate(item.phases):
             if phase == AWAITING:
                 give_up(session, item, step)
+    for step in item.waits or ():
+        function = item.function(step)
+        if function is not None:
+            leave(session, item, step, function.commands())
+
+
+def leave(session: Session, item: Item, step: int, commands: Iterable[Issued]) -> None:
+    """A durable function waits for these commands no more: for events among them nobody does."""
+    for command in commands:
+        if command.kind is Kind.EVENT:
+            unsubscribe(session, item, step, command.id, command.name, key_of(item, command))
+
+
+def key_of(item: Item, command: Issued) -> str:
+    """Of the address that a durable function waits at: its run's id when it says none."""
+    return _keyed.decode(command.arguments).key or item.run.id
 
 
 def tell_over(session: Session, over: WaitOver) -> None:
@@ -143,29 +167,50 @@ def is_awaited(item: Item, letter: Deliver) -> bool:
     """Whether that very wait for an event still stands."""
     if not is_open(item, letter.waiter):
         return False
+    if letter.waiter.command:
+        command = _command(item, letter.waiter)
+        if command is None or command.kind is not Kind.EVENT:
+            return False
+        return (command.name, key_of(item, command)) == (letter.name, letter.key)
     awaited = awaited_of(item, letter.waiter.step)
     return (awaited.name, awaited.key) == (letter.name, letter.key)
 
 
 def is_open(item: Item, waiter: Waiter) -> bool:
     """Whether a wait still stands, of whatever kind. Steps of flows have one each, without a command."""
-    if waiter.command or not 0 <= waiter.step < len(item.outcomes):
+    if not 0 <= waiter.step < len(item.outcomes):
         return False
+    if waiter.command:
+        return _command(item, waiter) is not None
     return item.phases[waiter.step] == AWAITING and item.attempt(waiter.step) == waiter.attempt
 
 
 def receive(session: Session, item: Item, step: int, command: str, event: Deliver) -> None:
     """Hand an event to the wait that took it: the one place where that happens. A step of a flow has its output."""
+    if command:
+        news.settle(session, item, step, Settled(command, session.now, event.payload))
+        return
     results.complete(session, item, step, event.payload)
 
 
 def settle(session: Session, item: Item, step: int, command: str, outcome: bytes | Failure) -> None:
     """End a wait by its token, likewise the one place where that happens."""
+    if command:
+        failed = None if isinstance(outcome, bytes) else outcome
+        news.settle(session, item, step, Settled(command, session.now, outcome if isinstance(outcome, bytes) else b"null", failed))
+        return
     give_up(session, item, step)
     if isinstance(outcome, bytes):
         results.complete(session, item, step, outcome)
     else:
         failure.attempt_failed(session, item, item.run.flow.steps[step], outcome, no_worker=True)
+
+
+def _command(item: Item, waiter: Waiter) -> Issued | None:
+    """That a durable function waits for, as an event or a promise."""
+    function = item.function(waiter.step)
+    command = None if function is None else function.asked(waiter.command)
+    return command if command is not None and command.kind in (Kind.EVENT, Kind.PROMISE) else None
 
 
 def _taken(item: Item, name: str, key: str) -> list[int]:

@@ -16,7 +16,7 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
-from stepmesh_orchestrator.core.state import DERIVED, IDLE, RETRYING, Item, Run, State, Tree, Wait, may_have_room
+from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
 class ItemImage(msgspec.Struct, array_like=True, gc=False):
@@ -70,6 +70,7 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+    cancelling: dict[RunId, str] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -82,12 +83,12 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
+    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.cancelling)
 
 
 def restore_tree(state: State, image: TreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended)
+    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, cancelling=image.cancelling)
     return tree
 
 
@@ -140,7 +141,7 @@ def _recorded_phases(item: Item) -> bytes:
     phases[-1] = IDLE
     for step, phase in enumerate(phases):
         if phase in DERIVED:
-            phases[step] = RETRYING if item.attempt(step) > 1 else IDLE
+            phases[step] = IDLE if item.attempt(step) == 1 else RETRYING if item.function(step) is None else PARKED
     return bytes(phases)
 
 
