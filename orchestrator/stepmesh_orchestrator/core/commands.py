@@ -142,7 +142,12 @@ class SettleWait:
     rejected: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """The broker came back empty, and letters may be lost with it: what waits here asks again, what is offered here is told again."""
+
+
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain
 )  # fmt: skip

@@ -35,6 +35,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
     commands.TakeLetter: letters.take_letter,
+    commands.AskAgain: letters.ask_again,
     commands.KeepEvent: addresses.keep_event,
     commands.SettleWait: settling.settle_wait,
     commands.PauseRun: pausing.pause_run,
