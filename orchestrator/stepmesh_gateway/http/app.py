@@ -21,7 +21,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, control, deployment, events, flows, pools, reading, runs
+from stepmesh_gateway.http import answers, blobs, control, deployment, events, flows, outside, pools, reading, runs
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
@@ -48,7 +48,8 @@ ROUTES: Sequence[Route] = (
     Route(
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
-    *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES, *control.ROUTES,
+    *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
+    *outside.ROUTES, *control.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 
@@ -105,7 +106,7 @@ class _Endpoint:
         query = reading.query(scope["query_string"], route.query)
         body = await reading.body(route, caller)
         answer = await route.handler(Asked(self._operations, caller, scope["path_params"], query, body))
-        return answers.json(answer) if isinstance(answer, msgspec.Struct) else answer
+        return answers.json(answer, route.status) if isinstance(answer, msgspec.Struct) else answer
 
 
 def _head_bytes(scope: AsgiScope) -> int:

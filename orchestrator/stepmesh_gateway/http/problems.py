@@ -29,8 +29,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def is_ours(path: str) -> bool:
-    """Whether a path is one of `/v1`."""
-    return path.startswith("/v1/")
+    """Whether a path is of our own surface, whose errors are problem documents."""
+    return path.startswith(("/v1/", "/notify/"))
 
 
 def problem_response(problem: StepmeshError, path: Mapping[str, str]) -> Response:

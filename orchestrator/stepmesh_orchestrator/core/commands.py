@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_broker.protocol.letters import Letter, Waiter
+from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -28,6 +30,13 @@ class EndTask:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceFunction:
+    """A worker took a durable function further. Answer: an `Answered` effect."""
+
+    turn: FunctionTurn
+
+
+@dataclass(frozen=True, slots=True)
 class FailAttempt:
     """The runtime gives an attempt up: its worker vanished (UNREACHABLE) or it took too long (TIMEOUT)."""
 
@@ -37,7 +46,7 @@ class FailAttempt:
 
 @dataclass(frozen=True, slots=True)
 class FireTimer:
-    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands."""
+    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands; attempt 0: whatever of the function is due."""
 
     task: TaskRef
 
@@ -48,6 +57,7 @@ class CancelRun:
 
     run: RunId
     reason: str
+    force: bool = False  # do not wait for durable functions to clean up
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +101,11 @@ class DeleteRun:
 
 @dataclass(frozen=True, slots=True)
 class RestTree:
-    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long."""
+    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long. `published`: the effects of all frames up to this
+    one have left."""
 
     root: RunId
+    published: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,30 @@ class WakeTree:
     flows: FlowLookup
 
 
+@dataclass(frozen=True, slots=True)
+class TakeLetter:
+    """What another partition, or this one, says. Its kind says who decides: see `decide/letters.py`."""
+
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEvent:
+    """An event from outside, for everybody who waits at its address, now or later. Answer: an `Answered` effect."""
+
+    event: SendEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SettleWait:
+    """What somebody outside decided for a wait, by its token, which is genuine. `value`: JSON. Answer: an `Answered` effect."""
+
+    waiter: Waiter
+    value: bytes
+    rejected: bool = False
+
+
 Command = (
-    StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | PauseRun | ResumeRun | WakeSteps
+    StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps
 )  # fmt: skip

@@ -6,20 +6,25 @@ document is content addressed and stored before the run exists.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
+from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it) or worker (a component started it)."""
+    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it), worker (a component started it) or function
+    (a command of it did)."""
 
     run: RunId
     item: int
     step: int
     kind: str
-    ordinal: int = 0  # of an iteration, from 0
+    ordinal: int = 0  # of an iteration, from 0; of a function: where the command stands in its history
 
 
 class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -176,6 +181,116 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
+class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
+    `turn`: of the worker's turn that brought them; 0: the core itself did."""
+
+    run: RunId
+    item: int
+    step: int
+    records: list[Record]
+    abandoned: list[str] = []
+    attempt: int = 0
+    turn: int = 0
+
+
+class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
+    again at `due_ms`."""
+
+    run: RunId
+    item: int
+    step: int
+    blocked: str = ""
+    due_ms: int = 0
+
+
+class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
+
+    run: RunId
+    reason: str
+
+
+class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+    input: bytes
+
+
+NO_RUN = RunId("")
+"""Of events that are about no run of their partition."""
+
+
+class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """An event from outside is kept at its address. `dropped_through`: its older ones up to this position are kept no more; 0 = none."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    id: str
+    payload: bytes
+    dropped_through: int = 0
+
+
+class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """Somebody waits at an address for an event since `since_ms`. `offered`: position of the event that it is given; 0 = none so far."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+    since_ms: int
+    offered: int = 0
+
+
+class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """It does so no more."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+
+
+class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """The step waits for somebody outside, until `due_ms` (0: for as long as it takes). `awaited`: for what (see `decide/waits.py`)."""
+
+    run: RunId
+    item: int
+    step: int
+    due_ms: int
+    awaited: bytes
+
+
+class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """A wait at an address is over, and the address's home is told. `position`: of the event that it took there, and that no other wait of
+    its run takes; 0 = none. What comes of that is the next event."""
+
+    name: str
+    key: str
+    waiter: Waiter
+    position: int = 0
+
+    @property
+    def run(self) -> RunId:
+        """Its run."""
+        return self.waiter.run
+
+    @property
+    def item(self) -> int:
+        """Its item."""
+        return self.waiter.item
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.waiter.step
+
+
 class RunPaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=25):
     """From here on nothing new of the tree of this root run starts, and no timer of it takes effect; what is in flight counts."""
 
@@ -231,6 +346,15 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
+    | HistoryGrew
+    | FunctionIdle
+    | RunCancelling
+    | FunctionContinued
+    | EventReceived
+    | WaiterPlaced
+    | WaiterLeft
+    | StepAwaiting
+    | WaitOver
     | RunPaused
     | RunResumed
     | StepWoken

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
+from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait
@@ -27,6 +28,7 @@ def rebuild(session: Session) -> None:
                     if phase == RUNNING:
                         _limit_wait(session, item, step)
             resume_item(session, item)
+    tell_again(session)
     settle(session)
 
 
@@ -49,9 +51,13 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     run = item.run
     compiled = run.flow.steps[step]
     root = run.tree.root
+    function = item.function(step)
+    if function is not None and function.input is not None:
+        value = function.input
     return route.pool, Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
         "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
+        session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
 from stepmesh_orchestrator.core.effects import Effect
@@ -28,7 +29,9 @@ DEFAULT_BACKOFF = Backoff()
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
-    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory."""
+    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
+    `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
+    `kept_event_bytes`: of all that a partition keeps."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -42,6 +45,10 @@ class EngineSettings:
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
     dormant_ms: int = 30_000
+    keep_events_ms: int = 7 * 24 * 3_600_000
+    events_per_address: int = 1_000
+    event_bytes: int = 256 * 1024
+    kept_event_bytes: int = 64 * 1024 * 1024
 
 
 class Flows(Protocol):
@@ -89,7 +96,9 @@ class Session:
     over: deque[Run] = field(default_factory=deque)  # runs that ended
     touched: dict[RunId, Tree] = field(default_factory=dict)
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
+    awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
+    partitions: int = 1  # of the deployment
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""

@@ -10,9 +10,10 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
-    PausedTreeImage,
     Places,
-    SeededRunImage,
+    RareRunImage,
+    RareTreeImage,
+    is_rare,
     places_of,
     restore_run,
     restore_tree,
@@ -34,12 +35,13 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     sequence: int
     inbox: int
     confirmed: int
-    trees: list[PausedTreeImage]
-    runs: list[SeededRunImage]
+    trees: list[RareTreeImage]
+    runs: list[RareRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    addresses: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,19 +66,21 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant = state.dormant.encoded()
-    version = SNAPSHOT_FORMAT if _is_controlled(state) else _WITH_DORMANT if dormant else _PLAIN
+    dormant, addresses = state.dormant.encoded(), state.addresses.encoded()
+    version = SNAPSHOT_FORMAT if addresses or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if addresses:
+        return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
 
 
-def _is_controlled(state: State) -> bool:
-    """Whether a tree is paused, or a run has results of another one to give."""
-    return any(tree.paused_ms for tree in state.trees.values()) or any(run.seeds for run in state.runs.values())
+def _has_rare(state: State) -> bool:
+    """Whether a tree or run is kept in a form that earlier releases do not know."""
+    return any(tree.paused_ms or tree.cancelling for tree in state.trees.values()) or any(map(is_rare, state.runs.values()))
 
 
 def state_hash(state: State) -> str:
@@ -102,6 +106,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.addresses.restore(image.addresses)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

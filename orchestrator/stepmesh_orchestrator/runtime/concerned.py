@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
+    AdvanceFunction,
     CancelRun,
     Command,
     DeleteRun,
     EndTask,
+    KeepEvent,
     PauseRun,
     ResolveFlow,
     RestTree,
     ResumeRun,
+    SettleWait,
     StartRun,
+    TakeLetter,
     WakeSteps,
     WakeTree,
 )
+from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -38,6 +43,12 @@ def run_of(command: Command) -> RunId | None:
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
-    if isinstance(command, ResolveFlow):
+    if isinstance(command, SettleWait):
+        return command.waiter.run
+    if isinstance(command, TakeLetter):
+        return addressee(command.letter)
+    if isinstance(command, ResolveFlow | KeepEvent):
         return None
+    if isinstance(command, AdvanceFunction):
+        return command.turn.task.run
     return command.task.run

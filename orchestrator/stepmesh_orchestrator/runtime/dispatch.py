@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
-from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, Failure, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, EventKept, Failure, Refused, Stop, Task, TaskFrame, TaskRef
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
-from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask
+from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask, Send
 from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
-from stepmesh_orchestrator.runtime.outbox import Departure, Outbox
+from stepmesh_orchestrator.runtime.mail import in_messages
+from stepmesh_orchestrator.runtime.outbox import Departure, Mailing, Outbox
 from stepmesh_orchestrator.runtime.packing import PoolPace, pack
 from stepmesh_orchestrator.runtime.presence import Presence
 
 log = logging.getLogger("stepmesh.dispatch")
 _RETRY_S = 0.5
 _STOPS = 1_000
-"""Tasks in one stop signal, so that it stays far below any broker's limit."""
+"""Tasks in one signal to workers, so that it stays far below any broker's limit."""
 
 
 class Dispatcher:
@@ -68,13 +70,16 @@ class Dispatcher:
         """Every effect of the turns up to this sequence is published."""
         return self.outbox.confirmed
 
-    def dispatch(self, sequence: int, since: float, tasks: dict[str, list[Task]]) -> None:
-        """Send the tasks of the turn `sequence`, which the journal was given at `since` (monotonic, seconds), by pool."""
-        departures: list[Departure] = []
+    def dispatch(self, sequence: int, since: float, tasks: dict[str, list[Task]], letters: Sequence[Send] = ()) -> None:
+        """Send the tasks of the turn `sequence`, which the journal was given at `since` (monotonic, seconds), by pool; and its letters."""
+        departures: list[Departure | Mailing] = []
         for pool, ready in tasks.items():
             size = self._pace(pool).frame_size(len(ready), self.presence.workers(pool))
             departures.extend(self._departure(sequence, since, pool, frame) for frame in pack(ready, size))
             self.tasks_published += len(ready)
+        if letters:
+            packed = in_messages(self._partition, letters, self.broker.max_message_bytes)
+            departures.extend(Mailing(sequence, partition, data) for partition, data in packed)
         self.outbox.put(sequence, departures)
 
     def landed(self, run: RunId, item: int, step: int, duration_us: int) -> None:
@@ -101,17 +106,29 @@ class Dispatcher:
             pool = self.leases.land((task.run, task.item, task.step))
             if pool is not None:
                 pools.setdefault(pool, []).append(task)
-        for pool, stopped in pools.items():
+        self._tell_workers(pools, Stop)
+
+    def nudge(self, tasks: list[TaskRef]) -> None:
+        """Tell the workers of their pools that there are records for these functions."""
+        pools: dict[str, list[TaskRef]] = {}
+        for task in tasks:
+            flight = self.leases.flights.get((task.run, task.item, task.step))
+            if flight is not None:
+                pools.setdefault(flight.pool, []).append(task)
+        self._tell_workers(pools, Nudge)
+
+    def _tell_workers(self, pools: dict[str, list[TaskRef]], signal: type[Stop | Nudge]) -> None:
+        for pool, tasks in pools.items():
             subject = subjects.workers(self._namespace, Pool(pool))
-            for first in range(0, len(stopped), _STOPS):
-                self._spawn(self._send(subject, encode(Stop(stopped[first : first + _STOPS]))))
+            for first in range(0, len(tasks), _STOPS):
+                self._spawn(self._send(subject, encode(signal(tasks[first : first + _STOPS]))))
 
     def park(self, park: ParkTask) -> None:
         """Put the task into the dead-letter topic."""
         pool = self.leases.land((park.task.run, park.task.item, park.task.step))
         self._spawn(self._park(Pool(pool or "unknown"), park))
 
-    def reply(self, subject: str, answer: Accepted | Refused) -> None:
+    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned | EventKept) -> None:
         """Answer a message that came through the inbox."""
         self._spawn(self._send(subjects.Subject(subject), encode(answer)))
 

@@ -16,7 +16,9 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageT
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
+from stepmesh_broker.protocol.letters import Letters
 from stepmesh_broker.protocol.messages import (
     Accepted,
     Cancel,
@@ -27,11 +29,17 @@ from stepmesh_broker.protocol.messages import (
     Refused,
     Resume,
     RunMessage,
+    SendEvent,
+    SettleToken,
     Submit,
     TaskRef,
     Wake,
 )
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, PauseRun, ResumeRun, StartRun, WakeSteps
+from stepmesh_broker.protocol.tokens import is_genuine, read_token
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, PauseRun, ResumeRun, SettleWait, StartRun, WakeSteps
+from stepmesh_orchestrator.core.decide.letters import addressee
+from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
+from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
@@ -43,13 +51,15 @@ from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer
 from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
-from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard
+from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
@@ -129,7 +139,7 @@ class PartitionService:
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         check_whole(state, ownership)
-        session = Session(state, self.flows, self._router, self._settings)
+        session = Session(state, self.flows, self._router, self._settings, partitions=self._partitions)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
         dispatcher = self._dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
@@ -223,6 +233,8 @@ class PartitionService:
         leases.recovered = {*unsent, *(key for keys in watched.values() for key in keys)}
         leases.recovered_until = self.ports.clock.monotonic() + LEASE_MS / 2000
         rebuild(shard.session)
+        for over in recovered.untold:
+            tell_over(shard.session, over)
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
             state = recovered.state
@@ -266,6 +278,8 @@ class PartitionService:
             message = decode_inbox(entry.data)
             if isinstance(message, Cancel):
                 await self.dormitory.awake(message.run)
+            elif isinstance(message, Letters):
+                await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
             admitted = await self._admit(message) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
@@ -295,13 +309,20 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, FunctionTurns):
+                    return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
                     return encode(answer_heartbeat(self.shard, message, self.ports.clock))
                 return encode(await self._command(message))
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: RunMessage) -> Accepted | Refused:
+    async def _command(self, message: RunMessage | SendEvent) -> Answer:
+        if isinstance(message, SendEvent):
+            refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
+            return refusal or await self.shard.keep(message)
+        if isinstance(message, SettleToken):
+            return await self._settle(message)
         if isinstance(message, Submit):
             return await self.begin(message)
         await self.dormitory.awake(message.run)
@@ -313,21 +334,43 @@ class PartitionService:
         admitted = await self._admit(submit)
         return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
 
+    async def _settle(self, message: SettleToken) -> Answer:
+        """By the state while the item lives, else by what the read model says of it."""
+        waiter = read_token(message.token)
+        if waiter is None or not is_genuine(message.token, self.shard.ownership.journal_id):
+            return token_refused("unknown: it was not made here")
+        refusal = self._foreign(message.namespace, "run", waiter.root or waiter.run)
+        if refusal is not None:
+            return refusal
+        await self.dormitory.awake(waiter.run)
+        command, run = SettleWait(waiter, message.value, message.rejected), self.shard.session.state.runs.get(waiter.run)
+        if run is not None and waiter.item in run.items:
+            return await self.shard.command(command)
+        await self.shard.projector.reached(self.shard.sequence)
+        rows = await self.ports.store.get_items(waiter.run, waiter.item, 1)
+        ended = waiter_row(waiter, rows[0].steps) if rows and rows[0].item == waiter.item else None
+        return told_of_ended(ended, command)
+
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""
-        if submit.namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {submit.namespace} is not served here", f"this is {self.namespace}")
-        root = submit.run if submit.parent is None else submit.parent.root
-        home = partition_of(root, self._partitions)
-        if home != self.partition:
-            return Refused(
-                "SM-5010", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
-            )
+        refusal = self._foreign(submit.namespace, "run", submit.run if submit.parent is None else submit.parent.root)
+        if refusal is not None:
+            return refusal
         try:
             flow = await self.flows.load(submit.flow, submit.overrides)
         except FlowInvalid as problem:
             return Refused(problem.code, problem.message, problem.hint)
         return unknown_flow(submit) if flow is None else StartRun(self._traced(submit), flow)
+
+    def _foreign(self, namespace: Namespace, kind: str, name: str) -> Refused | None:
+        """Why something that hashes by `name` has no place here; None when it has."""
+        if namespace != self.namespace:
+            return Refused("SM-5008", f"namespace {namespace} is not served here", f"this is {self.namespace}")
+        home = partition_of(name, self._partitions)
+        if home != self.partition:
+            message = f"{kind} {name} belongs to partition {home}, not {self.partition}"
+            return Refused("SM-5010", message, "ask for the number of partitions again")
+        return None
 
     def _traced(self, submit: Submit) -> Submit:
         observer = self.shard.observer
@@ -341,7 +384,7 @@ class PartitionService:
 
 def _of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
     if isinstance(message, Cancel):
-        return CancelRun(message.run, message.reason)
+        return CancelRun(message.run, message.reason, message.force)
     if isinstance(message, Pause):
         return PauseRun(message.run, message.reason)
     return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)

@@ -6,12 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, pausing, results, submit, timers
+from stepmesh_orchestrator.core.decide import (
+    addresses,
+    cancel,
+    delete,
+    dormancy,
+    flows,
+    functions,
+    letters,
+    pausing,
+    results,
+    settling,
+    submit,
+    timers,
+)
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
 _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.EndTask: results.end_task,
+    commands.AdvanceFunction: functions.advance,
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,
@@ -20,6 +34,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.TakeLetter: letters.take_letter,
+    commands.KeepEvent: addresses.keep_event,
+    commands.SettleWait: settling.settle_wait,
     commands.PauseRun: pausing.pause_run,
     commands.ResumeRun: pausing.resume_run,
     commands.WakeSteps: timers.wake_steps,

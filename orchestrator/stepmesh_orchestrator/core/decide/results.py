@@ -8,6 +8,7 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
 from stepmesh_orchestrator.core.decide import failure as failing
+from stepmesh_orchestrator.core.decide import parking
 from stepmesh_orchestrator.core.events import StepSucceeded
 from stepmesh_orchestrator.core.flow.jsontext import depth_at_most
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
@@ -36,7 +37,10 @@ def end_task(session: Session, command: EndTask) -> None:
         elif step.output_schema is not None and (violations := step.output_schema.violations(output)):
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:
+            function = item.function(step.index)
             complete(session, item, step.index, output)
+            if function is not None:
+                parking.end(session, item, step.index)
             return
     failing.attempt_failed(session, item, step, _checked(failure, step.id))
 

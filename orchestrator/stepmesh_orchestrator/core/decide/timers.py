@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import Accepted, TaskRef
 from stepmesh_orchestrator.core.commands import FireTimer, WakeSteps
-from stepmesh_orchestrator.core.decide import cancel, results
+from stepmesh_orchestrator.core.decide import cancel, functions, results, waits
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import StepWoken
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import QUEUED, RETRYING, SLEEPING, Item
+from stepmesh_orchestrator.core.state import AWAITING, QUEUED, RETRYING, SLEEPING, Item
 
 
 def fire(session: Session, command: FireTimer) -> None:
     """Only the wait that set the timer hears it, and never before its time."""
     task = command.task
+    if not task.attempt:
+        functions.fire(session, task)
+        return
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     if item is None or item.attempt(task.step) != task.attempt or item.run.tree.paused_ms:
         return  # a paused tree sets its timers again when it goes on
     phase = item.phases[task.step]
+    if phase == AWAITING:
+        waits.ring(session, item, task.step)
+        return
     if phase not in (RETRYING, SLEEPING) or item.wait(task.step).due_ms > session.now:
         return
     if phase == SLEEPING:

@@ -9,10 +9,11 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.dormant import place_of
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.images import (
-    PausedTreeImage,
     Places,
+    RareRunImage,
+    RareTreeImage,
     RunImage,
-    SeededRunImage,
+    is_rare,
     places_of,
     restore_run,
     restore_tree,
@@ -23,7 +24,7 @@ from stepmesh_orchestrator.core.state import Run, State, Tree
 
 _FORMAT = 2
 _PLAIN = 1
-"""Of a tree that is not paused and has no seeds: one that earlier releases read."""
+"""Of a tree that is not paused and of which no run has anything rare: one that earlier releases read."""
 
 
 class _TreeForm(msgspec.Struct, array_like=True, gc=False):
@@ -31,7 +32,7 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
 
     format: int
     limit: int
-    runs: list[SeededRunImage]
+    runs: list[RareRunImage]
     places: list[Places]
     paused_ms: int = 0
 
@@ -66,7 +67,7 @@ def encode_tree(tree: Tree, runs: list[Run]) -> bytes:
             image.id = _ROOT
         images.append(image)
     form = (tree.limit, images, [places_of(run) for run in runs])  # the fields of _TreeForm
-    if tree.paused_ms or any(run.seeds for run in runs):
+    if tree.paused_ms or any(map(is_rare, runs)):
         return _encoder.encode((_FORMAT, *form, tree.paused_ms))
     return _encoder.encode((_PLAIN, *form))
 
@@ -86,7 +87,7 @@ def flows_needed(event: events.Event) -> list[tuple[FlowId, bytes | None]]:
 def restore(state: State, root: RunId, image: bytes, flows: FlowLookup) -> list[Run]:
     """Put a tree into a state in which it is not; its runs. What is derived is to be derived again."""
     form = _decode(image)
-    restore_tree(state, PausedTreeImage(root, form.limit, 0, {}, form.paused_ms))
+    restore_tree(state, RareTreeImage(root, form.limit, 0, {}, form.paused_ms))
     runs: list[Run] = []
     for run, places in zip(form.runs, form.places, strict=True):
         run.root, run.id = root, run.id or root

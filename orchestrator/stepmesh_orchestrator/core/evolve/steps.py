@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome
-from stepmesh_orchestrator.core.state import DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import AWAITING, DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
 
 def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
@@ -53,7 +53,7 @@ def skipped(state: State, event: events.StepSkipped, at_ms: int) -> None:
 
 def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
     """The slot is free; the budget is one smaller; the next attempt has its number."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = RETRYING
     wait = item.wait(event.step)
     wait.attempt = event.attempt + 1
@@ -65,11 +65,13 @@ def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
         wait.transport_used += 1
     else:
         wait.component_used += 1
+        if item.functions is not None:
+            item.functions.pop(event.step, None)  # it begins anew
 
 
 def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     """A durable timer runs."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = SLEEPING
     wait = item.wait(event.step)
     wait.due_ms = event.due_ms
@@ -77,16 +79,26 @@ def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     item.times[event.step << 1] = item.times[event.step << 1] or at_ms
 
 
+def awaiting(state: State, event: events.StepAwaiting, at_ms: int) -> None:
+    """Only somebody outside, or the time, moves it on."""
+    item = leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = AWAITING
+    wait = item.wait(event.step)
+    wait.due_ms = event.due_ms
+    wait.output = event.awaited
+    item.times[event.step << 1] = item.times[event.step << 1] or at_ms
+
+
 def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> None:
     """The slot is free; the failure waits for its default."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = FALLBACK
     item.wait(event.step).last_failure = event.failure
 
 
 def woken(state: State, event: events.StepWoken, at_ms: int) -> None:
     """Its sleep is due."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.wait(event.step).due_ms = at_ms
 
 
@@ -105,7 +117,8 @@ def sub_run_ended(item: Item, step: int) -> None:
         item.run.tree.in_flight += 1
 
 
-def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
+def leave(state: State, run_id: RunId, index: int, step: int) -> Item:
+    """The step gives its slot back, if it held one."""
     run = state.runs[run_id]
     item = run.items[index]
     if item.holds_slot(step):
@@ -115,7 +128,7 @@ def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
 
 
 def _end(state: State, run_id: RunId, index: int, step: int, outcome: Outcome, at_ms: int) -> Item:
-    item = _leave(state, run_id, index, step)
+    item = leave(state, run_id, index, step)
     item.phases[step] = DONE
     item.outcomes[step] = outcome
     item.times[(step << 1) + 1] = at_ms

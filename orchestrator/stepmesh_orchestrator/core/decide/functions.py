@@ -1,0 +1,254 @@
+"""Durable functions: a worker's turns, what their commands set going, and what brings an idle one back to a worker.
+
+A function is a step whose worker answers with turns before it answers with a result. Invariants: only this module's events put records in
+order; a command gets one result; an idle function with news is handed to its pool again. Calls and children are sub-runs, whose ids follow
+from the command, so deciding twice names the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried
+from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
+from stepmesh_orchestrator.core.commands import AdvanceFunction
+from stepmesh_orchestrator.core.decide import results, subruns, waits
+from stepmesh_orchestrator.core.decide.news import activate, settle, tell
+from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
+from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
+from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.functions import Function, due_ms
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import PARKED, Item, Run
+
+PAGE_BYTES = 256 * 1024
+"""Records in one answer, in bytes of their payloads."""
+_GONE = FunctionTurned(gone=True)
+
+
+class _Options(msgspec.Struct):
+    since_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
+
+
+def advance(session: Session, command: AdvanceFunction) -> None:
+    """Append what a turn brought, set going what it asks for, and say what the worker lacks."""
+    turn, task = command.turn, command.turn.task
+    item = results.in_flight(session, task.run, task.item, task.step, task.attempt)
+    if item is None:
+        session.cause(Answered(_GONE))
+        return
+    function = item.function(task.step) or Function()
+    own = False
+    if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
+        taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
+        own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
+        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        waits.leave(session, item, task.step, left)
+        end_children(session, item, task.step, turn.abandoned)
+        for record in taken:
+            if isinstance(record, Issued):
+                arm(session, item, task.step, record)
+            elif isinstance(record, Tried):
+                session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
+    session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
+    """The record as it is appended; None for one that is not a worker's to bring."""
+    if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
+        return None
+    if isinstance(record, Settled):
+        if record.failure is None and results.checked_json(record.value) is None:
+            problem = Failure(ErrorCode.WORKER_ERROR, f"the value of {record.id} is not valid JSON, or nested too deep")
+            return Settled(record.id, now, failure=problem, attempt=record.attempt)
+        return Settled(record.id, now, record.value, record.failure, record.attempt)
+    if isinstance(record, Tried):
+        due = now + max(0, record.due_ms - record.at_ms)
+        return Tried(record.id, now, record.attempt, record.failure, due)
+    if isinstance(record, Began):
+        return None if function.records else record
+    return record if isinstance(record, Issued) else None
+
+
+def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
+    """Whether it is a step that the worker itself does, and that waits for its result."""
+    asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
+    return asked is not None and asked.kind is Kind.STEP
+
+
+def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> FunctionTurned:
+    """Let go of an idle function that has no news; else tell the news."""
+    task = turn.task
+    function = item.function(task.step) or Function()
+    news = function.records[turn.base :]
+    only_own = own and len(news) == len(turn.records)
+    left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
+    if turn.continued is not None:
+        _continue(session, item, task.step, turn.continued)
+        return FunctionTurned(at_ms=session.now, left=True)
+    if left:
+        let_go(session, item, task.step, turn.blocked)
+    if only_own:
+        return FunctionTurned(at_ms=session.now, left=left)
+    page = _page(news)
+    return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
+
+
+def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
+    """The body began anew: what it waited for is void."""
+    end_children(session, item, step)
+    session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    session.touched[item.run.tree.root] = item.run.tree
+    activate(session, item, step)
+
+
+def _page(news: list[Record]) -> list[Record]:
+    size = 0
+    for index, record in enumerate(news):
+        size += 64 + len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+        if size > PAGE_BYTES and index:
+            return news[:index]
+    return news
+
+
+def arm(session: Session, item: Item, step: int, command: Issued) -> None:
+    """Set going what a command that is open asks for. Also after a recovery, where some of it may be under way."""
+    setting = _ARMED.get(command.kind)
+    if setting is not None:
+        setting(session, item, step, command)
+
+
+def _arm_timer(session: Session, item: Item, step: int, command: Issued) -> None:
+    session.cause(SetTimer(due_ms(command), wait_of(item, step)))
+
+
+def _arm_call(session: Session, item: Item, step: int, command: Issued) -> None:
+    """A component of any pool: a sub-run of one step."""
+    document = b'{"steps":[{"id":"call","component":%b,"input":{"$input":"$"}}],"output":{"$step":"call"}}'
+    text = document % msgspec.json.encode(command.name)
+    _start(session, item, step, command, text, session.flows.by_text(text))
+
+
+def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None:
+    flow = FlowId(command.name.removeprefix("flow://"))
+    _start(session, item, step, command, None, session.flows.get(flow))
+
+
+def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
+    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
+    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(item, command), since_ms)
+    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+
+
+_ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
+    Kind.TIMER: _arm_timer,
+    Kind.CALL: _arm_call,
+    Kind.CHILD: _arm_child,
+    Kind.EVENT: _arm_event,
+}
+
+
+def _start(session: Session, item: Item, step: int, command: Issued, document: bytes | None, flow: CompiledFlow | Failure | None) -> None:
+    run, function = item.run, item.function(step)
+    name = _child_id(item, step, command)
+    if name in session.state.runs or function is None or command.id not in function.open:
+        return
+    if isinstance(flow, Failure):
+        settle(session, item, step, Settled(command.id, session.now, failure=flow))
+    elif flow is None:
+        key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
+        waiting = session.awaiting_child.setdefault(key, [])
+        waiting.append((item, step, command))
+        if len(waiting) == 1:
+            session.cause(NeedFlow(key, document))
+    elif subruns.depth(session, run) >= session.settings.max_depth:
+        deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
+        settle(session, item, step, Settled(command.id, session.now, failure=deepest))
+    else:
+        parent = Parent(run.id, item.index, step, "function", function.open[command.id])
+        event = RunCreated(
+            name, run.tree.root, run.namespace, flow.id, [command.arguments], run.tree.limit, 0, variables=run.given, parent=parent,
+            traceparent=run.traceparent,
+        )  # fmt: skip
+        session.create(event, flow)
+        session.touched[run.tree.root] = run.tree
+
+
+def _child_id(item: Item, step: int, command: Issued) -> RunId:
+    """A function that began anew after a failure names others."""
+    function = item.function(step)
+    first = function.records[0] if function is not None and function.records else None
+    began = first.at_ms if isinstance(first, Began) else 0
+    return child_run_id(item.run.id, f"{item.index}/{step}/{began}/{command.id}")
+
+
+def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None:
+    """The flow of commands that wait for it is there, or never will be."""
+    for item, step, command in session.awaiting_child.pop(key, ()):
+        function = item.function(step) if item.open else None
+        if function is None or command.id not in function.open:
+            continue
+        if failure is not None:
+            settle(session, item, step, Settled(command.id, session.now, failure=failure))
+        else:
+            arm(session, item, step, command)
+
+
+def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
+    """A call or child of a function is over."""
+    parent = run.parent
+    owner = session.state.runs.get(parent.run) if parent is not None else None
+    item = owner.items.get(parent.item) if owner is not None and parent is not None else None
+    function = item.function(parent.step) if item is not None and parent is not None else None
+    command = function.at(parent.ordinal) if function is not None and parent is not None else None
+    if item is None or parent is None or command is None or _child_id(item, parent.step, command) != run.id:
+        return
+    failed = outcome if isinstance(outcome, Failure) else None
+    value = outcome if isinstance(outcome, bytes) else b"null"
+    settle(session, item, parent.step, Settled(command.id, session.now, value, failed))
+
+
+def fire(session: Session, task: TaskRef) -> None:
+    """The time of some wait of the function has come: settle all timers that are due, in the order of their times."""
+    run = session.state.runs.get(task.run)
+    item = run.items.get(task.item) if run is not None else None
+    function = item.function(task.step) if item is not None else None
+    if item is None or function is None or item.run.tree.paused_ms:
+        return  # a paused tree sets its timers again when it goes on
+    due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
+    if due:
+        session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        tell(session, item, task.step)
+    if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
+        activate(session, item, task.step)
+    elif any(when <= session.now for when in function.retries.values()):
+        tell(session, item, task.step)
+    elif not due:  # what is due is to ask again for events, whatever became of the letters
+        for command in function.commands():
+            if command.kind is Kind.EVENT:
+                arm(session, item, task.step, command)
+
+
+def resume(session: Session, item: Item, step: int) -> None:
+    """A function that was read back: its waits are set again, and one that was let go of and has news goes to a worker."""
+    function = item.function(step)
+    if function is None:
+        return
+    if item.phases[step] == PARKED:
+        if function.blocked:
+            session.cause(SetTimer(function.due_ms, wait_of(item, step)))
+        elif len(function.records) > function.seen or (function.input is not None and not function.records):
+            tell(session, item, step)
+    for when in function.retries.values():
+        session.cause(SetTimer(when, wait_of(item, step)))
+    for command in function.commands():
+        arm(session, item, step, command)

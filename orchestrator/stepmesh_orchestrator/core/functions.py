@@ -1,0 +1,88 @@
+"""A durable function as a step carries it: its history, and what of it is still open.
+
+Invariant: `open` and `retries` follow from `records` and from what turns abandoned; they are kept beside them so that no decision reads a
+whole history. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Settled, Tried, encode_records
+
+MAX_CARRIED_BYTES = 256 * 1024
+"""A history that is larger does not travel with the task: the worker asks for it, page by page."""
+_due = msgspec.json.Decoder(dict[str, int])
+
+
+class Function(msgspec.Struct, array_like=True, gc=False):
+    """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
+    step is due. `seen`: records that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest
+    code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
+
+    records: list[Record] = []
+    open: dict[str, int] = {}
+    retries: dict[str, int] = {}
+    seen: int = 0
+    attempt: int = 0
+    turn: int = 0
+    blocked: str = ""
+    due_ms: int = 0
+    blocks: int = 0
+    input: bytes | None = None  # with which it began anew; None: the step's
+
+    def append(self, record: Record) -> None:
+        """The history goes on."""
+        self.records.append(record)
+        if isinstance(record, Issued):
+            if record.kind not in NOTES:
+                self.open[record.id] = len(self.records) - 1
+        elif isinstance(record, Settled):
+            self.close(record.id)
+        elif isinstance(record, Tried):
+            self.retries[record.id] = record.due_ms
+
+    def asked(self, id: str) -> Issued | None:
+        """A command without a result."""
+        place = self.open.get(id)
+        return None if place is None else self._command(place)
+
+    def commands(self) -> list[Issued]:
+        """Those without a result, oldest first."""
+        return [self._command(place) for place in self.open.values()]
+
+    def at(self, place: int) -> Issued | None:
+        """The command there, whether or not it has a result."""
+        record = self.records[place] if place < len(self.records) else None
+        return record if isinstance(record, Issued) else None
+
+    def _command(self, place: int) -> Issued:
+        record = self.records[place]
+        assert isinstance(record, Issued), "`open` holds places of commands"
+        return record
+
+    def close(self, id: str) -> None:
+        """Nobody waits for what comes of a command any more."""
+        self.open.pop(id, None)
+        self.retries.pop(id, None)
+
+    def dues(self) -> list[int]:
+        """When it is to be looked at because of the time, ms."""
+        return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
+
+    def timers(self) -> list[tuple[int, Issued]]:
+        """Those that are waited for, with when they are due (ms), earliest first."""
+        return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
+
+    def carried(self) -> bytes:
+        """The history, as a task carries it; empty when it is too large for that."""
+        encoded = encode_records(self.records)
+        return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+
+
+def due_ms(timer: Issued) -> int:
+    """When a timer is due, ms since 1970; 0 when what the worker said cannot be read: at once."""
+    try:
+        return _due.decode(timer.arguments)["due_ms"]
+    except (msgspec.MsgspecError, KeyError):
+        return 0

@@ -1,0 +1,54 @@
+"""A workflow as a component of a worker: what a flow's step calls, and what a run of its own is a flow of.
+
+Invariant: what a body is known by to others (idempotency keys, tokens) names its run, item and step, so that no two bodies share it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from stepmesh.component import Component
+from stepmesh.context import Context
+from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.limits import USUAL, Limits
+from stepmesh.durable.telling import Turns
+from stepmesh.durable.workflow import Workflow
+from stepmesh_broker.protocol import tokens
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Waiter
+
+
+def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL) -> Component:
+    """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
+
+    async def activate(_: Any, context: Context) -> Any:
+        turns, partition, news = context.turns()
+        task = context.task
+        place, journal = f"{task.run}.{task.item}.{task.step}", context.journal
+
+        def token_of(command: str) -> str:
+            return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
+
+        begin = partial(workflow.begin, task.run, task.input, limits=limits, place=place, token_of=token_of)
+        try:
+            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version))
+        except LetGo:
+            context.idle()
+            return None
+
+    info, where = workflow.info(), path or workflow.path
+    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema)
+
+
+class _Way:
+    """`Sequencer` over the worker's turns."""
+
+    def __init__(self, turns: Turns, partition: Partition) -> None:
+        self._turns = turns
+        self._partition = partition
+
+    async def take(self, turn: FunctionTurn) -> FunctionTurned:
+        """See `Sequencer`."""
+        return await self._turns.take(self._partition, turn)
