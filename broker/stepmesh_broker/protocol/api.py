@@ -10,6 +10,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
 
 class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_info"):
@@ -377,8 +378,10 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools
+    | ScheduleRequest
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Refused
+    | ScheduleAnswer
 )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -82,4 +83,61 @@ class WakeTree:
     flows: FlowLookup
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+@dataclass(frozen=True, slots=True)
+class PutSchedule:
+    """Make a schedule, or with `replace` change one. Its definition was checked. Answer: an `Answered` effect."""
+
+    namespace: Namespace
+    schedule: Schedule
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSchedule:
+    """Forget a schedule; its runs go on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSchedule:
+    """Start nothing by its times from now on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSchedule:
+    """Go on with the times that are due from now on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSchedule:
+    """Start `run` of it now. `flow`: the one that it had when that was looked up. Answer: an `Answered` effect."""
+
+    schedule: str
+    run: RunId
+    flow: CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSchedule:
+    """Start a run for each of these due times. `key` makes them others than those that its times started. Answer: an `Answered` effect."""
+
+    schedule: str
+    dues: list[int]
+    key: str
+    flow: CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class FireSchedule:
+    """The time that a `SetScheduleTimer` named has come: see what is due."""
+
+    schedule: str
+
+
+ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule | TriggerSchedule | BackfillSchedule | FireSchedule
+Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree | ScheduleCommand

@@ -76,4 +76,19 @@ class TreeLeft:
     wakes_ms: int
 
 
-Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class SetScheduleTimer:
+    """Send `FireSchedule(schedule)` at `due_ms`, early never; an earlier one for that schedule is void."""
+
+    due_ms: int
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeRun:
+    """Bring a dormant run back soon, with its tree."""
+
+    run: RunId
+
+
+Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver | SetScheduleTimer | WakeRun

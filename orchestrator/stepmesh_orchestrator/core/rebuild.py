@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
-from stepmesh_orchestrator.core.effects import LimitWait
+from stepmesh_orchestrator.core.effects import LimitWait, SetScheduleTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
@@ -27,6 +27,8 @@ def rebuild(session: Session) -> None:
                     if phase == RUNNING:
                         _limit_wait(session, item, step)
             resume_item(session, item)
+    for schedule in session.state.schedules.entries:
+        session.cause(SetScheduleTimer(session.now, schedule))
     settle(session)
 
 

@@ -28,7 +28,8 @@ DEFAULT_BACKOFF = Backoff()
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
-    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory."""
+    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
+    `max_schedules`: of a partition."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -42,6 +43,7 @@ class EngineSettings:
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
     dormant_ms: int = 30_000
+    max_schedules: int = 10_000
 
 
 class Flows(Protocol):
@@ -90,6 +92,8 @@ class Session:
     touched: dict[RunId, Tree] = field(default_factory=dict)
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
     stale_results: int = 0  # dropped: duplicates, late or unknown
+    partitions: int = 1  # of the deployment
+    awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""

@@ -22,7 +22,9 @@ from stepmesh_orchestrator.core.evolve.images import (
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
+_WITHOUT_SCHEDULES = 2
+"""Likewise one without schedules."""
 _WITHOUT_DORMANT = 1
 """A snapshot in which no run is dormant is one that earlier releases read."""
 
@@ -39,6 +41,7 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    schedules: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,9 +67,12 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
     dormant = state.dormant.encoded()
-    version = SNAPSHOT_FORMAT if dormant else _WITHOUT_DORMANT
+    schedules = state.schedules.encoded()
+    version = SNAPSHOT_FORMAT if schedules else _WITHOUT_SCHEDULES if dormant else _WITHOUT_DORMANT
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if schedules:
+        return _encoder.encode((*image, where, dormant, schedules))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
@@ -96,6 +102,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.schedules.restore(image.schedules)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, RestTree, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import (
+    CancelRun,
+    Command,
+    DeleteRun,
+    EndTask,
+    ResolveFlow,
+    RestTree,
+    ScheduleCommand,
+    StartRun,
+    WakeTree,
+)
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -26,6 +36,6 @@ def run_of(command: Command) -> RunId | None:
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
-    if isinstance(command, ResolveFlow):
+    if isinstance(command, ResolveFlow | ScheduleCommand):
         return None
     return command.task.run

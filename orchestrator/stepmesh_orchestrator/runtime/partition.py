@@ -115,7 +115,7 @@ class PartitionService:
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         check_whole(state, ownership)
-        session = Session(state, self.flows, self._router, self._settings)
+        session = Session(state, self.flows, self._router, self._settings, partitions=self._partitions)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
         dispatcher = self._dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed

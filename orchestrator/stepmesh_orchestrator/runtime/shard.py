@@ -16,7 +16,19 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, StartRun
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask, TreeLeft
+from stepmesh_orchestrator.core.effects import (
+    Answered,
+    Effect,
+    LimitWait,
+    NeedFlow,
+    ParkTask,
+    RunOver,
+    SetScheduleTimer,
+    SetTimer,
+    StopTask,
+    TreeLeft,
+    WakeRun,
+)
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -357,6 +369,10 @@ class Shard:
             self.waits.set_timer(effect)
         elif isinstance(effect, TreeLeft):
             self.waits.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.waits.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, WakeRun):
+            self.waits.wake(effect.run)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

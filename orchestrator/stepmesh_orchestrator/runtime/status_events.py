@@ -60,7 +60,7 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"status": event.status})
     if isinstance(event, events.RunCancelled):
         return msgspec.json.encode({"reason": event.reason})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
+    if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken | events.ScheduleEvent):
         return b"{}"
     return b'{"step":%d%b}' % (event.step, _of_step(event))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, firing, flows, results, schedules, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -20,6 +20,13 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.PutSchedule: schedules.put_schedule,
+    commands.DeleteSchedule: schedules.delete_schedule,
+    commands.PauseSchedule: schedules.pause_schedule,
+    commands.ResumeSchedule: schedules.resume_schedule,
+    commands.TriggerSchedule: schedules.trigger_schedule,
+    commands.BackfillSchedule: schedules.backfill_schedule,
+    commands.FireSchedule: firing.fire_schedule,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, runs, steps
+from stepmesh_orchestrator.core.evolve import dormancy, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -29,6 +29,11 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
     events.TreeDormant: dormancy.tree_dormant,
+    events.ScheduleSet: schedules.schedule_set,
+    events.ScheduleDeleted: schedules.schedule_deleted,
+    events.ScheduleFired: schedules.schedule_fired,
+    events.ScheduleSkipped: schedules.schedule_skipped,
+    events.ScheduleWaits: schedules.schedule_waits,
 }
 
 
