@@ -78,6 +78,13 @@ COMMANDS = (
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
     Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
+    Command(
+        "schedule",
+        "stepmesh_cli.schedule:schedule",
+        OPERATE,
+        "Start runs by the time.",
+        'stepmesh schedule create report --flow report.yaml --cron "0 9 * * MON-FRI" --tz Europe/Berlin',
+    ),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command(

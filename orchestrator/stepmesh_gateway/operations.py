@@ -20,6 +20,7 @@ from msgspec import structs
 from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
 from stepmesh.runs import POLL_S
+from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
@@ -84,6 +85,7 @@ class Operations:
         self.namespace: Namespace = settings.namespace
         self.id = f"gateway-{secrets.token_hex(4)}"
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
+        self.schedules = ScheduleClient(self.requests)
         self._closing = asyncio.Event()
 
     def close(self) -> None:

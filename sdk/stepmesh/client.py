@@ -1,4 +1,4 @@
-"""The client: store flows, submit runs, wait, look, cancel.
+"""The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
 Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
 client holds no state of runs. Rules about flows are the orchestrator's.
@@ -18,6 +18,7 @@ from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle
+from stepmesh.schedules import ScheduleClient
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
@@ -65,6 +66,7 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.schedules = ScheduleClient(self.requests)
 
     @classmethod
     def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:

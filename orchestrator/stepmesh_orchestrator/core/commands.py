@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
 from stepmesh_broker.protocol.schedules import Schedule
@@ -27,6 +28,13 @@ class EndTask:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceFunction:
+    """A worker took a durable function further. Answer: an `Answered` effect."""
+
+    turn: FunctionTurn
+
+
+@dataclass(frozen=True, slots=True)
 class FailAttempt:
     """The runtime gives an attempt up: its worker vanished (UNREACHABLE) or it took too long (TIMEOUT)."""
 
@@ -36,7 +44,7 @@ class FailAttempt:
 
 @dataclass(frozen=True, slots=True)
 class FireTimer:
-    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands."""
+    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands; attempt 0: whatever of the function is due."""
 
     task: TaskRef
 
@@ -140,4 +148,16 @@ class FireSchedule:
 
 
 ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule | TriggerSchedule | BackfillSchedule | FireSchedule
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree | ScheduleCommand
+Command = (
+    StartRun
+    | EndTask
+    | AdvanceFunction
+    | FailAttempt
+    | FireTimer
+    | CancelRun
+    | ResolveFlow
+    | DeleteRun
+    | RestTree
+    | WakeTree
+    | ScheduleCommand
+)

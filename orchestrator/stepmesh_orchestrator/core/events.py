@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_broker.protocol.schedules import Schedule
@@ -19,13 +20,15 @@ NO_RUN = RunId("")
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it) or worker (a component started it)."""
+    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it), worker (a component started it) or function
+    (its `command` did)."""
 
     run: RunId
     item: int
     step: int
     kind: str
     ordinal: int = 0  # of an iteration, from 0
+    command: str = ""  # of a durable function
 
 
 class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -182,6 +185,30 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
+class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
+    `turn`: of the worker's turn that brought them; 0: the core itself did."""
+
+    run: RunId
+    item: int
+    step: int
+    records: list[Record]
+    abandoned: list[str] = []
+    attempt: int = 0
+    turn: int = 0
+
+
+class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
+    again at `due_ms`."""
+
+    run: RunId
+    item: int
+    step: int
+    blocked: str = ""
+    due_ms: int = 0
+
+
 class ScheduleSet(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
     """A schedule is as it says from now on: new, changed, paused or resumed. `after_ms`: due times up to then are dealt with."""
 
@@ -246,6 +273,8 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
+    | HistoryGrew
+    | FunctionIdle
     | ScheduleEvent
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
+    AdvanceFunction,
     CancelRun,
     Command,
     DeleteRun,
@@ -38,4 +39,6 @@ def run_of(command: Command) -> RunId | None:
         return command.root
     if isinstance(command, ResolveFlow | ScheduleCommand):
         return None
+    if isinstance(command, AdvanceFunction):
+        return command.turn.task.run
     return command.task.run

@@ -116,7 +116,7 @@ def _answer(session: Session, before: int) -> Accepted | Refused:
     """What the submission was answered, which is this schedule's to know and nobody else's."""
     for index in range(before, len(session.effects)):
         effect = session.effects[index]
-        if isinstance(effect, Answered):
+        if isinstance(effect, Answered) and isinstance(effect.answer, Accepted | Refused):
             del session.effects[index]
             return effect.answer
     raise AssertionError("every submission is answered")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import ResolveFlow
-from stepmesh_orchestrator.core.decide import failure, firing
+from stepmesh_orchestrator.core.decide import failure, firing, functions
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FETCHING, QUEUED
@@ -23,5 +23,6 @@ def resolve_flow(session: Session, command: ResolveFlow) -> None:
         else:
             item.phases[index] = QUEUED
             session.work.append((item, index))
+    functions.flow_resolved(session, command.key, command.failure)
     for schedule in session.awaiting_start.pop(command.key, ()):
         firing.look(session, schedule, command.failure)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from stepmesh_orchestrator.core.decide import failure, finish, start, subruns
+from stepmesh_orchestrator.core.decide import failure, finish, functions, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
 from stepmesh_orchestrator.core.session import Session
@@ -33,9 +33,16 @@ def settle(session: Session) -> None:
             elif item.open and item.phases[target] == FALLBACK:
                 fall_back(session, item, target)
         elif over:
-            subruns.child_ended(session, over.popleft())
+            _ended(session, over.popleft())
         elif not session.touched or not _refill(session):
             return
+
+
+def _ended(session: Session, run: Run) -> None:
+    if run.parent is not None and run.parent.kind == "function":
+        functions.child_ended(session, run, subruns.outcomes_of(run)[0])
+    else:
+        subruns.child_ended(session, run)
 
 
 def open_item(session: Session, run: Run) -> None:

@@ -55,9 +55,7 @@ def _refusal(session: Session, known: Entry | None, schedule: Schedule, *, repla
         return Refused("SM-5241", f"schedule {schedule.id} exists, and is another", "replace it, or choose another id")
     most = session.settings.max_schedules
     if known is None and len(session.state.schedules.entries) >= most:
-        return Refused(
-            "SM-5242", f"this partition has {most} schedules already", "delete some that are finished"
-        )
+        return Refused("SM-5242", f"this partition has {most} schedules already", "delete some that are finished")
     if rule_of(schedule).next_after(session.now) is None:
         return Refused("SM-5243", f"schedule {schedule.id} is never due from now on", "look at its cron expression, anchor and until")
     return None
