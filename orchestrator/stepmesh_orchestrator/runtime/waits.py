@@ -63,7 +63,7 @@ class Waits:
 
     def wake(self, run: RunId) -> None:
         """A dormant run is needed."""
-        self.wheel.put(run, self._session.now)
+        self.wheel.hurry(run, self._session.now)
 
     def due(self) -> Iterator[FireTimer | RestTree | FireSchedule]:
         """What the time of this turn asks for. Each is to be decided on before the next one is taken."""
@@ -93,7 +93,7 @@ class Waits:
         dormant = self._session.state.dormant
         if dormant.first_frame is not None and dormant.first_frame <= through:
             for run in [run for run, place in dormant.places.items() if frame_of(place) <= through]:
-                self.wheel.put(run, self._session.now)
+                self.wheel.hurry(run, self._session.now)
 
     def _back_at(self, run: RunId) -> int | None:
         place = self._session.state.dormant.places.get(run)

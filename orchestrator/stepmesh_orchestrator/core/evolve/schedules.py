@@ -62,5 +62,5 @@ def run_over(state: State, run: RunId) -> None:
 
 def _dealt_with(entry: Entry, due_ms: int) -> None:
     entry.after_ms = max(entry.after_ms, due_ms)
-    if entry.waiting_ms is not None and entry.waiting_ms <= due_ms:
+    if entry.waiting_ms == due_ms:
         entry.waiting_ms = None
