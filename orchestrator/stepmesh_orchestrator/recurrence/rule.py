@@ -49,8 +49,7 @@ class Rule:
     def coming(self, after_ms: int, limit: int) -> list[int]:
         """The first due times later than that."""
         found: list[int] = []
-        due_ms: int | None = after_ms
-        while len(found) < limit and due_ms is not None and (due_ms := self.next_after(due_ms)) is not None:
+        while len(found) < limit and (due_ms := self.next_after(found[-1] if found else after_ms)) is not None:
             found.append(due_ms)
         return found
 
