@@ -9,6 +9,7 @@ from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
 from stepmesh_orchestrator.core.effects import TreeLeft
 from stepmesh_orchestrator.core.state import (
+    AWAITING,
     CHILD,
     DONE,
     FALLBACK,
@@ -73,6 +74,7 @@ class _Causes:
         session = world.session
         self.tasks = world.known_tasks()
         self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if hasattr(timer, "due_ms")}
+        self.rings = {task for task, _ in self.timers}
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
@@ -122,6 +124,8 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
         assert reference in causes.tasks, "a step runs and no task is about"
     elif phase in (RETRYING, SLEEPING):
         assert (reference, item.wait(step).due_ms) in causes.timers, "a step waits and no timer is set"
+    elif phase == AWAITING:
+        assert reference in causes.rings, "a step awaits something and would never ask again"
     elif phase == FETCHING:
         assert (id(item), step) in causes.fetching, "a step waits for a flow that nobody fetches"
     elif phase == CHILD:

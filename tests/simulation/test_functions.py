@@ -15,7 +15,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Worker
 from stepmesh.durable import wf
-from stepmesh.durable.hosting import hosted
+from stepmesh.durable.app import App
 from stepmesh.durable.steps import Step
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Record, Settled
 from stepmesh_orchestrator.core import events as ev
@@ -49,6 +49,7 @@ class Ledger:
 
 
 def saga_worker(ledger: Ledger, child: str) -> Worker:
+    app = App("py")
     charge, reserve, ship = ledger.step("charge"), ledger.step("reserve", 2.0), ledger.step("ship")
 
     async def saga(order: dict[str, int]) -> dict[str, Any]:
@@ -63,9 +64,8 @@ def saga_worker(ledger: Ledger, child: str) -> Worker:
             wf.set("status", "late")
         return {"all": [receipt, stock, picture], "inner": inner, "sent": await wf.map(ship, [1, 2, 3], limit=2)}
 
-    worker = Worker(pool="py", concurrency=2)
-    worker.add(hosted(saga, "/saga", version="1"))
-    return worker
+    app.workflow(saga)
+    return app.worker(concurrency=2)
 
 
 def expected(n: int) -> dict[str, Any]:
@@ -113,14 +113,20 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -
     return world, ledger
 
 
-async def histories_are_whole(world: World) -> None:
-    """Each command is issued once and settled once at most, and never before it was issued."""
+async def histories_of(world: World) -> dict[tuple[str, int, int], list[Record]]:
+    """By run, item and step, as the journal has them."""
     histories: dict[tuple[str, int, int], list[Record]] = {}
     for partition in await world.journal.partitions():
         async for frame in world.journal.read(partition):
             for event in decode_turn(frame.payload).events:
                 if isinstance(event, ev.HistoryGrew):
                     histories.setdefault((event.run, event.item, event.step), []).extend(event.records)
+    return histories
+
+
+async def histories_are_whole(world: World) -> None:
+    """Each command is issued once and settled once at most, and never before it was issued."""
+    histories = await histories_of(world)
     assert histories
     for records in histories.values():
         issued = [record.id for record in records if isinstance(record, Issued)]

@@ -1,44 +1,37 @@
-"""Errors of `/v1`: `application/problem+json` (RFC 9457) with our code, the fix, and where the code is explained."""
+"""Errors of `/v1` as problem documents (RFC 9457), with the code of docs/errors.md."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from http import HTTPStatus
 
 import msgspec
 from starlette.responses import Response
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http.refusals import HttpRefused
-from stepmesh_gateway.translate.kinds import kind_of
+from stepmesh_gateway.http.refusals import HttpRefused, error_body
 
-PROBLEM_JSON = "application/problem+json"
-DOCS = "docs/errors.md"
+PROBLEM = "application/problem+json"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Every answer of `/v1` that is no success. `code`: the one in `docs`. `hint`: what to do. `run_id`: the run that was named."""
+    """`title`: name of the kind of error. `code`: see `docs`."""
 
     title: str
     status: int
-    code: str
     detail: str
+    code: str
     hint: str = ""
-    docs: str = ""
-    run_id: str = ""
+    docs: str = "docs/errors.md"
 
 
 def is_ours(path: str) -> bool:
-    """Whether a path is one of `/v1`."""
-    return path.startswith("/v1/")
+    """Whether a path is of our own surface, whose errors are problem documents."""
+    return path.startswith(("/v1/", "/notify/"))
 
 
-def problem_response(problem: StepmeshError, path: Mapping[str, str]) -> Response:
-    """The answer for an error. `path`: the parameters of the request's path."""
-    status = kind_of(problem).value[1]
+def problem_response(problem: StepmeshError) -> Response:
+    """The answer for an error."""
+    about = error_body(problem)
     headers = problem.headers if isinstance(problem, HttpRefused) else {}
-    if status == 503:
+    if about.code == 503:
         headers = {"Retry-After": "1", **headers}
-    run = path.get("runId", "")
-    body = Problem(HTTPStatus(status).phrase, status, problem.code, problem.message, problem.hint, DOCS, run)
-    return Response(msgspec.json.encode(body), status, headers, PROBLEM_JSON)
+    body = {"type": "about:blank", **msgspec.structs.asdict(Problem(about.status, about.code, problem.message, problem.code, problem.hint))}
+    return Response(msgspec.json.encode(body), about.code, headers, PROBLEM)

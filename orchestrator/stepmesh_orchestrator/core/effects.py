@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.functions import FunctionTurned
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Letter
+from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused | FunctionTurned
+    answer: Accepted | Refused | FunctionTurned | EventKept
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,15 @@ class TreeLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class Send:
+    """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order; after a recovery, letters that
+    may not have left are derived again from the state, so one that nothing in the state stands for must not be sent."""
+
+    partition: Partition
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
 class SetScheduleTimer:
     """Send `FireSchedule(schedule)` at `due_ms`, early never; an earlier one for that schedule is void."""
 
@@ -99,4 +109,6 @@ class WakeRun:
     run: RunId
 
 
-Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver | SetScheduleTimer | WakeRun
+Effect = (
+    Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver | SetScheduleTimer | WakeRun
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
+from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait, SetScheduleTimer
@@ -27,6 +28,7 @@ def rebuild(session: Session) -> None:
                     if phase == RUNNING:
                         _limit_wait(session, item, step)
             resume_item(session, item)
+    tell_again(session)
     for schedule in session.state.schedules.entries:
         session.cause(SetScheduleTimer(session.now, schedule))
     settle(session)
@@ -52,6 +54,8 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     compiled = run.flow.steps[step]
     root = run.tree.root
     function = item.function(step)
+    if function is not None and function.input is not None:
+        value = function.input
     return route.pool, Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
         "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,

@@ -30,7 +30,8 @@ class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
     `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
-    `max_schedules`: of a partition."""
+    `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
+    `kept_event_bytes`: of all that a partition keeps. `max_schedules`: of a partition."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -44,6 +45,10 @@ class EngineSettings:
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
     dormant_ms: int = 30_000
+    keep_events_ms: int = 7 * 24 * 3_600_000
+    events_per_address: int = 1_000
+    event_bytes: int = 256 * 1024
+    kept_event_bytes: int = 64 * 1024 * 1024
     max_schedules: int = 10_000
 
 

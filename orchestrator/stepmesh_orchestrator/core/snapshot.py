@@ -11,7 +11,7 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    RunImage,
+    TakerImage,
     TreeImage,
     places_of,
     restore_run,
@@ -23,10 +23,9 @@ from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
 SNAPSHOT_FORMAT = 3
-_WITHOUT_SCHEDULES = 2
-"""Likewise one without schedules."""
+_WITH_DORMANT = 2
 _WITHOUT_DORMANT = 1
-"""A snapshot in which no run is dormant is one that earlier releases read."""
+"""A snapshot without events from outside and schedules, or in which also no run is dormant, is one that earlier releases read."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -36,11 +35,12 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     inbox: int
     confirmed: int
     trees: list[TreeImage]
-    runs: list[RunImage]
+    runs: list[TakerImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    addresses: bytes = b""
     schedules: bytes = b""
 
 
@@ -66,17 +66,22 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant = state.dormant.encoded()
-    schedules = state.schedules.encoded()
-    version = SNAPSHOT_FORMAT if schedules else _WITHOUT_SCHEDULES if dormant else _WITHOUT_DORMANT
+    dormant, addresses, schedules = state.dormant.encoded(), state.addresses.encoded(), state.schedules.encoded()
+    version = SNAPSHOT_FORMAT if addresses or schedules or _took(state) else _WITH_DORMANT if dormant else _WITHOUT_DORMANT
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
     if schedules:
-        return _encoder.encode((*image, where, dormant, schedules))
+        return _encoder.encode((*image, where, dormant, addresses, schedules))
+    if addresses:
+        return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
+
+
+def _took(state: State) -> bool:
+    return any(run.taken is not None for run in state.runs.values())
 
 
 def state_hash(state: State) -> str:
@@ -102,6 +107,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.addresses.restore(image.addresses)
     state.schedules.restore(image.schedules)
     for tree in image.trees:
         restore_tree(state, tree)

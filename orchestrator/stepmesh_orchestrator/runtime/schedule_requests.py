@@ -15,7 +15,7 @@ from msgspec import structs
 from stepmesh_broker.protocol import api, schedules
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import RunId, scheduled_run_id
-from stepmesh_broker.protocol.messages import Accepted, Refused, Submit
+from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide.schedules import unknown_schedule
 from stepmesh_orchestrator.core.decide.submit import refusal_of
@@ -25,6 +25,7 @@ from stepmesh_orchestrator.recurrence import check, rule_of
 from stepmesh_orchestrator.runtime.answers import fitting
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.inputs import Answer
 from stepmesh_orchestrator.runtime.owners import PartitionMoving
 from stepmesh_orchestrator.runtime.partition import PartitionService
 from stepmesh_orchestrator.runtime.run_view import RunView
@@ -182,5 +183,5 @@ def _dues(entry: Entry, from_ms: int, to_ms: int) -> list[int] | Refused:
     return dues
 
 
-def _started(answer: Accepted | Refused, runs: list[RunId]) -> api.ApiAnswer:
+def _started(answer: Answer, runs: list[RunId]) -> api.ApiAnswer:
     return answer if isinstance(answer, Refused) else schedules.ScheduleStarted(runs)

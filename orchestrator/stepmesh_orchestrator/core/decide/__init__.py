@@ -7,14 +7,17 @@ from typing import Any
 
 from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide import (
+    addresses,
     cancel,
     delete,
     dormancy,
     firing,
     flows,
     functions,
+    letters,
     results,
     schedules,
+    settling,
     submit,
     timers,
 )
@@ -32,6 +35,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.TakeLetter: letters.take_letter,
+    commands.KeepEvent: addresses.keep_event,
+    commands.SettleWait: settling.settle_wait,
     commands.PutSchedule: schedules.put_schedule,
     commands.DeleteSchedule: schedules.delete_schedule,
     commands.PauseSchedule: schedules.pause_schedule,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId, scheduled_run_id
 from stepmesh_broker.protocol.messages import Accepted, Failure, Refused, Submit
-from stepmesh_orchestrator.core.commands import FireSchedule, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, FireSchedule, StartRun
 from stepmesh_orchestrator.core.decide import cancel, submit
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetScheduleTimer, WakeRun
 from stepmesh_orchestrator.core.events import ScheduleFired, ScheduleSkipped, ScheduleWaits
@@ -124,8 +124,7 @@ def _answer(session: Session, before: int) -> Accepted | Refused:
 
 def _end(session: Session, other: RunId) -> None:
     """A dormant run is cancelled when it is back (see dormancy.py)."""
-    run = session.state.runs.get(other)
-    if run is None:
-        session.cause(WakeRun(other))
+    if other in session.state.runs:
+        cancel.cancel_run(session, CancelRun(other, ENDED))
     else:
-        cancel.stop(session, run, ENDED)
+        session.cause(WakeRun(other))

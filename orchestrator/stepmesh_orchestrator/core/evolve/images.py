@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
@@ -56,6 +57,12 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     results: dict[int, bytes | Failure] | None
 
 
+class TakerImage(RunImage, array_like=True, gc=False):
+    """A run that took events from outside: a form of its own, so that all others look as they did before there were any."""
+
+    taken: dict[str, list[int]] | None = None
+
+
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
     """See `Tree`."""
 
@@ -63,6 +70,7 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+    cancelling: dict[RunId, str] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -75,12 +83,12 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
+    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.cancelling)
 
 
 def restore_tree(state: State, image: TreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended)
+    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, cancelling=image.cancelling)
     return tree
 
 
@@ -110,6 +118,11 @@ def _guessed(image: RunImage, state: State) -> Places:
 
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
+    image = _run_image(run)
+    return image if run.taken is None else TakerImage(**structs.asdict(image), taken=run.taken)
+
+
+def _run_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
@@ -142,6 +155,7 @@ def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
         image.results, places.created_at, places.depth,
     )  # fmt: skip
+    run.taken = image.taken if isinstance(image, TakerImage) else None
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))
     return run
