@@ -302,7 +302,7 @@ def test_cancel_other_brings_a_dormant_run_back_to_cancel_it(crash: bool) -> Non
     one.put(NAP, overlap="cancel_other")
     one.at(1)
     (first,) = one.entry.live
-    left = one.send(commands.RestTree(first))[0]
+    left = one.send(commands.RestTree(first, published=1_000_000))[0]
     assert isinstance(left, events.TreeDormant)
     one.at(2)
     second = one.entry.live[1]
