@@ -72,7 +72,7 @@ def check_journal(world: World) -> None:
             place = (event.run, event.item, event.step)
             assert event.attempt > attempts.get(place, 0), "an attempt was dispatched twice"
             attempts[place] = event.attempt
-        elif isinstance(event, events.EventTaken):
+        elif isinstance(event, events.WaitOver) and event.position:
             recorded[event.run, event.name, event.key, event.position] += 1
     assert not [what for what, times in recorded.items() if times > 1], "something was recorded twice"
     check_taken(world)
@@ -86,7 +86,7 @@ def check_taken(world: World) -> None:
         for index, event in enumerate(events.decode_turn(payload).events):
             if isinstance(event, events.EventReceived):
                 kept[frame * events.PER_FRAME + index] = (event.name, event.key)
-            elif isinstance(event, events.EventTaken):
+            elif isinstance(event, events.WaitOver) and event.position:
                 assert kept.get(event.position) == (event.name, event.key), "an event was taken that was not there"
 
 

@@ -36,7 +36,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
         "TreeDormant", "TreeWoken", "rest_any", "wake_any",
-        "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "EventTaken", "bring_letter", "send_event",
+        "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
         "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip

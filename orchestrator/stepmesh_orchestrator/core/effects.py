@@ -87,8 +87,8 @@ class TreeLeft:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order; after a recovery, letters that
-    may not have left are derived again from the state, so one that nothing in the state stands for must not be sent."""
+    """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order. After a recovery, what may not
+    have left must be derived again: from the state (`rebuild`), or from the events after the confirmed frame (`Recovered`)."""
 
     partition: Partition
     letter: Letter

@@ -268,16 +268,29 @@ class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
     awaited: bytes
 
 
-class EventTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
-    """A wait of the run took the event at `position` of an address, and no other wait of it does. What comes of it is the next event."""
+class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """A wait at an address is over, and the address's home is told. `position`: of the event that it took there, and that no other wait of
+    its run takes; 0 = none. What comes of that is the next event."""
 
-    run: RunId
-    item: int
-    step: int
-    command: str
     name: str
     key: str
-    position: int
+    waiter: Waiter
+    position: int = 0
+
+    @property
+    def run(self) -> RunId:
+        """Its run."""
+        return self.waiter.run
+
+    @property
+    def item(self) -> int:
+        """Its item."""
+        return self.waiter.item
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.waiter.step
 
 
 class ScheduleSet(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
@@ -352,7 +365,7 @@ Event = (
     | WaiterPlaced
     | WaiterLeft
     | StepAwaiting
-    | EventTaken
+    | WaitOver
     | ScheduleEvent
 )
 

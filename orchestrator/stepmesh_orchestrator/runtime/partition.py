@@ -24,6 +24,7 @@ from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, KeepEvent, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
+from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -216,6 +217,8 @@ class PartitionService:
         leases.recovered = {*unsent, *(key for keys in watched.values() for key in keys)}
         leases.recovered_until = self.ports.clock.monotonic() + LEASE_MS / 2000
         rebuild(shard.session)
+        for over in recovered.untold:
+            tell_over(shard.session, over)
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
             state = recovered.state

@@ -26,7 +26,7 @@ _KINDS: dict[type, str] = {
     events.StepSleeping: "step_sleeping",
     events.StepFallingBack: "step_falling_back",
     events.StepAwaiting: "step_awaiting",
-    events.EventTaken: "event_taken",
+    events.WaitOver: "wait_over",
     events.ItemEnded: "item_completed",
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
@@ -107,8 +107,9 @@ def _of_step(event: Event) -> bytes:
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
     if isinstance(event, events.StepAwaiting):
         return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
-    if isinstance(event, events.EventTaken):
-        return b',"name":%b,"key":%b' % (msgspec.json.encode(event.name), msgspec.json.encode(event.key))
+    if isinstance(event, events.WaitOver):
+        address = (msgspec.json.encode(event.name), msgspec.json.encode(event.key))
+        return b',"name":%b,"key":%b,"taken":%b' % (*address, b"true" if event.position else b"false")
     return b""
 
 

@@ -79,6 +79,7 @@ class _Driver:
         task = activation.task
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._number = 0
+        self._waiting = False  # local steps begin when this turn is told
         self._base = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
@@ -125,14 +126,17 @@ class _Driver:
                 return history
 
     def _take(self, turn: Turn) -> None:
-        """Begin the local steps, stop those that nobody waits for, and keep what is to be told."""
+        """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
+        comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        for id, step in turn.local.items():
-            if id not in self._running and step.due_ms - self._now_ms() <= KEPT_MS:
+        due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        for id, step in due:
+            if id not in self._running:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
                 self._running.pop(id).cancel()
+        self._waiting = self._is_urgent() and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
     async def _do(self, step: LocalStep) -> Settled | Tried:
@@ -158,13 +162,21 @@ class _Driver:
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
             )
-        return await self._tell(idle=not self._running and not any(isinstance(record, Settled | Tried) for record in self._unsent))
+        return await self._tell(idle=not self._running and not self._waiting and not self._has_results())
 
     async def _something(self) -> None:
-        if not self._running or any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent):
+        if not self._running or self._is_urgent():
             return
         if not await self._moved(PATIENCE_S) and not self._unsent:
             await self._moved(None)
+
+    def _has_results(self) -> bool:
+        """Whether there is something that the body will hear of."""
+        return any(isinstance(record, Settled | Tried) for record in self._unsent)
+
+    def _is_urgent(self) -> bool:
+        """Whether others are to hear of something that the body issued."""
+        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""

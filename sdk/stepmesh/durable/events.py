@@ -22,7 +22,7 @@ from stepmesh_broker.protocol.histories import Kind
 
 T = TypeVar("T")
 Since = Literal["run-start"] | Duration | None
-"""The oldest event that counts: of this run's time, so long ago, or any that is kept (None)."""
+"""The oldest event that counts: since the run began, since so long ago, or any that is kept (None)."""
 _reader = functools.cache(payloads.reader)
 
 
@@ -30,20 +30,20 @@ class Event(msgspec.Struct, kw_only=True):
     """What others send. Declare its fields in a subclass, whose name is the event's: `class Approval(Event): approved: bool`."""
 
     @classmethod
-    def wait(cls, *, key: str = "", timeout: Duration | None = None, since: Since = None) -> Coroutine[Any, Any, Self]:
+    def wait(cls, *, key: str = "", timeout: Duration | None = None, since: Since = "run-start") -> Coroutine[Any, Any, Self]:
         """The next one for `key`; one that came before the wait counts, once. Raises `TimeoutError`, and `InvalidInput` when its payload
         does not fit."""
         return wait_for_event(cls.__name__, key, timeout=timeout, since=since, type=cls)
 
     @classmethod
-    async def subscribe(cls, *, key: str = "", timeout: Duration | None = None, since: Since = None) -> AsyncGenerator[Self, None]:
+    async def subscribe(cls, *, key: str = "", timeout: Duration | None = None, since: Since = "run-start") -> AsyncGenerator[Self, None]:
         """One after the other, without end; `timeout` is for each."""
         while True:
             yield await cls.wait(key=key, timeout=timeout, since=since)
 
 
 def wait_for_event(
-    name: str, key: str = "", *, timeout: Duration | None = None, since: Since = None, type: Any = Any
+    name: str, key: str = "", *, timeout: Duration | None = None, since: Since = "run-start", type: Any = Any
 ) -> Coroutine[Any, Any, Any]:
     """The payload of the next event `name` for `key`, read as `type`. Raises `TimeoutError`, `InvalidInput`."""
     execution = running(f"waiting for {name}")
@@ -66,10 +66,10 @@ async def _within(ask: Callable[[], asyncio.Future[T]], timeout: Duration | None
 
 
 def _since(since: Since, execution: Execution) -> bytes:
-    if since is None:
+    """Nothing said: since the run began, which the orchestrator knows better."""
+    if since == "run-start":
         return b""
-    started_ms = execution.started_ms
-    since_ms = started_ms if since == "run-start" else round((execution.loop.time() - seconds(since)) * 1000)
+    since_ms = 0 if since is None else round((execution.loop.time() - seconds(since)) * 1000)
     return msgspec.json.encode({"since_ms": since_ms})
 
 

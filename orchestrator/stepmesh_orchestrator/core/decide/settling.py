@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused
 from stepmesh_orchestrator.core.commands import SettleWait
@@ -41,6 +42,8 @@ def settle_wait(session: Session, command: SettleWait) -> None:
         session.cause(Answered(token_refused("expired: its step is over")))
     elif waits.is_open(item, waiter):
         _settle(session, item, command)
+    elif waiter.command:
+        session.cause(Answered(_told_of_function(item, command)))
     else:
         known = 0 <= waiter.step < len(item.outcomes) and item.outcomes[waiter.step] is not None
         session.cause(Answered(told_of_ended(step_row(item, waiter.step) if known else None, command)))
@@ -50,12 +53,26 @@ def _settle(session: Session, item: Item, command: SettleWait) -> None:
     waiter = command.waiter
     value = results.checked_json(command.value)
     refusal = addresses.data_refusal(session, value)
-    made = refusal or _made(session, waits.awaited_of(item, waiter.step).decision, value or b"null", command.rejected)
+    decision = None if waiter.command else waits.awaited_of(item, waiter.step).decision
+    made = refusal or _made(session, decision, value or b"null", command.rejected)
     if isinstance(made, Refused):
         session.cause(Answered(made))
         return
     waits.settle(session, item, waiter.step, waiter.command, made)
     session.cause(Answered(Accepted(waiter.run)))
+
+
+def _told_of_function(item: Item, command: SettleWait) -> Accepted | Refused:
+    """Of a promise of a durable function that does not stand any more, or never did."""
+    waiter = command.waiter
+    function = item.function(waiter.step) if 0 <= waiter.step < len(item.outcomes) else None
+    records = [] if function is None else function.records
+    settled = next((record for record in records if isinstance(record, Settled) and record.id == waiter.command), None)
+    if settled is None:
+        return token_refused("expired: nobody waits for it any more" if function is not None else "unknown: no such wait is known")
+    same = settled.failure is None and not command.rejected and settled.value == results.checked_json(command.value)
+    rejected = settled.failure is not None and command.rejected and settled.failure.data == results.checked_json(command.value)
+    return Accepted(waiter.run, existing=True) if same or rejected else token_refused(f"settled already at {instant_text(settled.at_ms)}")
 
 
 def told_of_ended(row: StepRow | None, command: SettleWait) -> Accepted | Refused:

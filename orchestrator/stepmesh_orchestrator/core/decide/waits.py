@@ -17,7 +17,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.addresses import address_key
 from stepmesh_orchestrator.core.decide import failure, news, results
 from stepmesh_orchestrator.core.effects import Send, SetTimer
-from stepmesh_orchestrator.core.events import EventTaken, StepAwaiting
+from stepmesh_orchestrator.core.events import StepAwaiting, WaitOver
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import AWAITING, Item
 
@@ -65,8 +65,10 @@ def subscribe(session: Session, item: Item, step: int, command: str, name: str, 
 
 
 def unsubscribe(session: Session, item: Item, step: int, command: str, name: str, key: str) -> None:
-    """That wait is over."""
-    _send(session, Unsubscribe(name, key, waiter_of(item, step, command)))
+    """That wait is over, and took nothing."""
+    waiter = waiter_of(item, step, command)
+    session.emit(WaitOver(name, key, waiter))
+    _send(session, Unsubscribe(name, key, waiter))
 
 
 def waiter_of(item: Item, step: int, command: str) -> Waiter:
@@ -138,6 +140,11 @@ def key_of(item: Item, command: Issued) -> str:
     return _keyed.decode(command.arguments).key or item.run.id
 
 
+def tell_over(session: Session, over: WaitOver) -> None:
+    """Tell the home once more that a wait is over: after a recovery, when that may never have left."""
+    _send(session, Unsubscribe(over.name, over.key, over.waiter))
+
+
 def deliver(session: Session, letter: Deliver) -> None:
     """An event for a wait of a run. A dormant run is told again: whoever brings letters wakes their runs first."""
     state, waiter = session.state, letter.waiter
@@ -151,7 +158,7 @@ def deliver(session: Session, letter: Deliver) -> None:
     elif letter.position in (taken := _taken(item, letter.name, letter.key)):
         _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, taken))
     else:
-        session.emit(EventTaken(waiter.run, waiter.item, waiter.step, waiter.command, letter.name, letter.key, letter.position))
+        session.emit(WaitOver(letter.name, letter.key, waiter, letter.position))
         _send(session, Unsubscribe(letter.name, letter.key, waiter))
         receive(session, item, waiter.step, waiter.command, letter)
 

@@ -37,7 +37,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.EventReceived: addresses.event_received,
     events.WaiterPlaced: addresses.waiter_placed,
     events.WaiterLeft: addresses.waiter_left,
-    events.EventTaken: addresses.event_taken,
+    events.WaitOver: addresses.wait_over,
     events.ScheduleSet: schedules.schedule_set,
     events.ScheduleDeleted: schedules.schedule_deleted,
     events.ScheduleFired: schedules.schedule_fired,

@@ -25,8 +25,10 @@ def waiter_left(state: State, event: events.WaiterLeft, at_ms: int) -> None:
     state.addresses.leave(event.name, event.key, event.waiter)
 
 
-def event_taken(state: State, event: events.EventTaken, at_ms: int) -> None:
-    """The run takes this event of the address never again."""
+def wait_over(state: State, event: events.WaitOver, at_ms: int) -> None:
+    """The run takes the event never again, if the wait had one."""
+    if not event.position:
+        return
     run = state.runs[event.run]
     if run.taken is None:
         run.taken = {}

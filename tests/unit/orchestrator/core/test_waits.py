@@ -77,7 +77,7 @@ def test_an_event_that_comes_after_the_wait_is_its_output() -> None:
     post(engine)
 
     assert send(engine, data={"amount": 12}) == EventKept("e1", 1)
-    assert kinds(post(engine)) == ["EventTaken", "StepSucceeded", "ItemEnded", "RunEnded", "WaiterLeft"]
+    assert kinds(post(engine)) == ["WaitOver", "StepSucceeded", "ItemEnded", "RunEnded", "WaiterLeft"]
     assert result(engine) == {"w": {"amount": 12}}
     assert not engine.state.addresses.made("paid", "order-7").waiters
 
@@ -218,7 +218,7 @@ def test_a_wait_that_is_over_fails_at_once_and_is_no_lost_worker() -> None:
     post(engine)
 
     assert engine.timer().due_ms == NOW + 3_600_000
-    assert kinds(engine.fire()) == ["StepFailed", "ItemEnded", "RunEnded"]
+    assert kinds(engine.fire()) == ["WaitOver", "StepFailed", "ItemEnded", "RunEnded"]
     assert engine.result()["error"]["code"] == "TIMEOUT"
     assert kinds(post(engine)) == ["WaiterLeft"]
 
