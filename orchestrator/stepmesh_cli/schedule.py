@@ -214,7 +214,7 @@ def _print(found: ScheduleInfo) -> None:
     if found.waiting_ms is not None:
         print(f"waiting: {_moment(found, found.waiting_ms)}")
     for due_ms in found.next_ms:
-        print(f"next: {_moment(found, due_ms)}")
+        print(f"{'once resumed' if found.status == 'paused' else 'next'}: {_moment(found, due_ms)}")
 
 
 def _row(found: ScheduleInfo) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core import events as ev
+from stepmesh_orchestrator.core import schedule_events
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 QUICK: dict[str, Any] = {"name": "quick", "steps": [{"id": "a", "component": "/cpu/echo", "input": 1}], "output": {"$step": "a"}}
@@ -77,13 +78,13 @@ async def audit(world: World) -> None:
         for event in ev.decode_turn(frame.payload).events:
             if isinstance(event, ev.RunCreated):
                 created.add(event.run)
-            elif isinstance(event, ev.ScheduleFired):
+            elif isinstance(event, schedule_events.ScheduleFired):
                 assert event.started in created, "its run stands just before it"
                 if event.manual:
                     manual[event.schedule] += 1
                 else:
                     met[event.schedule][event.due_ms] += 1
-            elif isinstance(event, ev.ScheduleSkipped):
+            elif isinstance(event, schedule_events.ScheduleSkipped):
                 passed[event.schedule] += event.count
     assert all(count == 1 for counts in met.values() for count in counts.values()), "a due time was met twice"
     assert {name: len(met[name]) + passed[name] for name in SCHEDULES} == dict.fromkeys(SCHEDULES, DUE)

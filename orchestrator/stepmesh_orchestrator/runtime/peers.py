@@ -64,7 +64,8 @@ class PeerRequests:
         if isinstance(request, peers.FindFlow):
             return await self._find_flow(request)
         if isinstance(request, peers.TellSchedules):
-            return peers.SchedulesTold(await page(self._service.shard, request.after, request.limit))
+            service = self._service
+            return peers.SchedulesTold(await page(service.shard, request.after, request.limit, service.ports.clock.now_ms()))
         return await self._local(request)
 
     async def _settle(self) -> peers.Settled:

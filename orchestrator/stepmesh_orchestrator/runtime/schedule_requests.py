@@ -70,11 +70,16 @@ class ScheduleRequests:
         shard = self._home(request.id).shard
         await shard.settled()
         entry = shard.session.state.schedules.entries.get(request.id)
-        return unknown_schedule(request.id) if entry is None else info(entry, max(1, min(request.due_times, MAX_DUE_TIMES)))
+        return (
+            unknown_schedule(request.id)
+            if entry is None
+            else info(entry, max(1, min(request.due_times, MAX_DUE_TIMES)), self._view.ports.clock.now_ms())
+        )
 
     async def _list(self, request: schedules.ListSchedules) -> api.ApiAnswer:
         limit = max(1, min(request.limit, PAGE))
-        pages = [await page(service.shard, request.after, limit) for service in tuple(self._view.partitions.values())]
+        now_ms = self._view.ports.clock.now_ms()
+        pages = [await page(service.shard, request.after, limit, now_ms) for service in tuple(self._view.partitions.values())]
         return merged(pages, limit, self._view.page_bytes)
 
     async def _delete(self, request: schedules.DeleteSchedule) -> api.ApiAnswer:
@@ -131,12 +136,12 @@ class ScheduleRequests:
         raise PartitionMoving(f"the partition of schedule {name} is not here", hint="ask again")
 
 
-async def page(shard: Shard, after: str, limit: int) -> schedules.Schedules:
+async def page(shard: Shard, after: str, limit: int, now_ms: int) -> schedules.Schedules:
     """The first schedules of a partition with an id above `after`."""
     await shard.settled()
     entries = shard.session.state.schedules.entries
     names = heapq.nsmallest(limit + 1, (name for name in entries if name > after))
-    return schedules.Schedules([_brief(info(entries[name], 1)) for name in names[:limit]], more=len(names) > limit)
+    return schedules.Schedules([_brief(info(entries[name], 1, now_ms)) for name in names[:limit]], more=len(names) > limit)
 
 
 def merged(pages: Iterable[schedules.Schedules], limit: int, max_bytes: int) -> schedules.Schedules:
@@ -149,10 +154,11 @@ def merged(pages: Iterable[schedules.Schedules], limit: int, max_bytes: int) -> 
     return schedules.Schedules(kept, more=bool(ends) or len(kept) < len(known))
 
 
-def info(entry: Entry, due_times: int) -> schedules.ScheduleInfo:
-    """A schedule as the api tells it."""
+def info(entry: Entry, due_times: int, now_ms: int) -> schedules.ScheduleInfo:
+    """A schedule as the api tells it. What comes of a paused one is what would if it were resumed now."""
     schedule = entry.schedule
-    coming = [] if entry.is_finished else rule_of(schedule).coming(entry.after_ms, due_times)
+    after_ms = now_ms if schedule.paused else entry.after_ms
+    coming = [] if entry.is_finished else rule_of(schedule).coming(after_ms, due_times)
     if schedule.max_runs:
         coming = coming[: schedule.max_runs - entry.fired]
     status = PAUSED if schedule.paused else ACTIVE if coming or entry.waiting_ms is not None else FINISHED

@@ -11,8 +11,8 @@ from stepmesh_broker.protocol.messages import Accepted, Failure, Refused, Submit
 from stepmesh_orchestrator.core.commands import CancelRun, FireSchedule, StartRun
 from stepmesh_orchestrator.core.decide import cancel, submit
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetScheduleTimer, WakeRun
-from stepmesh_orchestrator.core.events import ScheduleFired, ScheduleSkipped, ScheduleWaits
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSkipped, ScheduleWaits
 from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.recurrence import Met, rule_of

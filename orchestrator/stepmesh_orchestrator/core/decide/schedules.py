@@ -17,8 +17,8 @@ from stepmesh_orchestrator.core.commands import (
 )
 from stepmesh_orchestrator.core.decide import firing
 from stepmesh_orchestrator.core.effects import Answered
-from stepmesh_orchestrator.core.events import NO_RUN, ScheduleDeleted, ScheduleSet, ScheduleSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.schedule_events import NO_RUN, ScheduleDeleted, ScheduleSet, ScheduleSkipped
 from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.recurrence import rule_of

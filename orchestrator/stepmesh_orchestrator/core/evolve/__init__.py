@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import events, schedule_events
 from stepmesh_orchestrator.core.evolve import addresses, dormancy, functions, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
@@ -38,11 +38,11 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.WaiterPlaced: addresses.waiter_placed,
     events.WaiterLeft: addresses.waiter_left,
     events.WaitOver: addresses.wait_over,
-    events.ScheduleSet: schedules.schedule_set,
-    events.ScheduleDeleted: schedules.schedule_deleted,
-    events.ScheduleFired: schedules.schedule_fired,
-    events.ScheduleSkipped: schedules.schedule_skipped,
-    events.ScheduleWaits: schedules.schedule_waits,
+    schedule_events.ScheduleSet: schedules.schedule_set,
+    schedule_events.ScheduleDeleted: schedules.schedule_deleted,
+    schedule_events.ScheduleFired: schedules.schedule_fired,
+    schedule_events.ScheduleSkipped: schedules.schedule_skipped,
+    schedule_events.ScheduleWaits: schedules.schedule_waits,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import schedule_events as events
 from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.core.state import State
 

@@ -13,7 +13,7 @@ from tests.unit.orchestrator.core.engine import NOW, Engine, flow, kinds, ref, s
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId, partition_of, scheduled_run_id
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused
 from stepmesh_broker.protocol.schedules import Schedule
-from stepmesh_orchestrator.core import commands, events
+from stepmesh_orchestrator.core import commands, events, schedule_events
 from stepmesh_orchestrator.core.decide.firing import ENDED, MISSED
 from stepmesh_orchestrator.core.effects import NeedFlow, SetScheduleTimer, WakeRun
 from stepmesh_orchestrator.core.schedules import Entry
@@ -57,13 +57,15 @@ class Clockwork(Engine):
     @property
     def fired(self) -> list[float]:
         """By its times."""
-        return [minutes(event.due_ms) for _, event in self.journal if isinstance(event, events.ScheduleFired) and not event.manual]
+        return [minutes(event.due_ms) for _, event in self.journal if isinstance(event, schedule_events.ScheduleFired) and not event.manual]
 
     @property
     def skipped(self) -> list[tuple[float, int, str]]:
         """Last due time, how many, why."""
         return [
-            (minutes(event.due_ms), event.count, event.reason) for _, event in self.journal if isinstance(event, events.ScheduleSkipped)
+            (minutes(event.due_ms), event.count, event.reason)
+            for _, event in self.journal
+            if isinstance(event, schedule_events.ScheduleSkipped)
         ]
 
     def end(self, run: RunId) -> list[events.Event]:
@@ -535,7 +537,7 @@ def test_a_backfill_starts_all_at_once_and_again_nothing() -> None:
     backfill = commands.BackfillSchedule("s", dues, "monday", compiled)
     one.send(backfill)
     assert one.answer() == Accepted(RunId(""))
-    assert [minutes(event.due_ms) for event in one.new if isinstance(event, events.ScheduleFired)] == [-5, -4, -3, -2, -1]
+    assert [minutes(event.due_ms) for event in one.new if isinstance(event, schedule_events.ScheduleFired)] == [-5, -4, -3, -2, -1]
     assert len(one.entry.live) == 5
     assert one.entry.after_ms == NOW, "its own times go on as they were"
     one.send(backfill)

@@ -14,7 +14,8 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol import schedules as sched
 from stepmesh_broker.protocol.ids import FlowId, partition_of
 from stepmesh_broker.protocol.messages import Refused
-from stepmesh_orchestrator.core.events import ScheduleFired, ScheduleSkipped, decode_turn
+from stepmesh_orchestrator.core.events import decode_turn
+from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSkipped
 from stepmesh_orchestrator.runtime import schedule_requests
 from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.store.memory import MemoryStore
