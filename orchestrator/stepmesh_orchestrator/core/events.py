@@ -14,6 +14,7 @@ from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -359,6 +360,7 @@ Event = (
     | RunResumed
     | StepWoken
     | RunSeeded
+    | ScheduleEvent
 )
 
 PER_FRAME = 1_000_000

@@ -15,6 +15,7 @@ from stepmesh_orchestrator.core.commands import (
     ResolveFlow,
     RestTree,
     ResumeRun,
+    ScheduleCommand,
     SettleWait,
     StartRun,
     TakeLetter,
@@ -48,7 +49,7 @@ def run_of(command: Command) -> RunId | None:
         return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
-    if isinstance(command, ResolveFlow | KeepEvent | AskAgain):
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

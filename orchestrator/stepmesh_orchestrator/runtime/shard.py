@@ -26,9 +26,11 @@ from stepmesh_orchestrator.core.effects import (
     ParkTask,
     RunOver,
     Send,
+    SetScheduleTimer,
     SetTimer,
     StopTask,
     TreeLeft,
+    WakeRun,
 )
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -370,6 +372,10 @@ class Shard:
             self.waits.set_timer(effect)
         elif isinstance(effect, TreeLeft):
             self.waits.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.waits.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, WakeRun):
+            self.waits.wake(effect.run)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

@@ -13,6 +13,7 @@ from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.replica import Consequences
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 _KINDS: dict[type, str] = {
     events.RunCreated: "run_created",
@@ -76,7 +77,9 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.RunSeeded):
         return msgspec.json.encode({"source": event.source, "items": event.items})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken):
+    if isinstance(
+        event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent
+    ):
         return b"{}"
     if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
         return b"{}"  # of no run, so nobody is told

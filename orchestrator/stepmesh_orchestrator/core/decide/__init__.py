@@ -11,11 +11,13 @@ from stepmesh_orchestrator.core.decide import (
     cancel,
     delete,
     dormancy,
+    firing,
     flows,
     functions,
     letters,
     pausing,
     results,
+    schedules,
     settling,
     submit,
     timers,
@@ -41,6 +43,13 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.PauseRun: pausing.pause_run,
     commands.ResumeRun: pausing.resume_run,
     commands.WakeSteps: timers.wake_steps,
+    commands.PutSchedule: schedules.put_schedule,
+    commands.DeleteSchedule: schedules.delete_schedule,
+    commands.PauseSchedule: schedules.pause_schedule,
+    commands.ResumeSchedule: schedules.resume_schedule,
+    commands.TriggerSchedule: schedules.trigger_schedule,
+    commands.BackfillSchedule: schedules.backfill_schedule,
+    commands.FireSchedule: firing.fire_schedule,
 }
 
 

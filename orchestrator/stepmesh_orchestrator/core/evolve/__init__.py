@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import addresses, control, dormancy, functions, runs, steps
+from stepmesh_orchestrator.core import events, schedule_events
+from stepmesh_orchestrator.core.evolve import addresses, control, dormancy, functions, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -42,6 +42,11 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunPaused: control.run_paused,
     events.RunResumed: control.run_resumed,
     events.RunSeeded: control.run_seeded,
+    schedule_events.ScheduleSet: schedules.schedule_set,
+    schedule_events.ScheduleDeleted: schedules.schedule_deleted,
+    schedule_events.ScheduleFired: schedules.schedule_fired,
+    schedule_events.ScheduleSkipped: schedules.schedule_skipped,
+    schedule_events.ScheduleWaits: schedules.schedule_waits,
 }
 
 
