@@ -242,6 +242,7 @@ class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list
     limit: int = 100
     offset: int = 0
     max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
+    namespace: Namespace | None = None  # of a tenant; None: the deployment's own
 
 
 class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):

@@ -101,6 +101,9 @@ class Metric(NamedTuple):
 POOL_TASKS = Metric("stepmesh.pool.tasks", "gauge", "{task}", (POOL, PARTITION, TASK_STATE), "tasks dispatched and without a result")
 POOL_WANTED = Metric("stepmesh.pool.wanted", "gauge", "{task}", (POOL, PARTITION), "what a pool has to do: queued and claimed tasks")
 POOL_OLDEST = Metric("stepmesh.pool.oldest_task", "gauge", "s", (POOL, PARTITION), "age of the oldest task without a result")
+POOL_WAITING = Metric(
+    "stepmesh.pool.waiting", "gauge", "{task}", (POOL, NAMESPACE, PARTITION), "tasks that are ready and wait for a place of their pool"
+)
 QUEUE_WAIT = Metric("stepmesh.task.queue_wait", "histogram", "s", (POOL, COMPONENT), "from dispatch to the component's first line")
 TASK_DURATION = Metric("stepmesh.task.duration", "histogram", "s", (POOL, COMPONENT), "execution of an attempt, as its worker measured it")
 TASK_RETRIES = Metric(
@@ -147,5 +150,5 @@ OF_PROJECTORS: tuple[Metric, ...] = (
 METRICS: tuple[Metric, ...] = (
     POOL_TASKS, POOL_WANTED, POOL_OLDEST, QUEUE_WAIT, TASK_DURATION, TASK_RETRIES, TASK_FAILURES, TASK_PARKED, TASKS_PUBLISHED,
     REDISPATCHED, STALE_RESULTS, MALFORMED, QUARANTINED, TURN_EVENTS, TURN_BYTES, JOURNAL_APPEND, RUNS_LIVE, RUNS_ENDED, OUTBOX_FRAMES,
-    INBOX_MESSAGES, PROJECTION_ROWS, *OF_PROJECTORS,
+    INBOX_MESSAGES, PROJECTION_ROWS, POOL_WAITING, *OF_PROJECTORS,
 )  # fmt: skip

@@ -41,6 +41,7 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: Parent | None = None
     traceparent: str = ""
     tags: dict[str, str] | None = None
+    priority: int = 0
 
 
 class ItemStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):

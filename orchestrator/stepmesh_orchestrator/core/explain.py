@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers
+from stepmesh_orchestrator.core.places import Key, Places
 from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, FETCHING, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, State
 
 
@@ -22,20 +23,50 @@ class Cause:
     since_ms: int | None = None
 
 
-def explain(state: State, run: Run, now_ms: int) -> list[Cause]:
-    """Causes of the run and of its sub-runs, in reading order."""
+class _Queues:
+    """Who is how far in the queues of pools; each is put in order once."""
+
+    def __init__(self, places: Places | None) -> None:
+        self._places = places
+        self._ranks: dict[tuple[int, str], dict[Key, int]] = {}
+
+    def of(self, run: Run, item: int, step: int) -> str:
+        """What the step is told of its place; "" when it does not wait for one."""
+        places = self._places
+        of_pool = None if places is None else places.held.get((run.id, item, step))
+        if places is None or of_pool is None:
+            return ""
+        known = (id(of_pool), run.namespace)
+        if known not in self._ranks:
+            self._ranks[known] = {key: rank for rank, key in enumerate(of_pool.order(run.namespace), 1)}
+        ranks = self._ranks[known]
+        rank = ranks.get((run.id, item, step))
+        if rank is None:
+            return ""
+        in_turn = sum(1 for lane in of_pool.lanes.values() if lane.waiting)
+        beside = f", {in_turn} namespaces by turns" if in_turn > 1 else ""
+        where = f"pool {places.name_of(of_pool)} ({of_pool.taken} of {of_pool.limit} tasks in flight)"
+        return f"ready, waits for a place of {where}: {rank}. of {len(ranks)} of namespace {run.namespace}{beside}"
+
+
+def explain(state: State, run: Run, now_ms: int, places: Places | None = None) -> list[Cause]:
+    """Causes of the run and of its sub-runs, in reading order. `places`: those that live runs may wait for."""
+    return _explain(state, run, now_ms, _Queues(places))
+
+
+def _explain(state: State, run: Run, now_ms: int, queues: _Queues) -> list[Cause]:
     causes: list[Cause] = []
     if run.next_item < run.total:
         waiting = run.total - run.next_item
         causes.append(Cause(run.id, None, None, "", "pending", f"{waiting} items wait for a slot ({_slots(run)})"))
     for item in run.items.values():
         for step, phase in enumerate(item.phases):
-            cause = _cause(item, step, phase, now_ms)
+            cause = _cause(item, step, phase, now_ms, queues)
             if cause is not None:
                 causes.append(cause)
     for child in run.children or ():
         if child in state.runs:
-            causes.extend(explain(state, state.runs[child], now_ms))
+            causes.extend(_explain(state, state.runs[child], now_ms, queues))
     if not causes:
         causes.append(
             Cause(
@@ -50,7 +81,7 @@ def explain(state: State, run: Run, now_ms: int) -> list[Cause]:
     return causes
 
 
-def _cause(item: Item, step: int, phase: int, now_ms: int) -> Cause | None:
+def _cause(item: Item, step: int, phase: int, now_ms: int, queues: _Queues) -> Cause | None:
     run, flow = item.run, item.run.flow
     is_output = step == len(flow.steps)
     name = "output" if is_output else flow.steps[step].id
@@ -72,7 +103,8 @@ def _cause(item: Item, step: int, phase: int, now_ms: int) -> Cause | None:
     if phase == FETCHING:
         return Cause(run.id, item.index, step, name, "fetching", "waits for the flow of its sub-run to be loaded", since)
     if phase == QUEUED:
-        return Cause(run.id, item.index, step, name, "queued", f"ready, waits for a slot ({_slots(run)})", since)
+        text = queues.of(run, item.index, step) or f"ready, waits for a slot ({_slots(run)})"
+        return Cause(run.id, item.index, step, name, "queued", text, since)
     if phase == FALLBACK and (problem := item.wait(step).last_failure) is not None:
         needs = ", ".join(f"'{flow.steps[index].id}'" for index in default_blockers(item, flow.steps[step], problem)[:5])
         return Cause(run.id, item.index, step, name, "fallback", f"failed ({problem.message}); its default needs {needs}", since)

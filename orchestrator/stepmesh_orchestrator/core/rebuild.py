@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
+from stepmesh_orchestrator.core.decide import places
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait
@@ -22,12 +23,18 @@ def rebuild(session: Session) -> None:
     for run in list(session.state.runs.values()):
         session.touched[run.tree.root] = run.tree
         for item in list(run.items.values()):
-            if session.router.limits_waits and RUNNING in item.phases:
-                for step, phase in enumerate(item.phases):
-                    if phase == RUNNING:
-                        _limit_wait(session, item, step)
+            if RUNNING in item.phases:
+                _resume_attempts(session, item)
             resume_item(session, item)
     settle(session)
+
+
+def _resume_attempts(session: Session, item: Item) -> None:
+    for step, phase in enumerate(item.phases):
+        if phase == RUNNING:
+            places.adopt(session, item, step)
+            if session.router.limits_waits:
+                _limit_wait(session, item, step)
 
 
 def in_flight(state: State) -> Iterator[tuple[Item, int]]:

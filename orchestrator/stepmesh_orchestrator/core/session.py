@@ -7,6 +7,7 @@ decision of the turn sees it. Tasks and effects wait here until the runtime made
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from stepmesh_orchestrator.core.events import Event, RunCreated, TreeWoken
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.state import Item, Run, State, Tree
@@ -28,7 +30,8 @@ DEFAULT_BACKOFF = Backoff()
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
-    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory."""
+    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
+    `pool_window`: tasks of one pool in flight at most, 0 = no limit. `weights`: namespace → places that it gets in a round, if not one."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -42,6 +45,8 @@ class EngineSettings:
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
     dormant_ms: int = 30_000
+    pool_window: int = 4_000
+    weights: Mapping[str, int] = field(default_factory=dict)
 
 
 class Flows(Protocol):
@@ -90,6 +95,10 @@ class Session:
     touched: dict[RunId, Tree] = field(default_factory=dict)
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
     stale_results: int = 0  # dropped: duplicates, late or unknown
+    places: Places | None = field(init=False)  # derived; None: no pool has a limit
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.settings.pool_window, self.settings.weights) if self.settings.pool_window else None
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""

@@ -67,6 +67,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
+    promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -99,6 +100,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     created_at: int = 0  # position of the event that created it
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
+    priority: int = 0
 
     @property
     def total(self) -> int:

@@ -16,7 +16,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageT
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
+from stepmesh_broker.protocol.ids import Partition, Pool, Position, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
@@ -37,6 +37,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.runtime.tenants import Tenants
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
 
@@ -64,7 +65,7 @@ class PartitionService:
     def __init__(
         self,
         ports: Ports,
-        namespace: Namespace,
+        tenants: Tenants,
         partition: Partition,
         owner: str,
         router: Router,
@@ -76,9 +77,10 @@ class PartitionService:
         is_held: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ports = ports
-        self.namespace = namespace
+        self.namespace = tenants.own
         self.partition = partition
         self.flows = flows
+        self._tenants = tenants
         self._owner = owner
         self._router = router
         self._settings = settings
@@ -94,7 +96,7 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, namespace, partitions)
+        admission = Admission(flows, settings, tenants, partitions)
         self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
         self.shard: Shard
         self.sweeper: Sweeper
@@ -297,8 +299,9 @@ class PartitionService:
 
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""
-        if submit.namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {submit.namespace} is not served here", f"this is {self.namespace}")
+        foreign = self._tenants.refusal(submit.namespace)
+        if foreign is not None:
+            return foreign
         root = submit.run if submit.parent is None else submit.parent.root
         home = partition_of(root, self._partitions)
         if home != self.partition:

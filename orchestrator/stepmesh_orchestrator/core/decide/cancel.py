@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
-from stepmesh_orchestrator.core.decide import finish
+from stepmesh_orchestrator.core.decide import finish, places
 from stepmesh_orchestrator.core.effects import Answered, StopTask
 from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
 from stepmesh_orchestrator.core.session import Session
@@ -41,6 +41,7 @@ def stop(session: Session, run: Run, reason: str) -> None:
     failure = Failure(ErrorCode.CANCELLED, reason)
     for item in list(run.items.values()):
         _stop_tasks(session, item)
+        places.leave_all(session, item)
         session.emit(ItemEnded(run.id, item.index, None, failure))
     finish.try_end_run(session, run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
+from stepmesh_orchestrator.core.decide import places
 from stepmesh_orchestrator.core.effects import RunOver
 from stepmesh_orchestrator.core.events import ItemEnded, RunEnded
 from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
@@ -47,6 +48,7 @@ def try_end_item(session: Session, item: Item) -> None:
 def end_item(session: Session, item: Item, outcome: Outcome | None) -> None:
     """Record the item's result; the run may end with it."""
     run = item.run
+    places.leave_all(session, item)
     if isinstance(outcome, Failure):
         session.emit(ItemEnded(run.id, item.index, None, outcome))
     else:
@@ -60,7 +62,11 @@ def try_end_run(session: Session, run: Run) -> None:
     if run.ended_items < run.total:
         return
     status = "cancelled" if run.stopping else "failed" if run.failed else "completed"
-    session.emit(RunEnded(run.id, status))
+    ended = RunEnded(run.id, status)
+    if run.parent is None:
+        session.emit(ended)
+    else:
+        places.beside(session, run.parent, lambda: session.emit(ended))
     session.cause(RunOver(run.id))
     session.touched[run.tree.root] = run.tree
     session.over.append(run)

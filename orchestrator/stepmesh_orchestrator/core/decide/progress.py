@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from stepmesh_orchestrator.core.decide import failure, finish, start, subruns
+from stepmesh_orchestrator.core.decide import failure, finish, places, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
+from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FALLBACK, IDLE, QUEUED, WAITING, Item, Run, Tree
 
@@ -34,8 +35,22 @@ def settle(session: Session) -> None:
                 fall_back(session, item, target)
         elif over:
             subruns.child_ended(session, over.popleft())
+        elif session.places is not None and session.places.vacant:
+            _call(session, session.places)
         elif not session.touched or not _refill(session):
             return
+
+
+def _call(session: Session, known: Places) -> None:
+    """Give the free places of a pool to who waits for them. What follows from that is work."""
+    of_pool, _ = known.vacant.popitem()
+    of_pool.calling = True
+    try:
+        while of_pool.taken < of_pool.limit and (found := of_pool.next()) is not None:
+            places.leave(session, *found)
+            start.begin(session, *found)
+    finally:
+        of_pool.calling = False
 
 
 def open_item(session: Session, run: Run) -> None:
@@ -158,8 +173,8 @@ def _refill(session: Session) -> bool:
 
 
 def has_slot(tree: Tree) -> bool:
-    """Whether one more task may be in flight."""
-    return not tree.limit or tree.in_flight < tree.limit
+    """Whether one more task may be in flight, or wait for a place of its pool."""
+    return not tree.limit or tree.in_flight + tree.promised < tree.limit
 
 
 def _open_next(session: Session, tree: Tree) -> bool:

@@ -54,6 +54,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     items: list[ItemImage]
     children: list[RunId] | None
     results: dict[int, bytes | Failure] | None
+    priority: int = 0
 
 
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
@@ -113,7 +114,7 @@ def run_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
-        run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results,
+        run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results, run.priority,
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
         image.id, image.namespace, flow, image.flow, tree, image.inputs, image.item_limit, image.overrides, image.given,
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
-        image.results, places.created_at, places.depth,
+        image.results, places.created_at, places.depth, priority=image.priority,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))

@@ -35,7 +35,7 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
     run = Run(
         event.run, event.namespace, flow, event.flow, tree, inputs, event.item_limit, event.overrides, event.variables,
         effective_variables(flow, event.variables), event.run_key, event.parent, event.traceparent, event.tags, at_ms, state.sequence + 1,
-        created_at=state.at,
+        created_at=state.at, priority=event.priority,
     )  # fmt: skip
     state.runs[event.run] = run
     tree.live += 1
