@@ -146,13 +146,14 @@ class World:
         key = f"key {run}" if chance(self.choices, 50) else None
         message = Submit(
             run,
-            Namespace("default"),
+            Namespace(pick(self.choices, ("default", "acme"))) if owner is None else owner.namespace,
             name,
             list(map(compact, case.inputs)),
             variables,
             max_concurrency=case.max_concurrency,
             run_key=key,
             parent=parent,
+            priority=pick(self.choices, (0, 0, 0, 1, -100)),
         )
         compiled = self.store.load(name)
         assert compiled is not None
@@ -175,7 +176,7 @@ class World:
         message, state = self.submissions[first].submit, self.session.state
         if message.run_key is not None and chance(self.choices, 50):
             message = msgspec.structs.replace(message, run=RunId("another"))
-            remembered = f"default/{message.run_key}" in state.keys
+            remembered = f"{message.namespace}/{message.run_key}" in state.keys
         else:
             remembered = first in state.runs or first in state.finished or first in state.dormant
         if remembered:
@@ -297,6 +298,9 @@ class World:
         """Decide on a command, in the present turn."""
         self.turn.append(command)
         decide(self.session, command)
+        places = self.session.places
+        if places is not None and any(of_pool.waiting for of_pool in places.pools.values()):
+            self.actions["wait_for_a_place"] += 1
         check(self)
 
     # --- the journal ---

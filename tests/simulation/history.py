@@ -45,6 +45,8 @@ def make_world(choices: Choices) -> World:
         remember_ended=remembered,
         remember_ended_ms=milliseconds,
         dormant_ms=pick(choices, (0, 0, 1_000)),
+        pool_window=pick(choices, (4_000, 0, 1, 2)),
+        weights=pick(choices, ({}, {"acme": 2})),
     )
     return World(choices, limits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.protocol.messages import TaskRef
@@ -49,7 +50,38 @@ def check(world: World) -> None:
         assert tree.in_flight == running.get(tree.root, 0), f"{tree.in_flight} slots taken by {running.get(tree.root, 0)} tasks"
         assert not tree.limit or tree.in_flight <= tree.limit + returned.get(tree.root, 0), "more tasks in flight than the limit"
         assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
+    _check_places(world)
     _check_dormant(world)
+
+
+def _check_places(world: World) -> None:
+    """Places are counted right, none is free while somebody waits, and who waits keeps a slot of its tree."""
+    session, places = world.session, world.session.places
+    if places is None:
+        assert not any(tree.promised for tree in session.state.trees.values())
+        return
+    assert not places.vacant
+    holders: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    promised: Counter[str] = Counter()
+    for (run_id, index, step), of_pool in places.held.items():
+        item = session.state.runs[run_id].items[index]
+        name = places.name_of(of_pool)
+        if item.phases[step] == QUEUED:
+            waiting[name] += 1
+            promised[item.run.tree.root] += 1
+        else:
+            assert item.phases[step] == RUNNING
+            holders[name] += item.holds_slot(step)
+    for name, of_pool in places.pools.items():
+        assert of_pool.taken == holders[name], f"{of_pool.taken} places of pool {name} taken by {holders[name]}"
+        assert of_pool.waiting == waiting[name] == sum(lane.waiting for lane in of_pool.lanes.values())
+        assert not of_pool.waiting or of_pool.taken >= of_pool.limit, "a place is free while somebody waits for it"
+        back = sum(key in world.parents for key, held in places.held.items() if held is of_pool)
+        assert of_pool.taken <= of_pool.limit + back, "more tasks in flight than places"
+    for tree in session.state.trees.values():
+        assert tree.promised == promised[tree.root]
+        assert not tree.limit or tree.promised <= tree.limit
 
 
 def _check_dormant(world: World) -> None:
@@ -76,6 +108,8 @@ class _Causes:
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
+        places = {} if session.places is None else session.places.held
+        self.placed = {key for key, of_pool in places.items() if of_pool.taken >= of_pool.limit}
         self.runs = session.state.runs
 
 
@@ -130,6 +164,8 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
         assert child.tree is item.run.tree
     else:
         assert phase == QUEUED
+        if (item.run.id, item.index, step) in causes.placed:
+            return
         assert (id(item), step) in causes.queued, "a step is queued nowhere"
         assert _is_full(item.run.tree), "a step is queued although there is a slot"
 

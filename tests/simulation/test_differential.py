@@ -37,7 +37,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
         "TreeDormant", "TreeWoken", "rest_any", "wake_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
-        "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
+        "wait_for_a_place", "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
 
 
