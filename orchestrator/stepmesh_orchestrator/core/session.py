@@ -31,7 +31,8 @@ class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
     `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
-    `pool_window`: tasks of one pool in flight at most, 0 = no limit. `weights`: namespace → places that it gets in a round, if not one."""
+    `pool_window`: tasks of one pool in flight (see runtime/windows.py), 0 = no limit. `weights`: namespace → places that it gets in a
+    round, if not one."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF

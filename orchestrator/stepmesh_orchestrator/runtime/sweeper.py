@@ -17,6 +17,7 @@ from stepmesh_orchestrator.core.commands import FailAttempt
 from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.core.rebuild import task_again
 from stepmesh_orchestrator.ports import Clock
+from stepmesh_orchestrator.runtime import windows
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Flight, Key
 from stepmesh_orchestrator.runtime.queue_limits import nobody_came
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -51,6 +52,9 @@ class Sweeper:
         dispatcher = self._shard.dispatcher
         incarnation = await dispatcher.broker.incarnation()
         dispatcher.presence.forget_silent()
+        places = self._shard.session.places
+        if places is not None:
+            windows.fit(places, dispatcher.presence, dispatcher.paces)
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         for pool in list(dispatcher.leases.by_pool):
             self._look_for_lost(pool, PoolDepth(0, 0, Position(0)) if reborn else await dispatcher.broker.depth(Pool(pool)), reborn)
