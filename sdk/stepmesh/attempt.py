@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stepmesh.component import Component
 from stepmesh_broker.ports import Delivery
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Task, TaskFrame, TaskRef
+
+if TYPE_CHECKING:
+    from stepmesh.component import Component
 
 
 class Why(Enum):
@@ -24,6 +26,7 @@ class Why(Enum):
     CANCELLED = auto()  # the run does not want it any more: no result
     ELSEWHERE = auto()  # gone, or another worker holds it: no result
     LEAVING = auto()  # this worker stops: the frame is handed back
+    IDLE = auto()  # a durable function that waits for others: no result yet
 
 
 KEPT_S = 4.0
@@ -73,6 +76,7 @@ class Attempt:
         "holds_slot",
         "lease_s",
         "live",
+        "news",
         "parked",
         "progress",
         "renew_at",
@@ -113,6 +117,7 @@ class Attempt:
         self.stopped: asyncio.Event | None = None
         self.blocked: set[Callable[[], Any]] | None = None  # cancels what a thread waits for
         self.token: object = None  # what the instrument gave
+        self.news: asyncio.Event | None = None  # of a durable function: there may be records for it
 
     def ref(self) -> TaskRef:
         """The attempt's name on the wire."""

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.control import Control
+from stepmesh.durable.turns import Turns
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
 from stepmesh_broker.protocol import codec, subjects
+from stepmesh_broker.protocol.functions import Nudge
 from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Result, Stop
 
 log = logging.getLogger("stepmesh.worker")
@@ -41,6 +43,7 @@ class BrokerLink:
     _source: TaskSource | None = None
     _cancels: Subscription | None = None
     _fetcher: asyncio.Task[None]
+    turns: Turns | None = None
 
     def __init__(self, broker: Broker, identity: Identity, timing: Timing) -> None:
         self._broker = broker
@@ -56,6 +59,7 @@ class BrokerLink:
         self._outbox = Outbox(broker, who.worker, session.execution.busy, self._frame_settled, session.broken)
         control = Control(broker, who.namespace, self._timing.control_timeout)
         self.leases = Leases(control, lambda _: who.worker, session.execution, self._timing, session.broken)
+        self.turns = Turns(broker, who.namespace, who.worker)
         self._source = await broker.tasks(who.pool)
         self._cancels = await broker.listen(subjects.workers(who.namespace, who.pool), self._told)
         session.watch(self.leases.keep(), "stepmesh leases")
@@ -97,6 +101,8 @@ class BrokerLink:
     def abandon(self) -> None:
         """Ask and post no more."""
         self.leases.close()
+        if self.turns is not None:
+            self.turns.close()
         self._outbox.abandon()
 
     async def close(self) -> None:
@@ -171,12 +177,16 @@ class BrokerLink:
         except MalformedMessage as problem:
             log.error("a cancel signal was not understood: %s", problem)
             return
-        if isinstance(message, Stop):
+        if isinstance(message, Stop | Nudge):
             refs = {(ref.run, ref.item, ref.step, ref.attempt) for ref in message.tasks}
             for attempt in self._session.attempts():
                 task = attempt.task
-                if (task.run, task.item, task.step, task.attempt) in refs:
+                if (task.run, task.item, task.step, task.attempt) not in refs:
+                    continue
+                if isinstance(message, Stop):
                     self._session.execution.stop(attempt, Why.CANCELLED)
+                elif attempt.news is not None:
+                    attempt.news.set()
 
     async def _say_hello(self) -> None:
         while True:

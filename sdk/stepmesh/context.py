@@ -16,16 +16,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from stepmesh import payloads
+from stepmesh.attempt import Why
 from stepmesh.documents import FlowLike
-from stepmesh.errors import NoContext
+from stepmesh.errors import NoContext, NoTurns
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle, value_of, without_result
 from stepmesh_broker.protocol.api import BlobData, RunInfo
-from stepmesh_broker.protocol.ids import BlobId, FlowId, RunId, child_run_id
-from stepmesh_broker.protocol.messages import ParentRef, Submit
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Partition, RunId, child_run_id
+from stepmesh_broker.protocol.messages import ParentRef, Submit, Task
 
 if TYPE_CHECKING:
     from stepmesh.attempt import Attempt
+    from stepmesh.durable.turns import Turns
 
 T = TypeVar("T")
 _log = logging.getLogger("stepmesh.component")
@@ -33,11 +35,13 @@ _current: ContextVar[Context] = ContextVar("stepmesh_context")
 
 
 class Services(NamedTuple):
-    """What a context needs of its worker. `park(attempt)`: entered while the attempt waits for others."""
+    """What a context needs of its worker. `park(attempt)`: entered while the attempt waits for others. `turns`: the way for turns of
+    durable functions, None where there is none."""
 
     requests: Requests
     park: Callable[[Attempt], AbstractAsyncContextManager[None]]
     loop: asyncio.AbstractEventLoop
+    turns: Callable[[], Turns | None]
 
 
 class Context:
@@ -148,6 +152,26 @@ class Context:
             return future.result()
         finally:
             attempt.blocked.discard(future.cancel)
+
+    def turns(self) -> tuple[Turns, Partition, asyncio.Event]:
+        """For a durable function: the way for its turns, its partition, and what is set when there is news. Raises `NoTurns`."""
+        turns = self._services.turns()
+        if turns is None:
+            raise NoTurns(
+                f"{self.component} is a durable function, and this worker is behind a gateway",
+                hint="connect the worker to the broker itself: nats:// or kafka:// in STEPMESH_URL",
+            )
+        news = self._attempt.news = asyncio.Event()
+        return turns, self._attempt.frame.header.partition, news
+
+    @property
+    def task(self) -> Task:
+        """The attempt as the orchestrator sent it."""
+        return self._attempt.task
+
+    def idle(self) -> None:
+        """This attempt has no result, now that it ends: a durable function that waits for others."""
+        self._attempt.why = Why.IDLE
 
     async def put_blob(
         self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"

@@ -105,6 +105,12 @@ class NoContext(StepmeshError):
     default_code = "SM-6102"
 
 
+class NoTurns(StepmeshError):
+    """A durable function in a worker that cannot tell its turns."""
+
+    default_code = "SM-1023"
+
+
 class StuckTask(StepmeshError):
     """A task that was told to stop goes on; its slot is free again only when it ends."""
 

@@ -22,6 +22,7 @@ from stepmesh import failures, outcome
 from stepmesh.attempt import Attempt, Frame, Why
 from stepmesh.component import Component, Components
 from stepmesh.context import Context, Services, enter
+from stepmesh.durable.turns import Turns
 from stepmesh.errors import StuckTask
 from stepmesh.instrument import Instrument
 from stepmesh.outcome import Outcome
@@ -66,6 +67,10 @@ class Surroundings(Protocol):
         """The machinery itself failed."""
         ...
 
+    def turns(self) -> Turns | None:
+        """The way for turns of durable functions; None where there is none."""
+        ...
+
 
 class Execution:
     """`ready`: attempts that wait for a slot, in order. `live`: attempts that suspended or run in a thread."""
@@ -83,7 +88,7 @@ class Execution:
         self._around = around
         self._instrument = instrument
         self._loop = asyncio.get_running_loop()
-        self._services = Services(requests, self.slots.parked, self._loop)
+        self._services = Services(requests, self.slots.parked, self._loop, around.turns)
         self._threads = ThreadPoolExecutor(limits.concurrency + PARKED_THREADS, "stepmesh-component")
         self._carriers: set[asyncio.Task[None]] = set()
         self._carrying = False

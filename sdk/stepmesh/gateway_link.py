@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from stepmesh import gateway_messages
 from stepmesh.attempt import Attempt, Why
 from stepmesh.departures import MESSAGE_RESULTS, Departures
+from stepmesh.durable.turns import Turns
 from stepmesh.gateway_messages import GatewayAttempt
 from stepmesh.pace import Pace
 from stepmesh.session import Identity, Session
@@ -43,6 +44,7 @@ _WHY = {pb.Stop.CANCELLED: Why.CANCELLED, pb.Stop.ELSEWHERE: Why.ELSEWHERE}
 class GatewayLink:
     """`session.Link` over a gateway."""
 
+    turns: Turns | None = None
     _session: Session
     _runner: asyncio.Task[None]
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from stepmesh.attempt import Attempt, Why
 from stepmesh.component import Components
+from stepmesh.durable.turns import Turns
 from stepmesh.execution import Execution, Limits
 from stepmesh.instrument import Instrument
 from stepmesh.requests import Requests
@@ -39,7 +40,9 @@ class Identity:
 
 
 class Link(Protocol):
-    """How the tasks of a session come, and how its results go."""
+    """How the tasks of a session come, and how its results go. `turns`: of durable functions; None where they cannot be told."""
+
+    turns: Turns | None
 
     async def open(self, session: Session) -> None:
         """Take part: from now on tasks may come. Raises `BrokerUnavailable` when it cannot begin."""
@@ -159,6 +162,10 @@ class Session:
         """See `execution.Surroundings`."""
         self.change.set()
         self.link.changed()
+
+    def turns(self) -> Turns | None:
+        """See `execution.Surroundings`."""
+        return self.link.turns
 
     def broken(self, problem: BaseException) -> None:
         """See `execution.Surroundings`."""

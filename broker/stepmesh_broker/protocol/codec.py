@@ -8,6 +8,7 @@ import msgspec
 
 from stepmesh_broker.errors import MalformedMessage
 from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
+from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurns, Nudge
 from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
 from stepmesh_broker.protocol.peers import PeerAnswer, PeerRequest
 
@@ -18,13 +19,13 @@ encode = _encoder.encode
 
 _task_frame = msgspec.msgpack.Decoder(TaskFrame)
 _inbox = msgspec.msgpack.Decoder(InboxMessage)
-_control = msgspec.msgpack.Decoder(ControlMessage)
-_answer = msgspec.msgpack.Decoder(Answer)
+_control = msgspec.msgpack.Decoder(ControlMessage | FunctionTurns)
+_answer = msgspec.msgpack.Decoder(Answer | FunctionsTurned)
 _api_request = msgspec.msgpack.Decoder(ApiRequest)
 _api_answer = msgspec.msgpack.Decoder(ApiAnswer)
 _peer_request = msgspec.msgpack.Decoder(PeerRequest)
 _peer_answer = msgspec.msgpack.Decoder(PeerAnswer)
-_presence = msgspec.msgpack.Decoder(Hello | Stop)
+_presence = msgspec.msgpack.Decoder(Hello | Stop | Nudge)
 
 
 def decode_task_frame(data: bytes) -> TaskFrame:
@@ -39,21 +40,21 @@ def decode_inbox(data: bytes) -> InboxMessage:
     return _known(message, message.format)
 
 
-def decode_control(data: bytes) -> ControlMessage:
+def decode_control(data: bytes) -> ControlMessage | FunctionTurns:
     """Raises `MalformedMessage`."""
-    message: ControlMessage = _decode(_control, data, "control message")
+    message: ControlMessage | FunctionTurns = _decode(_control, data, "control message")
     return message
 
 
-def decode_answer(data: bytes) -> Answer:
+def decode_answer(data: bytes) -> Answer | FunctionsTurned:
     """Raises `MalformedMessage`."""
-    message: Answer = _decode(_answer, data, "answer")
+    message: Answer | FunctionsTurned = _decode(_answer, data, "answer")
     return message
 
 
-def decode_presence(data: bytes) -> Hello | Stop:
+def decode_presence(data: bytes) -> Hello | Stop | Nudge:
     """Raises `MalformedMessage`."""
-    message: Hello | Stop = _decode(_presence, data, "presence message")
+    message: Hello | Stop | Nudge = _decode(_presence, data, "presence message")
     return message
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from stepmesh_broker.errors import MalformedMessage
 from stepmesh_broker.protocol.messages import Failure
 
 
@@ -26,6 +27,13 @@ class Kind(StrEnum):
     PATCH = "patch"
     ATTRIBUTE = "attribute"
     STREAM = "stream"
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
+    """The first record: the body was started, at the time that its clock shows first. `version`: of its code."""
+
+    at_ms: int
+    version: str = ""
 
 
 class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
@@ -59,4 +67,19 @@ class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=Fals
     reason: str = ""
 
 
-Record = Issued | Settled | CancelAsked
+Record = Began | Issued | Settled | CancelAsked
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Record])
+
+
+def encode_records(records: list[Record]) -> bytes:
+    """As a task carries them."""
+    return _encoder.encode(records)
+
+
+def decode_records(data: bytes) -> list[Record]:
+    """Raises `MalformedMessage`."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as problem:
+        raise MalformedMessage(f"not a history: {problem} ({len(data)} bytes)", hint="upgrade the worker first") from problem

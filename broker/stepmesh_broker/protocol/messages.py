@@ -58,6 +58,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     traceparent: str = ""
     path_params: dict[str, str] | None = None
     flow: str = ""  # id of the flow that the step belongs to
+    at_ms: int = 0  # when it was sent, by the orchestrator's clock: ms since 1970
+    records: int = 0  # of a durable function's history so far
+    history: bytes = b""  # those, as histories.py encodes them; "" when they are too many to travel along
 
 
 class TaskFrame(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
@@ -26,6 +27,13 @@ class EndTask:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceFunction:
+    """A worker took a durable function further. Answer: an `Answered` effect."""
+
+    turn: FunctionTurn
+
+
+@dataclass(frozen=True, slots=True)
 class FailAttempt:
     """The runtime gives an attempt up: its worker vanished (UNREACHABLE) or it took too long (TIMEOUT)."""
 
@@ -35,7 +43,7 @@ class FailAttempt:
 
 @dataclass(frozen=True, slots=True)
 class FireTimer:
-    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands."""
+    """The time that a `SetTimer` named has come. Ignored unless that very wait still stands; attempt 0: whatever of the function is due."""
 
     task: TaskRef
 
@@ -82,4 +90,4 @@ class WakeTree:
     flows: FlowLookup
 
 
-Command = StartRun | EndTask | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+Command = StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree

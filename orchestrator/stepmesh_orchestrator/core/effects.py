@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.functions import FunctionTurned
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
 
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Send `FireTimer(task)` at `due_ms` (wall clock, ms since 1970), early never."""
+    """Send `FireTimer(task)` at `due_ms` (wall clock, ms since 1970), early never. Attempt 0: a wait of a durable function."""
 
     due_ms: int
     task: TaskRef
@@ -46,6 +47,13 @@ class StopTask:
 
 
 @dataclass(frozen=True, slots=True)
+class NudgeTask:
+    """Tell the worker that has the function that there are records for it."""
+
+    task: TaskRef
+
+
+@dataclass(frozen=True, slots=True)
 class ParkTask:
     """Put the task into the dead-letter topic: it took down its workers until the budget was spent."""
 
@@ -58,7 +66,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused
+    answer: Accepted | Refused | FunctionTurned
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +84,4 @@ class TreeLeft:
     wakes_ms: int
 
 
-Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | ParkTask | Answered | RunOver
+Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import msgspec
 
+from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it) or worker (a component started it)."""
+    """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it), worker (a component started it) or function
+    (its `command` did)."""
 
     run: RunId
     item: int
     step: int
     kind: str
     ordinal: int = 0  # of an iteration, from 0
+    command: str = ""  # of a durable function
 
 
 class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -177,6 +180,30 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
+class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
+    `turn`: of the worker's turn that brought them; 0: the core itself did."""
+
+    run: RunId
+    item: int
+    step: int
+    records: list[Record]
+    abandoned: list[str] = []
+    attempt: int = 0
+    turn: int = 0
+
+
+class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
+    again at `due_ms`."""
+
+    run: RunId
+    item: int
+    step: int
+    blocked: str = ""
+    due_ms: int = 0
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -194,6 +221,8 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
+    | HistoryGrew
+    | FunctionIdle
 )
 
 PER_FRAME = 1_000_000

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepmesh_broker.protocol.histories import Kind
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers
+from stepmesh_orchestrator.core.functions import due_ms
 from stepmesh_orchestrator.core.places import Key, Places
-from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, FETCHING, QUEUED, RETRYING, RUNNING, SLEEPING, WAITING, Item, Run, State
+from stepmesh_orchestrator.core.state import (
+    CHILD,
+    DONE,
+    FALLBACK,
+    FETCHING,
+    PARKED,
+    QUEUED,
+    RETRYING,
+    RUNNING,
+    SLEEPING,
+    WAITING,
+    Item,
+    Run,
+    State,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,8 @@ def _cause(item: Item, step: int, phase: int, now_ms: int, queues: _Queues) -> C
         kind = "retrying" if phase == RETRYING else "sleeping"
         text = f"attempt {attempt} starts in {seconds:.1f} s{failed}" if phase == RETRYING else f"sleeps for {seconds:.1f} s more"
         return Cause(run.id, item.index, step, name, kind, text, since)
+    if phase == PARKED:
+        return Cause(run.id, item.index, step, name, "parked", _awaited(item, step, now_ms), since)
     if phase == CHILD:
         return Cause(run.id, item.index, step, name, "child", f"waits for its sub-run {item.wait(step).child}", since)
     if phase == FETCHING:
@@ -115,6 +133,21 @@ def _cause(item: Item, step: int, phase: int, now_ms: int, queues: _Queues) -> C
         open_steps = [flow.steps[index].id for index in flow.must_execute if item.phases[index] != DONE]
         return Cause(run.id, item.index, step, name, "waiting", f"is ready; mustExecute steps are not: {', '.join(open_steps)}")
     return None
+
+
+def _awaited(item: Item, step: int, now_ms: int) -> str:
+    """What a durable function waits for."""
+    function = item.function(step)
+    if function is None:
+        return "waits for records"
+    if function.blocked:
+        return f"is blocked, and tried again in {max(0, function.due_ms - now_ms) / 1000:.0f} s: {function.blocked}"
+    waits = [
+        f"{command.id} ({command.kind}, {command.where})"
+        + (f" for {max(0, due_ms(command) - now_ms) / 1000:.1f} s more" if command.kind is Kind.TIMER else "")
+        for command in function.open.values()
+    ]
+    return "waits for " + ", ".join(waits[:5]) + (f" and {len(waits) - 5} more" if len(waits) > 5 else "")
 
 
 def _slots(run: Run) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
 from stepmesh_orchestrator.core.effects import Effect
@@ -95,6 +96,7 @@ class Session:
     over: deque[Run] = field(default_factory=deque)  # runs that ended
     touched: dict[RunId, Tree] = field(default_factory=dict)
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
+    awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
     places: Places | None = field(init=False)  # derived; None: no pool has a limit
 

@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
+from stepmesh_orchestrator.core.functions import Function
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -32,8 +33,9 @@ SLEEPING = 6  # waits for a durable timer; no slot
 CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
 FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
+PARKED = 10  # a durable function that waits for records; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback")
+PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked")
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 DELETED = "deleted"
 """What `State.finished` holds for a run that was deleted, in place of its status."""
@@ -54,6 +56,7 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     iteration: int = 0
     last_failure: Failure | None = None
     sub_runs: int = 0  # live ones that its component started
+    function: Function | None = None  # what its component proved to be
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -149,6 +152,11 @@ class Item(msgspec.Struct, gc=False, eq=False):
             return False
         waits = self.waits
         return waits is None or step not in waits or not waits[step].sub_runs
+
+    def function(self, step: int) -> Function | None:
+        """The history of a step that proved to be a durable function."""
+        waits = self.waits
+        return None if waits is None or step not in waits else waits[step].function
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""

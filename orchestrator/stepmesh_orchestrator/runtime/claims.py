@@ -24,7 +24,7 @@ async def answer_claim(shard: Shard, claim: Claim, clock: Clock) -> Claimed:
 
 def _claims(shard: Shard, claim: Claim, clock: Clock) -> list[Verdict]:
     now = clock.monotonic()
-    return [_claim(shard, task, claim, now) for task in claim.tasks]
+    return [claimed(shard, task, claim.worker, now, running=claim.running) for task in claim.tasks]
 
 
 def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claimed:
@@ -34,11 +34,12 @@ def answer_heartbeat(shard: Shard, heartbeat: Heartbeat, clock: Clock) -> Claime
     return Claimed([_renew(shard, progress, heartbeat.worker, now) for progress in heartbeat.tasks], LEASE_MS)
 
 
-def _claim(shard: Shard, task: TaskRef, claim: Claim, now: float) -> Verdict:
+def claimed(shard: Shard, task: TaskRef, worker: WorkerId, now: float, *, running: bool) -> Verdict:
+    """Of one task, from memory: see `Leases.claim`; GONE when it is not in flight."""
     timeout_ms = _time_limit(shard, task)
     if timeout_ms is None:
         return Verdict.GONE
-    return shard.dispatcher.leases.claim(task, claim.worker, now, timeout_ms, running=claim.running)
+    return shard.dispatcher.leases.claim(task, worker, now, timeout_ms, running=running)
 
 
 def _renew(shard: Shard, progress: Progress, worker: WorkerId, now: float) -> Verdict:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import CancelRun, Command, DeleteRun, EndTask, ResolveFlow, RestTree, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import (
+    AdvanceFunction,
+    CancelRun,
+    Command,
+    DeleteRun,
+    EndTask,
+    ResolveFlow,
+    RestTree,
+    StartRun,
+    WakeTree,
+)
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -28,4 +38,6 @@ def run_of(command: Command) -> RunId | None:
         return command.root
     if isinstance(command, ResolveFlow):
         return None
+    if isinstance(command, AdvanceFunction):
+        return command.turn.task.run
     return command.task.run

@@ -14,6 +14,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshE
 from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, Failure, Refused, Stop, Task, TaskFrame, TaskRef
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
@@ -28,7 +29,7 @@ from stepmesh_orchestrator.runtime.presence import Presence
 log = logging.getLogger("stepmesh.dispatch")
 _RETRY_S = 0.5
 _STOPS = 1_000
-"""Tasks in one stop signal, so that it stays far below any broker's limit."""
+"""Tasks in one signal to workers, so that it stays far below any broker's limit."""
 
 
 class Dispatcher:
@@ -101,17 +102,29 @@ class Dispatcher:
             pool = self.leases.land((task.run, task.item, task.step))
             if pool is not None:
                 pools.setdefault(pool, []).append(task)
-        for pool, stopped in pools.items():
+        self._tell_workers(pools, Stop)
+
+    def nudge(self, tasks: list[TaskRef]) -> None:
+        """Tell the workers of their pools that there are records for these functions."""
+        pools: dict[str, list[TaskRef]] = {}
+        for task in tasks:
+            flight = self.leases.flights.get((task.run, task.item, task.step))
+            if flight is not None:
+                pools.setdefault(flight.pool, []).append(task)
+        self._tell_workers(pools, Nudge)
+
+    def _tell_workers(self, pools: dict[str, list[TaskRef]], signal: type[Stop | Nudge]) -> None:
+        for pool, tasks in pools.items():
             subject = subjects.workers(self._namespace, Pool(pool))
-            for first in range(0, len(stopped), _STOPS):
-                self._spawn(self._send(subject, encode(Stop(stopped[first : first + _STOPS]))))
+            for first in range(0, len(tasks), _STOPS):
+                self._spawn(self._send(subject, encode(signal(tasks[first : first + _STOPS]))))
 
     def park(self, park: ParkTask) -> None:
         """Put the task into the dead-letter topic."""
         pool = self.leases.land((park.task.run, park.task.item, park.task.step))
         self._spawn(self._park(Pool(pool or "unknown"), park))
 
-    def reply(self, subject: str, answer: Accepted | Refused) -> None:
+    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned) -> None:
         """Answer a message that came through the inbox."""
         self._spawn(self._send(subjects.Subject(subject), encode(answer)))
 

@@ -24,7 +24,8 @@ from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.ports import Clock, Journal, JournalError, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
-from stepmesh_orchestrator.runtime.shard import Answer, Shard
+from stepmesh_orchestrator.runtime.inputs import Answer
+from stepmesh_orchestrator.runtime.shard import Shard
 
 log = logging.getLogger("stepmesh.dormitory")
 AT_ONCE = 200

@@ -16,6 +16,7 @@ from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageT
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Partition, Pool, Position, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
@@ -29,13 +30,15 @@ from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES
 from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
-from stepmesh_orchestrator.runtime.shard import MAX_MESSAGES, Shard
+from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.tenants import Tenants
 from stepmesh_orchestrator.runtime.visits import Visits
@@ -283,6 +286,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, FunctionTurns):
+                    return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
                     return encode(answer_heartbeat(self.shard, message, self.ports.clock))
                 return encode(await self._command(message))

@@ -10,22 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, Command, EndTask, StartRun
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, Effect, LimitWait, NeedFlow, ParkTask, RunOver, SetTimer, StopTask, TreeLeft
+from stepmesh_orchestrator.core.effects import (
+    Answered,
+    Effect,
+    LimitWait,
+    NeedFlow,
+    NudgeTask,
+    ParkTask,
+    RunOver,
+    SetTimer,
+    StopTask,
+    TreeLeft,
+)
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.snapshot import encoding
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
+from stepmesh_orchestrator.runtime.alarm import Alarm
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.frames import FrameWriter
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
@@ -33,42 +46,13 @@ from stepmesh_orchestrator.runtime.waits import Waits
 from stepmesh_orchestrator.telemetry.observer import TurnObserver, TurnRecord
 
 log = logging.getLogger("stepmesh.shard")
-MAX_MESSAGES = 512
-"""Inbox messages of one turn at most, so that a flood does not make one endless turn."""
-
 SNAPSHOT_BYTES = 64 * 1024 * 1024
 """Journal bytes between two snapshots at least, so that a replay reads at most about that much. A state above that is kept more rarely:
 after as many bytes as the last snapshot had, so that snapshots never cost more than the journal does."""
 RUNS_AT_ONCE = 500
 """Runs that a snapshot encodes without a pause; about 5 ms for runs of ten steps."""
-LONGEST_SLEEP_S = 60.0
-"""A shard looks at the wall clock at least so often while a timer waits: it may have been set."""
 SETTLE_S = 1.0
 """How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
-
-Answer = Accepted | Refused
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a shard has done since it started."""
-
-    turns: int = 0
-    events: int = 0
-    messages: int = 0
-    journal_s: float = 0.0
-    malformed: int = 0
-    quarantined: int = 0
-
-
-@dataclass(slots=True)
-class Inputs:
-    """What waits for the next turn."""
-
-    messages: deque[tuple[int, Results | Submit | Cancel | None, CompiledFlow | None]] = field(default_factory=deque)
-    commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    room: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Shard:
@@ -107,8 +91,7 @@ class Shard:
         self.closed: Refused | None = None
         self._settled = asyncio.Event()
         self._snapshot_bytes = SNAPSHOT_BYTES
-        self._alarm: asyncio.Task[None] | None = None
-        self._alarm_ms = 0
+        self._alarm = Alarm(clock, self.inputs.wake)
         self.inputs.room.set()
         dispatcher.post = self.post
 
@@ -117,8 +100,18 @@ class Shard:
         """Of the last durable frame."""
         return self._frames.sequence
 
-    async def command(self, command: Command) -> Answer:
+    async def command(self, command: Command) -> Accepted | Refused:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
+        answer = await self._ask(command)
+        assert not isinstance(answer, FunctionTurned), "that is the answer to `advance`"
+        return answer
+
+    async def advance(self, turn: FunctionTurn) -> FunctionTurned | None:
+        """Decide on a turn of a durable function as on a command; None when it cannot be taken now."""
+        answer = await self._ask(AdvanceFunction(turn))
+        return answer if isinstance(answer, FunctionTurned) else None
+
+    async def _ask(self, command: Command) -> Answer:
         refusal = self.closed or self._refusal(command)
         if refusal is not None:
             return refusal
@@ -181,8 +174,7 @@ class Shard:
                     return
                 await self.turn()
         finally:
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self._alarm.cancel()
 
     async def turn(self) -> None:
         """One turn over what waits now."""
@@ -275,6 +267,9 @@ class Shard:
             effect = session.effects[index]
             if isinstance(effect, Answered):
                 self._answers.append((future, reply_to, effect.answer))
+                if isinstance(command, AdvanceFunction) and isinstance(effect.answer, FunctionTurned) and effect.answer.left:
+                    task = command.turn.task
+                    self.dispatcher.leases.land((task.run, task.item, task.step))
                 return
         if future is not None:
             self._answers.append((future, "", Accepted(RunId(""))))
@@ -344,13 +339,18 @@ class Shard:
         self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks)
         effects, session.effects = session.effects, []
         stopped: list[TaskRef] = []
+        nudged: list[TaskRef] = []
         for effect in effects:
             if isinstance(effect, StopTask):
                 stopped.append(effect.task)
+            elif isinstance(effect, NudgeTask):
+                nudged.append(effect.task)
             else:
                 self._carry_out(effect)
         if stopped:
             self.dispatcher.stop_tasks(stopped)
+        if nudged:
+            self.dispatcher.nudge(nudged)
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, SetTimer):
@@ -380,19 +380,5 @@ class Shard:
         inputs.wake.clear()
         due = self.waits.next_due()
         if due is not None:
-            self._set_alarm(due)
+            self._alarm.set(due)
         await inputs.wake.wait()
-
-    def _set_alarm(self, due_ms: int) -> None:
-        """Wake at `due_ms`, or before. The alarm outlives a wait, so that a busy shard does not make one for each."""
-        if self._alarm is not None and not self._alarm.done():
-            if self._alarm_ms <= due_ms:
-                return
-            self._alarm.cancel()
-        self._alarm_ms = due_ms
-        self._alarm = asyncio.ensure_future(self._ring(due_ms))
-
-    async def _ring(self, due_ms: int) -> None:
-        delay_s = (due_ms - self._clock.now_ms()) / 1000
-        await self._clock.sleep(min(max(0.0, delay_s), LONGEST_SLEEP_S))
-        self.inputs.wake.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
+from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
@@ -26,6 +27,8 @@ _KINDS: dict[type, str] = {
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
     events.RunDeleted: "run_deleted",
+    events.HistoryGrew: "function_advanced",
+    events.FunctionIdle: "function_idle",
 }
 
 
@@ -90,4 +93,20 @@ def _of_step(event: Event) -> bytes:
         return b',"attempt":%d,"due_ms":%d,"error":%b' % (event.attempt, event.due_ms, error_json(event.failure))
     if isinstance(event, events.StepSleeping):
         return b',"due_ms":%d' % event.due_ms
+    if isinstance(event, events.HistoryGrew):
+        return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
+    if isinstance(event, events.FunctionIdle):
+        return b',"blocked":%b' % msgspec.json.encode(event.blocked)
     return b""
+
+
+def _record(record: Record) -> dict[str, object]:
+    """Of a durable function's history."""
+    if isinstance(record, Issued):
+        return {"record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where}
+    if isinstance(record, Settled):
+        ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": msgspec.Raw(error_json(record.failure))}
+        return {"record": "settled", "id": record.id, "attempt": record.attempt, **ended}
+    if isinstance(record, Began):
+        return {"record": "began", "version": record.version}
+    return {"record": "cancel_asked", "reason": record.reason}

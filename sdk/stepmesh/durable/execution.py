@@ -107,7 +107,7 @@ class Execution:
         for record in records:
             if self.loop.halted:
                 break
-            if not isinstance(record, Issued):
+            if isinstance(record, Settled | CancelAsked):
                 self._deliver(record)
         return self._told()
 
@@ -187,6 +187,11 @@ class Execution:
     def _diverge(self, found: Divergence) -> None:
         self._divergence = self._divergence or found
         self.loop.halt()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a record could move the body."""
+        return any(not pending.abandoned for pending in self._pending.values())
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, results, submit, timers
+from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, functions, results, submit, timers
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
 _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.EndTask: results.end_task,
+    commands.AdvanceFunction: functions.advance,
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,

@@ -13,13 +13,13 @@ from stepmesh_orchestrator.core.effects import TreeLeft
 from stepmesh_orchestrator.core.events import TreeDormant, TreeWoken
 from stepmesh_orchestrator.core.evolve.dormancy import encode_tree, members
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, IDLE, RETRYING, SLEEPING, WAITING, Item, Run, Tree
+from stepmesh_orchestrator.core.state import CHILD, DONE, FALLBACK, IDLE, PARKED, RETRYING, SLEEPING, WAITING, Item, Run, Tree
 
 MAX_RUNS = 100
 MAX_ITEMS = 1_000
 """Runs, and inputs of them, of a tree that may become dormant: a larger one stays in memory."""
 MAX_IMAGE_BYTES = 64 * 1024
-_RESTING = frozenset((IDLE, WAITING, RETRYING, SLEEPING, CHILD, DONE, FALLBACK))
+_RESTING = frozenset((IDLE, WAITING, RETRYING, SLEEPING, CHILD, DONE, FALLBACK, PARKED))
 
 
 def rest_tree(session: Session, command: RestTree) -> None:
@@ -61,4 +61,9 @@ def _resting(session: Session, tree: Tree) -> list[Run] | None:
 
 
 def _dues(item: Item) -> list[int]:
-    return [item.wait(step).due_ms for step, phase in enumerate(item.phases) if phase in (RETRYING, SLEEPING)]
+    dues = [item.wait(step).due_ms for step, phase in enumerate(item.phases) if phase in (RETRYING, SLEEPING)]
+    for step in item.waits or ():
+        function = item.function(step)
+        if function is not None and item.phases[step] != DONE:
+            dues += [function.due_ms] if function.blocked else [due for due, _ in function.timers()]
+    return dues

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
+from stepmesh_orchestrator.core.decide import parking
 from stepmesh_orchestrator.core.effects import ParkTask, SetTimer
 from stepmesh_orchestrator.core.events import StepDefaulted, StepFailed, StepFallingBack, StepRetrying
 from stepmesh_orchestrator.core.failures import Budget, delay_ms, error_json, retry_budget
@@ -28,8 +29,14 @@ def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Fa
     """Decide what follows from the failure of the present attempt. `of_sub_run`: it is that of a step further down, which had its
     transport retries there; no worker was lost with this one."""
     policy = step.on_error
+    function = item.function(step.index)
+    if function is not None and failure.code == ErrorCode.COMPONENT_NOT_FOUND:
+        parking.let_go(session, item, step.index, failure.message)
+        return
     wait = item.waits.get(step.index) if item.waits else None
     budget = retry_budget(failure, policy, wait, 0 if of_sub_run else session.settings.transport_max_retries)
+    if function is not None and budget is not Budget.TRANSPORT:
+        parking.end_children(session, item, step.index)
     if budget is not None:
         _retry(session, item, step, failure, budget)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import ResolveFlow
-from stepmesh_orchestrator.core.decide import failure
+from stepmesh_orchestrator.core.decide import failure, functions
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FETCHING, QUEUED
@@ -23,3 +23,4 @@ def resolve_flow(session: Session, command: ResolveFlow) -> None:
         else:
             item.phases[index] = QUEUED
             session.work.append((item, index))
+    functions.flow_resolved(session, command.key, command.failure)

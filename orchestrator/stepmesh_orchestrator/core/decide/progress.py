@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from stepmesh_orchestrator.core.decide import failure, finish, places, start, subruns
+from stepmesh_orchestrator.core.decide import failure, finish, functions, places, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
 from stepmesh_orchestrator.core.places import Places
@@ -34,7 +34,7 @@ def settle(session: Session) -> None:
             elif item.open and item.phases[target] == FALLBACK:
                 fall_back(session, item, target)
         elif over:
-            subruns.child_ended(session, over.popleft())
+            _ended(session, over.popleft())
         elif session.places is not None and session.places.vacant:
             _call(session, session.places)
         elif not session.touched or not _refill(session):
@@ -51,6 +51,13 @@ def _call(session: Session, known: Places) -> None:
             start.begin(session, *found)
     finally:
         of_pool.calling = False
+
+
+def _ended(session: Session, run: Run) -> None:
+    if run.parent is not None and run.parent.kind == "function":
+        functions.child_ended(session, run, subruns.outcomes_of(run)[0])
+    else:
+        subruns.child_ended(session, run)
 
 
 def open_item(session: Session, run: Run) -> None:

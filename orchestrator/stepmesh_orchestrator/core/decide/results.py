@@ -8,7 +8,7 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
 from stepmesh_orchestrator.core.decide import failure as failing
-from stepmesh_orchestrator.core.decide import places
+from stepmesh_orchestrator.core.decide import parking, places
 from stepmesh_orchestrator.core.events import StepSucceeded
 from stepmesh_orchestrator.core.flow.jsontext import depth_at_most
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
@@ -39,6 +39,8 @@ def end_task(session: Session, command: EndTask) -> None:
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:
             complete(session, item, step.index, output)
+            if item.function(step.index) is not None:
+                parking.end_children(session, item, step.index)
             return
     failing.attempt_failed(session, item, step, _checked(failure, step.id))
 

@@ -57,10 +57,12 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
         places.take(of_pool, item, step.index)
     root = run.tree.root
     queue_ms = route.queue_ms
+    function = item.function(step.index)
     suspect = attempt > 1 and item.wait(step.index).transport_used > 0  # a worker was lost with it: its lease is to show the next loss
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,
         step.timeout_ms or route.timeout_ms, suspect or queue_ms > 0, run.traceparent, route.path_params, run.flow_id,
+        session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
     )  # fmt: skip
     if queue_ms:
         reference = TaskRef(run.id, item.index, step.index, attempt)

@@ -89,15 +89,14 @@ def iterate(session: Session, item: Item, step: CompiledStep, value: bytes) -> N
 def child_ended(session: Session, run: Run) -> None:
     """A run is over. If a core step waits for it, that step goes on."""
     parent = run.parent
-    if parent is None or parent.kind == "worker":
+    if parent is None or parent.kind in ("worker", "function"):
         return
     owner = session.state.runs.get(parent.run)
     item = owner.items.get(parent.item) if owner is not None else None
     if item is None or item.phases[parent.step] != CHILD or item.wait(parent.step).child != run.id:
         return
     step = item.run.flow.steps[parent.step]
-    results_of = run.results or {}
-    outcomes = [results_of.get(index, CANCELLED) for index in range(run.total)]
+    outcomes = outcomes_of(run)
     if parent.kind == "eval":
         output = b'{"result":' + flow_result(outcomes[0]) + b',"run_id":"' + run.id.encode() + b'"}'
         results.complete(session, item, parent.step, output)
@@ -105,6 +104,12 @@ def child_ended(session: Session, run: Run) -> None:
         results.complete(session, item, parent.step, _map_output(outcomes))
     else:
         _iterated(session, item, step, run, outcomes[0])
+
+
+def outcomes_of(run: Run) -> list[bytes | Failure]:
+    """Of each item of a run that is over."""
+    results_of = run.results or {}
+    return [results_of.get(index, CANCELLED) for index in range(run.total)]
 
 
 def _map_output(outcomes: list[bytes | Failure]) -> bytes:

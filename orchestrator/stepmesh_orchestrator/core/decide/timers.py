@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import FireTimer
-from stepmesh_orchestrator.core.decide import results
+from stepmesh_orchestrator.core.decide import functions, results
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import QUEUED, RETRYING, SLEEPING
 
@@ -11,6 +11,9 @@ from stepmesh_orchestrator.core.state import QUEUED, RETRYING, SLEEPING
 def fire(session: Session, command: FireTimer) -> None:
     """Only the wait that set the timer hears it, and never before its time."""
     task = command.task
+    if not task.attempt:
+        functions.fire(session, task)
+        return
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     if item is None or item.attempt(task.step) != task.attempt:

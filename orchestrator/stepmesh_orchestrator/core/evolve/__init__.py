@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, runs, steps
+from stepmesh_orchestrator.core.evolve import dormancy, functions, runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -19,6 +19,8 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepRetrying: steps.retrying,
     events.StepSleeping: steps.sleeping,
     events.StepFallingBack: steps.falling_back,
+    events.HistoryGrew: functions.history_grew,
+    events.FunctionIdle: functions.function_idle,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {

@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
-from stepmesh_orchestrator.core.state import DERIVED, IDLE, RETRYING, Item, Run, State, Tree, Wait, may_have_room
+from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
 class ItemImage(msgspec.Struct, array_like=True, gc=False):
@@ -129,7 +129,7 @@ def _recorded_phases(item: Item) -> bytes:
     phases[-1] = IDLE
     for step, phase in enumerate(phases):
         if phase in DERIVED:
-            phases[step] = RETRYING if item.attempt(step) > 1 else IDLE
+            phases[step] = IDLE if item.attempt(step) == 1 else RETRYING if item.function(step) is None else PARKED
     return bytes(phases)
 
 

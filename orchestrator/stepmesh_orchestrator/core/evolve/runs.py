@@ -56,6 +56,9 @@ def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
     if owner.children is None:
         owner.children = []
     owner.children.append(run.id)
+    if parent.kind == "function":
+        run.results = {}
+        return
     if parent.kind == "worker":
         if parent.item in owner.items:
             steps.sub_run_started(owner.items[parent.item], parent.step)

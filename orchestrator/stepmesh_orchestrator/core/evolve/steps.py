@@ -53,7 +53,7 @@ def skipped(state: State, event: events.StepSkipped, at_ms: int) -> None:
 
 def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
     """The slot is free; the budget is one smaller; the next attempt has its number."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = RETRYING
     wait = item.wait(event.step)
     wait.attempt = event.attempt + 1
@@ -65,11 +65,12 @@ def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
         wait.transport_used += 1
     else:
         wait.component_used += 1
+        wait.function = None  # it begins anew
 
 
 def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     """A durable timer runs."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = SLEEPING
     wait = item.wait(event.step)
     wait.due_ms = event.due_ms
@@ -79,7 +80,7 @@ def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
 
 def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> None:
     """The slot is free; the failure waits for its default."""
-    item = _leave(state, event.run, event.item, event.step)
+    item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = FALLBACK
     item.wait(event.step).last_failure = event.failure
 
@@ -99,7 +100,8 @@ def sub_run_ended(item: Item, step: int) -> None:
         item.run.tree.in_flight += 1
 
 
-def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
+def leave(state: State, run_id: RunId, index: int, step: int) -> Item:
+    """The step gives its slot back, if it held one."""
     run = state.runs[run_id]
     item = run.items[index]
     if item.holds_slot(step):
@@ -109,7 +111,7 @@ def _leave(state: State, run_id: RunId, index: int, step: int) -> Item:
 
 
 def _end(state: State, run_id: RunId, index: int, step: int, outcome: Outcome, at_ms: int) -> Item:
-    item = _leave(state, run_id, index, step)
+    item = leave(state, run_id, index, step)
     item.phases[step] = DONE
     item.outcomes[step] = outcome
     item.times[(step << 1) + 1] = at_ms

@@ -1,0 +1,226 @@
+"""Durable functions: a worker's turns, what their commands set going, and what brings an idle one back to a worker.
+
+A function is a step whose worker answers with turns before it answers with a result. Invariants: only this module's events put records in
+order; a command gets one result; an idle function with news is handed to its pool again. Calls and children are sub-runs, whose ids follow
+from the command, so deciding twice names the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
+from stepmesh_orchestrator.core.commands import AdvanceFunction
+from stepmesh_orchestrator.core.decide import results, subruns
+from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
+from stepmesh_orchestrator.core.effects import Answered, NeedFlow, NudgeTask, SetTimer
+from stepmesh_orchestrator.core.events import HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.functions import Function, due_ms
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import DONE, PARKED, QUEUED, RUNNING, Item, Run
+
+PAGE_BYTES = 256 * 1024
+"""Records in one answer, in bytes of their payloads."""
+_GONE = FunctionTurned(gone=True)
+
+
+def advance(session: Session, command: AdvanceFunction) -> None:
+    """Append what a turn brought, set going what it asks for, and say what the worker lacks."""
+    turn, task = command.turn, command.turn.task
+    item = results.in_flight(session, task.run, task.item, task.step, task.attempt)
+    if item is None:
+        session.cause(Answered(_GONE))
+        return
+    function = item.function(task.step) or Function()
+    own = False
+    if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
+        taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
+        own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        end_children(session, item, task.step, turn.abandoned)
+        for record in taken:
+            if isinstance(record, Issued):
+                arm(session, item, task.step, record)
+    session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
+    """The record as it is appended; None for one that is not a worker's to bring."""
+    if isinstance(record, Settled):
+        asked = function.open.get(record.id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == record.id), None)
+        if asked is None or asked.kind is not Kind.STEP:
+            return None
+        if record.failure is None and results.checked_json(record.value) is None:
+            problem = Failure(ErrorCode.WORKER_ERROR, f"the value of {record.id} is not valid JSON, or nested too deep")
+            return Settled(record.id, now, failure=problem, attempt=record.attempt)
+        return Settled(record.id, now, record.value, record.failure, record.attempt)
+    if isinstance(record, Began):
+        return None if function.records else record
+    return record if isinstance(record, Issued) else None
+
+
+def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> FunctionTurned:
+    """Let go of an idle function that has no news; else tell the news."""
+    task = turn.task
+    function = item.function(task.step) or Function()
+    news = function.records[turn.base :]
+    only_own = own and len(news) == len(turn.records)
+    left = turn.idle and not any(isinstance(record, Settled) for record in news) and (only_own or not news)
+    if left:
+        let_go(session, item, task.step, turn.blocked)
+    if only_own:
+        return FunctionTurned(at_ms=session.now, left=left)
+    page = _page(news)
+    return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
+
+
+def _page(news: list[Record]) -> list[Record]:
+    size = 0
+    for index, record in enumerate(news):
+        size += 64 + len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+        if size > PAGE_BYTES and index:
+            return news[:index]
+    return news
+
+
+def arm(session: Session, item: Item, step: int, command: Issued) -> None:
+    """Set going what a command that is open asks for. Also after a recovery, where some of it may be under way."""
+    setting = _ARMED.get(command.kind)
+    if setting is not None:
+        setting(session, item, step, command)
+
+
+def _arm_timer(session: Session, item: Item, step: int, command: Issued) -> None:
+    session.cause(SetTimer(due_ms(command), wait_of(item, step)))
+
+
+def _arm_call(session: Session, item: Item, step: int, command: Issued) -> None:
+    """A component of any pool: a sub-run of one step."""
+    document = b'{"steps":[{"id":"call","component":%b,"input":{"$input":"$"}}],"output":{"$step":"call"}}'
+    text = document % msgspec.json.encode(command.name)
+    _start(session, item, step, command, text, session.flows.by_text(text))
+
+
+def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None:
+    flow = FlowId(command.name.removeprefix("flow://"))
+    _start(session, item, step, command, None, session.flows.get(flow))
+
+
+_ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
+    Kind.TIMER: _arm_timer,
+    Kind.CALL: _arm_call,
+    Kind.CHILD: _arm_child,
+}
+
+
+def _start(session: Session, item: Item, step: int, command: Issued, document: bytes | None, flow: CompiledFlow | Failure | None) -> None:
+    run = item.run
+    name = _child_id(item, step, command)
+    if name in session.state.runs:
+        return
+    if isinstance(flow, Failure):
+        settle_command(session, item, step, Settled(command.id, session.now, failure=flow))
+    elif flow is None:
+        key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
+        waiting = session.awaiting_child.setdefault(key, [])
+        waiting.append((item, step, command))
+        if len(waiting) == 1:
+            session.cause(NeedFlow(key, document))
+    elif subruns.depth(session, run) >= session.settings.max_depth:
+        deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
+        settle_command(session, item, step, Settled(command.id, session.now, failure=deepest))
+    else:
+        parent = Parent(run.id, item.index, step, "function", command=command.id)
+        event = RunCreated(
+            name, run.tree.root, run.namespace, flow.id, [command.arguments], run.tree.limit, 0, variables=run.given, parent=parent,
+            traceparent=run.traceparent, priority=run.priority,
+        )  # fmt: skip
+        session.create(event, flow)
+        session.touched[run.tree.root] = run.tree
+
+
+def _child_id(item: Item, step: int, command: Issued) -> RunId:
+    """A function that began anew after a failure names others."""
+    function = item.function(step)
+    first = function.records[0] if function is not None and function.records else None
+    began = first.at_ms if isinstance(first, Began) else 0
+    return child_run_id(item.run.id, f"{item.index}/{step}/{began}/{command.id}")
+
+
+def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None:
+    """The flow of commands that wait for it is there, or never will be."""
+    for item, step, command in session.awaiting_child.pop(key, ()):
+        function = item.function(step) if item.open else None
+        if function is None or command.id not in function.open:
+            continue
+        if failure is not None:
+            settle_command(session, item, step, Settled(command.id, session.now, failure=failure))
+        else:
+            arm(session, item, step, command)
+
+
+def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
+    """A call or child of a function is over."""
+    parent = run.parent
+    owner = session.state.runs.get(parent.run) if parent is not None else None
+    item = owner.items.get(parent.item) if owner is not None and parent is not None else None
+    if item is None or parent is None:
+        return
+    failed = outcome if isinstance(outcome, Failure) else None
+    value = outcome if isinstance(outcome, bytes) else b"null"
+    settle_command(session, item, parent.step, Settled(parent.command, session.now, value, failed))
+
+
+def settle_command(session: Session, item: Item, step: int, result: Settled) -> None:
+    """What came of a command, unless nobody waits for it any more."""
+    function = item.function(step)
+    if function is None or item.phases[step] == DONE or result.id not in function.open:
+        return
+    session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
+    tell(session, item, step)
+
+
+def tell(session: Session, item: Item, step: int) -> None:
+    """The function has news: its worker is told, or it goes to one. What its code cannot go on with waits for other code."""
+    phase = item.phases[step]
+    if phase == RUNNING:
+        session.cause(NudgeTask(TaskRef(item.run.id, item.index, step, item.attempt(step))))
+    elif phase == PARKED and not (item.function(step) or Function()).blocked:
+        item.phases[step] = QUEUED
+        session.work.append((item, step))
+
+
+def fire(session: Session, task: TaskRef) -> None:
+    """The time of some wait of the function has come: settle all timers that are due, in the order of their times."""
+    run = session.state.runs.get(task.run)
+    item = run.items.get(task.item) if run is not None else None
+    function = item.function(task.step) if item is not None else None
+    if item is None or function is None or item.phases[task.step] == DONE:
+        return
+    due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
+    if due:
+        session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        tell(session, item, task.step)
+    if function.blocked and function.due_ms <= session.now and item.phases[task.step] == PARKED:
+        item.phases[task.step] = QUEUED
+        session.work.append((item, task.step))
+
+
+def resume(session: Session, item: Item, step: int) -> None:
+    """A function that was read back: its waits are set again, and one that was let go of and has news goes to a worker."""
+    function = item.function(step)
+    if function is None or item.phases[step] == DONE:
+        return
+    if item.phases[step] == PARKED:
+        if function.blocked:
+            session.cause(SetTimer(function.due_ms, wait_of(item, step)))
+        elif len(function.records) > function.seen:
+            tell(session, item, step)
+    for command in list(function.open.values()):
+        arm(session, item, step, command)

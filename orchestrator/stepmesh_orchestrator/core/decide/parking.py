@@ -1,0 +1,46 @@
+"""The end of an activation of a durable function: its worker lets go of it, its code cannot go on, or it is over and its sub-runs with it.
+
+Knows nothing of turns; an idle function with news is brought back by functions.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_orchestrator.core.decide import cancel, places
+from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.events import FunctionIdle
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import Item
+
+BLOCKED_MS = (10_000, 600_000)
+"""When a function that its code cannot go on with is tried again: first, and at most, doubling between."""
+
+
+def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
+    """No worker has it. `blocked`: why the code that is there cannot go on; that is tried again, because other code may be there then."""
+    function, due = item.function(step), 0
+    if blocked:
+        first, most = BLOCKED_MS
+        due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
+        session.cause(SetTimer(due, wait_of(item, step)))
+    places.leave(session, item, step)
+    session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
+    session.touched[item.run.tree.root] = item.run.tree
+
+
+def end_children(session: Session, item: Item, step: int, commands: Collection[str] | None = None) -> None:
+    """Stop the sub-runs of these commands, or of all: the function waits for them no more."""
+    for child in list(item.run.children or ()):
+        run = session.state.runs[child]
+        parent = run.parent
+        if parent is None or parent.kind != "function" or (parent.item, parent.step) != (item.index, step):
+            continue
+        if commands is None or parent.command in commands:
+            cancel.stop(session, run, "its workflow waits for it no more")
+
+
+def wait_of(item: Item, step: int) -> TaskRef:
+    """What a timer of the function fires for: whichever activation there is then."""
+    return TaskRef(item.run.id, item.index, step, 0)

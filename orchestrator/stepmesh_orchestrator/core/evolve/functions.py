@@ -1,0 +1,36 @@
+"""Appliers of what happens to a durable function: its history grows, its worker lets go of it."""
+
+from __future__ import annotations
+
+from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.evolve.steps import leave
+from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.state import PARKED, State
+
+
+def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
+    """What is open follows. A worker that brings something has not been in vain: the transport budget is whole again."""
+    item = state.runs[event.run].items[event.item]
+    wait = item.wait(event.step)
+    function = wait.function = wait.function or Function()
+    for record in event.records:
+        function.append(record)
+    for id in event.abandoned:
+        function.open.pop(id, None)
+    if event.turn:
+        function.attempt, function.turn = event.attempt, event.turn
+        function.blocked, function.blocks = "", 0
+        wait.transport_used = 0
+    item.positions[event.step] = state.at
+
+
+def function_idle(state: State, event: events.FunctionIdle, at_ms: int) -> None:
+    """The slot is free; the next activation has its number."""
+    item = leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = PARKED
+    wait = item.wait(event.step)
+    wait.attempt += 1
+    function = wait.function = wait.function or Function()
+    function.seen = len(function.records)
+    function.blocked, function.due_ms = event.blocked, event.due_ms
+    function.blocks = function.blocks + 1 if event.blocked else 0

@@ -1,0 +1,211 @@
+"""One activation of a durable function in a worker: its body is replayed, its local steps are done, and what follows is told turn by turn.
+
+Invariants: a record is delivered to the body only as the shard appended it; what a local step gave is told until it is seen in the history;
+a body that waits for others only is let go of, so that waiting costs no worker anything. It must not know how turns travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stepmesh import failures
+from stepmesh.durable.execution import Execution, State, Turn, Work
+from stepmesh.durable.steps import in_step
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, decode_records
+from stepmesh_broker.protocol.messages import Task, TaskRef
+
+PATIENCE_S = 0.02
+"""A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
+LOCAL_STEPS = 64
+"""Local steps of one run that are under way at once."""
+
+
+class LetGo(Exception):
+    """The worker has nothing more to do with this activation, and nothing to say of it."""
+
+
+class Stuck(StepmeshError):
+    """SM-1022: a body waits for something that no record will ever bring."""
+
+    default_code = "SM-1022"
+
+
+class Sequencer(Protocol):
+    """The way to the shard."""
+
+    async def take(self, turn: FunctionTurn) -> FunctionTurned:
+        """Tell a turn, however often it takes until there is an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What is to be driven. `news` is set when there may be records that the shard was not asked for. `version`: of the code."""
+
+    task: Task
+    body: Callable[[], Coroutine[Any, Any, Any]]
+    sequencer: Sequencer
+    news: asyncio.Event
+    version: str = ""
+
+
+async def drive(activation: Activation) -> Any:
+    """What the body returned. Raises what it raised, or `LetGo`."""
+    driver = _Driver(activation)
+    try:
+        return await driver.run()
+    finally:
+        driver.close()
+
+
+class _Driver:
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+        task = activation.task
+        self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
+        self._number = 0
+        self._base = 0
+        self._unsent: list[Record] = []
+        self._abandoned: set[str] = set()  # told
+        self._newly_abandoned: list[str] = []
+        self._running: dict[str, asyncio.Task[Settled]] = {}
+        self._places = asyncio.Semaphore(LOCAL_STEPS)
+        self._execution: Execution | None = None
+
+    async def run(self) -> Any:
+        history = await self._history()
+        self._base = len(history)
+        if not history:
+            self._unsent.append(Began(self._activation.task.at_ms, self._activation.version))
+        began, *records = history or self._unsent
+        execution = self._execution = Execution(self._activation.body, began.at_ms, self._activation.task.run)
+        turn = execution.turn(records)
+        while turn.state is State.IDLE:
+            self._take(turn)
+            turn = execution.turn(await self._onwards())
+        if turn.state is State.DIVERGED:
+            await self._block(turn)
+        self._take(turn)
+        return await self._end(turn)
+
+    def close(self) -> None:
+        """Nothing of it runs any more."""
+        for task in self._running.values():
+            task.cancel()
+        if self._execution is not None:
+            self._execution.drop()
+
+    async def _history(self) -> list[Record]:
+        task = self._activation.task
+        if not task.records or task.history:
+            return decode_records(task.history) if task.history else []
+        history: list[Record] = []
+        while True:
+            answer = await self._asked(FunctionTurn(self._ref, 0, len(history)))
+            history += answer.records or []
+            if not answer.more:
+                return history
+
+    def _take(self, turn: Turn) -> None:
+        """Begin the local steps, stop those that nobody waits for, and keep what is to be told."""
+        self._unsent += turn.commands
+        for id, work in turn.local.items():
+            if id not in self._running:
+                self._running[id] = asyncio.create_task(self._do(id, work), name=f"stepmesh step {id}")
+        for id in turn.abandoned:
+            if id in self._running:
+                self._running.pop(id).cancel()
+        self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
+
+    async def _do(self, id: str, work: Work) -> Settled:
+        async with self._places:
+            in_step.set(id)
+            try:
+                return Settled(id, 0, await work())
+            except Exception as problem:
+                return Settled(id, 0, failure=failures.from_exception(problem))
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    async def _onwards(self) -> list[Record]:
+        """Wait until there is something to tell or to hear; tell it; what the history has now that the body has not seen."""
+        await self._something()
+        self._collect()
+        if not self._running and not self._unsent and self._execution is not None and not self._execution.waits:
+            raise Stuck(
+                "the workflow waits for something that no record will bring",
+                hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
+            )
+        return await self._tell(idle=not self._running and not any(isinstance(record, Settled) for record in self._unsent))
+
+    async def _something(self) -> None:
+        if not self._running or any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent):
+            return
+        if not await self._moved(PATIENCE_S) and not self._unsent:
+            await self._moved(None)
+
+    async def _moved(self, timeout_s: float | None) -> bool:
+        """Whether a local step ended or there may be news, in that time."""
+        news = self._activation.news
+        heard = asyncio.ensure_future(news.wait())
+        done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()
+        return bool(done)
+
+    def _collect(self) -> None:
+        """What ended of the local steps is to be told."""
+        self._activation.news.clear()
+        for id, task in list(self._running.items()):
+            if task.done():
+                del self._running[id]
+                self._unsent.append(task.result())
+
+    async def _tell(self, *, idle: bool, blocked: str = "") -> list[Record]:
+        sent, self._unsent = self._unsent, []
+        abandoned = self._newly_abandoned
+        self._number += 1
+        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked))
+        self._abandoned.update(abandoned)
+        if answer.left:
+            raise LetGo
+        news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
+        while answer.more:
+            answer = await self._asked(FunctionTurn(self._ref, 0, self._base + len(news)))
+            news += answer.records or []
+        self._base += len(news)
+        return [record for record in news if not isinstance(record, Began)]
+
+    async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
+        answer = await self._activation.sequencer.take(turn)
+        if answer.gone:
+            raise LetGo
+        return answer
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    async def _block(self, turn: Turn) -> None:
+        self._unsent.clear()
+        self._newly_abandoned = []
+        await self._tell(idle=True, blocked=str(turn.divergence))
+        raise LetGo
+
+    async def _end(self, turn: Turn) -> Any:
+        """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
+        if self._base or len(self._unsent) > 1:
+            await self._tell(idle=False)
+        if turn.error is not None:
+            raise turn.error
+        if turn.state is State.CANCELLED:
+            raise asyncio.CancelledError
+        return turn.value
+
+
+def _dated(record: Record, at_ms: int) -> Record:
+    if isinstance(record, Settled):
+        return Settled(record.id, at_ms, record.value, record.failure, record.attempt)
+    return record

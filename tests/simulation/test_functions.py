@@ -1,0 +1,167 @@
+"""A durable function over three pools, with local steps, sleeps, a call and a child flow: the orchestrator dies at every journal write, and
+workers die on the way; the result is the same, and each step is recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.simulation.deployment_world import Crash, World
+from tests.simulation.virtual_loop import run_virtual
+
+from stepmesh import Worker
+from stepmesh.durable import wf
+from stepmesh.durable.hosting import hosted
+from stepmesh.durable.steps import Step
+from stepmesh_broker.protocol.histories import CancelAsked, Issued, Record, Settled
+from stepmesh_orchestrator.core import events as ev
+from stepmesh_orchestrator.core.events import decode_turn
+from stepmesh_orchestrator.journal.memory import MemoryJournal
+
+SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
+CHILD = {
+    "name": "child",
+    "steps": [
+        {"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1s", "passthrough": {"$input": "$"}}},
+        {"id": "echo", "component": "/cpu/echo", "input": {"$step": "nap"}},
+    ],
+    "output": {"$step": "echo"},
+}
+
+
+class Ledger:
+    """What local steps really did."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+
+    def step(self, name: str, seconds: float = 0.0) -> Step[[Any], Any]:
+        async def do(value: Any) -> Any:
+            self.done[name] += 1
+            await asyncio.sleep(seconds)
+            return value
+
+        return Step(do, name)
+
+
+def saga_worker(ledger: Ledger, child: str) -> Worker:
+    charge, reserve, ship = ledger.step("charge"), ledger.step("reserve", 2.0), ledger.step("ship")
+
+    async def saga(order: dict[str, int]) -> dict[str, Any]:
+        receipt = await charge(order["n"])
+        stock, picture = await asyncio.gather(reserve(order["n"]), wf.call("/cpu/slow", order["n"]))
+        await asyncio.sleep(3_600)
+        inner = await wf.child(child, {"of": receipt})
+        try:
+            async with asyncio.timeout(5):
+                await wf.call("/nobody/never", 1)
+        except TimeoutError:
+            wf.set("status", "late")
+        return {"all": [receipt, stock, picture], "inner": inner, "sent": await wf.map(ship, [1, 2, 3], limit=2)}
+
+    worker = Worker(pool="py", concurrency=2)
+    worker.add(hosted(saga, "/saga", version="1"))
+    return worker
+
+
+def expected(n: int) -> dict[str, Any]:
+    return {"all": [n, n, n], "inner": {"of": n}, "sent": [1, 2, 3]}
+
+
+class CrashAt:
+    """Dies at the given calls, counted over all lives of the orchestrator."""
+
+    def __init__(self, *at: int) -> None:
+        self.at = set(at)
+        self.calls = 0
+
+    def __call__(self, partition: int, sequence: int) -> None:
+        self.calls += 1
+        if self.calls in self.at:
+            raise Crash(f"at write {self.calls}")
+
+
+async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -> tuple[World, Ledger]:
+    world, ledger = World(journal), Ledger()
+    keeper = asyncio.create_task(world.keep_node_alive())
+    await world.start_worker()
+    client = await world.client()
+    child = await client.store_flow(CHILD)
+    worker = saga_worker(ledger, child)
+    running = asyncio.create_task(worker.run(await world.connection()))
+    handle = await client.submit(SAGA, [{"n": 7}, {"n": 8}])
+    if kill_worker_after is not None:
+        await asyncio.sleep(kill_worker_after)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        worker = saga_worker(ledger, child)
+        running = asyncio.create_task(worker.run(await world.connection()))
+    await handle.wait(timeout=20_000)
+    results = [json.loads(item.result).get("result", item.result) async for item in handle.items()]
+    assert results == [expected(7), expected(8)]
+    worker.stop()
+    await asyncio.gather(running, return_exceptions=True)
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
+    await world.close()
+    await world.audit()
+    await histories_are_whole(world)
+    return world, ledger
+
+
+async def histories_are_whole(world: World) -> None:
+    """Each command is issued once and settled once at most, and never before it was issued."""
+    histories: dict[tuple[str, int, int], list[Record]] = {}
+    for partition in await world.journal.partitions():
+        async for frame in world.journal.read(partition):
+            for event in decode_turn(frame.payload).events:
+                if isinstance(event, ev.HistoryGrew):
+                    histories.setdefault((event.run, event.item, event.step), []).extend(event.records)
+    assert histories
+    for records in histories.values():
+        issued = [record.id for record in records if isinstance(record, Issued)]
+        settled = [record.id for record in records if isinstance(record, Settled)]
+        assert len(set(issued)) == len(issued)
+        assert len(set(settled)) == len(settled)
+        for place, record in enumerate(records):
+            if isinstance(record, Settled):
+                assert record.id in [one.id for one in records[:place] if isinstance(one, Issued)]
+        assert not any(isinstance(record, CancelAsked) for record in records)
+        times = [record.at_ms for record in records if isinstance(record, Settled)]
+        assert times == sorted(times)
+
+
+def writes_of_a_healthy_run() -> int:
+    count = CrashAt()
+    _, ledger = run_virtual(play(MemoryJournal(before_append=count)), 30_000)
+    assert ledger.done == {"charge": 2, "reserve": 2, "ship": 6}, "nothing is done twice without a crash"
+    return count.calls
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_crash_at_any_single_write_loses_nothing(side: str) -> None:
+    writes = writes_of_a_healthy_run()
+    assert writes > 20
+    for at in range(1, writes + 1):
+        world, _ = run_virtual(play(journal(side, CrashAt(at))), 30_000)
+        assert world.restarts == 1, f"write {at} was reached"
+
+
+@pytest.mark.parametrize("gap", [1, 3])
+def test_a_second_crash_during_the_recovery_loses_nothing(gap: int) -> None:
+    for at in range(1, writes_of_a_healthy_run(), 3):
+        world, _ = run_virtual(play(journal("after", CrashAt(at, at + gap))), 30_000)
+        assert world.restarts >= 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0, 2.5, 100.0, 3_602.5, 3_605.0])
+def test_a_worker_that_dies_on_the_way_costs_nothing(seconds: float) -> None:
+    run_virtual(play(MemoryJournal(), kill_worker_after=seconds), 30_000)
+
+
+def journal(side: str, hook: Callable[[int, int], None]) -> MemoryJournal:
+    return MemoryJournal(before_append=hook) if side == "before" else MemoryJournal(after_append=hook)
