@@ -147,7 +147,7 @@ class Operations:
             except BrokerUnavailable:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if found is not None and found.summary.status != "running":
+            if found is not None and found.summary.finished_ms is not None:
                 return found.summary
 
     async def items(self, run: RunId, live: bool = True) -> AsyncIterator[api.ItemResult]:

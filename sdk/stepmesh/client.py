@@ -171,7 +171,8 @@ class Client:
         offset: int = 0,
         tenant: str | None = None,
     ) -> list[RunSummary]:
-        """Newest first. `status`: running, completed, failed or cancelled. `tenant`: of that namespace, if it shares the deployment."""
+        """Newest first. `status`: queued (it waits before its gates), running, completed, failed or cancelled. `tenant`: of that
+        namespace, if it shares the deployment."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
         of = None if tenant is None else Namespace(tenant)
         return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset, namespace=of), Runs)).runs

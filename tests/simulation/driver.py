@@ -20,9 +20,9 @@ from tests.simulation.script import Fail, answer
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, ParentRef, Refused, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, ServeKeys, StartRun, WakeTree
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.effects import Answered, CallKeys, NeedFlow, RunOver, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -110,6 +110,7 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)  # when keys are to be served
     sleepers: Sleepers = field(default_factory=Sleepers)
     past_wakes: list[WakeTree] = field(default_factory=list)
     parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
@@ -247,6 +248,11 @@ class World:
     def fire_timer(self) -> None:
         """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
         self.commit()
+        if self.calls and not any(timer.due_ms < min(self.calls) for timer in self.timers):
+            self.session.now = max(self.session.now, min(self.calls))
+            self.calls.remove(min(self.calls))
+            self.send(ServeKeys())
+            return
         timer = self.sleepers.next(self)
         if isinstance(timer, TreeLeft):
             self.session.now = max(self.session.now, timer.wakes_ms)
@@ -333,6 +339,8 @@ class World:
         for effect in session.effects:
             if isinstance(effect, SetTimer):
                 self.timers.append(effect)
+            elif isinstance(effect, CallKeys):
+                self.calls.append(effect.due_ms)
             elif isinstance(effect, NeedFlow):
                 self.needs.append(effect)
             elif isinstance(effect, RunOver):
@@ -404,7 +412,7 @@ class World:
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now
-        self.turn, self.timers, self.needs = [], [], []
+        self.turn, self.timers, self.needs, self.calls = [], [], [], []
         self.sleepers.adopt(self)
         rebuild(self.session)
         self.commit()
@@ -444,7 +452,7 @@ class World:
 
     def _options(self, cancels: bool) -> Iterable[Any]:
         yield from [self.answer_task] * min(12, 3 * len(self.tasks))
-        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due))
+        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due) + len(self.calls))
         yield from [self.rest_any] * min(4, 2 * len(self.timers) if self.session.state.trees else 0)
         if self.session.state.dormant:
             yield self.wake_any
@@ -489,7 +497,7 @@ class World:
                 self.resolve_flow()
             elif self.tasks:
                 self.answer_task()
-            elif self.timers or self.sleepers.due:
+            elif self.timers or self.sleepers.due or self.calls:
                 self.fire_timer()
             elif self.is_alive:
                 self.redeliver()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
-from stepmesh_orchestrator.core.effects import TreeLeft
+from stepmesh_orchestrator.core.effects import CallKeys, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.state import (
     CHILD,
     DONE,
@@ -51,6 +51,7 @@ def check(world: World) -> None:
         assert not tree.limit or tree.in_flight <= tree.limit + returned.get(tree.root, 0), "more tasks in flight than the limit"
         assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
     _check_places(world)
+    _check_gates(world)
     _check_dormant(world)
 
 
@@ -84,6 +85,27 @@ def _check_places(world: World) -> None:
         assert not tree.limit or tree.promised <= tree.limit
 
 
+def _check_gates(world: World) -> None:
+    """Whoever is held waits at the home of its key, which has no room, or has set a time; and only who lives has to do with keys."""
+    state = world.session.state
+    calls = {*world.calls, *(effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys))}
+    for run in state.runs.values():
+        held = run.gates is not None and run.gates_open < len(run.gates)
+        assert held is (run.tree.is_held and run.id == run.tree.root)
+        if run.gates is None or not held:
+            continue
+        found = state.permits.keys[run.gates[run.gates_open].key]
+        assert run.id in found.waiting
+        assert not run.items
+        if found.has_room():
+            assert found.opens_ms() > world.session.now
+            assert any(due <= found.opens_ms() for due in calls), "nobody will open the gate"
+    for key, found in state.permits.keys.items():
+        assert found.is_idle() is (key in state.permits.idle)
+        for run_id in (*found.holders, *found.waiting, *found.revoked):
+            assert run_id in state.runs or run_id in state.dormant
+
+
 def _check_dormant(world: World) -> None:
     """What is dormant is nowhere else, and is to be back at its time."""
     state = world.session.state
@@ -104,7 +126,7 @@ class _Causes:
     def __init__(self, world: World) -> None:
         session = world.session
         self.tasks = world.known_tasks()
-        self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if hasattr(timer, "due_ms")}
+        self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if isinstance(timer, SetTimer)}
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}

@@ -131,7 +131,7 @@ class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob
 
 
 class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
-    """A run. `status`: running, completed, failed, cancelled. Counts are items."""
+    """A run. `status`: queued, running, completed, failed, cancelled. Counts are items."""
 
     run: RunId
     namespace: Namespace

@@ -101,9 +101,6 @@ class Metric(NamedTuple):
 POOL_TASKS = Metric("stepmesh.pool.tasks", "gauge", "{task}", (POOL, PARTITION, TASK_STATE), "tasks dispatched and without a result")
 POOL_WANTED = Metric("stepmesh.pool.wanted", "gauge", "{task}", (POOL, PARTITION), "what a pool has to do: queued and claimed tasks")
 POOL_OLDEST = Metric("stepmesh.pool.oldest_task", "gauge", "s", (POOL, PARTITION), "age of the oldest task without a result")
-POOL_WAITING = Metric(
-    "stepmesh.pool.waiting", "gauge", "{task}", (POOL, NAMESPACE, PARTITION), "tasks that are ready and wait for a place of their pool"
-)
 QUEUE_WAIT = Metric("stepmesh.task.queue_wait", "histogram", "s", (POOL, COMPONENT), "from dispatch to the component's first line")
 TASK_DURATION = Metric("stepmesh.task.duration", "histogram", "s", (POOL, COMPONENT), "execution of an attempt, as its worker measured it")
 TASK_RETRIES = Metric(
@@ -126,6 +123,9 @@ RUNS_ENDED = Metric("stepmesh.run.ended", "counter", "{run}", (PARTITION, RUN_ST
 OUTBOX_FRAMES = Metric("stepmesh.outbox.frames", "gauge", "{frame}", (PARTITION,), "task frames that wait to be published")
 INBOX_MESSAGES = Metric("stepmesh.inbox.messages", "gauge", "{message}", (PARTITION,), "messages that wait for the next turn")
 PROJECTION_ROWS = Metric("stepmesh.projection.rows", "gauge", "{row}", (PARTITION,), "rows that wait to be written to the read model")
+POOL_WAITING = Metric(
+    "stepmesh.pool.waiting", "gauge", "{task}", (POOL, NAMESPACE, PARTITION), "tasks that are ready and wait for a place of their pool"
+)
 PROJECTOR_LAG = Metric(
     "stepmesh.projector.lag", "gauge", "{record}", (PARTITION,), "records of the journal's topic that are still to be read"
 )

@@ -90,4 +90,13 @@ class WakeTree:
     flows: FlowLookup
 
 
-Command = StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+@dataclass(frozen=True, slots=True)
+class ServeKeys:
+    """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost."""
+
+    again: bool = False
+
+
+Command = (
+    ServeKeys | StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+)

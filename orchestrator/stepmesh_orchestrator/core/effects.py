@@ -84,4 +84,11 @@ class TreeLeft:
     wakes_ms: int
 
 
-Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class CallKeys:
+    """Send `ServeKeys` at `due_ms`: a key of this partition may let somebody through then."""
+
+    due_ms: int
+
+
+Effect = CallKeys | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver

@@ -6,11 +6,14 @@ document is content addressed and stored before the run exists.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from stepmesh_broker.protocol.histories import Record
-from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.gates import Gate, Rule
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -204,6 +207,42 @@ class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     due_ms: int = 0
 
 
+HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
+
+
+class RunHeld(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
+    """The run, created just now, begins when it has passed these gates, one after the other."""
+
+    run: RunId
+    gates: list[Gate]
+
+
+class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
+    """The gate at which the run stood is open."""
+
+    run: RunId
+    key: str
+
+
+class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
+    """A run, perhaps of another partition, wants to begin under a key whose home is here. From here on this is the key's rule."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    rule: Rule
+    asker: RunId
+    partition: Partition
+
+
+class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
+    """`to`: it holds a permit from now on, is revoked, or is gone."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    asker: RunId
+    to: str
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -223,6 +262,10 @@ Event = (
     | TreeWoken
     | HistoryGrew
     | FunctionIdle
+    | RunHeld
+    | RunReleased
+    | PermitAsked
+    | PermitMoved
 )
 
 PER_FRAME = 1_000_000

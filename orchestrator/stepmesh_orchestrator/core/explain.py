@@ -8,6 +8,7 @@ from stepmesh_broker.protocol.histories import Kind
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers
 from stepmesh_orchestrator.core.functions import due_ms
+from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.places import Key, Places
 from stepmesh_orchestrator.core.state import (
     CHILD,
@@ -62,7 +63,7 @@ class _Queues:
         in_turn = sum(1 for lane in of_pool.lanes.values() if lane.waiting)
         beside = f", {in_turn} namespaces by turns" if in_turn > 1 else ""
         where = f"pool {places.name_of(of_pool)} ({of_pool.taken} of {of_pool.limit} tasks in flight)"
-        return f"ready, waits for a place of {where}: {rank}. of {len(ranks)} of namespace {run.namespace}{beside}"
+        return f"ready, waits for a place of {where}: {ordinal(rank)} of {len(ranks)} of namespace {run.namespace}{beside}"
 
 
 def explain(state: State, run: Run, now_ms: int, places: Places | None = None) -> list[Cause]:
@@ -72,7 +73,9 @@ def explain(state: State, run: Run, now_ms: int, places: Places | None = None) -
 
 def _explain(state: State, run: Run, now_ms: int, queues: _Queues) -> list[Cause]:
     causes: list[Cause] = []
-    if run.next_item < run.total:
+    if run.gates is not None and run.gates_open < len(run.gates):
+        causes.append(Cause(run.id, None, None, "", "held", _held(state, run, run.gates[run.gates_open], now_ms), run.created_ms))
+    elif run.next_item < run.total:
         waiting = run.total - run.next_item
         causes.append(Cause(run.id, None, None, "", "pending", f"{waiting} items wait for a slot ({_slots(run)})"))
     for item in run.items.values():
@@ -148,6 +151,26 @@ def _awaited(item: Item, step: int, now_ms: int) -> str:
         for command in function.open.values()
     ]
     return "waits for " + ", ".join(waits[:5]) + (f" and {len(waits) - 5} more" if len(waits) > 5 else "")
+
+
+def _held(state: State, run: Run, gate: Gate, now_ms: int) -> str:
+    """How far it is, where the key's home is this partition."""
+    rule, found = gate.rule, state.permits.keys.get(gate.key)
+    whose = f"key {gate.shown}" if gate.shown else f"flow {run.flow.name or run.flow_id}"
+    rank = list(found.waiting).index(run.id) + 1 if found is not None and run.id in found.waiting else 0
+    place = f": {ordinal(rank)} of {len(found.waiting)}" if found is not None and rank else ""
+    seconds = max(0.0, (found.opens_ms() - now_ms) / 1000) if found is not None else 0.0
+    if rule.period_ms:
+        return f"waits until nobody comes after it for {whose}" + (f", {seconds:.1f} s more" if seconds else "")
+    if rule.interval_us:
+        return f"waits for its part of the rate{place} of {whose}" + (f"; the next one begins in {seconds:.1f} s" if seconds else "")
+    return f"waits for a place{place} of {whose} (limit {rule.limit})"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, …, 11th, …"""
+    last = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{last}"
 
 
 def _slots(run: Run) -> str:

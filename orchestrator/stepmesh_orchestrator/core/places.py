@@ -111,13 +111,15 @@ class PoolPlaces:
 
 
 class Places:
-    """Of all pools of a partition. `held`: who has a place, or waits for one. `vacant`: pools with a free place and somebody who waits."""
+    """Of all pools of a partition. `held`: who has a place, or waits for one. `vacant`: pools with a free place and somebody who waits.
+    `limits`: of pools, used or not; that of any other is `window`."""
 
-    __slots__ = ("held", "pools", "vacant", "weights", "window")
+    __slots__ = ("held", "limits", "pools", "vacant", "weights", "window")
 
     def __init__(self, window: int, weights: Mapping[str, int]) -> None:
         self.window = window
         self.weights = weights
+        self.limits: dict[str, int] = {}
         self.pools: dict[str, PoolPlaces] = {}
         self.held: dict[Key, PoolPlaces] = {}
         self.vacant: dict[PoolPlaces, None] = {}
@@ -126,7 +128,7 @@ class Places:
         """Those of a pool."""
         found = self.pools.get(pool)
         if found is None:
-            found = self.pools[pool] = PoolPlaces(self.window, self.weights, self.held)
+            found = self.pools[pool] = PoolPlaces(self.limits.get(pool, self.window), self.weights, self.held)
         return found
 
     def name_of(self, places: PoolPlaces) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide import places
+from stepmesh_orchestrator.core.commands import ServeKeys
+from stepmesh_orchestrator.core.decide import gates, permits, places
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait
@@ -22,10 +23,13 @@ def rebuild(session: Session) -> None:
     """Derive needs, queues and timers from a replayed state; may emit events for what had become possible."""
     for run in list(session.state.runs.values()):
         session.touched[run.tree.root] = run.tree
+        if run.gates is not None:
+            gates.ask(session, run)
         for item in list(run.items.values()):
             if RUNNING in item.phases:
                 _resume_attempts(session, item)
             resume_item(session, item)
+    permits.serve_keys(session, ServeKeys(again=True))
     settle(session)
 
 

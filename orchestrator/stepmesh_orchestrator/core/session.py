@@ -14,6 +14,7 @@ from typing import Protocol
 from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
+from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.effects import Effect
 from stepmesh_orchestrator.core.events import Event, RunCreated, TreeWoken
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup
@@ -98,6 +99,8 @@ class Session:
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
     awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
+    partitions: int = 1  # of the deployment
+    letters: deque[PermitLetter] = field(default_factory=deque)  # of this partition to itself, about keys
     places: Places | None = field(init=False)  # derived; None: no pool has a limit
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    RunImage,
+    RankedRunImage,
     TreeImage,
     places_of,
     restore_run,
@@ -22,9 +22,10 @@ from stepmesh_orchestrator.core.evolve.images import (
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
+_WITHOUT_KEYS = 2
 _WITHOUT_DORMANT = 1
-"""A snapshot in which no run is dormant is one that earlier releases read."""
+"""A snapshot in which nobody has to do with a key, or in which also no run is dormant, is one that earlier releases read."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -34,11 +35,12 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     inbox: int
     confirmed: int
     trees: list[TreeImage]
-    runs: list[RunImage]
+    runs: list[RankedRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    permits: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -63,14 +65,20 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant = state.dormant.encoded()
-    version = SNAPSHOT_FORMAT if dormant else _WITHOUT_DORMANT
+    dormant, permits = state.dormant.encoded(), state.permits.encoded()
+    version = SNAPSHOT_FORMAT if permits or _gated(state) else _WITHOUT_KEYS if dormant else _WITHOUT_DORMANT
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if permits:
+        return _encoder.encode((*image, where, dormant, permits))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
+
+
+def _gated(state: State) -> bool:
+    return any(run.gates is not None for run in state.runs.values())
 
 
 def state_hash(state: State) -> str:
@@ -96,6 +104,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.permits.restore(image.permits)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

@@ -21,6 +21,7 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.gates import Gate, Permits
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -71,6 +72,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
     promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
+    is_held: bool = False  # derived: its root run waits at a gate
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -104,6 +106,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
     priority: int = 0
+    gates: list[Gate] | None = None  # that it passes before it begins
+    gates_open: int = 0
 
     @property
     def total(self) -> int:
@@ -178,13 +182,14 @@ def may_have_room(run: Run) -> None:
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "trees")
+    __slots__ = ("_sequence", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "trees")
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.dormant = Dormant()
+        self.permits = Permits()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

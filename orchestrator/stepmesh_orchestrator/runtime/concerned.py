@@ -11,6 +11,7 @@ from stepmesh_orchestrator.core.commands import (
     EndTask,
     ResolveFlow,
     RestTree,
+    ServeKeys,
     StartRun,
     WakeTree,
 )
@@ -36,7 +37,7 @@ def run_of(command: Command) -> RunId | None:
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
-    if isinstance(command, ResolveFlow):
+    if isinstance(command, ResolveFlow | ServeKeys):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

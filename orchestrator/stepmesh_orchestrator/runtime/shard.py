@@ -18,6 +18,7 @@ from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Comm
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
+    CallKeys,
     Effect,
     LimitWait,
     NeedFlow,
@@ -357,6 +358,8 @@ class Shard:
             self.waits.set_timer(effect)
         elif isinstance(effect, TreeLeft):
             self.waits.tree_left(effect.root)
+        elif isinstance(effect, CallKeys):
+            self.waits.call_keys(effect.due_ms)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

@@ -27,6 +27,8 @@ _KINDS: dict[type, str] = {
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
     events.RunDeleted: "run_deleted",
+    events.RunHeld: "run_queued",
+    events.RunReleased: "run_released",
     events.HistoryGrew: "function_advanced",
     events.FunctionIdle: "function_idle",
 }
@@ -61,9 +63,15 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
+    if isinstance(event, events.RunHeld):
+        return msgspec.json.encode({"keys": [gate.key for gate in event.gates]})
+    if isinstance(event, events.RunReleased):
+        return msgspec.json.encode({"key": event.key})
     if isinstance(event, events.RunCancelled):
         return msgspec.json.encode({"reason": event.reason})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
+    if isinstance(
+        event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken | events.PermitAsked | events.PermitMoved
+    ):
         return b"{}"
     return b'{"step":%d%b}' % (event.step, _of_step(event))
 

@@ -76,7 +76,7 @@ def test_the_document_is_made_from_the_routes() -> None:
 def test_parameters_of_the_document() -> None:
     document = openapi.document(ROUTES)
     listed: dict[str, Any] = {one["name"]: one for one in document["paths"]["/api/v1/runs"]["get"]["parameters"]}
-    assert set(listed) == {"status", "flowName", "rootRunId", "parentRunId", "rootsOnly", "maxDepth", "limit", "offset"}
+    assert set(listed) == {"status", "flowName", "rootRunId", "parentRunId", "rootsOnly", "maxDepth", "limit", "offset", "namespace"}
     assert listed["limit"]["schema"] == {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 100}
     assert "anyOf" not in str(listed)
     events: dict[str, Any] = document["paths"]["/api/v1/runs/{runId}/events"]["get"]

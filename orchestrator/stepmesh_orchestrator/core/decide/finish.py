@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
-from stepmesh_orchestrator.core.decide import places
+from stepmesh_orchestrator.core.decide import keys, places
 from stepmesh_orchestrator.core.effects import RunOver
 from stepmesh_orchestrator.core.events import ItemEnded, RunEnded
 from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
@@ -68,6 +68,8 @@ def try_end_run(session: Session, run: Run) -> None:
     else:
         places.beside(session, run.parent, lambda: session.emit(ended))
     session.cause(RunOver(run.id))
+    if run.gates is not None:
+        keys.give_back(session, run)
     session.touched[run.tree.root] = run.tree
     session.over.append(run)
 

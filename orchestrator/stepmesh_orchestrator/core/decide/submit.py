@@ -6,7 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.messages import Accepted, ParentRef, Refused, Submit
 from stepmesh_orchestrator.core.commands import StartRun
-from stepmesh_orchestrator.core.decide import finish, places, results, subruns
+from stepmesh_orchestrator.core.decide import finish, gates, places, results, subruns
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -46,6 +46,8 @@ def start_run(session: Session, command: StartRun) -> None:
     else:
         places.beside(session, event.parent, lambda: session.create(event, command.flow))
     run = session.state.runs[submit.run]
+    if command.flow.gates:
+        gates.hold(session, run, gates.gates_of(command.flow, submit))
     session.touched[run.tree.root] = run.tree
     session.cause(Answered(Accepted(submit.run)))
     finish.try_end_run(session, run)
@@ -81,7 +83,7 @@ def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(settings, submit, flow)
+    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates else None)
 
 
 def _variables_refusal(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, functions, runs, steps
+from stepmesh_orchestrator.core.evolve import dormancy, functions, gates, runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -31,6 +31,10 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
     events.TreeDormant: dormancy.tree_dormant,
+    events.RunHeld: gates.run_held,
+    events.RunReleased: gates.run_released,
+    events.PermitAsked: gates.permit_asked,
+    events.PermitMoved: gates.permit_moved,
 }
 
 

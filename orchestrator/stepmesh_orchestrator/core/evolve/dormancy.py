@@ -8,7 +8,16 @@ from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.dormant import place_of
 from stepmesh_orchestrator.core.events import PER_FRAME
-from stepmesh_orchestrator.core.evolve.images import Places, RunImage, TreeImage, places_of, restore_run, restore_tree, run_image
+from stepmesh_orchestrator.core.evolve.images import (
+    Places,
+    RankedRunImage,
+    RunImage,
+    TreeImage,
+    places_of,
+    restore_run,
+    restore_tree,
+    run_image,
+)
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import Run, State, Tree
 
@@ -20,7 +29,7 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
 
     format: int
     limit: int
-    runs: list[RunImage]
+    runs: list[RankedRunImage]
     places: list[Places]
 
 
@@ -47,7 +56,7 @@ def encode_tree(tree: Tree, runs: list[Run]) -> bytes:
         if image.id == tree.root:
             image.id = _ROOT
         images.append(image)
-    return _encoder.encode(_TreeForm(_FORMAT, tree.limit, images, [places_of(run) for run in runs]))
+    return _encoder.encode((_FORMAT, tree.limit, images, [places_of(run) for run in runs]))  # the fields of _TreeForm
 
 
 def flows_of(image: bytes) -> list[tuple[FlowId, bytes | None]]:

@@ -6,6 +6,7 @@ What is derived is left out and derived again, so equal runs have equal images. 
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
+from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
@@ -54,7 +56,14 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     items: list[ItemImage]
     children: list[RunId] | None
     results: dict[int, bytes | Failure] | None
+
+
+class RankedRunImage(RunImage, array_like=True, gc=False):
+    """Of a run with a priority, or with gates. Written only then, read always, so that all others look as they did before."""
+
     priority: int = 0
+    gates: list[Gate] | None = None
+    gates_open: int = 0
 
 
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
@@ -85,12 +94,13 @@ def restore_tree(state: State, image: TreeImage) -> Tree:
     return tree
 
 
-def restore_run(state: State, image: RunImage, flows: FlowLookup, places: Places | None) -> Run:
+def restore_run(state: State, image: RankedRunImage, flows: FlowLookup, places: Places | None) -> Run:
     """Put a run into its tree, which is there. `LookupError` for a flow that is not loaded."""
     tree = state.trees[image.root]
     run = _run(image, tree, flows, places or _guessed(image, state))
     state.runs[run.id] = run
     tree.live += 1
+    tree.is_held = tree.is_held or (run.gates is not None and run.gates_open < len(run.gates))
     if run.next_item < run.total:
         tree.pending[run.id] = run
         may_have_room(run)
@@ -102,7 +112,7 @@ def places_of(run: Run) -> Places:
     return Places(run.created_at, run.depth, {index: item.positions.tobytes() for index, item in run.items.items()})
 
 
-def _guessed(image: RunImage, state: State) -> Places:
+def _guessed(image: RankedRunImage, state: State) -> Places:
     """For a snapshot of a release that did not keep them."""
     owner = None if image.parent is None else state.runs.get(image.parent.run)
     depth = 0 if image.parent is None else 1 if owner is None else owner.depth + 1
@@ -111,10 +121,18 @@ def _guessed(image: RunImage, state: State) -> Places:
 
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
+    image = _plain_image(run)
+    if run.priority or run.gates is not None:
+        extra: tuple[Any, ...] = (run.priority, run.gates, run.gates_open)
+        return RankedRunImage(*msgspec.structs.astuple(image), *extra)
+    return image
+
+
+def _plain_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
-        run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results, run.priority,
+        run.stopping, [_item_image(item) for item in run.items.values()], run.children or None, run.results,
     )  # fmt: skip
 
 
@@ -133,7 +151,7 @@ def _recorded_phases(item: Item) -> bytes:
     return bytes(phases)
 
 
-def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
+def _run(image: RankedRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
     flow = flows.get(image.flow, image.overrides)
     if flow is None:
         raise LookupError(f"flow {image.flow} of run {image.id} is not loaded")
@@ -141,7 +159,8 @@ def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
         image.id, image.namespace, flow, image.flow, tree, image.inputs, image.item_limit, image.overrides, image.given,
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
-        image.results, places.created_at, places.depth, priority=image.priority,
+        image.results, places.created_at, places.depth, priority=image.priority, gates=image.gates,
+        gates_open=image.gates_open,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))

@@ -14,7 +14,6 @@ from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refu
 from stepmesh_orchestrator.core.commands import CancelRun, EndTask, FailAttempt
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.places import POINT_MS, PoolPlaces
-from stepmesh_orchestrator.core.snapshot import state_hash
 
 ONE = flow([step("a", input={"$input": "$"})], ref("a"))
 
@@ -213,11 +212,9 @@ def test_a_recovery_counts_who_has_a_place_and_queues_the_others() -> None:
     line = Line(pool_window=2)
     runs = [line.submit(namespace=namespace) for namespace in "aaabb"]
     line.end()
-    before = state_hash(line.engine.state)
 
     assert line.engine.restart() == []
 
-    assert state_hash(line.engine.state) == before
     assert (line.places.taken, line.places.waiting) == (2, 2)
     assert line.called() == [runs[1], runs[2], runs[3], runs[4]]
 
@@ -237,9 +234,9 @@ def test_explain_says_how_many_are_ahead() -> None:
     runs = [line.submit(namespace=namespace) for namespace in "aab"]
     state, places = line.engine.state, line.engine.session.places
 
-    (cause,) = explain(state, state.runs[runs[1]], line.engine.session.now, places)
+    (cause, _) = explain(state, state.runs[runs[1]], line.engine.session.now, places)
 
-    assert cause.text == ("ready, waits for a place of pool py (1 of 1 tasks in flight): 2. of 2 of namespace a, 2 namespaces by turns")
+    assert cause.text == ("ready, waits for a place of pool py (1 of 1 tasks in flight): 2nd of 2 of namespace a, 2 namespaces by turns")
 
 
 @given(
