@@ -23,6 +23,7 @@ MARKS = {
     "queued": ("○", "cyan"),
     "retrying": ("↻", "yellow"),
     "sleeping": ("◔", "blue"),
+    "awaiting": ("◔", "blue"),
 }
 """State of a step → mark and colour; every other state is dim."""
 

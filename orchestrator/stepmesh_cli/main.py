@@ -78,6 +78,8 @@ COMMANDS = (
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
     Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
+    Command("event", "stepmesh_cli.outside:event", OPERATE, "Send an event to runs that wait.", "stepmesh event send paid --key order-7"),
+    Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command(

@@ -25,7 +25,7 @@ from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
-from stepmesh_broker.protocol.messages import Accepted, ParentRef, Submit
+from stepmesh_broker.protocol.messages import Accepted, EventKept, ParentRef, Submit
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
@@ -219,6 +219,18 @@ class Operations:
     async def delete_run(self, run: RunId) -> None:
         """Remove an ended run."""
         await self.requests.ask(api.DeleteRun(run), api.Deleted)
+
+    # --- from outside ---------------------------------------------------------------------------------------------
+
+    async def send_event(self, name: str, key: str, id: str | None, data: bytes) -> EventKept:
+        """Journaled when this returns; without an `id` it is a new one."""
+        check_payload("the event's data", data, self.settings.limits)
+        return await self.requests.send_event(name, key, id or new_run_id(), data)
+
+    async def settle(self, token: str, value: bytes, *, rejected: bool) -> Accepted:
+        """Answer what a step waits for, or reject it. Journaled when this returns."""
+        check_payload("the answer", value, self.settings.limits)
+        return await self.requests.settle(token, value, rejected)
 
     # --- flows, blobs, components -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.control import Control
-from stepmesh.durable.turns import Turns
+from stepmesh.durable.telling import Turns
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
 from stepmesh.session import Identity, Session

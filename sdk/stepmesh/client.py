@@ -7,7 +7,7 @@ client holds no state of runs. Rules about flows are the orchestrator's.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from stepmesh import endpoint, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
+from stepmesh.outside import Events, Promises
 from stepmesh.requests import Requests
 from stepmesh.runs import RunHandle
 from stepmesh.telemetry import configured
@@ -34,7 +35,6 @@ from stepmesh_broker.protocol.api import (
     ListRuns,
     PoolEntry,
     Pools,
-    RunEvent,
     RunInfo,
     Runs,
     RunSummary,
@@ -47,6 +47,7 @@ from stepmesh_broker.protocol.subjects import checked_name
 class Client:
     """Over a connection to a broker or a gateway. `patience_s`: how long requests are repeated while nobody answers (seconds).
     `instrument`: traces submissions; a client made by `connect` has one when telemetry is configured (docs/telemetry.md).
+    `events`: what happened in a run, and events for runs that wait; `promises`: answers to what they wait for, by token.
 
     `async with Client.connect() as client:` or `client = await Client.connect()` and later `await client.close()`.
     """
@@ -65,6 +66,8 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.events = Events(self.requests)
+        self.promises = Promises(self.requests)
 
     @classmethod
     def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:
@@ -188,10 +191,6 @@ class Client:
     async def delete_flow(self, flow: str) -> None:
         """Remove a stored flow by its id. Raises `FlowNotFound`, `RequestRefused` (SM-5013 while a live run uses it)."""
         await self.requests.ask(DeleteFlow(FlowId(flow)), Deleted)
-
-    def events(self, run: str, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
-        """Status events of a run; to resume, pass the last seen event's `position` as `after`."""
-        return self.handle(run).events(follow, after)
 
     async def explain(self, run: str) -> list[str]:
         """What each live step of the run waits for. Raises `RunNotFound`."""

@@ -27,7 +27,7 @@ from stepmesh_broker.protocol.messages import ParentRef, Submit, Task
 
 if TYPE_CHECKING:
     from stepmesh.attempt import Attempt
-    from stepmesh.durable.turns import Turns
+    from stepmesh.durable.telling import Turns
 
 T = TypeVar("T")
 _log = logging.getLogger("stepmesh.component")
@@ -163,6 +163,11 @@ class Context:
             )
         news = self._attempt.news = asyncio.Event()
         return turns, self._attempt.frame.header.partition, news
+
+    @property
+    def journal(self) -> str:
+        """Id of the journal that knows the task."""
+        return self._attempt.frame.header.journal
 
     @property
     def task(self) -> Task:

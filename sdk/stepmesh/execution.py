@@ -22,7 +22,7 @@ from stepmesh import failures, outcome
 from stepmesh.attempt import Attempt, Frame, Why
 from stepmesh.component import Component, Components
 from stepmesh.context import Context, Services, enter
-from stepmesh.durable.turns import Turns
+from stepmesh.durable.telling import Turns
 from stepmesh.errors import StuckTask
 from stepmesh.instrument import Instrument
 from stepmesh.outcome import Outcome

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from stepmesh import gateway_messages
 from stepmesh.attempt import Attempt, Why
 from stepmesh.departures import MESSAGE_RESULTS, Departures
-from stepmesh.durable.turns import Turns
+from stepmesh.durable.telling import Turns
 from stepmesh.gateway_messages import GatewayAttempt
 from stepmesh.pace import Pace
 from stepmesh.session import Identity, Session

@@ -36,11 +36,13 @@ from stepmesh_broker.protocol.api import (
     RunInfo,
     StoreFlow,
 )
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Submit
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId, home_of, partition_of
+from stepmesh_broker.protocol.messages import Accepted, Cancel, ControlMessage, EventKept, Refused, SendEvent, SettleToken, Submit
 from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.tokens import read_token
 
 _A = TypeVar("_A", bound=ApiAnswer)
+_K = TypeVar("_K", Accepted, EventKept)
 _T = TypeVar("_T")
 _REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
 TIMEOUT_S = 10.0
@@ -79,13 +81,27 @@ class Requests:
             raise MalformedMessage(f"{type(request).__name__} was answered with {type(answer).__name__}, not {kind.__name__}")
         return answer
 
-    async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
+    async def tell(self, partition: Partition, message: Submit | Cancel | SettleToken) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
+        return await self._tell(partition, message, Accepted)
+
+    async def send_event(self, name: str, key: str, id: str, data: bytes) -> EventKept:
+        """Have an event kept at the home of its address. Raises as `tell`."""
+        home = home_of(name, key, (await self.info()).partitions)
+        return await self._tell(home, SendEvent(self.namespace, name, key, id, data), EventKept)
+
+    async def settle(self, token: str, value: bytes, rejected: bool) -> Accepted:
+        """Settle a wait by its token. Raises as `tell`: `RequestRefused` SM-1060 for a token that is unknown, settled or expired."""
+        named = read_token(token)  # none: any partition says so
+        home = Partition(0) if named is None else partition_of(named.root or named.run, (await self.info()).partitions)
+        return await self.tell(home, SettleToken(self.namespace, token, value, rejected))
+
+    async def _tell(self, partition: Partition, message: ControlMessage, kind: type[_K]) -> _K:
         subject, data = subjects.control(self.namespace, partition), codec.encode(message)
         answer = await self._ask(subject, data, TIMEOUT_S, codec.decode_answer, TOLD_AGAIN_S)
         if isinstance(answer, Refused):
             raise refusal(answer)
-        if not isinstance(answer, Accepted):
+        if not isinstance(answer, kind):
             raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
         return answer
 

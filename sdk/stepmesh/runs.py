@@ -13,11 +13,14 @@ from typing import Any
 
 import msgspec
 
+from stepmesh import payloads
 from stepmesh.errors import RunFailed, WaitTimeout
 from stepmesh.requests import Requests
+from stepmesh.uuid7 import new_run_id
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.api import Events, GetEvents, GetItems, ItemResult, Items, RunEvent, RunInfo
 from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import EventKept
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 """Entered around each wait for a run; a component gives its slot back meanwhile."""
@@ -45,6 +48,10 @@ class RunHandle:
     async def info(self) -> RunInfo:
         """State now, without waiting. Raises `RunNotFound`."""
         return await self._requests.get_run(self.id)
+
+    async def signal(self, name: str, data: Any = None, *, id: str | None = None) -> EventKept:
+        """Send an event to the run's own address, where its waits without a key are. See `Events.send`."""
+        return await self._requests.send_event(name, self.id, new_run_id() if id is None else id, payloads.write(data))
 
     async def wait(self, timeout: float | None = None) -> RunInfo:
         """Returns when the run ended, however it ended. Raises `WaitTimeout` after `timeout` seconds; the run goes on then."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from stepmesh.attempt import Attempt, Why
 from stepmesh.component import Components
-from stepmesh.durable.turns import Turns
+from stepmesh.durable.telling import Turns
 from stepmesh.execution import Execution, Limits
 from stepmesh.instrument import Instrument
 from stepmesh.requests import Requests

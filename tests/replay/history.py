@@ -79,6 +79,18 @@ NAP = {
 """Dormant twice: alone, and with its sub-run."""
 
 
+WAITS = {
+    "name": "waits",
+    "steps": [
+        {"id": "paid", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": "o1"}},
+        {"id": "more", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": {"$if": {"$step": "paid"}, "then": "o1"}}},
+        {"id": "ok", "component": "/builtin/approval", "input": {"timeout": "10m"}, "onError": {"action": "useDefault", "defaultValue": 0}},
+    ],
+    "output": [{"$step": "paid"}, {"$step": "more"}, {"$step": "ok"}],
+}
+"""Two events, one of them when it is dormant, and an approval that nobody gives."""
+
+
 async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
     """The state's hash after each frame."""
     state = State(Partition(0))
@@ -95,7 +107,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion."""
+    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -107,6 +119,12 @@ async def record() -> dict[str, object]:
     await asyncio.sleep(60)
     await client.cancel(naps[1].id)
     await naps[0].wait(timeout=2_000)
+    waits = [await client.submit(WAITS, [None]) for _ in range(2)]
+    await client.events.send("paid", key="o1", data=1, id="first")
+    await asyncio.sleep(60)
+    await client.events.send("paid", key="o1", data={"n": 2})
+    await client.cancel(waits[1].id)
+    await waits[0].wait(timeout=4_000)
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)
     await client.cancel(slow.id)

@@ -15,6 +15,7 @@ import msgspec
 from tests.simulation.dormancy import Sleepers
 from tests.simulation.flows import Case, Choices, chance, compact, flow_id, make_case, pick
 from tests.simulation.invariants import check
+from tests.simulation.postman import Postman
 from tests.simulation.script import Fail, answer
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
@@ -22,7 +23,7 @@ from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Pare
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, ServeKeys, StartRun, WakeTree
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, CallKeys, NeedFlow, RunOver, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.effects import Answered, CallKeys, NeedFlow, RunOver, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -112,6 +113,7 @@ class World:
     timers: list[SetTimer] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)  # when keys are to be served
     sleepers: Sleepers = field(default_factory=Sleepers)
+    postman: Postman = field(default_factory=Postman)
     past_wakes: list[WakeTree] = field(default_factory=list)
     parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
     needs: list[NeedFlow] = field(default_factory=list)
@@ -169,7 +171,8 @@ class World:
 
     def last_answer(self) -> Accepted | Refused:
         """To the last command that had one."""
-        return [effect.answer for effect in self.session.effects if isinstance(effect, Answered)][-1]
+        answers = [effect.answer for effect in self.session.effects if isinstance(effect, Answered)]
+        return [answer for answer in answers if isinstance(answer, Accepted | Refused)][-1]
 
     def submit_again(self) -> None:
         """A client is not sure that its submission arrived, and sends it again, perhaps under another run id: nothing comes of it."""
@@ -300,6 +303,14 @@ class World:
         """Somebody asks for a dormant run."""
         self.sleepers.wake_any(self)
 
+    def bring_letter(self) -> None:
+        """The inbox is read."""
+        self.postman.bring(self)
+
+    def send_event(self) -> None:
+        """An event from outside."""
+        self.postman.send_any(self)
+
     def send(self, command: Command) -> None:
         """Decide on a command, in the present turn."""
         self.turn.append(command)
@@ -336,6 +347,7 @@ class World:
                 assert reference not in self.dispatched, f"attempt dispatched twice: {reference}"
                 self.dispatched[reference] = task
                 self.tasks.append(task)
+        self.postman.collect([effect.letter for effect in session.effects if isinstance(effect, Send)])
         for effect in session.effects:
             if isinstance(effect, SetTimer):
                 self.timers.append(effect)
@@ -351,6 +363,7 @@ class World:
 
     def _forget(self, state: State, now: int) -> None:
         forget_finished(state, now - self.settings.remember_ended_ms, self.settings.remember_ended)
+        state.addresses.forget(now - self.settings.keep_events_ms)
 
     def snapshot(self) -> None:
         """Keep the state as of the last frame."""
@@ -413,6 +426,8 @@ class World:
         self.session = self._session(state)
         self.session.now = now
         self.turn, self.timers, self.needs, self.calls = [], [], [], []
+        if chance(self.choices, 50):
+            self.postman.lose_fresh()
         self.sleepers.adopt(self)
         rebuild(self.session)
         self.commit()
@@ -457,6 +472,8 @@ class World:
         if self.session.state.dormant:
             yield self.wake_any
         yield from [self.resolve_flow] * (2 * min(1, len(self.needs)))
+        yield from [self.bring_letter] * min(6, 2 * len(self.postman.letters))
+        yield self.send_event
         yield from [self.commit] * 3
         yield self.answer_odd
         if self.tasks:
@@ -495,8 +512,12 @@ class World:
             self.commit()
             if self.needs:
                 self.resolve_flow()
+            elif self.postman.letters:
+                self.bring_letter()
             elif self.tasks:
                 self.answer_task()
+            elif self.postman.send_awaited(self):
+                continue
             elif self.timers or self.sleepers.due or self.calls:
                 self.fire_timer()
             elif self.is_alive:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
-from tests.simulation.script import CODES, VALUES
+from tests.simulation.script import CODES, KEYS, NAME, NEVER, VALUES
 
 _T = TypeVar("_T")
 MAX_STEPS = 8
@@ -253,8 +253,10 @@ class _Maker:
             return self._worker(sort), self.expression(2)
         if sort < 75 or (self.nesting >= MAX_NESTING and sort >= 82):
             return "/builtin/noop", self.expression(2)
-        if sort < 82:
+        if sort < 80:
             return "/builtin/sleep", self._sleep()
+        if sort < 84:
+            return "/builtin/wait_for_event", self._wait()
         return pick(choices, (self._eval, self._map, self._iterate))()
 
     def _worker(self, sort: int) -> str:
@@ -278,6 +280,14 @@ class _Maker:
         if chance(self.choices, 5):
             value["oops"] = 1
         return value
+
+    def _wait(self) -> Any:
+        """For an event that comes, or for one that never does; seldom for what cannot be."""
+        if chance(self.choices, 12):
+            return pick(self.choices, ({"name": "a/b"}, {"key": KEYS[0]}, {"name": NAME, "timeout": "soon"}, None))
+        if chance(self.choices, 25):
+            return {"name": NAME, "key": NEVER, "timeout": pick(self.choices, ("1h", 0, "5d"))}
+        return {"name": NAME, "key": pick(self.choices, KEYS)}
 
     def _eval(self) -> tuple[str, Any]:
         value = {**self._body("flow"), "input": self.expression(1)}

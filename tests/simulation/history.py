@@ -74,8 +74,22 @@ def check_journal(world: World) -> None:
             place = (event.run, event.item, event.step)
             assert event.attempt > attempts.get(place, 0), "an attempt was dispatched twice"
             attempts[place] = event.attempt
+        elif isinstance(event, events.WaitOver) and event.position:
+            recorded[event.run, event.name, event.key, event.position] += 1
     assert not [what for what, times in recorded.items() if times > 1], "something was recorded twice"
+    check_taken(world)
     assert set(world.over) == {event.run for event in world.journaled() if isinstance(event, events.RunCreated)}
+
+
+def check_taken(world: World) -> None:
+    """What a run took was kept at that address, before; an id is kept once while it is remembered."""
+    kept: dict[int, tuple[str, str]] = {}
+    for frame, payload in enumerate(world.frames, 1):
+        for index, event in enumerate(events.decode_turn(payload).events):
+            if isinstance(event, events.EventReceived):
+                kept[frame * events.PER_FRAME + index] = (event.name, event.key)
+            elif isinstance(event, events.WaitOver) and event.position:
+                assert kept.get(event.position) == (event.name, event.key), "an event was taken that was not there"
 
 
 def compare(world: World) -> None:

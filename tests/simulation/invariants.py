@@ -6,10 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
-from stepmesh_orchestrator.core.effects import CallKeys, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.effects import CallKeys, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.state import (
+    AWAITING,
     CHILD,
     DONE,
     FALLBACK,
@@ -88,22 +90,25 @@ def _check_places(world: World) -> None:
 def _check_gates(world: World) -> None:
     """Whoever is held waits at the home of its key, which has no room, or has set a time; and only who lives has to do with keys."""
     state = world.session.state
+    sent = [effect.letter for effect in world.session.effects if isinstance(effect, Send)]
+    told = {letter.run for letter in [*world.postman.letters, *sent] if isinstance(letter, PermitLetter)}
     calls = {*world.calls, *(effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys))}
     for run in state.runs.values():
         held = run.gates is not None and run.gates_open < len(run.gates)
         assert held is (run.tree.is_held and run.id == run.tree.root)
         if run.gates is None or not held:
             continue
-        found = state.permits.keys[run.gates[run.gates_open].key]
-        assert run.id in found.waiting
         assert not run.items
-        if found.has_room():
+        found = state.permits.keys.get(run.gates[run.gates_open].key)
+        if found is None or run.id not in found.waiting:
+            assert run.id in told, "nobody will open the gate"
+        elif found.has_room():
             assert found.opens_ms() > world.session.now
             assert any(due <= found.opens_ms() for due in calls), "nobody will open the gate"
     for key, found in state.permits.keys.items():
         assert found.is_idle() is (key in state.permits.idle)
-        for run_id in (*found.holders, *found.waiting, *found.revoked):
-            assert run_id in state.runs or run_id in state.dormant
+        for run_id in found.holders:
+            assert run_id in told or run_id in state.runs or run_id in state.dormant, "nobody gives it back"
 
 
 def _check_dormant(world: World) -> None:
@@ -127,6 +132,7 @@ class _Causes:
         session = world.session
         self.tasks = world.known_tasks()
         self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if isinstance(timer, SetTimer)}
+        self.rings = {task for task, _ in self.timers}
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
@@ -178,6 +184,8 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
         assert reference in causes.tasks, "a step runs and no task is about"
     elif phase in (RETRYING, SLEEPING):
         assert (reference, item.wait(step).due_ms) in causes.timers, "a step waits and no timer is set"
+    elif phase == AWAITING:
+        assert reference in causes.rings, "a step awaits something and would never ask again"
     elif phase == FETCHING:
         assert (id(item), step) in causes.fetching, "a step waits for a flow that nobody fetches"
     elif phase == CHILD:

@@ -36,6 +36,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
         "TreeDormant", "TreeWoken", "RunHeld", "RunReleased", "PermitAsked", "PermitMoved", "rest_any", "wake_any",
+        "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
         "wait_for_a_place", "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
@@ -143,6 +144,15 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.at.needs)
     def resolve_flow(self) -> None:
         self.at.resolve_flow()
+
+    @rule()
+    @precondition(lambda self: self.at.postman.letters)
+    def bring_letter(self) -> None:
+        self.at.bring_letter()
+
+    @rule()
+    def send_event(self) -> None:
+        self.at.send_event()
 
     @rule()
     def evict_flows(self) -> None:

@@ -206,7 +206,7 @@ class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
 
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
-    """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed.
+    """`status`: waiting, queued, running, retrying, sleeping, awaiting, child, success, failed, skipped, cancelled, not_needed.
     `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last."""
 
     item: int
@@ -222,6 +222,7 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     fraction: float | None = None
     details: bytes | None = None
     position: int = 0  # of the step's last event; 0 when it is not known
+    token: str = ""  # of a step that awaits somebody outside: settles it
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):

@@ -19,7 +19,7 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `number`: of the turn within the activation, from 1; 0 asks for records only. `base`: how many records the worker has. `records`: what
     the body issued and what came of its local steps, to be appended in this order. `abandoned`: ids of commands whose results the body
     waits for no more. `idle`: nothing of it runs here, so the worker lets go of it unless there is news. `blocked`: why the body cannot
-    go on with this history and this code; then it is idle.
+    go on with this history and this code; then it is idle. `continued`: the body is over, and begins anew with this input (JSON).
     """
 
     task: TaskRef
@@ -29,6 +29,7 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     abandoned: list[str] = []
     idle: bool = False
     blocked: str = ""
+    continued: bytes | None = None
 
 
 class FunctionTurns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turns"):

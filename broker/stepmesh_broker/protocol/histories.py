@@ -1,4 +1,5 @@
-"""What a durable function did, as a list of records: commands that its body issued, and what came of them, in the order of the journal.
+"""What a durable function did, as a list of records in the order of the journal: commands that its body issued, what came of them, and what
+it was asked meanwhile.
 
 Invariant: a record is only ever appended. The position of a record among all others is what a replay goes by, so no record is delivered to
 a body before it is in the journal. `value` and `arguments` are JSON text.
@@ -27,6 +28,12 @@ class Kind(StrEnum):
     PATCH = "patch"
     ATTRIBUTE = "attribute"
     STREAM = "stream"
+    TAG = "tag"  # `arguments`: its value, null when it is taken away
+    REPLY = "reply"  # to the update whose id is the command's name; `arguments`: {value} or {error: {code, message}}
+
+
+NOTES = frozenset({Kind.EFFECT, Kind.PATCH, Kind.ATTRIBUTE, Kind.STREAM, Kind.TAG, Kind.REPLY})
+"""What a body notes down and nobody answers; everything else is settled once."""
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
@@ -39,7 +46,9 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
 class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
     """The body asked for something. `id`: scope path, name and how many of that name the scope had (`r.2/charge`, `r.2/charge#2`).
 
-    `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await."""
+    `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await. `options`: how it
+    is to be done, as a JSON object or nothing; a replay may give others. STEP, CALL, CHILD: {retry: {max, initial_ms, max_ms}, timeout_ms}
+    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}."""
 
     id: str
     kind: Kind
@@ -48,6 +57,7 @@ class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
     arguments: bytes
     where: str
     at_ms: int = 0
+    options: bytes = b""
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
@@ -60,6 +70,16 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     attempt: int = 1
 
 
+class Tried(msgspec.Struct, frozen=True, array_like=True, tag="t", gc=False):
+    """Attempt `attempt` of the local step `id` failed, and the next is due at `due_ms`. The body does not hear of it."""
+
+    id: str
+    at_ms: int
+    attempt: int
+    failure: Failure
+    due_ms: int
+
+
 class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
     """The run is to be cancelled: told to the body once, at this place."""
 
@@ -67,7 +87,18 @@ class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=Fals
     reason: str = ""
 
 
-Record = Began | Issued | Settled | CancelAsked
+class UpdateAsked(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=False):
+    """Somebody asks the body for a change and waits for a reply: its handler `name` runs as a task of the body from this place on.
+
+    `id` is the asker's, once per run; `arguments`: JSON text, read as the input of a component is."""
+
+    id: str
+    at_ms: int
+    name: str
+    arguments: bytes = b"{}"
+
+
+Record = Began | Issued | Settled | Tried | CancelAsked | UpdateAsked
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
 

@@ -21,6 +21,11 @@ def partition_of(key: str, partitions: int) -> Partition:
     return Partition(int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % partitions)
 
 
+def home_of(name: str, key: str, partitions: int) -> Partition:
+    """The partition that keeps the events of an address. No name holds a slash, so no two addresses are one here."""
+    return partition_of(f"{name}/{key}", partitions)
+
+
 def content_id(content: bytes) -> str:
     """Lower-case hex SHA-256: the id of a flow document or a blob."""
     return hashlib.sha256(content).hexdigest()

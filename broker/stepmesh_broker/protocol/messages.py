@@ -12,6 +12,7 @@ from enum import IntEnum
 import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, RunId, WorkerId
+from stepmesh_broker.protocol.letters import Letters
 
 FORMAT = 1
 """Version of this contract; sent in every frame. A reader refuses a higher one."""
@@ -132,15 +133,16 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):
-    """Stop a run and all its sub-runs."""
+    """Stop a run and all its sub-runs. Durable functions among them are told, and may clean up first, unless it is by `force`."""
 
     run: RunId
     reason: str = ""
     reply_to: str = ""
     format: int = FORMAT
+    force: bool = False
 
 
-InboxMessage = Results | Submit | Cancel
+InboxMessage = Results | Submit | Cancel | Letters
 """What an orchestrator shard accepts on its inbox; one per broker message."""
 
 
@@ -196,7 +198,29 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hea
     tasks: list[Progress]
 
 
-ControlMessage = Claim | Heartbeat | Submit | Cancel
+class SendEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="send_event"):
+    """An event for everybody who waits at the address (name, key), now or within the time that it is kept. `data`: JSON. `id`: deduplicates
+    it at its address. Goes to the address's home (`ids.home_of`). Answer: `EventKept`, once it is journaled."""
+
+    namespace: Namespace
+    name: str
+    key: str
+    id: str
+    data: bytes = b"null"
+
+
+class SettleToken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="settle_token"):
+    """Somebody outside answers what a step waits for: with `value` (JSON), or by rejecting it, for the reason `value`. Goes to the
+    partition of the run that the token names (`tokens.read_token`). Answer: `Accepted`, or `Refused` SM-1060 for a token that is unknown,
+    settled or expired."""
+
+    namespace: Namespace
+    token: str
+    value: bytes = b"null"
+    rejected: bool = False
+
+
+ControlMessage = Claim | Heartbeat | Submit | Cancel | SendEvent | SettleToken
 """What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 
@@ -245,4 +269,13 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refus
     data: bytes | None = None
 
 
-Answer = Accepted | Refused | Claimed
+class EventKept(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="event_kept"):
+    """Answer to a `SendEvent`. `matched`: how many that waited are given it; `existing`: one with its id was kept already, and nothing
+    came of this one."""
+
+    id: str
+    matched: int
+    existing: bool = False
+
+
+Answer = Accepted | Refused | Claimed | EventKept

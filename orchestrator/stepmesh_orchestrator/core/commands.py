@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Failure, Result, Submit, TaskRef
+from stepmesh_broker.protocol.letters import Letter, Waiter
+from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -54,6 +55,7 @@ class CancelRun:
 
     run: RunId
     reason: str
+    force: bool = False  # do not wait for durable functions to clean up
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,11 @@ class DeleteRun:
 
 @dataclass(frozen=True, slots=True)
 class RestTree:
-    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long."""
+    """Let a root run become dormant, with its sub-runs, if it has nothing to do for long. `published`: the effects of all frames up to this
+    one have left."""
 
     root: RunId
+    published: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,30 @@ class ServeKeys:
     again: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TakeLetter:
+    """What another partition, or this one, says. Its kind says who decides: see `decide/letters.py`."""
+
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEvent:
+    """An event from outside, for everybody who waits at its address, now or later. Answer: an `Answered` effect."""
+
+    event: SendEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SettleWait:
+    """What somebody outside decided for a wait, by its token, which is genuine. `value`: JSON. Answer: an `Answered` effect."""
+
+    waiter: Waiter
+    value: bytes
+    rejected: bool = False
+
+
 Command = (
-    ServeKeys | StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-)
+    StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
+    | TakeLetter | KeepEvent | SettleWait | ServeKeys
+)  # fmt: skip

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.functions import FunctionTurned
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Letter
+from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused | FunctionTurned
+    answer: Accepted | Refused | FunctionTurned | EventKept
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +92,13 @@ class CallKeys:
     due_ms: int
 
 
-Effect = CallKeys | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order. After a recovery, what may not
+    have left must be derived again: from the state (`rebuild`), or from the events after the confirmed frame (`Recovered`)."""
+
+    partition: Partition
+    letter: Letter
+
+
+Effect = Send | CallKeys | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver

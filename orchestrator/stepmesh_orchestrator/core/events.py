@@ -12,6 +12,7 @@ import msgspec
 
 from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
+from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.gates import Gate, Rule
 
@@ -207,6 +208,92 @@ class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     due_ms: int = 0
 
 
+class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
+
+    run: RunId
+    reason: str
+
+
+class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+    input: bytes
+
+
+NO_RUN = RunId("")
+"""Of events that are about no run of their partition."""
+
+
+class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """An event from outside is kept at its address. `dropped_through`: its older ones up to this position are kept no more; 0 = none."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    id: str
+    payload: bytes
+    dropped_through: int = 0
+
+
+class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """Somebody waits at an address for an event since `since_ms`. `offered`: position of the event that it is given; 0 = none so far."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+    since_ms: int
+    offered: int = 0
+
+
+class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """It does so no more."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+
+
+class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """The step waits for somebody outside, until `due_ms` (0: for as long as it takes). `awaited`: for what (see `decide/waits.py`)."""
+
+    run: RunId
+    item: int
+    step: int
+    due_ms: int
+    awaited: bytes
+
+
+class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """A wait at an address is over, and the address's home is told. `position`: of the event that it took there, and that no other wait of
+    its run takes; 0 = none. What comes of that is the next event."""
+
+    name: str
+    key: str
+    waiter: Waiter
+    position: int = 0
+
+    @property
+    def run(self) -> RunId:
+        """Its run."""
+        return self.waiter.run
+
+    @property
+    def item(self) -> int:
+        """Its item."""
+        return self.waiter.item
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.waiter.step
+
+
 HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
 
 
@@ -262,6 +349,13 @@ Event = (
     | TreeWoken
     | HistoryGrew
     | FunctionIdle
+    | RunCancelling
+    | FunctionContinued
+    | EventReceived
+    | WaiterPlaced
+    | WaiterLeft
+    | StepAwaiting
+    | WaitOver
     | RunHeld
     | RunReleased
     | PermitAsked

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.histories import Kind
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers
+from stepmesh_orchestrator.core.decide.waits import awaited_of
 from stepmesh_orchestrator.core.functions import due_ms
 from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.places import Key, Places
 from stepmesh_orchestrator.core.state import (
+    AWAITING,
     CHILD,
     DONE,
     FALLBACK,
@@ -119,6 +121,8 @@ def _cause(item: Item, step: int, phase: int, now_ms: int, queues: _Queues) -> C
         return Cause(run.id, item.index, step, name, kind, text, since)
     if phase == PARKED:
         return Cause(run.id, item.index, step, name, "parked", _awaited(item, step, now_ms), since)
+    if phase == AWAITING:
+        return Cause(run.id, item.index, step, name, "awaiting", _awaited_text(item, step, now_ms), since)
     if phase == CHILD:
         return Cause(run.id, item.index, step, name, "child", f"waits for its sub-run {item.wait(step).child}", since)
     if phase == FETCHING:
@@ -148,9 +152,15 @@ def _awaited(item: Item, step: int, now_ms: int) -> str:
     waits = [
         f"{command.id} ({command.kind}, {command.where})"
         + (f" for {max(0, due_ms(command) - now_ms) / 1000:.1f} s more" if command.kind is Kind.TIMER else "")
-        for command in function.open.values()
+        for command in function.commands()
     ]
     return "waits for " + ", ".join(waits[:5]) + (f" and {len(waits) - 5} more" if len(waits) > 5 else "")
+
+
+def _awaited_text(item: Item, step: int, now_ms: int) -> str:
+    awaited, until_ms = awaited_of(item, step), item.wait(step).due_ms
+    what = f"waits for event {awaited.name!r} with key {awaited.key!r}" if awaited.name else "waits for a decision"
+    return what + (f", {max(0.0, (until_ms - now_ms) / 1000):.1f} s more at most" if until_ms else "")
 
 
 def _held(state: State, run: Run, gate: Gate, now_ms: int) -> str:

@@ -8,41 +8,66 @@ from __future__ import annotations
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled, encode_records
+from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Settled, Tried, encode_records
 
 MAX_CARRIED_BYTES = 256 * 1024
 """A history that is larger does not travel with the task: the worker asks for it, page by page."""
-AWAITED = frozenset((Kind.STEP, Kind.CALL, Kind.CHILD, Kind.TIMER, Kind.EVENT, Kind.PROMISE))
-"""Kinds of commands that get a result."""
 _due = msgspec.json.Decoder(dict[str, int])
 
 
 class Function(msgspec.Struct, array_like=True, gc=False):
-    """`open`: commands without a result, by id, oldest first. `seen`: records that the worker had when it let go. `attempt` and `turn`:
-    of the newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a
-    row."""
+    """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
+    step is due. `seen`: records that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest
+    code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
 
     records: list[Record] = []
-    open: dict[str, Issued] = {}
+    open: dict[str, int] = {}
+    retries: dict[str, int] = {}
     seen: int = 0
     attempt: int = 0
     turn: int = 0
     blocked: str = ""
     due_ms: int = 0
     blocks: int = 0
+    input: bytes | None = None  # with which it began anew; None: the step's
 
     def append(self, record: Record) -> None:
         """The history goes on."""
         self.records.append(record)
         if isinstance(record, Issued):
-            if record.kind in AWAITED:
-                self.open[record.id] = record
+            if record.kind not in NOTES:
+                self.open[record.id] = len(self.records) - 1
         elif isinstance(record, Settled):
-            self.open.pop(record.id, None)
+            self.close(record.id)
+        elif isinstance(record, Tried):
+            self.retries[record.id] = record.due_ms
+
+    def asked(self, id: str) -> Issued | None:
+        """A command without a result."""
+        place = self.open.get(id)
+        return None if place is None else self._command(place)
+
+    def commands(self) -> list[Issued]:
+        """Those without a result, oldest first."""
+        return [self._command(place) for place in self.open.values()]
+
+    def _command(self, place: int) -> Issued:
+        record = self.records[place]
+        assert isinstance(record, Issued), "`open` holds places of commands"
+        return record
+
+    def close(self, id: str) -> None:
+        """Nobody waits for what comes of a command any more."""
+        self.open.pop(id, None)
+        self.retries.pop(id, None)
+
+    def dues(self) -> list[int]:
+        """When it is to be looked at because of the time, ms."""
+        return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
 
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
-        return sorted(((due_ms(command), command) for command in self.open.values() if command.kind is Kind.TIMER), key=lambda due: due[0])
+        return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
     def carried(self) -> bytes:
         """The history, as a task carries it; empty when it is too large for that."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.commands import ServeKeys
 from stepmesh_orchestrator.core.decide import gates, permits, places
+from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import LimitWait
@@ -30,6 +31,7 @@ def rebuild(session: Session) -> None:
                 _resume_attempts(session, item)
             resume_item(session, item)
     permits.serve_keys(session, ServeKeys(again=True))
+    tell_again(session)
     settle(session)
 
 
@@ -61,6 +63,8 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     compiled = run.flow.steps[step]
     root = run.tree.root
     function = item.function(step)
+    if function is not None and function.input is not None:
+        value = function.input
     return route.pool, Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
         "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,

@@ -34,7 +34,9 @@ class EngineSettings:
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
     `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
     `pool_window`: tasks of one pool in flight (see runtime/windows.py), 0 = no limit. `weights`: namespace → places that it gets in a
-    round, if not one."""
+    round, if not one.
+    `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
+    `kept_event_bytes`: of all that a partition keeps."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -50,6 +52,10 @@ class EngineSettings:
     dormant_ms: int = 30_000
     pool_window: int = 4_000
     weights: Mapping[str, int] = field(default_factory=dict)
+    keep_events_ms: int = 7 * 24 * 3_600_000
+    events_per_address: int = 1_000
+    event_bytes: int = 256 * 1024
+    kept_event_bytes: int = 64 * 1024 * 1024
 
 
 class Flows(Protocol):

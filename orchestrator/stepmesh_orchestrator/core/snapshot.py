@@ -23,9 +23,9 @@ from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
 SNAPSHOT_FORMAT = 3
-_WITHOUT_KEYS = 2
+_WITH_DORMANT = 2
 _WITHOUT_DORMANT = 1
-"""A snapshot in which nobody has to do with a key, or in which also no run is dormant, is one that earlier releases read."""
+"""A snapshot in which nobody waits for an event or at a gate, or in which also no run is dormant, is one that earlier releases read."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -40,6 +40,7 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    addresses: bytes = b""
     permits: bytes = b""
 
 
@@ -65,20 +66,22 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant, permits = state.dormant.encoded(), state.permits.encoded()
-    version = SNAPSHOT_FORMAT if permits or _gated(state) else _WITHOUT_KEYS if dormant else _WITHOUT_DORMANT
+    dormant, addresses, permits = state.dormant.encoded(), state.addresses.encoded(), state.permits.encoded()
+    version = SNAPSHOT_FORMAT if addresses or permits or _has_more(state) else _WITH_DORMANT if dormant else _WITHOUT_DORMANT
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
     if permits:
-        return _encoder.encode((*image, where, dormant, permits))
+        return _encoder.encode((*image, where, dormant, addresses, permits))
+    if addresses:
+        return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
 
 
-def _gated(state: State) -> bool:
-    return any(run.gates is not None for run in state.runs.values())
+def _has_more(state: State) -> bool:
+    return any(run.taken is not None or run.gates is not None for run in state.runs.values())
 
 
 def state_hash(state: State) -> str:
@@ -104,6 +107,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.addresses.restore(image.addresses)
     state.permits.restore(image.permits)
     for tree in image.trees:
         restore_tree(state, tree)

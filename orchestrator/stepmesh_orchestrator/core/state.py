@@ -16,6 +16,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -35,8 +36,11 @@ CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
 FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
 PARKED = 10  # a durable function that waits for records; no slot
+AWAITING = 11  # waits for somebody outside: an event, a decision; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked")
+PHASE_NAMES = (
+    "not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked", "awaiting",
+)  # fmt: skip
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 DELETED = "deleted"
 """What `State.finished` holds for a run that was deleted, in place of its status."""
@@ -52,7 +56,7 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     transport_used: int = 0
     component_used: int = 0
     due_ms: int = 0
-    output: bytes | None = None  # of a sleep
+    output: bytes | None = None  # of a sleep; of a step that awaits something: what (see `decide/waits.py`)
     child: RunId | None = None
     iteration: int = 0
     last_failure: Failure | None = None
@@ -69,6 +73,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     live: int = 0  # runs
     ended: dict[RunId, str] = {}  # sub-runs that components started and that ended, while the tree lives: run → status
     queue: deque[tuple[Item, int]] = msgspec.field(default_factory=lambda: deque())  # derived: ready, no slot
+    cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
     promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
@@ -108,6 +113,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     priority: int = 0
     gates: list[Gate] | None = None  # that it passes before it begins
     gates_open: int = 0
+    taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
 
     @property
     def total(self) -> int:
@@ -158,9 +164,11 @@ class Item(msgspec.Struct, gc=False, eq=False):
         return waits is None or step not in waits or not waits[step].sub_runs
 
     def function(self, step: int) -> Function | None:
-        """The history of a step that proved to be a durable function."""
+        """The history of a step that proved to be a durable function and is not over."""
         waits = self.waits
-        return None if waits is None or step not in waits else waits[step].function
+        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
+            return None
+        return waits[step].function
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""
@@ -182,7 +190,9 @@ def may_have_room(run: Run) -> None:
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "trees")
+    __slots__ = (
+        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "trees",
+    )  # fmt: skip
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
@@ -190,6 +200,7 @@ class State:
         self.trees: dict[RunId, Tree] = {}
         self.dormant = Dormant()
         self.permits = Permits()
+        self.addresses = Addresses()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

@@ -9,12 +9,16 @@ from stepmesh_orchestrator.core.commands import (
     Command,
     DeleteRun,
     EndTask,
+    KeepEvent,
     ResolveFlow,
     RestTree,
     ServeKeys,
+    SettleWait,
     StartRun,
+    TakeLetter,
     WakeTree,
 )
+from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -37,7 +41,11 @@ def run_of(command: Command) -> RunId | None:
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
-    if isinstance(command, ResolveFlow | ServeKeys):
+    if isinstance(command, SettleWait):
+        return command.waiter.run
+    if isinstance(command, TakeLetter):
+        return addressee(command.letter)
+    if isinstance(command, ResolveFlow | KeepEvent | ServeKeys):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

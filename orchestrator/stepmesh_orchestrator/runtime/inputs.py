@@ -7,13 +7,15 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.functions import FunctionTurned
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, Submit
 from stepmesh_orchestrator.core.commands import Command
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
 MAX_MESSAGES = 512
 """Inbox messages of one turn at most, so that a flood does not make one endless turn."""
-Answer = Accepted | Refused | FunctionTurned
+Answer = Accepted | Refused | FunctionTurned | EventKept
+Message = Results | Submit | Cancel | Letters
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Counters:
 class Inputs:
     """What waits for the next turn."""
 
-    messages: deque[tuple[int, Results | Submit | Cancel | None, CompiledFlow | None]] = field(default_factory=deque)
+    messages: deque[tuple[int, Message | None, CompiledFlow | None]] = field(default_factory=deque)
     commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     room: asyncio.Event = field(default_factory=asyncio.Event)

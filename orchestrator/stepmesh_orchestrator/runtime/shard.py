@@ -13,8 +13,9 @@ from collections import deque
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, TaskRef
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
@@ -25,6 +26,7 @@ from stepmesh_orchestrator.core.effects import (
     NudgeTask,
     ParkTask,
     RunOver,
+    Send,
     SetTimer,
     StopTask,
     TreeLeft,
@@ -39,7 +41,7 @@ from stepmesh_orchestrator.runtime.alarm import Alarm
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.frames import FrameWriter
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs, Message
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
@@ -77,7 +79,7 @@ class Shard:
         self.session = session
         self.dispatcher = dispatcher
         self.projector = projector
-        self.waits = Waits(session)
+        self.waits = Waits(session, lambda: dispatcher.confirmed)
         self.queue_limits = QueueLimits()
         self.over = Waiters()
         self.moved = Waiters()
@@ -101,7 +103,7 @@ class Shard:
         """Of the last durable frame."""
         return self._frames.sequence
 
-    async def command(self, command: Command) -> Accepted | Refused:
+    async def command(self, command: Command) -> Accepted | Refused | EventKept:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
         answer = await self._ask(command)
         assert not isinstance(answer, FunctionTurned), "that is the answer to `advance`"
@@ -128,7 +130,7 @@ class Shard:
         else:
             self._tell(answer, "", self.closed)
 
-    def receive(self, position: int, message: Results | Submit | Cancel | None, flow: CompiledFlow | None = None) -> None:
+    def receive(self, position: int, message: Message | None, flow: CompiledFlow | None = None) -> None:
         """A message of the inbox; a `Submit` with its flow. None: it was dealt with, and only its position is to be journaled."""
         inputs = self.inputs
         inputs.messages.append((position, message, flow))
@@ -196,6 +198,7 @@ class Shard:
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
+        state.addresses.forget(session.now - session.settings.keep_events_ms)
         if self.dispatcher.journaled_bytes > self._snapshot_bytes or self.waits.many_rested:
             await self.snapshot()
 
@@ -236,7 +239,7 @@ class Shard:
             self._decide(due, None)
         return consumed
 
-    def _message(self, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
+    def _message(self, message: Message, flow: CompiledFlow | None) -> None:
         self.counters.messages += 1
         if isinstance(message, Results):
             if message.journal != self.ownership.journal_id:
@@ -250,7 +253,10 @@ class Shard:
                 if session.stale_results == stale:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
-            self._decide(CancelRun(message.run, message.reason), None, message.reply_to)
+            self._decide(CancelRun(message.run, message.reason, message.force), None, message.reply_to)
+        elif isinstance(message, Letters):
+            for letter in message.letters:
+                self._decide(TakeLetter(letter), None)
         elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 
@@ -337,8 +343,9 @@ class Shard:
             rows, session.rows = session.rows, []
             self.projector.put(self.sequence, rows)
         tasks, session.tasks = session.tasks, {}
-        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks)
         effects, session.effects = session.effects, []
+        letters = [effect for effect in effects if isinstance(effect, Send)]
+        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks, letters)
         stopped: list[TaskRef] = []
         nudged: list[TaskRef] = []
         for effect in effects:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
-from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core.decide.waits import awaited_json
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -23,6 +25,8 @@ _KINDS: dict[type, str] = {
     events.StepRetrying: "step_retrying",
     events.StepSleeping: "step_sleeping",
     events.StepFallingBack: "step_falling_back",
+    events.StepAwaiting: "step_awaiting",
+    events.WaitOver: "wait_over",
     events.ItemEnded: "item_completed",
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
@@ -31,6 +35,8 @@ _KINDS: dict[type, str] = {
     events.RunReleased: "run_released",
     events.HistoryGrew: "function_advanced",
     events.FunctionIdle: "function_idle",
+    events.FunctionContinued: "function_continued",
+    events.RunCancelling: "run_cancelling",
 }
 
 
@@ -67,12 +73,14 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"keys": [gate.key for gate in event.gates]})
     if isinstance(event, events.RunReleased):
         return msgspec.json.encode({"key": event.key})
-    if isinstance(event, events.RunCancelled):
+    if isinstance(event, events.RunCancelled | events.RunCancelling):
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(
         event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken | events.PermitAsked | events.PermitMoved
     ):
         return b"{}"
+    if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
+        return b"{}"  # of no run, so nobody is told
     return b'{"step":%d%b}' % (event.step, _of_step(event))
 
 
@@ -105,6 +113,11 @@ def _of_step(event: Event) -> bytes:
         return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
     if isinstance(event, events.FunctionIdle):
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
+    if isinstance(event, events.StepAwaiting):
+        return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
+    if isinstance(event, events.WaitOver):
+        address = (msgspec.json.encode(event.name), msgspec.json.encode(event.key))
+        return b',"name":%b,"key":%b,"taken":%b' % (*address, b"true" if event.position else b"false")
     return b""
 
 
@@ -113,8 +126,16 @@ def _record(record: Record) -> dict[str, object]:
     if isinstance(record, Issued):
         return {"record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where}
     if isinstance(record, Settled):
-        ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": msgspec.Raw(error_json(record.failure))}
+        ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": _error(record.failure)}
         return {"record": "settled", "id": record.id, "attempt": record.attempt, **ended}
     if isinstance(record, Began):
         return {"record": "began", "version": record.version}
+    if isinstance(record, Tried):
+        return {"record": "tried", "id": record.id, "attempt": record.attempt, "due_ms": record.due_ms, "error": _error(record.failure)}
+    if isinstance(record, UpdateAsked):
+        return {"record": "update_asked", "id": record.id, "name": record.name}
     return {"record": "cancel_asked", "reason": record.reason}
+
+
+def _error(failure: Failure) -> msgspec.Raw:
+    return msgspec.Raw(error_json(failure))

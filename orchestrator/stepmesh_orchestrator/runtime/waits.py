@@ -5,7 +5,7 @@ Soft state beside the session: what is in it follows from the state and from eff
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import FireTimer, RestTree, ServeKeys
@@ -33,8 +33,9 @@ is small."""
 class Waits:
     """Of one shard. `rested`: trees that became dormant since the last snapshot."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, published: Callable[[], int]) -> None:
         self._session = session
+        self._published = published
         self.timers = Timers()
         self.drowsy = Drowsy()
         self.wheel = Wheel(self._back_at)
@@ -71,7 +72,7 @@ class Waits:
         for task in self.timers.due(session.now, TIMERS_AT_ONCE):
             yield FireTimer(task)
         for root in self.drowsy.due(session.now, RESTS_AT_ONCE):
-            yield RestTree(root)
+            yield RestTree(root, self._published())
             if root in session.state.trees:
                 self.drowsy.put(root, session.now + LOOKED_AT_AGAIN_MS)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from stepmesh.durable.identity import Identity
 from stepmesh_broker.protocol.histories import Issued, Settled
 
 AHEAD = 10
@@ -18,7 +19,8 @@ SHOWN = 80
 
 @dataclass(frozen=True)
 class Divergence:
-    """`code`: SM-1001 to SM-1004. `where`: `file:line` in the code as it is now, or as it was recorded when there is none now."""
+    """`code`: SM-1001 to SM-1005. `where`: `file:line` in the code as it is now, or as it was recorded when there is none now. `new`: name
+    of what the code asks for and the history lacks, "" when that is not the matter."""
 
     code: str
     id: str
@@ -27,13 +29,40 @@ class Divergence:
     recorded: str
     now: str
     cause: str
+    new: str = ""
+    identity: Identity = field(default_factory=Identity)
+
+    def of(self, identity: Identity) -> Divergence:
+        """The same, of this run. On the build that the run began with no deployment is to blame: SM-1005, with what lint finds."""
+        if not identity.same_build:
+            return replace(self, identity=identity)
+        suspects = (
+            "; ".join(identity.suspects()) or "lint finds nothing: look for what differs between two processes, such as the order of a set"
+        )
+        cause = f"no deployment: the run began on this very build. {self.cause} Suspects in the body: {suspects}"
+        return replace(self, identity=identity, code="SM-1005", cause=cause)
 
     def __str__(self) -> str:
         """For a person, as the catalogue of durable functions lays it out."""
+        build = self.identity.recorded and f"    build {self.identity.recorded}"
+        now = self.identity.version and f"    build {self.identity.version}"
+        fixes = "\n                 ".join(f"- {fix}" for fix in self._fixes())
         return (
             f"{self.code} Replay diverged at {self.where}: {self.what}\n\n"
-            f"  at         {self.id}\n  recorded   {self.recorded}\n  now        {self.now}\n\n  Likely cause   {self.cause}"
+            f"  run        {self.identity}\n  at         {self.id}\n  recorded   {self.recorded}{build}\n  now        {self.now}{now}\n\n"
+            f"  Likely cause   {self.cause}\n"
+            f"  The run        is BLOCKED at {self.id}. Nothing was done twice and nothing is lost: it goes on once the code fits again.\n"
+            f"  Do one of      {fixes}"
         )
+
+    def _fixes(self) -> list[str]:
+        if self.code == "SM-1005":
+            return ["take what changes by itself out of the body: wf.now(), wf.random(), wf.uuid(), a step; sort what has no order"]
+        guard = f'guard it:   if wf.patched("{self.new}"): await {self.new}(…)' if self.new else 'guard the change:   if wf.patched("…"): …'
+        if self.code == "SM-1002":
+            guard = "pass what does not change on a replay: wf.now(), wf.random(), wf.uuid(), or the result of a step"
+        old = f" {self.identity.recorded}" if self.identity.recorded else ""
+        return [guard, f"keep a worker with the old build{old} until the runs that began on it have ended", "put the code back as it was"]
 
 
 def compared(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Sequence[str]) -> Divergence | None:
@@ -41,7 +70,8 @@ def compared(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Seq
     asked for in this scope before."""
     if (recorded.kind, recorded.name, recorded.id) != (now.kind, now.name, now.id):
         what = "this run recorded a different step than the code now issues."
-        return Divergence("SM-1001", recorded.id, now.where, what, shown(recorded), shown(now), _moved(recorded, now, ahead, issued))
+        cause = _moved(recorded, now, ahead, issued)
+        return Divergence("SM-1001", recorded.id, now.where, what, shown(recorded), shown(now), cause, now.name)
     if recorded.fingerprint and now.fingerprint and recorded.fingerprint != now.fingerprint:
         field, was, is_now = difference(recorded.arguments, now.arguments)
         what = f"`{now.name}` is called with other arguments: {field} was {was} and is {is_now}."

@@ -7,22 +7,23 @@ a body that waits for others only is let go of, so that waiting costs no worker 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stepmesh import failures
-from stepmesh.durable.execution import Execution, State, Turn, Work
-from stepmesh.durable.steps import in_step
+from stepmesh import payloads
+from stepmesh.durable.attempts import LocalStep
+from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, decode_records
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
+KEPT_MS = 5_000
+"""A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
 
 
 class LetGo(Exception):
@@ -43,12 +44,21 @@ class Sequencer(Protocol):
         ...
 
 
+class Begin(Protocol):
+    """Makes a body."""
+
+    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
+        """See `Activation`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What is to be driven. `news` is set when there may be records that the shard was not asked for. `version`: of the code."""
+    """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
+    when there may be records that the shard was not asked for. `version`: of the code that is here."""
 
     task: Task
-    body: Callable[[], Coroutine[Any, Any, Any]]
+    begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
@@ -69,13 +79,16 @@ class _Driver:
         task = activation.task
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._number = 0
+        self._waiting = False  # local steps begin when this turn is told
         self._base = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
         self._newly_abandoned: list[str] = []
-        self._running: dict[str, asyncio.Task[Settled]] = {}
+        self._running: dict[str, asyncio.Task[Settled | Tried]] = {}
+        self._time = self._began_at = 0.0
         self._places = asyncio.Semaphore(LOCAL_STEPS)
         self._execution: Execution | None = None
+        self._set_clock(task.at_ms)
 
     async def run(self) -> Any:
         history = await self._history()
@@ -83,13 +96,14 @@ class _Driver:
         if not history:
             self._unsent.append(Began(self._activation.task.at_ms, self._activation.version))
         began, *records = history or self._unsent
-        execution = self._execution = Execution(self._activation.body, began.at_ms, self._activation.task.run)
+        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
         turn = execution.turn(records)
         while turn.state is State.IDLE:
             self._take(turn)
             turn = execution.turn(await self._onwards())
         if turn.state is State.DIVERGED:
-            await self._block(turn)
+            await self._tell(idle=True, blocked=str(turn.divergence))
+            raise LetGo
         self._take(turn)
         return await self._end(turn)
 
@@ -112,23 +126,30 @@ class _Driver:
                 return history
 
     def _take(self, turn: Turn) -> None:
-        """Begin the local steps, stop those that nobody waits for, and keep what is to be told."""
+        """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
+        comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        for id, work in turn.local.items():
+        due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        for id, step in due:
             if id not in self._running:
-                self._running[id] = asyncio.create_task(self._do(id, work), name=f"stepmesh step {id}")
+                self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
                 self._running.pop(id).cancel()
+        self._waiting = self._is_urgent() and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
-    async def _do(self, id: str, work: Work) -> Settled:
+    async def _do(self, step: LocalStep) -> Settled | Tried:
+        await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
         async with self._places:
-            in_step.set(id)
-            try:
-                return Settled(id, 0, await work())
-            except Exception as problem:
-                return Settled(id, 0, failure=failures.from_exception(problem))
+            return await step.once(self._now_ms)
+
+    def _now_ms(self) -> int:
+        """By the orchestrator's clock, as far as it is known."""
+        return round(self._time + (asyncio.get_running_loop().time() - self._began_at) * 1000)
+
+    def _set_clock(self, at_ms: int) -> None:
+        self._time, self._began_at = float(at_ms), asyncio.get_running_loop().time()
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -141,13 +162,21 @@ class _Driver:
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
             )
-        return await self._tell(idle=not self._running and not any(isinstance(record, Settled) for record in self._unsent))
+        return await self._tell(idle=not self._running and not self._waiting and not self._has_results())
 
     async def _something(self) -> None:
-        if not self._running or any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent):
+        if not self._running or self._is_urgent():
             return
         if not await self._moved(PATIENCE_S) and not self._unsent:
             await self._moved(None)
+
+    def _has_results(self) -> bool:
+        """Whether there is something that the body will hear of."""
+        return any(isinstance(record, Settled | Tried) for record in self._unsent)
+
+    def _is_urgent(self) -> bool:
+        """Whether others are to hear of something that the body issued."""
+        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -165,12 +194,13 @@ class _Driver:
                 del self._running[id]
                 self._unsent.append(task.result())
 
-    async def _tell(self, *, idle: bool, blocked: str = "") -> list[Record]:
+    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
         sent, self._unsent = self._unsent, []
         abandoned = self._newly_abandoned
         self._number += 1
-        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked))
+        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked, continued))
         self._abandoned.update(abandoned)
+        self._set_clock(answer.at_ms)
         if answer.left:
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
@@ -188,15 +218,11 @@ class _Driver:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    async def _block(self, turn: Turn) -> None:
-        self._unsent.clear()
-        self._newly_abandoned = []
-        await self._tell(idle=True, blocked=str(turn.divergence))
-        raise LetGo
-
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
-        if self._base or len(self._unsent) > 1:
+        if turn.state is State.CONTINUED:
+            await self._tell(idle=False, continued=payloads.write(turn.value))
+        elif self._base or len(self._unsent) > 1:
             await self._tell(idle=False)
         if turn.error is not None:
             raise turn.error
@@ -206,6 +232,9 @@ class _Driver:
 
 
 def _dated(record: Record, at_ms: int) -> Record:
+    """As the shard appended it."""
     if isinstance(record, Settled):
         return Settled(record.id, at_ms, record.value, record.failure, record.attempt)
+    if isinstance(record, Tried):
+        return Tried(record.id, at_ms, record.attempt, record.failure, at_ms + record.due_ms - record.at_ms)
     return record

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from stepmesh.durable.durations import Duration, seconds
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
+
+
+class BadWorkflow(StepmeshError):
+    """SM-1073: a workflow, step or app cannot be declared so; with the code of what lint found when that is the reason."""
+
+    default_code = "SM-1073"
 
 
 class StepFailed(Exception):
@@ -23,6 +30,18 @@ class StepFailed(Exception):
 
 class Fatal(Exception):
     """Raise it in a step to say that another attempt would not help, or in a workflow to end it."""
+
+
+class RetryAfter(Exception):
+    """Raise it in a step to ask for the next attempt no sooner than `after`: `"30s"`, seconds, or a timedelta."""
+
+    def __init__(self, after: Duration, message: str = "") -> None:
+        self.after_s = seconds(after)
+        super().__init__(message or f"once more in {self.after_s:g} s")
+
+
+class Continued(BaseException):
+    """Leaves a body that said `wf.continue_as_new`: the run is over before it is raised, so whoever catches it only delays the end."""
 
 
 class OutsideRun(StepmeshError):

@@ -1,58 +1,45 @@
 """One body and its history: replayed from the beginning, then carried on, one record per idle.
 
 The invariant of it all: a record is delivered, then the body runs until it is quiescent, and only then is the next one delivered. What the
-body asks for meanwhile is compared, scope by scope, with what it asked for when the history was made. A divergence is never raised into
-the body: it stands still from then on, whatever it would catch.
+body asks for meanwhile is compared, scope by scope, with what it asked for when the history was made (ledger.py). A divergence is never
+raised into the body: it stands still from then on, whatever it would catch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
 
 from stepmesh.durable import divergence
+from stepmesh.durable.attempts import LocalStep, Plan
 from stepmesh.durable.callsite import here
 from stepmesh.durable.divergence import Divergence
-from stepmesh.durable.loop import ReplayLoop, Timer
+from stepmesh.durable.endings import Cancelling, Leftovers, TooLong
+from stepmesh.durable.handlers import Handlers, ReadOnly
+from stepmesh.durable.identity import Identity
+from stepmesh.durable.ledger import Ledger
+from stepmesh.durable.limits import USUAL, Limits
+from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
 from stepmesh.durable.scopes import Scope, current
-from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Record, Settled
+from stepmesh.durable.turns import State, Turn
+from stepmesh.durable.watchdog import watched
+from stepmesh_broker.protocol import tokens
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.letters import Waiter
 
+__all__ = ["Execution", "Settle", "State", "Turn", "executing"]
+T = TypeVar("T")
+log = logging.getLogger("stepmesh.durable")
 Settle = Callable[[asyncio.Future[Any], Settled], None]
 """Puts what came of a command into its future."""
-Work = Callable[[], Awaitable[bytes]]
-"""Does a local step; its value as JSON text."""
-
-
-class State(StrEnum):
-    """Where a body stands after a turn."""
-
-    IDLE = "idle"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    DIVERGED = "diverged"
-
-
-@dataclass
-class Turn:
-    """What a turn brought. `commands`: those that the history lacks, in the order of their issuing. `abandoned`: ids whose results the body
-    waits for no more. `local`: what the worker itself is to do, by id: the steps without a result, those of earlier turns among them."""
-
-    state: State
-    commands: list[Issued] = field(default_factory=list)
-    abandoned: list[str] = field(default_factory=list)
-    value: Any = None
-    error: BaseException | None = None
-    divergence: Divergence | None = None
-    local: Mapping[str, Work] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,84 +50,120 @@ class _Pending:
     future: asyncio.Future[Any] | None = None
     settle: Settle | None = None
     timer: Timer | None = None
-    work: Work | None = None
+    plan: Plan | None = None
 
     @property
     def abandoned(self) -> bool:
         if self.timer is not None:
             return self.timer.cancelled()
-        return self.future is not None and self.future.cancelled()
+        return self.future is not None and self.future.done()
 
 
 class Execution:
-    """`body`: makes the coroutine, given the argument. Drive it with `turn`; `drop` it when it is not to go on here."""
+    """`body`: makes the coroutine. Drive it with `turn`; `drop` it when it is not to go on here. `identity`: whose it is, for messages and
+    for `wf.info()`. `token_of`: makes the token that settles a command from outside; by default one that no deployment takes."""
 
-    def __init__(self, body: Callable[[], Coroutine[Any, Any, Any]], started_ms: int, run: str = "") -> None:
+    def __init__(
+        self,
+        body: Callable[[], Coroutine[Any, Any, Any]],
+        started_ms: int,
+        run: str = "",
+        identity: Identity | None = None,
+        limits: Limits = USUAL,
+        token_of: Callable[[str], str] | None = None,
+    ) -> None:
         self._body = body
-        self._patches: dict[str, bool] = {}
-        self._shields = 0
-        self._cancel: str | None = None
+        self.identity = identity or Identity(run)
         self.run = run
-        self._recorded: defaultdict[str, deque[Issued]] = defaultdict(deque)  # by scope: in the history, not asked for yet
-        self._unrecorded: defaultdict[str, deque[Issued]] = defaultdict(deque)  # by scope: asked for, not in the history yet
-        self._issued: defaultdict[str, list[str]] = defaultdict(list)  # by scope: names
-        self._commands: list[Issued] = []  # new in this turn
+        self.started_ms = started_ms
+        self.limits = limits
+        self.token_of = token_of or (lambda id: tokens.token_of(Waiter(RunId(run), 0, 0, 0, id), ""))
+        self.replaying = False
+        self._reading = False
+        self._dropped = False
+        self._warned = False
+        self.handlers = Handlers()
+        self._patches: dict[str, bool] = {}
+        self._ledger = Ledger()
         self._pending: dict[str, _Pending] = {}
-        self._by_id: dict[str, Issued] = {}
-        self._last: Issued | None = None
+        self._tried: dict[str, Tried] = {}
+        self._cancelling = Cancelling(limits.after_cancel)
+        self._leftovers = Leftovers()
+        self._history = TooLong(limits.history_warn, limits.history_most)
         self._divergence: Divergence | None = None
+        self._stopped: Turn | None = None  # the body goes no further: how the run ends
         self._trouble: list[dict[str, Any]] = []
         self._root: asyncio.Task[Any] | None = None
+        self._updates = Scope("u")
         self.loop = ReplayLoop(self._timer_set, self._trouble.append)
         self.loop.now = started_ms / 1000
+        self.loop.policy = limits.guard
 
     # --- driven by the worker ---------------------------------------------------------------------------------------
 
     def turn(self, records: Sequence[Record] = ()) -> Turn:
         """Deliver records, which follow those of earlier turns in the journal, one per idle."""
-        self._commands = []
+        self._ledger.begin()
         for record in records:
-            if isinstance(record, Issued):
-                self._recall(record)
-        if self._root is None and not self.loop.halted:
-            self._start()
-        for record in records:
-            if self.loop.halted:
-                break
-            if isinstance(record, Settled | CancelAsked):
-                self._deliver(record)
-        return self._told()
+            if isinstance(record, Issued) and (found := self._ledger.recall(record)) is not None:
+                self._diverge(found)
+        with watched(self.identity, self.limits) as watch:
+            self._run(records)
+        if watch.blocked is not None and self.limits.guard == "error":
+            self.stop(Turn(State.FAILED, error=watch.blocked))
+        return self._end(len(records))
 
     def drop(self) -> None:
         """It ends here, for now: nothing of it runs any more but `finally` blocks, and what those ask for is never done."""
         self.loop.halt()
+        self._dropped = True
         self.loop.abandon()
+        self._leftovers.close()
 
-    def _start(self) -> None:
-        token = executing.set(self)
+    def query(self, name: str, arguments: bytes = b"{}") -> bytes:
+        """What a handler of the body says now, as JSON. It changes nothing. Raises `UnknownHandler`, `ReadOnly`, and what it raises."""
+        context = copy_context()
+        context.run(executing.set, self)
+        context.run(current.set, Scope("q"))
+        self._reading = True
         try:
-            self._root = self.loop.create_task(self._body())
+            return context.run(self.loop.within, lambda: self.handlers.query(name, arguments))
         finally:
-            executing.reset(token)
-        self.loop.drain()
+            self._reading = False
 
-    def _recall(self, record: Issued) -> None:
-        """The history has this command. In a body that is alive it may be one that was asked for in an earlier turn."""
-        scope = record.id.partition("/")[0]
-        self._by_id[record.id] = record
-        waiting = self._unrecorded[scope]
-        if not waiting:
-            self._recorded[scope].append(record)
-            return
-        asked = waiting.popleft()
-        if (found := divergence.compared(record, asked, (), self._issued[scope])) is not None:
-            self._diverge(found)
+    def _run(self, records: Sequence[Record]) -> None:
+        known = max((at for at, record in enumerate(records) if isinstance(record, Issued)), default=-1)
+        from_zero = self._root is None
+        if from_zero and not self.loop.halted:
+            self.replaying = known >= 0
+            self._root = self._task(self._body(), None)
+            self.loop.drain()
+        for at, record in enumerate(records):
+            if self.loop.halted:
+                break
+            if not isinstance(record, Began | Issued):
+                self.replaying = from_zero and at < known
+                self._deliver(record)
+        self.replaying = False
 
-    def _deliver(self, record: Settled | CancelAsked) -> None:
+    def _task(self, coroutine: Coroutine[Any, Any, Any], scope: Scope | None) -> asyncio.Task[Any]:
+        """One that is the body's own, in a child of `scope`."""
+        context = copy_context()
+        context.run(executing.set, self)
+        if scope is not None:
+            context.run(current.set, scope)
+        return context.run(self.loop.create_task, coroutine)
+
+    def _deliver(self, record: Settled | Tried | CancelAsked | UpdateAsked) -> None:
         self.loop.now = max(self.loop.now, record.at_ms / 1000)
+        if isinstance(record, Tried):
+            self._tried[record.id] = record
+            return
         if isinstance(record, CancelAsked):
-            self._cancel = record.reason
+            self._cancelling.ask(record.reason)
             self._pass_cancel()
+        elif isinstance(record, UpdateAsked):
+            self._leftovers.excuse(self._task(self._answered(record), self._updates))
         else:
             pending = self._pending.pop(record.id, None)
             if pending is None:
@@ -149,10 +172,14 @@ class Execution:
             self._settle(pending, record)
         self.loop.drain()
 
+    async def _answered(self, asked: UpdateAsked) -> None:
+        reply = await self.handlers.update(asked.name, asked.arguments)
+        self.note(Kind.REPLY, asked.id, reply)
+
     def _unasked(self, result: Settled) -> Divergence:
-        if self._root is not None and self._root.done() and (rest := self._remaining()):
-            return divergence.unfinished(rest, self._last)
-        return divergence.unasked(result, self._by_id.get(result.id))
+        if self._root is not None and self._root.done() and (rest := self._ledger.remaining()):
+            return divergence.unfinished(rest, self._ledger.last)
+        return divergence.unasked(result, self._ledger.find(result.id))
 
     def _settle(self, pending: _Pending, record: Settled) -> None:
         if pending.timer is not None:
@@ -160,32 +187,48 @@ class Execution:
         elif pending.future is not None and pending.settle is not None and not pending.future.done():
             pending.settle(pending.future, record)
 
-    def _told(self) -> Turn:
-        root = self._root
-        if self._divergence is None and root is not None and root.done() and (rest := self._remaining()):
-            self._diverge(divergence.unfinished(rest, self._last))
+    # --- the end of a turn -------------------------------------------------------------------------------------------
+
+    def _end(self, records: int) -> Turn:
+        root, over = self._root, self._stopped is not None or self._is_over()
+        if self._divergence is None and over and (rest := self._ledger.remaining()):
+            self._diverge(divergence.unfinished(rest, self._ledger.last))
         if self._divergence is not None:
             return Turn(State.DIVERGED, divergence=self._divergence)
-        abandoned = [id for id, pending in self._pending.items() if pending.abandoned]
-        local = {id: pending.work for id, pending in self._pending.items() if pending.work is not None and not pending.abandoned}
-        turn = Turn(State.IDLE, self._commands, abandoned, local=local)
-        if root is not None and root.done():
-            self._end(turn, root)
+        full = self._history.grown(records, len(self._ledger.new), self._ledger.counts, self.identity)
+        if full is not None:
+            self.stop(Turn(State.FAILED, error=full))
+        turn = self._stopped or Turn(State.IDLE)
+        turn.commands = [] if full is not None else self._ledger.new
+        turn.abandoned = [id for id, pending in self._pending.items() if pending.abandoned]
+        turn.local = {
+            id: LocalStep(pending.command, self.run, pending.plan, self._tried.get(id))
+            for id, pending in self._pending.items()
+            if pending.plan is not None and not pending.abandoned
+        }
+        if self._stopped is None and over and root is not None:
+            self._ended(turn, root)
         return turn
 
-    def _end(self, turn: Turn, root: asyncio.Task[Any]) -> None:
+    def _is_over(self) -> bool:
+        return self._root is not None and self._root.done() and self._leftovers.detached_are_done()
+
+    def _ended(self, turn: Turn, root: asyncio.Task[Any]) -> None:
+        left = self._leftovers.found(self.loop.alive(), self.identity, self.limits.guard)
         if root.cancelled():
             turn.state = State.CANCELLED
-        elif (error := root.exception()) is not None:
+        elif (error := root.exception() or left) is not None:
             turn.state, turn.error = State.FAILED, error
         else:
             turn.state, turn.value = State.DONE, root.result()
 
-    def _remaining(self) -> list[Issued]:
-        return [command for waiting in self._recorded.values() for command in waiting]
+    def stop(self, turn: Turn) -> None:
+        """The body goes no further, and this is how it ended."""
+        self._stopped = self._stopped or turn
+        self.loop.halt()
 
     def _diverge(self, found: Divergence) -> None:
-        self._divergence = self._divergence or found
+        self._divergence = self._divergence or found.of(self.identity)
         self.loop.halt()
 
     @property
@@ -196,24 +239,47 @@ class Execution:
     # --- asked by the body -------------------------------------------------------------------------------------------
 
     def issue(
-        self, kind: Kind, name: str, arguments: bytes, settle: Settle, *, compare: bool = True, work: Work | None = None
+        self,
+        kind: Kind,
+        name: str,
+        arguments: bytes,
+        settle: Settle,
+        *,
+        plan: Plan | None = None,
+        options: bytes = b"",
+        where: str = "",
     ) -> asyncio.Future[Any]:
-        """A command, and the future that its result comes in. `arguments`: JSON text; `compare`: whether a replay must give them again."""
+        """A command, and the future that its result comes in. `arguments`: JSON text, compared in a replay; `options` are not."""
+        return self.command(kind, name, arguments, settle, plan=plan, options=options, where=where)[1]
+
+    def command(
+        self,
+        kind: Kind,
+        name: str,
+        arguments: bytes,
+        settle: Settle,
+        *,
+        plan: Plan | None = None,
+        options: bytes = b"",
+        where: str = "",
+    ) -> tuple[str, asyncio.Future[Any]]:
+        """The same with the command's id, "" when the body may go no further."""
         future = self.loop.create_future()
-        command = self._asked(current.get(), kind, name, arguments, compare=compare)
-        if command is not None:
-            self._pending[command.id] = _Pending(command, future, settle, work=work)
-        return future
+        command = self._asked(current.get(), kind, name, arguments, options=options, where=where)
+        if command is None:
+            return "", future
+        self._pending[command.id] = _Pending(command, future, settle, plan=plan)
+        return command.id, future
 
     def note(self, kind: Kind, name: str, arguments: bytes) -> None:
         """A command that nobody answers."""
-        self._asked(current.get(), kind, name, arguments, compare=True)
+        self._asked(current.get(), kind, name, arguments)
 
     def effect(self, name: str, make: Callable[[], bytes]) -> bytes:
         """A value (JSON text) that is made once: the record itself holds it."""
         scope = current.get()
-        recorded = self._recorded[scope.path]
-        known = recorded[0].arguments if recorded and recorded[0].kind is Kind.EFFECT else make()
+        recorded = self._ledger.next(scope.path)
+        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else make()
         self._asked(scope, Kind.EFFECT, name, known, compare=False)
         return known
 
@@ -221,56 +287,70 @@ class Execution:
         """Whether this run began, or got to this place, with the code that asks. The same answer from then on."""
         if name not in self._patches:
             scope = current.get()
-            recorded = self._recorded[scope.path]
-            is_new = not recorded or (recorded[0].kind is Kind.PATCH and recorded[0].name == name)
+            recorded = self._ledger.next(scope.path)
+            is_new = recorded is None or (recorded.kind is Kind.PATCH and recorded.name == name)
             if is_new:
                 self._asked(scope, Kind.PATCH, name, b"null", compare=False)
             self._patches[name] = is_new
         return self._patches[name]
 
+    def expecting(self, coroutine: Coroutine[Any, Any, T], what: str, where: str) -> Coroutine[Any, Any, T]:
+        """Remember what was made to be awaited: a body that forgets to is told so at its end."""
+        self._leftovers.expect(coroutine, what, where)
+        return coroutine
+
+    def detach(self, task: asyncio.Future[Any]) -> None:
+        """Nobody waits for it, and the run does not end before it."""
+        self._leftovers.detach(task)
+
     def shield(self) -> None:
         """A cancellation waits from now on."""
-        self._shields += 1
+        self._cancelling.shields += 1
 
     def unshield(self) -> None:
         """One that waited comes now."""
-        self._shields -= 1
+        self._cancelling.shields -= 1
         self._pass_cancel()
 
     def _pass_cancel(self) -> None:
-        if self._cancel is not None and self._shields == 0 and self._root is not None:
-            reason, self._cancel = self._cancel, None
-            self._root.cancel(reason or None)
+        if self._root is not None and self._cancelling.due():
+            self._root.cancel(self._cancelling.reason or None)
+            self._leftovers.cancel()
 
     def _timer_set(self, timer: Timer) -> None:
         scope = timer.scope
         if scope is None:  # nothing of the body
             return
         due = msgspec.json.encode({"due_ms": round(timer.when() * 1000)})
-        command = self._asked(scope, Kind.TIMER, "sleep", due, compare=True)
+        command = self._asked(scope, Kind.TIMER, timer.name, due)
         if command is not None:
             self._pending[command.id] = _Pending(command, timer=timer)
 
-    def _asked(self, scope: Scope, kind: Kind, name: str, arguments: bytes, *, compare: bool) -> Issued | None:
+    def _asked(
+        self, scope: Scope, kind: Kind, name: str, arguments: bytes, *, compare: bool = True, options: bytes = b"", where: str = ""
+    ) -> Issued | None:
         """None when the body may go no further."""
+        if self._reading:
+            raise ReadOnly.of(name, where or here(2))
         if self.loop.halted:
+            self._too_late(kind, name, where or here(2))
             return None
         fingerprint = hashlib.blake2s(arguments, digest_size=8).hexdigest() if compare else ""
-        command = Issued(scope.name(name), kind, name, fingerprint, arguments, here(2), round(self.loop.now * 1000))
-        recorded = self._recorded[scope.path]
-        if recorded:
-            found = divergence.compared(recorded[0], command, list(recorded)[1:], self._issued[scope.path])
-            if found is not None:
-                self._diverge(found)
-                return None
-            recorded.popleft()
-        else:
-            self._unrecorded[scope.path].append(command)
-            self._commands.append(command)
-            self._by_id[command.id] = command
-        self._issued[scope.path].append(name)
-        self._last = command
+        at_ms = round(self.loop.now * 1000)
+        command = Issued(scope.name(name), kind, name, fingerprint, arguments, where or here(2), at_ms, options)
+        if (found := self._ledger.ask(scope.path, command)) is not None:
+            self._diverge(found)
+            return None
+        if (swallowed := self._cancelling.asked(command, self.identity)) is not None:
+            self.stop(Turn(State.CANCELLED, error=swallowed))
+            return None
         return command
+
+    def _too_late(self, kind: Kind, name: str, where: str) -> None:
+        """Told once of a body that is put away."""
+        if self._dropped and not self._warned:
+            self._warned = True
+            log.warning("%s", SwallowedEnd.of_command(f"{kind} `{name}`", where, str(self.identity)))
 
 
 executing: ContextVar[Execution] = ContextVar("stepmesh_execution")

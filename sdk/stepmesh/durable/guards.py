@@ -42,7 +42,7 @@ _EVENTS = {
     "os.posix_spawn": "a process", "sqlite3.connect": "a database",
 }  # fmt: skip
 """What the audit hook looks at."""
-_LIBRARY = ("logging", "asyncio", "importlib", "linecache", "traceback", "warnings")
+_LIBRARY = ("logging", "asyncio", "importlib", "linecache", "tokenize", "traceback", "warnings")
 """Modules that read clocks and files for their own sake: a log line is not a decision."""
 
 

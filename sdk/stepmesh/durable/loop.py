@@ -14,13 +14,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any, Literal, NoReturn, TypeVarTuple
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple
 
 from stepmesh.durable.callsite import here
 from stepmesh.durable.scopes import Scope, current
 from stepmesh_broker.errors import StepmeshError
 
 log = logging.getLogger("stepmesh.durable")
+T = TypeVar("T")
 _Ts = TypeVarTuple("_Ts")
 OnTimer = Callable[["Timer"], None]
 
@@ -31,10 +33,34 @@ class LoopForbidden(StepmeshError):
     default_code = "SM-1012"
 
 
-class Timer(asyncio.TimerHandle):
-    """A moment that a body waits for. `scope` is that of the task which asked; `on_cancel` is told when it waits no more."""
+class SwallowedEnd(StepmeshError):
+    """SM-1015: a body that was put away, or that diverged, catches what ends it, or asks for something on its way out."""
 
-    __slots__ = ("on_cancel", "scope")
+    default_code = "SM-1015"
+
+    @classmethod
+    def of_body(cls, coroutine: Any) -> SwallowedEnd:
+        """No closing ends it."""
+        code = coroutine.cr_code
+        where = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+        return cls(
+            f"`{coroutine.__qualname__}` ({where}) catches what puts it away", hint="catch StepFailed or Exception, not BaseException"
+        )
+
+    @classmethod
+    def of_command(cls, what: str, where: str, run: str) -> SwallowedEnd:
+        """`what` is asked for by a body that runs no more here."""
+        return cls(
+            f"{what} at {where} is asked for while run {run} is put away, and is not done: it stands in an `except:` or `finally:`",
+            hint="catch StepFailed or Exception, and clean up in `async with wf.saga():` or `wf.shield():`",
+        )
+
+
+class Timer(asyncio.TimerHandle):
+    """A moment that a body waits for. `scope` is that of the task which asked; `on_cancel` is told when it waits no more. `name`: `sleep`
+    of `asyncio.sleep`, `timer` of everything else."""
+
+    __slots__ = ("name", "on_cancel", "scope")
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: ReplayLoop, context: Context | None
@@ -43,6 +69,7 @@ class Timer(asyncio.TimerHandle):
         super().__init__(when, callback, args, loop, context)
         self.scope: Scope | None = context.get(current)
         self.on_cancel: Callable[[], None] = _nothing
+        self.name = "sleep" if getattr(callback, "__name__", "") == "_set_result_unless_cancelled" else "timer"
 
     def cancel(self) -> None:
         """It is waited for no more."""
@@ -72,16 +99,14 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
     def drain(self) -> None:
         """Run what is ready, and what that makes ready, until nothing is, or `halt`. May be called inside another running loop."""
-        outer = events._get_running_loop()
-        events._set_running_loop(self)
-        try:
-            todo = self._todo
-            while todo and not self._halted:
-                handle = todo.popleft()
-                if not handle.cancelled():
-                    handle._run()
-        finally:
-            events._set_running_loop(outer)
+        self.within(self._drained)
+
+    def _drained(self) -> None:
+        todo = self._todo
+        while todo and not self._halted:
+            handle = todo.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     def halt(self) -> None:
         """Run nothing more, ever: what is left of the body stays where it is."""
@@ -118,6 +143,19 @@ class ReplayLoop(asyncio.BaseEventLoop):
         """The moment has come."""
         if not timer.cancelled():
             self._todo.append(timer)
+
+    def within(self, ask: Callable[[], T]) -> T:
+        """Call it as the body would be called, so that guards see it; nothing else runs meanwhile."""
+        outer = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            return ask()
+        finally:
+            events._set_running_loop(outer)
+
+    def alive(self) -> list[asyncio.Task[Any]]:
+        """Tasks that are not done, in the order in which they were made."""
+        return [task for task in self._contexts if not task.done()]
 
     def abandon(self) -> None:
         """Close what is left of the body; `halt` came before. Each coroutine ends within the context of its task: what its `finally` blocks
@@ -158,7 +196,7 @@ def _close(coroutine: Any) -> None:
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
             return
     _stubborn.append(coroutine)
-    log.warning("SM-1015 a workflow catches what ends it: `%s`; catch Exception, not BaseException", coroutine.__qualname__)
+    log.warning("%s", SwallowedEnd.of_body(coroutine))
 
 
 _CLOSINGS = 8

@@ -10,49 +10,91 @@ import asyncio
 import functools
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+import msgspec
+
 from stepmesh import payloads
+from stepmesh.durable.attempts import Plan, in_step
 from stepmesh.durable.callsite import here
+from stepmesh.durable.durations import Duration, seconds
 from stepmesh.durable.errors import OutsideRun, StepFailed
 from stepmesh.durable.execution import Execution, Settle, executing
-from stepmesh.durable.values import NotSerialisable
+from stepmesh.durable.limits import Limits
+from stepmesh.durable.retrying import NEVER, Retry
+from stepmesh.durable.values import journaled, same_again
 from stepmesh_broker.protocol.histories import Kind, Settled
 
 P = ParamSpec("P")
 R = TypeVar("R")
-in_step: ContextVar[str] = ContextVar("stepmesh_step")
-"""The id of the local step that runs; unset elsewhere."""
 
 
 class Step(Generic[P, R]):
-    """`fn`: the function itself, for calls without a journal. `pool`: where it runs; "" = in the worker of the body."""
+    """`fn`: the function itself, for calls without a journal. `pool`: where it runs; "" = in the worker of the body. `timeout`: of one
+    attempt. `path`: of the component that it is in its pool."""
 
-    def __init__(self, fn: Callable[P, Awaitable[R] | R], name: str = "", pool: str = "") -> None:
+    def __init__(
+        self,
+        fn: Callable[P, Awaitable[R] | R],
+        name: str = "",
+        pool: str = "",
+        *,
+        retry: Retry = NEVER,
+        timeout: Duration | None = None,
+        path: str = "",
+    ) -> None:
         self.fn = fn
         self.name = name or str(getattr(fn, "__name__", "step"))
         self.pool = pool
-        self._signature = inspect.signature(fn)
+        self.retry = retry
+        self.timeout_s = None if timeout is None else seconds(timeout)
+        self.path = path or f"/{self.name}"
+        self._is_async = inspect.iscoroutinefunction(fn)
+        self._options = options(retry, self.timeout_s)
+        self.signature = inspect.signature(fn)
         self._read = payloads.reader(_returns(fn))
         functools.update_wrapper(self, fn)
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Its result, from the journal or by doing it. Raises `StepFailed`, `OutsideRun`."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Its result, from the journal or by doing it; it begins when it is awaited. Raises `StepFailed`, `OutsideRun`."""
         execution = running(f"the step `{self.name}`", f"to call the function by itself: `{self.name}.fn(…)`")
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        arguments = written(self.name, dict(bound.arguments))
+        where = here(2)
+        return execution.expecting(self._issued(execution, bound, where), f"the step `{self.name}`", where)
+
+    async def _issued(self, execution: Execution, bound: inspect.BoundArguments, where: str) -> R:
+        arguments = journaled(self.name, dict(bound.arguments), where, execution.limits.payload_bytes)
         settle = settling(self.name, self._read)
         if self.pool:
-            return cast(R, await execution.issue(Kind.CALL, f"/{self.pool}/{self.name}", arguments, settle))
+            called = f"/{self.pool}{self.path}"
+            return cast(R, await execution.issue(Kind.CALL, called, arguments, settle, options=self._options, where=where))
+        plan = Plan(functools.partial(self._work, bound, where, execution.limits), self.retry, self.timeout_s, self._is_async)
+        return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, plan=plan, options=self._options, where=where))
 
-        async def work() -> bytes:
-            done = self.fn(*bound.args, **bound.kwargs)
-            return written(self.name, await done if inspect.isawaitable(done) else done)
+    def _work(self, bound: inspect.BoundArguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:
+        done = self.fn(*bound.args, **bound.kwargs)
+        if inspect.isawaitable(done):
+            return self._awaited(done, where, limits)
+        return self._result(done, where, limits)
 
-        return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, work=work))
+    async def _awaited(self, done: Awaitable[R], where: str, limits: Limits) -> bytes:
+        return self._result(await done, where, limits)
+
+    def _result(self, value: Any, where: str, limits: Limits) -> bytes:
+        data = journaled(self.name, value, where, limits.payload_bytes)
+        if limits.round_trip:
+            same_again(self.name, where, value, self._read(data))
+        return data
+
+
+def options(retry: Retry, timeout_s: float | None) -> bytes:
+    """Of a command, as JSON; empty when there are none."""
+    told: dict[str, Any] = {} if retry == NEVER else {"retry": retry.options()}
+    if timeout_s is not None:
+        told["timeout_ms"] = round(timeout_s * 1000)
+    return msgspec.json.encode(told) if told else b""
 
 
 def running(what: str, hint: str = "") -> Execution:
@@ -64,23 +106,23 @@ def running(what: str, hint: str = "") -> Execution:
 
 
 def settling(name: str, read: Callable[[bytes], Any]) -> Settle:
-    """Into the future goes the value, or `StepFailed`."""
+    """Into the future goes the value, or `StepFailed`; what reading the value raises, when it does not fit its type."""
 
     def settle(future: asyncio.Future[Any], record: Settled) -> None:
         if record.failure is not None:
             future.set_exception(StepFailed(name, record.attempt, record.failure))
-        else:
+            return
+        try:
             future.set_result(read(record.value))
+        except Exception as problem:
+            future.set_exception(problem)
 
     return settle
 
 
 def written(name: str, value: Any) -> bytes:
-    """JSON text. Raises `NotSerialisable`."""
-    try:
-        return payloads.write(value)
-    except payloads.NotJson as problem:
-        raise NotSerialisable.of(name, problem, here(2)) from problem
+    """JSON text of what a body hands over. Raises `NotSerialisable`, `PayloadTooLarge`."""
+    return journaled(name, value, here(2), running(f"`{name}`").limits.payload_bytes)
 
 
 def _returns(function: Callable[..., Any]) -> Any:

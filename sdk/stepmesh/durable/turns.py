@@ -1,89 +1,37 @@
-"""Turns of all functions of a worker on their way to the shards: those of one partition travel together.
-
-Invariant: a turn is repeated until it is answered, because the shard knows it again. At most two messages to a partition are under way;
-what comes meanwhile waits and goes with the next one, so that a busy worker sends few and large ones.
-"""
+"""What a turn of a body brought, as a value for whoever drives it: the worker, or a test."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from stepmesh.hedging import first_answer
-from stepmesh.requests import RETRY_S, TIMEOUT_S, TOLD_AGAIN_S
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
-from stepmesh_broker.ports import Requester
-from stepmesh_broker.protocol import codec, subjects
-from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
-
-AT_ONCE = 2
-"""Messages to one partition that are under way."""
-TURNS = 256
-"""Turns in one message at most."""
-_Waiting = tuple[FunctionTurn, asyncio.Future[FunctionTurned | None]]
+from stepmesh.durable.attempts import LocalStep
+from stepmesh.durable.divergence import Divergence
+from stepmesh_broker.protocol.histories import Issued
 
 
-class Turns:
-    """Of one worker over one connection."""
+class State(StrEnum):
+    """Where a body stands after a turn."""
 
-    def __init__(self, broker: Requester, namespace: Namespace, worker: WorkerId) -> None:
-        self._broker = broker
-        self._namespace = namespace
-        self._worker = worker
-        self._waiting: defaultdict[Partition, list[_Waiting]] = defaultdict(list)
-        self._sending: defaultdict[Partition, int] = defaultdict(int)
-        self._tasks: set[asyncio.Task[None]] = set()
+    IDLE = "idle"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CONTINUED = "continued"  # it begins anew with another input: `value`
+    DIVERGED = "diverged"
 
-    async def take(self, partition: Partition, turn: FunctionTurn) -> FunctionTurned:
-        """Tell a turn until it is answered."""
-        delay, largest = RETRY_S
-        while True:
-            answer: asyncio.Future[FunctionTurned | None] = asyncio.get_running_loop().create_future()
-            self._waiting[partition].append((turn, answer))
-            self._send(partition)
-            turned = await answer
-            if turned is not None:
-                return turned
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, largest)
 
-    def close(self) -> None:
-        """Tell nothing more."""
-        for task in self._tasks:
-            task.cancel()
+@dataclass
+class Turn:
+    """What a turn brought. `commands`: those that the history lacks, in the order of their issuing. `abandoned`: ids whose results the body
+    waits for no more. `local`: what the worker itself is to do, by id: the steps without a result, those of earlier turns among them."""
 
-    def _send(self, partition: Partition) -> None:
-        if self._sending[partition] < AT_ONCE and self._waiting[partition]:
-            self._sending[partition] += 1
-            self._spawn(self._deliver(partition))
-
-    async def _deliver(self, partition: Partition) -> None:
-        await asyncio.sleep(0)  # what this pass of the loop still brings goes along
-        taken, self._waiting[partition] = self._waiting[partition][:TURNS], self._waiting[partition][TURNS:]
-        answers: list[FunctionTurned | None] = [None] * len(taken)
-        try:
-            answers = await self._answers(partition, [turn for turn, _ in taken]) if taken else []
-        finally:
-            for (_, future), answer in zip(taken, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-            self._sending[partition] -= 1
-            self._send(partition)
-
-    async def _answers(self, partition: Partition, turns: list[FunctionTurn]) -> list[FunctionTurned | None]:
-        subject, data = subjects.control(self._namespace, partition), codec.encode(FunctionTurns(self._worker, turns))
-        try:
-            answer = codec.decode_answer(await first_answer(lambda: self._broker.request(subject, data, TIMEOUT_S), TOLD_AGAIN_S))
-        except (BrokerUnavailable, MalformedMessage):
-            return [None] * len(turns)
-        if isinstance(answer, FunctionsTurned) and len(answer.answers) == len(turns):
-            return answer.answers
-        return [None] * len(turns)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="stepmesh turns")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    state: State
+    commands: list[Issued] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+    value: Any = None
+    error: BaseException | None = None
+    divergence: Divergence | None = None
+    local: Mapping[str, LocalStep] = field(default_factory=dict)

@@ -9,14 +9,13 @@ from typing import Any
 
 import msgspec
 
-from stepmesh.durable.execution import Execution, State, Turn, Work, executing
-from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled
+from stepmesh.durable.attempts import LocalStep
+from stepmesh.durable.execution import Execution, State, Turn, executing
+from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Settled
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 
 BEGAN_MS = 1_700_000_000_000
 RUN = "01900000-0000-7000-8000-000000000001"
-NOTES = (Kind.EFFECT, Kind.PATCH, Kind.ATTRIBUTE)
-"""Commands that nobody answers."""
 Body = Callable[[], Coroutine[Any, Any, Any]]
 
 
@@ -40,7 +39,7 @@ class Journal:
         self.records: list[Record] = []
         self.open: list[Issued] = []
         self.now_ms = BEGAN_MS
-        self.local: Mapping[str, Work] = {}
+        self.local: Mapping[str, LocalStep] = {}
         self.turns = 0
 
     def replay(self, body: Body) -> Turn:

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, functions, permits, results, submit, timers
+from stepmesh_orchestrator.core.decide import (
+    addresses,
+    cancel,
+    delete,
+    dormancy,
+    flows,
+    functions,
+    letters,
+    permits,
+    results,
+    settling,
+    submit,
+    timers,
+)
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
@@ -21,6 +34,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.TakeLetter: letters.take_letter,
+    commands.KeepEvent: addresses.keep_event,
+    commands.SettleWait: settling.settle_wait,
     commands.ServeKeys: permits.serve_keys,
 }
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from stepmesh_broker.protocol.histories import CancelAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
-from stepmesh_orchestrator.core.decide import finish, places
+from stepmesh_orchestrator.core.decide import finish, places, waits
+from stepmesh_orchestrator.core.decide.news import tell
 from stepmesh_orchestrator.core.effects import Answered, StopTask
-from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
+from stepmesh_orchestrator.core.events import HistoryGrew, ItemEnded, RunCancelled, RunCancelling
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run
+from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run, Tree
 
 
 def cancel_run(session: Session, command: CancelRun) -> None:
     """A run that is over already stays as it is, and the answer says so."""
     run = session.state.runs.get(command.run)
     if run is not None:
-        stop(session, run, command.reason or "cancelled")
+        _cancel(session, run, command.reason or "cancelled", force=command.force)
         session.cause(Answered(Accepted(command.run)))
     elif command.run in session.state.dormant:
         session.cause(Answered(Refused("SM-5120", f"run {command.run} is dormant and is not in memory yet", "cancel it again")))
@@ -24,6 +28,36 @@ def cancel_run(session: Session, command: CancelRun) -> None:
         session.cause(Answered(Accepted(command.run, existing=True)))
     else:
         session.cause(Answered(Refused("SM-5003", f"no live run {command.run} here", "`stepmesh list` shows the runs")))
+
+
+def _cancel(session: Session, run: Run, reason: str, *, force: bool) -> None:
+    told = [] if force else list(_functions(session, run))
+    if not told:
+        stop(session, run, reason)
+    elif run.id not in run.tree.cancelling:
+        session.emit(RunCancelling(run.id, reason))
+        for item, step in told:
+            session.emit(HistoryGrew(item.run.id, item.index, step, [CancelAsked(session.now, reason)]))
+            tell(session, item, step)
+
+
+def function_ended(session: Session, tree: Tree) -> None:
+    """Runs that are to be cancelled, and have waited for a function, may be cancelled now."""
+    for id, reason in list(tree.cancelling.items()):
+        run = session.state.runs.get(id)
+        if run is not None and not any(_functions(session, run)):
+            stop(session, run, reason)
+
+
+def _functions(session: Session, run: Run) -> Iterator[tuple[Item, int]]:
+    """Durable functions of the run and below it that can clean up: not those that their code cannot go on with."""
+    for child in run.children or ():
+        yield from _functions(session, session.state.runs[child])
+    for item in run.items.values():
+        for step in item.waits or ():
+            function = item.function(step)
+            if function is not None and not function.blocked:
+                yield item, step
 
 
 def _has_ended(session: Session, run: RunId) -> bool:
@@ -42,6 +76,7 @@ def stop(session: Session, run: Run, reason: str) -> None:
     for item in list(run.items.values()):
         _stop_tasks(session, item)
         places.leave_all(session, item)
+        waits.give_up_all(session, item)
         session.emit(ItemEnded(run.id, item.index, None, failure))
     finish.try_end_run(session, run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
-from stepmesh_orchestrator.core.decide import keys, places
+from stepmesh_orchestrator.core.decide import keys, places, waits
 from stepmesh_orchestrator.core.effects import RunOver
 from stepmesh_orchestrator.core.events import ItemEnded, RunEnded
 from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
@@ -49,6 +49,7 @@ def end_item(session: Session, item: Item, outcome: Outcome | None) -> None:
     """Record the item's result; the run may end with it."""
     run = item.run
     places.leave_all(session, item)
+    waits.give_up_all(session, item)
     if isinstance(outcome, Failure):
         session.emit(ItemEnded(run.id, item.index, None, outcome))
     else:

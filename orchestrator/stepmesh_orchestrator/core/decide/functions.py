@@ -12,22 +12,30 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import results, subruns
+from stepmesh_orchestrator.core.decide import results, subruns, waits
+from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, NudgeTask, SetTimer
-from stepmesh_orchestrator.core.events import HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
+from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.functions import Function, due_ms
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import DONE, PARKED, QUEUED, RUNNING, Item, Run
+from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer, in bytes of their payloads."""
 _GONE = FunctionTurned(gone=True)
+
+
+class _Options(msgspec.Struct):
+    since_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 
 
 def advance(session: Session, command: AdvanceFunction) -> None:
@@ -42,27 +50,39 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
             if isinstance(record, Issued):
                 arm(session, item, task.step, record)
+            elif isinstance(record, Tried):
+                session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
     """The record as it is appended; None for one that is not a worker's to bring."""
+    if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
+        return None
     if isinstance(record, Settled):
-        asked = function.open.get(record.id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == record.id), None)
-        if asked is None or asked.kind is not Kind.STEP:
-            return None
         if record.failure is None and results.checked_json(record.value) is None:
             problem = Failure(ErrorCode.WORKER_ERROR, f"the value of {record.id} is not valid JSON, or nested too deep")
             return Settled(record.id, now, failure=problem, attempt=record.attempt)
         return Settled(record.id, now, record.value, record.failure, record.attempt)
+    if isinstance(record, Tried):
+        due = now + max(0, record.due_ms - record.at_ms)
+        return Tried(record.id, now, record.attempt, record.failure, due)
     if isinstance(record, Began):
         return None if function.records else record
     return record if isinstance(record, Issued) else None
+
+
+def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
+    """Whether it is a step that the worker itself does, and that waits for its result."""
+    asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
+    return asked is not None and asked.kind is Kind.STEP
 
 
 def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> FunctionTurned:
@@ -71,13 +91,24 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     function = item.function(task.step) or Function()
     news = function.records[turn.base :]
     only_own = own and len(news) == len(turn.records)
-    left = turn.idle and not any(isinstance(record, Settled) for record in news) and (only_own or not news)
+    left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
+    if turn.continued is not None:
+        _continue(session, item, task.step, turn.continued)
+        return FunctionTurned(at_ms=session.now, left=True)
     if left:
         let_go(session, item, task.step, turn.blocked)
     if only_own:
         return FunctionTurned(at_ms=session.now, left=left)
     page = _page(news)
     return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
+
+
+def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
+    """The body began anew: what it waited for is void."""
+    end_children(session, item, step)
+    session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    session.touched[item.run.tree.root] = item.run.tree
+    activate(session, item, step)
 
 
 def _page(news: list[Record]) -> list[Record]:
@@ -112,10 +143,17 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
     _start(session, item, step, command, None, session.flows.get(flow))
 
 
+def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
+    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
+    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(item, command), since_ms)
+    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+
+
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.TIMER: _arm_timer,
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
+    Kind.EVENT: _arm_event,
 }
 
 
@@ -125,7 +163,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
     if name in session.state.runs:
         return
     if isinstance(flow, Failure):
-        settle_command(session, item, step, Settled(command.id, session.now, failure=flow))
+        settle(session, item, step, Settled(command.id, session.now, failure=flow))
     elif flow is None:
         key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
         waiting = session.awaiting_child.setdefault(key, [])
@@ -134,7 +172,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
             session.cause(NeedFlow(key, document))
     elif subruns.depth(session, run) >= session.settings.max_depth:
         deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
-        settle_command(session, item, step, Settled(command.id, session.now, failure=deepest))
+        settle(session, item, step, Settled(command.id, session.now, failure=deepest))
     else:
         parent = Parent(run.id, item.index, step, "function", command=command.id)
         event = RunCreated(
@@ -160,7 +198,7 @@ def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None
         if function is None or command.id not in function.open:
             continue
         if failure is not None:
-            settle_command(session, item, step, Settled(command.id, session.now, failure=failure))
+            settle(session, item, step, Settled(command.id, session.now, failure=failure))
         else:
             arm(session, item, step, command)
 
@@ -174,26 +212,7 @@ def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
         return
     failed = outcome if isinstance(outcome, Failure) else None
     value = outcome if isinstance(outcome, bytes) else b"null"
-    settle_command(session, item, parent.step, Settled(parent.command, session.now, value, failed))
-
-
-def settle_command(session: Session, item: Item, step: int, result: Settled) -> None:
-    """What came of a command, unless nobody waits for it any more."""
-    function = item.function(step)
-    if function is None or item.phases[step] == DONE or result.id not in function.open:
-        return
-    session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
-    tell(session, item, step)
-
-
-def tell(session: Session, item: Item, step: int) -> None:
-    """The function has news: its worker is told, or it goes to one. What its code cannot go on with waits for other code."""
-    phase = item.phases[step]
-    if phase == RUNNING:
-        session.cause(NudgeTask(TaskRef(item.run.id, item.index, step, item.attempt(step))))
-    elif phase == PARKED and not (item.function(step) or Function()).blocked:
-        item.phases[step] = QUEUED
-        session.work.append((item, step))
+    settle(session, item, parent.step, Settled(parent.command, session.now, value, failed))
 
 
 def fire(session: Session, task: TaskRef) -> None:
@@ -201,26 +220,33 @@ def fire(session: Session, task: TaskRef) -> None:
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     function = item.function(task.step) if item is not None else None
-    if item is None or function is None or item.phases[task.step] == DONE:
+    if item is None or function is None:
         return
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
         tell(session, item, task.step)
-    if function.blocked and function.due_ms <= session.now and item.phases[task.step] == PARKED:
-        item.phases[task.step] = QUEUED
-        session.work.append((item, task.step))
+    if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
+        activate(session, item, task.step)
+    elif any(when <= session.now for when in function.retries.values()):
+        tell(session, item, task.step)
+    elif not due:  # what is due is to ask again for events, whatever became of the letters
+        for command in function.commands():
+            if command.kind is Kind.EVENT:
+                arm(session, item, task.step, command)
 
 
 def resume(session: Session, item: Item, step: int) -> None:
     """A function that was read back: its waits are set again, and one that was let go of and has news goes to a worker."""
     function = item.function(step)
-    if function is None or item.phases[step] == DONE:
+    if function is None:
         return
     if item.phases[step] == PARKED:
         if function.blocked:
             session.cause(SetTimer(function.due_ms, wait_of(item, step)))
-        elif len(function.records) > function.seen:
+        elif len(function.records) > function.seen or (function.input is not None and not function.records):
             tell(session, item, step)
-    for command in list(function.open.values()):
+    for when in function.retries.values():
+        session.cause(SetTimer(when, wait_of(item, step)))
+    for command in function.commands():
         arm(session, item, step, command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stepmesh_broker.protocol.messages import TaskRef
-from stepmesh_orchestrator.core.decide import cancel, places
+from stepmesh_orchestrator.core.decide import cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import FunctionIdle
 from stepmesh_orchestrator.core.session import Session
@@ -28,6 +28,16 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
     places.leave(session, item, step)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
+
+
+def end(session: Session, item: Item, step: int) -> None:
+    """It is over: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
+    function = item.wait(step).function
+    if function is not None:
+        waits.leave(session, item, step, function.commands())
+    end_children(session, item, step)
+    if item.run.tree.cancelling:
+        cancel.function_ended(session, item.run.tree)
 
 
 def end_children(session: Session, item: Item, step: int, commands: Collection[str] | None = None) -> None:

@@ -38,9 +38,10 @@ def end_task(session: Session, command: EndTask) -> None:
         elif step.output_schema is not None and (violations := step.output_schema.violations(output)):
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:
+            function = item.function(step.index)
             complete(session, item, step.index, output)
-            if item.function(step.index) is not None:
-                parking.end_children(session, item, step.index)
+            if function is not None:
+                parking.end(session, item, step.index)
             return
     failing.attempt_failed(session, item, step, _checked(failure, step.id))
 

@@ -58,6 +58,8 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     root = run.tree.root
     queue_ms = route.queue_ms
     function = item.function(step.index)
+    if function is not None and function.input is not None:
+        value = function.input
     suspect = attempt > 1 and item.wait(step.index).transport_used > 0  # a worker was lost with it: its lease is to show the next loss
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,

@@ -121,7 +121,7 @@ def _map_output(outcomes: list[bytes | Failure]) -> bytes:
 def _iterated(session: Session, item: Item, step: CompiledStep, run: Run, outcome: bytes | Failure) -> None:
     if isinstance(outcome, Failure):
         own = Failure(outcome.code, outcome.message, outcome.data)  # the wish for a retry was the inner step's, and it had it
-        failure.attempt_failed(session, item, step, own, of_sub_run=True)
+        failure.attempt_failed(session, item, step, own, no_worker=True)
         return
     iterations = item.wait(step.index).iteration + 1
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import FireTimer
-from stepmesh_orchestrator.core.decide import functions, results
+from stepmesh_orchestrator.core.decide import functions, results, waits
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import QUEUED, RETRYING, SLEEPING
+from stepmesh_orchestrator.core.state import AWAITING, QUEUED, RETRYING, SLEEPING
 
 
 def fire(session: Session, command: FireTimer) -> None:
@@ -19,6 +19,9 @@ def fire(session: Session, command: FireTimer) -> None:
     if item is None or item.attempt(task.step) != task.attempt:
         return
     phase = item.phases[task.step]
+    if phase == AWAITING:
+        waits.ring(session, item, task.step)
+        return
     if phase not in (RETRYING, SLEEPING) or item.wait(task.step).due_ms > session.now:
         return
     if phase == SLEEPING:

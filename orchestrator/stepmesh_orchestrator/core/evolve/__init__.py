@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, functions, gates, runs, steps
+from stepmesh_orchestrator.core.evolve import addresses, dormancy, functions, gates, runs, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -21,6 +21,8 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepFallingBack: steps.falling_back,
     events.HistoryGrew: functions.history_grew,
     events.FunctionIdle: functions.function_idle,
+    events.FunctionContinued: functions.function_continued,
+    events.StepAwaiting: steps.awaiting,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -30,7 +32,12 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunEnded: runs.run_ended,
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
+    events.RunCancelling: runs.run_cancelling,
     events.TreeDormant: dormancy.tree_dormant,
+    events.EventReceived: addresses.event_received,
+    events.WaiterPlaced: addresses.waiter_placed,
+    events.WaiterLeft: addresses.waiter_left,
+    events.WaitOver: addresses.wait_over,
     events.RunHeld: gates.run_held,
     events.RunReleased: gates.run_released,
     events.PermitAsked: gates.permit_asked,

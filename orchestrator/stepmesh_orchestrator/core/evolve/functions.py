@@ -16,7 +16,7 @@ def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
     for record in event.records:
         function.append(record)
     for id in event.abandoned:
-        function.open.pop(id, None)
+        function.close(id)
     if event.turn:
         function.attempt, function.turn = event.attempt, event.turn
         function.blocked, function.blocks = "", 0
@@ -34,3 +34,12 @@ def function_idle(state: State, event: events.FunctionIdle, at_ms: int) -> None:
     function.seen = len(function.records)
     function.blocked, function.due_ms = event.blocked, event.due_ms
     function.blocks = function.blocks + 1 if event.blocked else 0
+
+
+def function_continued(state: State, event: events.FunctionContinued, at_ms: int) -> None:
+    """Nothing of what it was is left but the number of its next activation."""
+    item = leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = PARKED
+    wait = item.wait(event.step)
+    wait.attempt += 1
+    wait.function = Function(input=event.input)

@@ -9,6 +9,7 @@ from array import array
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
@@ -58,7 +59,13 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     results: dict[int, bytes | Failure] | None
 
 
-class RankedRunImage(RunImage, array_like=True, gc=False):
+class TakerImage(RunImage, array_like=True, gc=False):
+    """A run that took events from outside: a form of its own, so that all others look as they did before there were any."""
+
+    taken: dict[str, list[int]] | None = None
+
+
+class RankedRunImage(TakerImage, array_like=True, gc=False):
     """Of a run with a priority, or with gates. Written only then, read always, so that all others look as they did before."""
 
     priority: int = 0
@@ -73,6 +80,7 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+    cancelling: dict[RunId, str] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -85,12 +93,12 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
+    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.cancelling)
 
 
 def restore_tree(state: State, image: TreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended)
+    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, cancelling=image.cancelling)
     return tree
 
 
@@ -123,9 +131,9 @@ def run_image(run: Run) -> RunImage:
     """All that events said of it."""
     image = _plain_image(run)
     if run.priority or run.gates is not None:
-        extra: tuple[Any, ...] = (run.priority, run.gates, run.gates_open)
-        return RankedRunImage(*msgspec.structs.astuple(image), *extra)
-    return image
+        extra: tuple[Any, ...] = (run.taken, run.priority, run.gates, run.gates_open)
+        return RankedRunImage(*structs.astuple(image), *extra)
+    return image if run.taken is None else TakerImage(**structs.asdict(image), taken=run.taken)
 
 
 def _plain_image(run: Run) -> RunImage:
@@ -162,6 +170,7 @@ def _run(image: RankedRunImage, tree: Tree, flows: FlowLookup, places: Places) -
         image.results, places.created_at, places.depth, priority=image.priority, gates=image.gates,
         gates_open=image.gates_open,
     )  # fmt: skip
+    run.taken = image.taken if isinstance(image, TakerImage) else None
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))
     return run

@@ -109,6 +109,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
     run = state.runs.pop(event.run)
     tree = run.tree
     tree.live -= 1
+    tree.cancelling.pop(event.run, None)
     key = None if run.run_key is None else f"{run.namespace}/{run.run_key}"
     if run.id == tree.root or key is not None:
         state.finished[run.id] = (at_ms, event.status, key)
@@ -133,6 +134,11 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
         del run.tree.pending[run.id]
         run.cancelled += run.total - run.next_item
         run.next_item = run.total
+
+
+def run_cancelling(state: State, event: events.RunCancelling, at_ms: int) -> None:
+    """Its tree remembers."""
+    state.runs[event.run].tree.cancelling[event.run] = event.reason
 
 
 def run_deleted(state: State, event: events.RunDeleted, at_ms: int) -> None:

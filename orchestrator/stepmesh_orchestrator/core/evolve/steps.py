@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome
-from stepmesh_orchestrator.core.state import DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import AWAITING, DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
 
 def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
@@ -75,6 +75,16 @@ def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     wait = item.wait(event.step)
     wait.due_ms = event.due_ms
     wait.output = event.output
+    item.times[event.step << 1] = item.times[event.step << 1] or at_ms
+
+
+def awaiting(state: State, event: events.StepAwaiting, at_ms: int) -> None:
+    """Only somebody outside, or the time, moves it on."""
+    item = leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = AWAITING
+    wait = item.wait(event.step)
+    wait.due_ms = event.due_ms
+    wait.output = event.awaited
     item.times[event.step << 1] = item.times[event.step << 1] or at_ms
 
 

@@ -82,6 +82,7 @@ class Engine:
         self.session = Session(State(Partition(0)), self.shelf, default_router(), EngineSettings(**settings))
         self.session.now = NOW
         self.journal: list[tuple[int, Event]] = []
+        self.positions: list[int] = []  # of the journal's events
         self.new: list[Event] = []
         self.effects: list[Effect] = []
         self.new_effects: list[Effect] = []
@@ -101,7 +102,9 @@ class Engine:
         self.new, session.events = session.events, []
         self.new_effects, session.effects = session.effects, []
         self.effects += self.new_effects
+        first = session.state.at - len(self.new) + 1
         self.journal += [(session.now, event) for event in self.new]
+        self.positions += range(first, first + len(self.new))
         self.tasks += [task for tasks in session.tasks.values() for task in tasks]
         session.tasks = {}
         session.state.sequence += bool(self.new)
@@ -163,7 +166,8 @@ class Engine:
     def restart(self) -> list[Event]:
         """Crash, replay the journal, derive the rest; what came out of that."""
         state = State(Partition(0))
-        for at_ms, event in self.journal:
+        for (at_ms, event), position in zip(self.journal, self.positions, strict=True):
+            state.at = position - 1
             apply(state, event, at_ms, self.shelf, [])
         state.sequence = self.session.state.sequence
         now, settings = self.session.now, self.session.settings

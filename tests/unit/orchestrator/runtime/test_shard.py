@@ -22,7 +22,7 @@ from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import StepSucceeded, decode_turn
 from stepmesh_orchestrator.node import Node
 from stepmesh_orchestrator.ports import StoreError
-from stepmesh_orchestrator.runtime import partition
+from stepmesh_orchestrator.runtime import alarm, partition
 from stepmesh_orchestrator.runtime import shard as shards
 
 P = Partition(0)
@@ -361,13 +361,13 @@ async def test_a_busy_shard_with_a_timer_makes_no_task_per_turn() -> None:
     lab.shard.session.effects.append(SetTimer(now + 3_600_000, TaskRef(RunId("r"), 0, 0, 1)))
     await lab.submit()
     await asyncio.sleep(1)
-    before = lab.shard._alarm  # type: ignore[reportPrivateUsage]
+    before = lab.shard._alarm._task  # type: ignore[reportPrivateUsage]
     assert before is not None
     for _ in range(20):
         await lab.submit()
-    assert lab.shard._alarm is before  # type: ignore[reportPrivateUsage]
-    await asyncio.sleep(shards.LONGEST_SLEEP_S + 1)
-    assert lab.shard._alarm is not before, "the wall clock may have been set"  # type: ignore[reportPrivateUsage]
+    assert lab.shard._alarm._task is before  # type: ignore[reportPrivateUsage]
+    await asyncio.sleep(alarm.LONGEST_SLEEP_S + 1)
+    assert lab.shard._alarm._task is not before, "the wall clock may have been set"  # type: ignore[reportPrivateUsage]
     await lab.stop()
 
 

@@ -1,0 +1,33 @@
+"""Letters of partitions: which decision each kind is for. A letter may be late, or a copy: who takes it looks at the state first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
+from stepmesh_orchestrator.core.commands import TakeLetter
+from stepmesh_orchestrator.core.decide import addresses, gates, permits, waits
+from stepmesh_orchestrator.core.session import Session
+
+_DECIDERS: dict[type, Callable[[Session, Any], None]] = {
+    Subscribe: addresses.subscribe,
+    Unsubscribe: addresses.unsubscribe,
+    Deliver: waits.deliver,
+    PermitAsk: permits.ask,
+    PermitReturn: permits.returned,
+    PermitGrant: gates.granted,
+    PermitRevoke: gates.revoked,
+}
+
+
+def take_letter(session: Session, command: TakeLetter) -> None:
+    """By its kind."""
+    _DECIDERS[type(command.letter)](session, command.letter)
+
+
+def addressee(letter: Letter) -> RunId | None:
+    """The run that must be in memory for it, if it is of this partition."""
+    return letter.waiter.run if isinstance(letter, Deliver) else letter.run if isinstance(letter, PermitRevoke) else None

@@ -1,0 +1,133 @@
+"""One attempt of a local step: what it is told, how long it may take, and the record that comes of it.
+
+Invariant: an attempt ends in one record, `Settled` or `Tried`, and raises nothing but a cancellation of whoever waits for it. It must not
+know the body: the step runs in the worker, outside of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+
+from stepmesh import outcome
+from stepmesh.durable.retrying import NEVER, Retry, delay_ms
+from stepmesh_broker.protocol.histories import Issued, Settled, Tried
+
+Work = Callable[[], Awaitable[bytes] | bytes]
+"""Does a local step; its value as JSON text."""
+Clock = Callable[[], int]
+"""ms since 1970."""
+THREADS = 32
+"""Steps that are ordinary functions run at once, at most: never in the default executor, which others of the process fill."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a running step knows of itself. `idempotency_key`: `<run>/<step id>`, the same in every attempt and in no other step; give it
+    to services that deduplicate. `attempt` counts from 1."""
+
+    name: str
+    id: str
+    run: str
+    attempt: int
+    idempotency_key: str
+
+
+in_step: ContextVar[StepInfo] = ContextVar("stepmesh_step")
+"""Of the local step that runs; unset elsewhere."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a local step is done. `is_async`: `work` gives an awaitable; else it runs in a thread."""
+
+    work: Work
+    retry: Retry = NEVER
+    timeout_s: float | None = None
+    is_async: bool = True
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """A step that the worker of the body is to do. `tried`: how its last attempt ended, None before the first one."""
+
+    command: Issued
+    run: str
+    plan: Plan
+    tried: Tried | None = None
+
+    @property
+    def key(self) -> str:
+        """`<run>/<step id>`."""
+        return f"{self.run}/{self.command.id}"
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt comes next, from 1."""
+        return 1 if self.tried is None else self.tried.attempt + 1
+
+    @property
+    def due_ms(self) -> int:
+        """When it is due, in ms since 1970; 0 = now."""
+        return 0 if self.tried is None else self.tried.due_ms
+
+    async def once(self, clock: Clock) -> Settled | Tried:
+        """Do the next attempt. `clock` says what time it is when it ended."""
+        try:
+            value = await self()
+        except asyncio.CancelledError as problem:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self.failed(problem, clock())
+        except (Exception, SystemExit) as problem:
+            return self.failed(problem, clock())
+        return Settled(self.command.id, clock(), value, attempt=self.attempt)
+
+    def failed(self, problem: BaseException, now_ms: int) -> Settled | Tried:
+        """What an attempt that ended so is recorded as."""
+        failure = outcome.timed_out(self.plan.timeout_s).failure if isinstance(problem, TimedOut) else outcome.raised(problem).failure
+        assert failure is not None
+        delay = delay_ms(self.plan.retry, self.key, self.attempt, problem)
+        if delay is None:
+            return Settled(self.command.id, now_ms, failure=failure, attempt=self.attempt)
+        return Tried(self.command.id, now_ms, self.attempt, failure, now_ms + delay)
+
+    async def __call__(self) -> bytes:
+        """The value as JSON text. Raises what the step raised, `TimedOut` when it took too long."""
+        told = in_step.set(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key))
+        try:
+            async with asyncio.timeout(self.plan.timeout_s) as limit:
+                return await self._worked()
+        except TimeoutError as problem:
+            if limit.expired():
+                raise TimedOut(self.plan.timeout_s or 0) from problem
+            raise
+        finally:
+            in_step.reset(told)
+
+    async def _worked(self) -> bytes:
+        if self.plan.is_async:
+            done = self.plan.work()
+        else:
+            run = contextvars.copy_context().run
+            done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self.plan.work)
+        return await done if inspect.isawaitable(done) else done
+
+
+class TimedOut(Exception):
+    """The attempt took longer than it may."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the attempt ran longer than {limit_s:g} s")
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="stepmesh-step")

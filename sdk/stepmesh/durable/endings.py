@@ -1,0 +1,183 @@
+"""How a body may end badly: it goes on after it was cancelled, leaves something behind, or its history grows without end.
+
+Invariant: each is found from what was recorded, so a replay finds it at the same place. The errors name file, line, cause and fix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from stepmesh.durable.identity import Identity
+from stepmesh.durable.loop import SwallowedEnd
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.protocol.histories import Issued
+
+log = logging.getLogger("stepmesh.durable")
+_NAMED = 5
+"""Names that a message shows."""
+
+
+class CancelSwallowed(StepmeshError):
+    """SM-1016: the run was cancelled, and the body went on as if it had not been."""
+
+    default_code = "SM-1016"
+
+
+class LeftBehind(StepmeshError):
+    """SM-1021: the body ended, and something that it began or made was never waited for."""
+
+    default_code = "SM-1021"
+
+
+class HistoryTooLong(StepmeshError):
+    """SM-1050: more records than a run should have: every replay reads them all."""
+
+    default_code = "SM-1050"
+
+
+class Cancelling:
+    """A cancellation of the run on its way into the body: held back by shields, and counted after. `most`: commands that may follow it."""
+
+    def __init__(self, most: int) -> None:
+        self.shields = 0
+        self.reason = ""
+        self._most = most
+        self._waits = False
+        self._after: int | None = None
+
+    def ask(self, reason: str) -> None:
+        """The run is to be cancelled."""
+        self.reason = reason
+        self._waits = True
+
+    def due(self) -> bool:
+        """Whether the body is to be told now; true once per `ask`."""
+        if not self._waits or self.shields > 0:
+            return False
+        self._waits = False
+        self._after = self._after or 0
+        return True
+
+    def asked(self, command: Issued, identity: Identity) -> CancelSwallowed | None:
+        """The body asks for something. An error when it does so too often after it was told to end, outside of a shield."""
+        if self._after is None or self.shields > 0:
+            return None
+        self._after += 1
+        if self._after <= self._most:
+            return None
+        suspects = [line for line in identity.suspects() if SwallowedEnd.default_code in line]
+        cause = "; ".join(suspects) if suspects else "an `except` that catches asyncio.CancelledError and goes on"
+        return CancelSwallowed(
+            f"run {identity} was cancelled, and the body went on: `{command.name}` at {command.where} is command {self._after} after that. "
+            f"Likely cause: {cause}. The run ends as cancelled here",
+            hint="do what is to be done at the end inside `async with wf.shield():`, and raise the cancellation again",
+        )
+
+
+class Leftovers:
+    """What a body made and did not wait for."""
+
+    def __init__(self) -> None:
+        self._expected: list[tuple[Coroutine[Any, Any, Any], str, str]] = []
+        self._detached: list[asyncio.Future[Any]] = []
+        self._excused: list[asyncio.Future[Any]] = []
+
+    def expect(self, coroutine: Coroutine[Any, Any, Any], what: str, where: str) -> None:
+        """It is there to be awaited."""
+        if len(self._expected) >= 64:
+            self._expected = [one for one in self._expected if _is_new(one[0])]
+        self._expected.append((coroutine, what, where))
+
+    def excuse(self, task: asyncio.Future[Any]) -> None:
+        """Nobody needs to wait for this one."""
+        self._excused.append(task)
+
+    def detach(self, task: asyncio.Future[Any]) -> None:
+        """Nobody needs to wait for this one but the run: it ends after it."""
+        self._detached.append(task)
+        task.add_done_callback(_told)
+
+    def detached_are_done(self) -> bool:
+        """Whether the run may end."""
+        return all(task.done() for task in self._detached)
+
+    def cancel(self) -> None:
+        """The run is cancelled, and what was detached with it."""
+        for task in self._detached:
+            task.cancel()
+
+    def close(self) -> None:
+        """Nothing of it will ever begin."""
+        for coroutine, *_ in self._expected:
+            if _is_new(coroutine):
+                coroutine.close()
+        self._expected.clear()
+
+    def found(self, alive: Iterable[asyncio.Task[Any]], identity: Identity, policy: str) -> LeftBehind | None:
+        """At the end of a body that returned. `alive`: tasks that are not done."""
+        excused = {*self._detached, *self._excused}
+        never = [f"{what} ({where}) was never awaited" for coroutine, what, where in self._expected if _is_new(coroutine)]
+        left = [*never, *(f"{_standing(task)} was not waited for" for task in alive if task not in excused)]
+        if not left or policy == "off":
+            return None
+        more = f", and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        problem = LeftBehind(
+            f"the body of run {identity} ended, and {', '.join(left[:_NAMED])}{more}: what it asked for may never be done",
+            hint="`await` it, or say wf.detach(…): the run then ends after it",
+        )
+        if policy == "warn":
+            log.warning("%s", problem)
+            return None
+        return problem
+
+
+class TooLong:
+    """A history that grows. `warn`, `most`: records."""
+
+    def __init__(self, warn: int, most: int) -> None:
+        self._warn = warn
+        self._most = most
+        self._records = 0
+        self._told = False
+
+    def grown(self, records: int, new: int, counts: Callable[[], Counter[str]], identity: Identity) -> HistoryTooLong | None:
+        """`records` more were read, and `new` are about to follow. An error when they are too many; near to that, a line in the log."""
+        self._records += records
+        size = self._records + new
+        if size <= self._warn or (self._told and size <= self._most):
+            return None
+        names = ", ".join(f"{name} ×{count}" for name, count in counts().most_common(_NAMED))
+        problem = HistoryTooLong(
+            f"the history of run {identity} has {size} records, {'above the limit of' if size > self._most else 'near the limit of'} "
+            f"{self._most}; most of them: {names}. Every replay reads them all",
+            hint="end a round of the loop with wf.continue_as_new(…), or move the loop into a child",
+        )
+        if size > self._most:
+            return problem
+        self._told = True
+        log.warning("%s", problem)
+        return None
+
+
+def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+
+
+def _standing(task: asyncio.Task[Any]) -> str:
+    """`the task watch (orders.py:31)`: where it waits."""
+    coroutine: Any = task.get_coro()
+    frame, code = getattr(coroutine, "cr_frame", None), getattr(coroutine, "cr_code", None)
+    file = "?" if code is None else Path(code.co_filename).name
+    line = 0 if frame is None else frame.f_lineno
+    return f"the task {getattr(coroutine, '__qualname__', task.get_name())} ({file}:{line})"
+
+
+def _told(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        log.warning("a detached task failed: %s", problem)
