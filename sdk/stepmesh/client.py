@@ -18,6 +18,7 @@ from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
 from stepmesh.outside import Events, Promises
 from stepmesh.requests import Requests
+from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
@@ -174,7 +175,7 @@ class Client:
         offset: int = 0,
         tenant: str | None = None,
     ) -> list[RunSummary]:
-        """Newest first. `status`: queued (it waits before its gates), running, completed, failed or cancelled. `tenant`: of that
+        """Newest first. `status`: queued (it waits before its gates), running, paused, completed, failed or cancelled. `tenant`: of that
         namespace, if it shares the deployment."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
         of = None if tenant is None else Namespace(tenant)
@@ -183,6 +184,11 @@ class Client:
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""
         await self.requests.cancel(run, reason)
+
+    @property
+    def control(self) -> RunControl:
+        """Pause runs, let them go on, wake them, continue them in new ones."""
+        return RunControl(self.requests)
 
     async def delete_run(self, run: str) -> None:
         """Remove an ended run, its sub-runs and their results for good. Raises `RunNotFound`, `RequestRefused` (SM-5012 while it runs)."""

@@ -8,6 +8,7 @@ from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Letter, Waiter
 from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -18,6 +19,7 @@ class StartRun:
 
     submit: Submit
     flow: CompiledFlow
+    seeded: RunSeeded | None = None  # results of another run that it takes over
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,29 @@ class CancelRun:
     run: RunId
     reason: str
     force: bool = False  # do not wait for durable functions to clean up
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Let nothing new of a root run and its sub-runs start. Answer: an `Answered` effect."""
+
+    run: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Let a paused root run go on. Answer: an `Answered` effect."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class WakeSteps:
+    """End these sleeps of a run now. One that is over, or another attempt's, is left alone. Answer: an `Answered` effect."""
+
+    run: RunId
+    tasks: list[TaskRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +151,5 @@ class SettleWait:
 
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | TakeLetter | KeepEvent | SettleWait | ServeKeys
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | ServeKeys
 )  # fmt: skip

@@ -31,7 +31,7 @@ from stepmesh_orchestrator.core.state import (
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a step (or the output, or the run) waits for. `kind` is a phase name, `pending` or `stuck`; `since_ms` None = not known."""
+    """What a step (or the output, or the run) waits for. `kind`: a phase, `paused`, `pending`, `stuck`; `since_ms` None = not known."""
 
     run: str
     item: int | None
@@ -69,11 +69,16 @@ class _Queues:
 
 
 def explain(state: State, run: Run, now_ms: int, places: Places | None = None) -> list[Cause]:
-    """Causes of the run and of its sub-runs, in reading order. `places`: those that live runs may wait for."""
-    return _explain(state, run, now_ms, _Queues(places))
+    """Causes of the run and of its sub-runs, in reading order. A pause goes before all others. `places`: those that live runs wait for."""
+    tree = run.tree
+    causes = _causes(state, run, now_ms, _Queues(places))
+    if tree.paused_ms:
+        text = f"paused: nothing new starts and no timer takes effect until `stepmesh resume {tree.root}`; what is in flight ends"
+        causes.insert(0, Cause(run.id, None, None, "", "paused", text, tree.paused_ms))
+    return causes
 
 
-def _explain(state: State, run: Run, now_ms: int, queues: _Queues) -> list[Cause]:
+def _causes(state: State, run: Run, now_ms: int, queues: _Queues) -> list[Cause]:
     causes: list[Cause] = []
     if run.gates is not None and run.gates_open < len(run.gates):
         causes.append(Cause(run.id, None, None, "", "held", _held(state, run, run.gates[run.gates_open], now_ms), run.created_ms))
@@ -87,7 +92,7 @@ def _explain(state: State, run: Run, now_ms: int, queues: _Queues) -> list[Cause
                 causes.append(cause)
     for child in run.children or ():
         if child in state.runs:
-            causes.extend(_explain(state, state.runs[child], now_ms, queues))
+            causes.extend(_causes(state, state.runs[child], now_ms, queues))
     if not causes:
         causes.append(
             Cause(
@@ -186,4 +191,5 @@ def ordinal(number: int) -> str:
 def _slots(run: Run) -> str:
     tree = run.tree
     limit = f"{tree.in_flight} of {tree.limit} tasks in flight" if tree.limit else "no limit of tasks"
+    limit = f"paused, {limit}" if tree.paused_ms else limit
     return limit + (f", {len(run.items)} of {run.item_limit} items" if run.item_limit else "")

@@ -14,10 +14,13 @@ from stepmesh_orchestrator.core.events import (
     RunDeleted,
     RunEnded,
     RunHeld,
+    RunPaused,
     RunReleased,
+    RunResumed,
     TreeDormant,
 )
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup, evolve
+from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
@@ -48,6 +51,8 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
             rows.append(run_row(state, state.runs[event.run]))
         elif kind is RunDeleted:
             rows.append(RunGone(event.run))
+        elif kind is RunPaused or kind is RunResumed:
+            rows += [run_row(state, run) for run in runs_of(state, state.trees[event.run])]
 
 
 def _counted(state: State, event: TreeDormant) -> list[Row]:
@@ -59,7 +64,7 @@ def _counted(state: State, event: TreeDormant) -> list[Row]:
 def run_row(state: State, run: Run, ended: str | None = None, finished_ms: int | None = None) -> RunRow:
     """The run as it stands, or as it `ended`."""
     parent = run.parent
-    status = ended or ("queued" if run.tree.is_held else "running")
+    status = ended or ("paused" if run.tree.paused_ms else "queued" if run.tree.is_held else "running")
     step_id: str | None = None
     if parent is not None and (owner := state.runs.get(parent.run)) is not None and parent.step < len(owner.flow.steps):
         step_id = owner.flow.steps[parent.step].id

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import structs
 
 from stepmesh_broker.protocol import api, peers
+from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
@@ -22,7 +23,7 @@ from stepmesh_orchestrator.runtime.run_view import RunView
 
 SLICE_MS = 2_000
 """A wait is passed on in pieces: an owner that dies meanwhile holds up no more than that."""
-AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun
+AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun | ContinueRun
 
 
 class ClusteredRequests:
@@ -41,6 +42,7 @@ class ClusteredRequests:
             api.GetSteps: self._about_run,
             api.Explain: self._about_run,
             api.DeleteRun: self._about_run,
+            ContinueRun: self._about_run,
             api.ListRuns: self._list_runs,
             api.ListPools: self._list_pools,
             api.ListComponents: self._list_components,

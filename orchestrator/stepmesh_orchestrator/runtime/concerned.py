@@ -10,12 +10,15 @@ from stepmesh_orchestrator.core.commands import (
     DeleteRun,
     EndTask,
     KeepEvent,
+    PauseRun,
     ResolveFlow,
     RestTree,
+    ResumeRun,
     ServeKeys,
     SettleWait,
     StartRun,
     TakeLetter,
+    WakeSteps,
     WakeTree,
 )
 from stepmesh_orchestrator.core.decide.letters import addressee
@@ -37,7 +40,7 @@ def run_of(command: Command) -> RunId | None:
         return command.submit.run
     if isinstance(command, EndTask):
         return command.result.run
-    if isinstance(command, CancelRun | DeleteRun):
+    if isinstance(command, CancelRun | DeleteRun | PauseRun | ResumeRun | WakeSteps):
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root

@@ -14,6 +14,7 @@ from stepmesh_orchestrator.core.decide import (
     flows,
     functions,
     letters,
+    pausing,
     permits,
     results,
     settling,
@@ -37,6 +38,9 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.TakeLetter: letters.take_letter,
     commands.KeepEvent: addresses.keep_event,
     commands.SettleWait: settling.settle_wait,
+    commands.PauseRun: pausing.pause_run,
+    commands.ResumeRun: pausing.resume_run,
+    commands.WakeSteps: timers.wake_steps,
     commands.ServeKeys: permits.serve_keys,
 }
 

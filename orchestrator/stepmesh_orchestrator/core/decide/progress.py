@@ -196,7 +196,7 @@ def _refill(session: Session) -> bool:
 
 def has_slot(tree: Tree) -> bool:
     """Whether one more task may be in flight, or wait for a place of its pool."""
-    return not tree.is_held and (not tree.limit or tree.in_flight + tree.promised < tree.limit)
+    return not (tree.is_held or tree.paused_ms) and (not tree.limit or tree.in_flight + tree.promised < tree.limit)
 
 
 def _open_next(session: Session, tree: Tree) -> bool:

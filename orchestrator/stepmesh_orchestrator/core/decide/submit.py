@@ -45,6 +45,8 @@ def start_run(session: Session, command: StartRun) -> None:
         session.create(event, command.flow)
     else:
         places.beside(session, event.parent, lambda: session.create(event, command.flow))
+    if command.seeded is not None:
+        session.emit(command.seeded)
     run = session.state.runs[submit.run]
     if command.flow.gates:
         gates.hold(session, run, gates.gates_of(command.flow, submit))
