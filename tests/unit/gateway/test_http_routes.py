@@ -90,7 +90,7 @@ def test_the_names_of_a_surface_are_all_of_one_kind() -> None:
 def test_parameters_of_the_document() -> None:
     document = openapi.document(ROUTES)
     listed: dict[str, Any] = {one["name"]: one for one in document["paths"]["/api/v1/runs"]["get"]["parameters"]}
-    assert set(listed) == {"status", "flowName", "rootRunId", "parentRunId", "rootsOnly", "maxDepth", "limit", "offset"}
+    assert set(listed) == {"status", "flowName", "rootRunId", "parentRunId", "rootsOnly", "maxDepth", "limit", "offset", "namespace"}
     assert listed["limit"]["schema"] == {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 100}
     assert "anyOf" not in str(listed)
     events: dict[str, Any] = document["paths"]["/api/v1/runs/{runId}/events"]["get"]

@@ -116,7 +116,8 @@ class Engine:
         texts = [js(value) for value in inputs or (None,)]
         given = None if variables is None else js(variables)
         self.run = run
-        return self.send(StartRun(Submit(run, Namespace("default"), compiled.id, texts, given, **more), compiled))
+        namespace = Namespace(more.pop("namespace", "default"))
+        return self.send(StartRun(Submit(run, namespace, compiled.id, texts, given, **more), compiled))
 
     def answer(self) -> Accepted | Refused:
         """The answer to the last command."""
