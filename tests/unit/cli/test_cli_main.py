@@ -35,8 +35,8 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in NAMES if name not in ("completion", "journal", "server", "gateway", "projector", "mcp")]
-    + ["journal verify", "journal repair"],
+    [name for name in NAMES if name not in ("completion", "journal", "server", "gateway", "projector", "mcp", "event")]
+    + ["journal verify", "journal repair", "event send"],
 )
 def test_every_command_speaks_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([*name.split(), "--help"])
