@@ -61,13 +61,23 @@ def error(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The same of our own surface, whose errors are problem documents."""
-    found: dict[str, Any] = answer.json()
+    """What an answer of `/v1` refuses with; its shape is checked."""
+    assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(found) <= {"type", "title", "status", "detail", "code", "hint", "docs"}
-    assert (found["type"], found["status"], found["code"]) == ("about:blank", status, code)
+    found: dict[str, Any] = answer.json()
+    assert set(found) <= {"title", "status", "code", "detail", "hint", "docs", "run_id"}
+    assert (found["status"], found["code"]) == (status, code)
+    assert found["title"]
     assert found["detail"]
     return found
+
+
+def refusal(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
+    """What an answer of either surface refuses with, in the form of that surface."""
+    said = answer.json()
+    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+        return problem(answer, status, code or said["code"])
+    return error(answer, status, code or said["error"]["reason"])
 
 
 @asynccontextmanager

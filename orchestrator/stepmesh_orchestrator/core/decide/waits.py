@@ -127,7 +127,7 @@ def give_up_all(session: Session, item: Item) -> None:
         for step, phase in enumerate(item.phases):
             if phase == AWAITING:
                 give_up(session, item, step)
-    for step in item.waits or ():
+    for step in item.functions or ():
         function = item.function(step)
         if function is not None:
             leave(session, item, step, function.commands())
