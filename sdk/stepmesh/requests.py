@@ -37,7 +37,7 @@ from stepmesh_broker.protocol.api import (
     StoreFlow,
 )
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId, home_of, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Cancel, ControlMessage, EventKept, Refused, SendEvent, SettleToken, Submit
+from stepmesh_broker.protocol.messages import Accepted, Cancel, ControlMessage, EventKept, Refused, RunMessage, SendEvent, SettleToken
 from stepmesh_broker.protocol.schedules import DeleteSchedule
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_broker.protocol.tokens import read_token
@@ -82,7 +82,7 @@ class Requests:
             raise MalformedMessage(f"{type(request).__name__} was answered with {type(answer).__name__}, not {kind.__name__}")
         return answer
 
-    async def tell(self, partition: Partition, message: Submit | Cancel | SettleToken) -> Accepted:
+    async def tell(self, partition: Partition, message: RunMessage) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
         return await self._tell(partition, message, Accepted)
 

@@ -9,6 +9,7 @@ from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.letters import Letter, Waiter
 from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_broker.protocol.schedules import Schedule
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
@@ -19,6 +20,7 @@ class StartRun:
 
     submit: Submit
     flow: CompiledFlow
+    seeded: RunSeeded | None = None  # results of another run that it takes over
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,29 @@ class CancelRun:
     run: RunId
     reason: str
     force: bool = False  # do not wait for durable functions to clean up
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Let nothing new of a root run and its sub-runs start. Answer: an `Answered` effect."""
+
+    run: RunId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Let a paused root run go on. Answer: an `Answered` effect."""
+
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class WakeSteps:
+    """End these sleeps of a run now. One that is over, or another attempt's, is left alone. Answer: an `Answered` effect."""
+
+    run: RunId
+    tasks: list[TaskRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +144,11 @@ class SettleWait:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAgain:
+    """The broker came back empty, and letters may be lost with it: what waits here asks again, what is offered here is told again."""
+
+
+@dataclass(frozen=True, slots=True)
 class PutSchedule:
     """Make a schedule, or with `replace` change one. Its definition was checked. Answer: an `Answered` effect."""
 
@@ -177,5 +207,5 @@ class FireSchedule:
 ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule | TriggerSchedule | BackfillSchedule | FireSchedule
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | TakeLetter | KeepEvent | SettleWait | ScheduleCommand
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand
 )  # fmt: skip

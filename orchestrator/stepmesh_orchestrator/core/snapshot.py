@@ -11,8 +11,9 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    TakerImage,
-    TreeImage,
+    RareRunImage,
+    RareTreeImage,
+    is_rare,
     places_of,
     restore_run,
     restore_tree,
@@ -24,8 +25,8 @@ from stepmesh_orchestrator.core.state import State
 
 SNAPSHOT_FORMAT = 3
 _WITH_DORMANT = 2
-_WITHOUT_DORMANT = 1
-"""A snapshot without events from outside and schedules, or in which also no run is dormant, is one that earlier releases read."""
+_PLAIN = 1
+"""A snapshot is one that earlier releases read as long as they know all that is in it."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -34,8 +35,8 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     sequence: int
     inbox: int
     confirmed: int
-    trees: list[TreeImage]
-    runs: list[TakerImage]
+    trees: list[RareTreeImage]
+    runs: list[RareRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
@@ -67,7 +68,7 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
     dormant, addresses, schedules = state.dormant.encoded(), state.addresses.encoded(), state.schedules.encoded()
-    version = SNAPSHOT_FORMAT if addresses or schedules or _took(state) else _WITH_DORMANT if dormant else _WITHOUT_DORMANT
+    version = SNAPSHOT_FORMAT if addresses or schedules or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
     if schedules:
@@ -80,8 +81,9 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
     # the fields of _StateImage, with runs that are encoded already
 
 
-def _took(state: State) -> bool:
-    return any(run.taken is not None for run in state.runs.values())
+def _has_rare(state: State) -> bool:
+    """Whether a tree or run is kept in a form that earlier releases do not know."""
+    return any(tree.paused_ms or tree.cancelling for tree in state.trees.values()) or any(map(is_rare, state.runs.values()))
 
 
 def state_hash(state: State) -> str:

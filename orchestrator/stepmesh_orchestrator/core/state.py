@@ -18,7 +18,7 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
@@ -61,7 +61,6 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     iteration: int = 0
     last_failure: Failure | None = None
     sub_runs: int = 0  # live ones that its component started
-    function: Function | None = None  # what its component proved to be
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -76,6 +75,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
+    paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -109,6 +109,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
     taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
+    seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
 
     @property
     def total(self) -> int:
@@ -135,6 +136,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     remaining: dict[int, int] | None = None  # derived: static needs still without outcome, where more than one
     output: Outcome | None = None
     open: bool = True
+    functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
 
     @property
     def variables(self) -> Mapping[str, bytes]:
@@ -160,10 +162,8 @@ class Item(msgspec.Struct, gc=False, eq=False):
 
     def function(self, step: int) -> Function | None:
         """The history of a step that proved to be a durable function and is not over."""
-        waits = self.waits
-        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
-            return None
-        return waits[step].function
+        functions = self.functions
+        return None if functions is None or self.phases[step] in (DONE, FALLBACK) else functions.get(step)
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""

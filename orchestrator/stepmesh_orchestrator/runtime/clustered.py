@@ -13,6 +13,7 @@ from typing import Any, get_args
 from msgspec import structs
 
 from stepmesh_broker.protocol import api, peers, schedules
+from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
@@ -32,7 +33,7 @@ AboutSchedule = (
     | schedules.BackfillSchedule
 )
 ABOUT_SCHEDULE: tuple[type, ...] = get_args(AboutSchedule)
-AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun
+AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun | ContinueRun
 
 
 class ClusteredRequests:
@@ -51,6 +52,7 @@ class ClusteredRequests:
             api.GetSteps: self._about_run,
             api.Explain: self._about_run,
             api.DeleteRun: self._about_run,
+            ContinueRun: self._about_run,
             api.ListRuns: self._list_runs,
             api.ListPools: self._list_pools,
             api.ListComponents: self._list_components,

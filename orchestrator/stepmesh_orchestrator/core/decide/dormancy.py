@@ -89,7 +89,7 @@ def _dues(session: Session, item: Item) -> list[int]:
         [(item.wait(step).due_ms, phase) for step, phase in enumerate(item.phases) if phase in _TIMED],
     )
     dues = [min(due or FOR_EVER, renewed) if phase == AWAITING else due for due, phase in steps]
-    for step in item.waits or ():
+    for step in item.functions or ():
         function = item.function(step)
         if function is not None:
             dues += function.dues() or [renewed]
