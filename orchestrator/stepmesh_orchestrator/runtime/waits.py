@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import FireSchedule, FireTimer, RestTree
 from stepmesh_orchestrator.core.dormant import frame_of, wakes_ms_of
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import SetScheduleTimer, SetTimer, TreeLeft, WakeRun
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.runtime.timers import Timers
@@ -45,6 +45,17 @@ class Waits:
         self.wheel = Wheel(self._back_at)
         self.rested = 0
 
+    def carry_out(self, effect: SetTimer | TreeLeft | SetScheduleTimer | WakeRun) -> None:
+        """What the core wants because of the time."""
+        if isinstance(effect, SetTimer):
+            self.set_timer(effect)
+        elif isinstance(effect, TreeLeft):
+            self.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.agenda.set(effect.schedule, effect.due_ms)
+        else:  # a dormant run is needed
+            self.wheel.hurry(effect.run, self._session.now)
+
     def set_timer(self, effect: SetTimer) -> None:
         """Of a live run; a far one may let its tree become dormant."""
         session = self._session
@@ -61,10 +72,6 @@ class Waits:
         back_ms = self._back_at(root)
         if back_ms is not None:
             self.wheel.put(root, back_ms)
-
-    def wake(self, run: RunId) -> None:
-        """A dormant run is needed."""
-        self.wheel.hurry(run, self._session.now)
 
     def due(self) -> Iterator[FireTimer | RestTree | FireSchedule]:
         """What the time of this turn asks for. Each is to be decided on before the next one is taken."""
