@@ -22,6 +22,7 @@ from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
 from stepmesh.runs import POLL_S
+from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
@@ -91,6 +92,7 @@ class Operations:
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
         self.control = RunControl(self.requests)
         self.bulk = Bulk(self.requests)
+        self.schedules = ScheduleClient(self.requests)
         self._closing = asyncio.Event()
 
     def close(self) -> None:

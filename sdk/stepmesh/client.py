@@ -1,4 +1,4 @@
-"""The client: store flows, submit runs, wait, look, cancel.
+"""The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
 Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
 client holds no state of runs. Rules about flows are the orchestrator's.
@@ -20,6 +20,7 @@ from stepmesh.outside import Events, Promises
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
+from stepmesh.schedules import ScheduleClient
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
@@ -67,6 +68,7 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.schedules = ScheduleClient(self.requests)
         self.events = Events(self.requests)
         self.promises = Promises(self.requests)
 

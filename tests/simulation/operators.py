@@ -30,9 +30,10 @@ class Operators:
 
     def options(self, world: World) -> Iterable[Callable[[], None]]:
         """What may be done now."""
-        if world.is_alive:
+        paused = self.paused(world)
+        if world.is_alive and chance(world.choices, 5 if paused else 30):
             yield world.pause_any
-        if self.paused(world):
+        if paused:
             yield from [world.resume_any] * 3
         if self.asleep(world):
             yield world.skip_sleep
@@ -45,13 +46,17 @@ class Operators:
 
     def asleep(self, world: World) -> list[TaskRef]:
         """Sleeps of live runs."""
+        return list(self.dues(world))
+
+    def dues(self, world: World) -> dict[TaskRef, int]:
+        """When they end."""
         items = (item for run in world.session.state.runs.values() for item in run.items.values())
-        return [
-            TaskRef(item.run.id, item.index, step, item.attempt(step))
+        return {
+            TaskRef(item.run.id, item.index, step, item.attempt(step)): item.wait(step).due_ms
             for item in items
             for step, phase in enumerate(item.phases)
             if phase == SLEEPING
-        ]
+        }
 
     def sources(self, world: World) -> list[RunId]:
         """Ended root runs, as the read model shows them."""

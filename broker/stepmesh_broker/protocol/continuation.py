@@ -30,8 +30,8 @@ class ContinueRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="c
 
 
 class Continued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="continued"):
-    """It is journaled. `items`: those of the first run, in the order of the new one's. `reused`: steps whose results were taken over, in
-    all. `existing`: the run that this key gave before; both are empty then."""
+    """It is journaled. `items`: those of the first run, in the order of the new one's; the first 1,000. `reused`: steps whose results were
+    taken over, in all. `existing`: the run that this key gave before; both are empty then."""
 
     run: RunId
     existing: bool = False

@@ -87,8 +87,8 @@ class Controlled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Continuation(msgspec.Struct, frozen=True, kw_only=True):
-    """The new run, `id`, and where it comes from. `items`: those of the source, in the order of the new run's. `reused`: results taken
-    over. `existing`: the run that this key gave before; nothing is said of its items then."""
+    """The new run, `id`, and where it comes from. `items`: those of the source, in the order of the new run's; the first 1,000. `reused`:
+    results taken over. `existing`: the run that this key gave before; nothing is said of its items then."""
 
     id: str
     source: str

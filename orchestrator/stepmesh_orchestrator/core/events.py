@@ -10,11 +10,12 @@ from typing import ClassVar
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.function_events import FunctionEvent
 from stepmesh_orchestrator.core.gates import Gate, Rule
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -183,46 +184,6 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
-class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
-    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
-    `turn`: of the worker's turn that brought them; 0: the core itself did."""
-
-    run: RunId
-    item: int
-    step: int
-    records: list[Record]
-    abandoned: list[str] = []
-    attempt: int = 0
-    turn: int = 0
-
-
-class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
-    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`."""
-
-    run: RunId
-    item: int
-    step: int
-    blocked: str = ""
-    due_ms: int = 0
-
-
-class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
-    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
-
-    run: RunId
-    reason: str
-
-
-class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
-    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
-
-    run: RunId
-    item: int
-    step: int
-    input: bytes
-
-
 NO_RUN = RunId("")
 """Of events that are about no run of their partition."""
 
@@ -384,10 +345,7 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
-    | HistoryGrew
-    | FunctionIdle
-    | RunCancelling
-    | FunctionContinued
+    | FunctionEvent
     | EventReceived
     | WaiterPlaced
     | WaiterLeft
@@ -397,6 +355,7 @@ Event = (
     | RunResumed
     | StepWoken
     | RunSeeded
+    | ScheduleEvent
     | RunHeld
     | RunReleased
     | PermitAsked

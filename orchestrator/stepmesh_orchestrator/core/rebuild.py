@@ -13,7 +13,7 @@ from stepmesh_orchestrator.core.decide import gates, permits, places
 from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
-from stepmesh_orchestrator.core.effects import LimitWait
+from stepmesh_orchestrator.core.effects import LimitWait, SetScheduleTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
@@ -32,6 +32,8 @@ def rebuild(session: Session) -> None:
             resume_item(session, item)
     permits.serve_keys(session, ServeKeys(again=True))
     tell_again(session)
+    for schedule in session.state.schedules.entries:
+        session.cause(SetScheduleTimer(session.now, schedule))
     settle(session)
 
 

@@ -36,7 +36,7 @@ class EngineSettings:
     `pool_window`: tasks of one pool in flight (see runtime/windows.py), 0 = no limit. `weights`: namespace → places that it gets in a
     round, if not one.
     `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
-    `kept_event_bytes`: of all that a partition keeps."""
+    `kept_event_bytes`: of all that a partition keeps. `max_schedules`: of a partition."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -56,6 +56,7 @@ class EngineSettings:
     events_per_address: int = 1_000
     event_bytes: int = 256 * 1024
     kept_event_bytes: int = 64 * 1024 * 1024
+    max_schedules: int = 10_000
 
 
 class Flows(Protocol):
@@ -106,6 +107,7 @@ class Session:
     awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
     partitions: int = 1  # of the deployment
+    awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
     letters: deque[PermitLetter] = field(default_factory=deque)  # of this partition to itself, about keys
     places: Places | None = field(init=False)  # derived; None: no pool has a limit
 

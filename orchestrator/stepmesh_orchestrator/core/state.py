@@ -23,6 +23,7 @@ from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.gates import Gate, Permits
+from stepmesh_orchestrator.core.schedules import Schedules
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -191,7 +192,8 @@ class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
     __slots__ = (
-        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "trees",
+        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "schedules",
+        "trees",
     )  # fmt: skip
 
     def __init__(self, partition: Partition) -> None:
@@ -201,6 +203,7 @@ class State:
         self.dormant = Dormant()
         self.permits = Permits()
         self.addresses = Addresses()
+        self.schedules = Schedules()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

@@ -24,6 +24,7 @@ from stepmesh_orchestrator.core.flow.plan import Outcome, Skipped
 from stepmesh_orchestrator.core.reuse import Given, outcomes_of, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import Run
+from stepmesh_orchestrator.ports import JournalTrimmed
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.owners import moving
@@ -32,6 +33,7 @@ from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
 MAX_BYTES = 16 * 1024 * 1024
 """Inputs and results that one new run takes over at most."""
 PAGE = 1_000
+"""Rows that are read at once, and items that the answer names at most."""
 AT_ONCE = 50
 """Items that are compared without a pause."""
 
@@ -94,14 +96,14 @@ class Continuations:
             return answer
         if answer.run != request.into:  # by its key; else it is this request, which was sent twice
             return Continued(answer.run, existing=True)
-        return Continued(answer.run, items=items, reused=sum(map(len, seeds)))
+        return Continued(answer.run, items=items[:PAGE], reused=sum(map(len, seeds)))
 
     # --- what is wanted -----------------------------------------------------------------------------------------
 
     async def _plan(self, request: ContinueRun, source: RunRow) -> _Plan | Refused:
         created = await self._created(source)
         if created is None:
-            return unknown_run(source.run)
+            return _forgotten(source)
         wanted = request.flow or created.flow
         before = await self._flows.load(created.flow, created.overrides)
         try:
@@ -116,10 +118,13 @@ class Continuations:
         return _Plan(request, source, created, before, flow, from_step)
 
     async def _created(self, source: RunRow) -> RunCreated | None:
-        """How it began, as its frame says. Raises `JournalError` when that frame was trimmed."""
-        async for frame in self._view.ports.journal.read(source.partition, after=source.created_sequence - 1):
-            events = decode_turn(frame.payload).events
-            return next((one for one in events if isinstance(one, RunCreated) and one.run == source.run), None)
+        """How it began, as its frame says; None when that frame was trimmed."""
+        try:
+            async for frame in self._view.ports.journal.read(source.partition, after=source.created_sequence - 1):
+                events = decode_turn(frame.payload).events
+                return next((one for one in events if isinstance(one, RunCreated) and one.run == source.run), None)
+        except JournalTrimmed:
+            pass
         return None
 
     async def _items(self, plan: _Plan) -> list[int] | Refused:
@@ -207,6 +212,11 @@ def _refusal(request: ContinueRun, source: RunRow) -> Refused | None:
 def _nothing_failed(request: ContinueRun) -> Refused:
     which = "" if request.items is None else " of those items"
     return Refused("SM-5224", f"nothing{which} failed in run {request.run}", "to run steps again: `stepmesh fork RUN --from STEP`")
+
+
+def _forgotten(source: RunRow) -> Refused:
+    message = f"the journal does not hold any more how run {source.run} began"
+    return Refused("SM-5225", message, "start a new run: `stepmesh submit`; limits.retentionHours says how long the journal reaches back")
 
 
 def _unknown_step(name: str, flow: CompiledFlow) -> Refused:

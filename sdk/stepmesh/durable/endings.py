@@ -120,7 +120,8 @@ class Leftovers:
         self._expected.clear()
 
     def found(self, alive: Iterable[asyncio.Task[Any]], identity: Identity, policy: str) -> LeftBehind | None:
-        """At the end of a body that returned. `alive`: tasks that are not done."""
+        """At the end of a body that returned. `alive`: tasks that are not done. A task that was left, such as the loser of a race, is told
+        of; what never even began is an error."""
         excused = {*self._detached, *self._excused}
         never = [f"{what} ({where}) was never awaited" for coroutine, what, where in self._expected if _is_new(coroutine)]
         left = [*never, *(f"{_standing(task)} was not waited for" for task in alive if task not in excused)]
@@ -131,7 +132,7 @@ class Leftovers:
             f"the body of run {identity} ended, and {', '.join(left[:_NAMED])}{more}: what it asked for may never be done",
             hint="`await` it, or say wf.detach(…): the run then ends after it",
         )
-        if policy == "warn":
+        if policy == "warn" or not never:
             log.warning("%s", problem)
             return None
         return problem

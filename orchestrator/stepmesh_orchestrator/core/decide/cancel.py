@@ -11,7 +11,8 @@ from stepmesh_orchestrator.core.commands import CancelRun
 from stepmesh_orchestrator.core.decide import finish, places, waits
 from stepmesh_orchestrator.core.decide.news import tell
 from stepmesh_orchestrator.core.effects import Answered, StopTask
-from stepmesh_orchestrator.core.events import HistoryGrew, ItemEnded, RunCancelled, RunCancelling
+from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
+from stepmesh_orchestrator.core.function_events import HistoryGrew, RunCancelling
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run, Tree
 

@@ -10,7 +10,8 @@ from collections.abc import Collection
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide import cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
-from stepmesh_orchestrator.core.events import FunctionIdle, Parent
+from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.function_events import FunctionIdle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 

@@ -13,7 +13,7 @@ from stepmesh.client import Client
 from stepmesh.errors import RequestRefused, RunNotFound
 from stepmesh.run_control import Changes
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.runtime import continuing
 
@@ -131,6 +131,20 @@ async def test_a_fork_of_chosen_items_on_other_inputs() -> None:
     assert (await lab.ended(found.run)).summary.tags == {"team": "search", "why": "typo", "forked_from": source}
 
 
+def test_an_answer_names_only_so_many_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continuing, "PAGE", 2)
+
+    @virtual
+    async def story() -> None:
+        lab = await Lab().start()
+        source = await failed_run(lab, 1, 2, 3, failing=())
+        found = await control(lab).control.fork(source)
+        assert (found.items, found.reused) == ([0, 1], 6)
+        assert (await lab.ended(found.run)).summary.total == 3
+
+    story()
+
+
 @virtual
 async def test_a_fork_with_another_flow() -> None:
     lab = await Lab().start()
@@ -187,6 +201,17 @@ async def test_what_is_refused() -> None:
     with pytest.raises(RunNotFound):
         await one.retry(run_id(99))
     await control(lab).cancel(live)
+
+
+@virtual
+async def test_a_run_whose_beginning_was_trimmed_is_not_retried() -> None:
+    lab = await Lab().start()
+    source = await failed_run(lab, 10, failing=(0,))
+    await lab.shard.snapshot()
+    frame = lab.shard.sequence
+    assert (await control(lab).control.fork(source)).reused == 1
+    await lab.journal.trim(Partition(0), frame)
+    assert (await refused(control(lab).control.retry(source))).code == "SM-5225"
 
 
 @virtual
