@@ -163,7 +163,7 @@ class Execution:
             self._cancelling.ask(record.reason)
             self._pass_cancel()
         elif isinstance(record, UpdateAsked):
-            self._leftovers.excuse(self._task(lambda: self._answered(record), self._updates))
+            self._leftovers.detach(self._task(lambda: self._answered(record), self._updates))
         else:
             pending = self._pending.pop(record.id, None)
             if pending is None:
