@@ -76,10 +76,23 @@ COMMANDS = (
     Command("list", "stepmesh_cli.runs:list_runs", OPERATE, "List runs, newest first.", "stepmesh list --status failed --limit 10"),
     Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
+    Command("pause", "stepmesh_cli.run_control:pause", OPERATE, "Start nothing new of a run.", "stepmesh pause RUN --reason maintenance"),
+    Command("resume", "stepmesh_cli.run_control:resume", OPERATE, "Let a paused run go on.", "stepmesh resume RUN"),
+    Command("wake", "stepmesh_cli.run_control:wake", OPERATE, "End the sleeps of a run now.", "stepmesh wake RUN --step nap"),
+    Command("retry", "stepmesh_cli.run_control:retry", OPERATE, "Run again what failed, in a new run.", "stepmesh retry RUN"),
+    Command("fork", "stepmesh_cli.run_control:fork", OPERATE, "Run again from a step on, in a new run.", "stepmesh fork RUN --from STEP"),
+    Command("runs", "stepmesh_cli.bulk:runs", OPERATE, "Act on many runs at once.", "stepmesh runs cancel --status running --flow nightly"),
     Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("event", "stepmesh_cli.outside:event", OPERATE, "Send an event to runs that wait.", "stepmesh event send paid --key order-7"),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
+    Command(
+        "schedule",
+        "stepmesh_cli.schedule:schedule",
+        OPERATE,
+        "Start runs by the time.",
+        'stepmesh schedule create report --flow report.yaml --cron "0 9 * * MON-FRI" --tz Europe/Berlin',
+    ),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command(
@@ -102,6 +115,7 @@ COMMANDS = (
     Command(
         "journal", "stepmesh_cli.journal:journal", OPERATE, "Check, read, repair a journal.", "stepmesh journal verify --data .stepmesh"
     ),
+    Command("replay", "stepmesh_cli.replay:replay", OPERATE, "Show a run as it stood.", "stepmesh replay RUN --until 120 --data .stepmesh"),
     Command("trace", "stepmesh_cli.trace:trace", OPERATE, "Show one item of a run as a waterfall.", "stepmesh trace RUN --item 3"),
     Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
     Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),

@@ -13,7 +13,7 @@ from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.results import summary_json
 from stepmesh_cli.tables import moment, print_json, print_table, raw, span
 
-Status = Literal["running", "completed", "failed", "cancelled"]
+Status = Literal["running", "paused", "completed", "failed", "cancelled"]
 
 
 def status(run: str, /, *, item: int | None = None, target: Target = HERE, json: bool = False) -> int:

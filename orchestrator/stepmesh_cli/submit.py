@@ -56,7 +56,7 @@ def submit(
         Print one JSON object.
     """
     document, declared = _flow(chosen_flow(flow, flow_file))
-    options = {**submission.options(declared), "run_key": run_key, "tags": _tags(tag)}
+    options = {**submission.options(declared), "run_key": run_key, "tags": tags_of(tag)}
     how = _How(wait or output is not None or timeout is not None, timeout, output, json)
     return run_to_end(_submit(target, document, submission.values(), options, how))
 
@@ -121,7 +121,8 @@ def _flow(given: str) -> tuple[FlowLike, dict[str, Any]]:
     return document.value, compiled.variables
 
 
-def _tags(given: tuple[str, ...]) -> dict[str, str] | None:
+def tags_of(given: tuple[str, ...]) -> dict[str, str] | None:
+    """NAME=VALUE flags as tags; None without any. Raises `CommandError`."""
     tags: dict[str, str] = {}
     for one in given:
         name, separator, value = one.partition("=")

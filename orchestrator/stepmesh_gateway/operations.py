@@ -17,13 +17,17 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
+from stepmesh.bulk import Bulk
 from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
+from stepmesh.run_control import RunControl
 from stepmesh.runs import POLL_S
+from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
+from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, EventKept, ParentRef, Submit
 from stepmesh_gateway.limits import Streams, check_payload
@@ -84,6 +88,9 @@ class Operations:
         self.namespace: Namespace = settings.namespace
         self.id = f"gateway-{secrets.token_hex(4)}"
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
+        self.control = RunControl(self.requests)
+        self.bulk = Bulk(self.requests)
+        self.schedules = ScheduleClient(self.requests)
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -145,7 +152,7 @@ class Operations:
             except BrokerUnavailable:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if found is not None and found.summary.status != "running":
+            if found is not None and found.summary.is_over:
                 return found.summary
 
     async def items(self, run: RunId, live: bool = True) -> AsyncIterator[api.ItemResult]:
@@ -213,6 +220,26 @@ class Operations:
         """Stop a run and its sub-runs; the run as it is then."""
         await self.requests.cancel(run, reason)
         return await self.get_run(run)
+
+    async def pause(self, run: RunId, reason: str = "") -> Accepted:
+        """Let nothing new of a root run and its sub-runs start."""
+        return await self.control.pause(run, reason)
+
+    async def resume(self, run: RunId) -> Accepted:
+        """Let a paused run go on."""
+        return await self.control.resume(run)
+
+    async def wake(self, run: RunId, item: int | None = None, step: str | None = None) -> list[str]:
+        """End sleeps of a run now; the steps that slept."""
+        return await self.control.wake(run, item=item, step=step)
+
+    async def continue_run(self, request: ContinueRun) -> Continued:
+        """A retry or a fork; `into` is chosen on the way. Returns once the new run is journaled."""
+        for index, text in enumerate(request.inputs or ()):
+            check_payload(f"input[{index}]", text, self.settings.limits)
+        check_payload("variables", request.variables or b"", self.settings.limits)
+        check_payload("overrides", request.overrides or b"", self.settings.limits)
+        return await self.control.start(request)
 
     async def delete_run(self, run: RunId) -> None:
         """Remove an ended run."""

@@ -1,4 +1,4 @@
-"""The client: store flows, submit runs, wait, look, cancel.
+"""The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
 Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
 client holds no state of runs. Rules about flows are the orchestrator's.
@@ -18,7 +18,9 @@ from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
 from stepmesh.outside import Events, Promises
 from stepmesh.requests import Requests
+from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
+from stepmesh.schedules import ScheduleClient
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
@@ -66,6 +68,7 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.schedules = ScheduleClient(self.requests)
         self.events = Events(self.requests)
         self.promises = Promises(self.requests)
 
@@ -168,13 +171,18 @@ class Client:
         limit: int = 100,
         offset: int = 0,
     ) -> list[RunSummary]:
-        """Newest first. `status`: running, completed, failed or cancelled."""
+        """Newest first. `status`: running, paused, completed, failed or cancelled."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
         return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset), Runs)).runs
 
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""
         await self.requests.cancel(run, reason)
+
+    @property
+    def control(self) -> RunControl:
+        """Pause runs, let them go on, wake them, continue them in new ones."""
+        return RunControl(self.requests)
 
     async def delete_run(self, run: str) -> None:
         """Remove an ended run, its sub-runs and their results for good. Raises `RunNotFound`, `RequestRefused` (SM-5012 while it runs)."""

@@ -61,7 +61,7 @@ class RunHandle:
             while True:
                 patience = POLL_S if until is None else max(0.0, min(POLL_S, until - clock()))
                 info = await self._patient(patience, until)
-                if info.summary.status != "running":
+                if info.summary.is_over:
                     return info
                 if until is not None and clock() >= until:
                     raise WaitTimeout(f"run {self.id} still runs after {timeout:g} s", hint=f"stepmesh explain {self.id}")

@@ -36,7 +36,7 @@ def test_the_session_is_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_table_of_routes_is_the_registry() -> None:
-    rows = re.findall(r"^\| (GET|POST|DELETE) (`/[^|]*) \|", PAGE.text, re.M)
+    rows = re.findall(r"^\| (GET|POST|PUT|PATCH|DELETE) (`/[^|]*) \|", PAGE.text, re.M)
     told = {(method, path) for method, cell in rows for path in re.findall(r"`(/[^`]*)`", cell)}
     assert told == {(route.method, route.path.replace(":path", "")) for route in ROUTES}
     for route in ROUTES:

@@ -15,6 +15,7 @@ from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
+from stepmesh.client import Client
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
@@ -129,6 +130,7 @@ async def record() -> dict[str, object]:
     await asyncio.sleep(1)
     await client.cancel(slow.id)
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
+    await control(client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
     flows = FlowRegistry(world.store, world.clock)
@@ -140,6 +142,17 @@ async def record() -> dict[str, object]:
                 assert flow is not None
                 documents[event.flow] = flow.document.decode()
     return {"flows": documents, "frames": [base64.b64encode(frame).decode() for frame in frames], "hashes": await hashes(frames, flows)}
+
+
+async def control(client: Client) -> None:
+    """A run that is paused, woken and goes on, and one that takes over its results."""
+    paused = await client.submit(NAP, [{"n": 7}])
+    await client.control.pause(paused.id, "look")
+    await client.control.wake(paused.id)
+    await client.control.resume(paused.id)
+    await paused.wait(timeout=2_000)
+    fork = await client.control.fork(paused.id, from_step="inner")
+    await client.handle(fork.run).wait(timeout=2_000)
 
 
 async def replay(history: dict[str, object]) -> list[str]:

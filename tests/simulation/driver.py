@@ -15,6 +15,7 @@ import msgspec
 from tests.simulation.dormancy import Sleepers
 from tests.simulation.flows import Case, Choices, chance, compact, flow_id, make_case, pick
 from tests.simulation.invariants import check
+from tests.simulation.operators import Operators
 from tests.simulation.postman import Postman
 from tests.simulation.script import Fail, answer
 
@@ -113,6 +114,7 @@ class World:
     timers: list[SetTimer] = field(default_factory=list)
     sleepers: Sleepers = field(default_factory=Sleepers)
     postman: Postman = field(default_factory=Postman)
+    operators: Operators = field(default_factory=Operators)
     past_wakes: list[WakeTree] = field(default_factory=list)
     parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
     needs: list[NeedFlow] = field(default_factory=list)
@@ -263,10 +265,11 @@ class World:
         timer = pick(self.choices, self.timers)
         task = timer.task
         known = len(self.session.events)
-        if timer.due_ms > self.session.now and chance(self.choices, 50):
+        waited = self.operators.dues(self).get(task, timer.due_ms)  # a sleep that was ended early is due before its first timer
+        if min(timer.due_ms, waited) > self.session.now and chance(self.choices, 50):
             self.send(FireTimer(task))
         else:
-            self.send(FireTimer(TaskRef(task.run, task.item, task.step, task.attempt + 1)))
+            self.send(FireTimer(TaskRef(task.run, task.item, task.step, task.attempt + 100)))
             self.send(FireTimer(TaskRef(RunId("nobody"), task.item, task.step, task.attempt)))
         assert len(self.session.events) == known
 
@@ -303,6 +306,22 @@ class World:
     def send_event(self) -> None:
         """An event from outside."""
         self.postman.send_any(self)
+
+    def pause_any(self) -> None:
+        """Somebody pauses a run, perhaps one that is paused, or dormant."""
+        self.operators.pause_any(self)
+
+    def resume_any(self) -> None:
+        """Somebody lets a paused run go on."""
+        self.operators.resume_any(self)
+
+    def skip_sleep(self) -> None:
+        """Somebody ends a sleep before its time."""
+        self.operators.skip_sleep(self)
+
+    def fork_any(self) -> None:
+        """Somebody starts a run that takes over the results of an ended one."""
+        self.operators.fork_any(self)
 
     def send(self, command: Command) -> None:
         """Decide on a command, in the present turn."""
@@ -477,6 +496,7 @@ class World:
         if self.timers:
             yield self.fire_spuriously
         yield self.evict_flows
+        yield from self.operators.options(self)
         if self.crashes < 3:
             yield self.crash
         if len(self.snapshots) < 3:
@@ -502,6 +522,8 @@ class World:
                 self.resolve_flow()
             elif self.postman.letters:
                 self.bring_letter()
+            elif self.operators.paused(self):
+                self.resume_any()
             elif self.tasks:
                 self.answer_task()
             elif self.postman.send_awaited(self):

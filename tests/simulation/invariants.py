@@ -123,9 +123,10 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
     if phase == RUNNING:
         assert reference in causes.tasks, "a step runs and no task is about"
     elif phase in (RETRYING, SLEEPING):
-        assert (reference, item.wait(step).due_ms) in causes.timers, "a step waits and no timer is set"
+        due = (reference, item.wait(step).due_ms) in causes.timers
+        assert due or item.run.tree.paused_ms, "a step waits and no timer is set"
     elif phase == AWAITING:
-        assert reference in causes.rings, "a step awaits something and would never ask again"
+        assert reference in causes.rings or item.run.tree.paused_ms, "a step awaits something and would never ask again"
     elif phase == FETCHING:
         assert (id(item), step) in causes.fetching, "a step waits for a flow that nobody fetches"
     elif phase == CHILD:

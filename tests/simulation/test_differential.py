@@ -37,6 +37,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
         "TreeDormant", "TreeWoken", "rest_any", "wake_any",
         "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
+        "RunPaused", "RunResumed", "StepWoken", "RunSeeded", "pause_any", "resume_any", "skip_sleep", "fork_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
         "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
@@ -139,6 +140,26 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.at.session.state.dormant)
     def wake_any(self) -> None:
         self.at.wake_any()
+
+    @rule()
+    @precondition(lambda self: self.at.is_alive)
+    def pause_any(self) -> None:
+        self.at.pause_any()
+
+    @rule()
+    @precondition(lambda self: self.at.operators.paused(self.at))
+    def resume_any(self) -> None:
+        self.at.resume_any()
+
+    @rule()
+    @precondition(lambda self: self.at.operators.asleep(self.at))
+    def skip_sleep(self) -> None:
+        self.at.skip_sleep()
+
+    @rule()
+    @precondition(lambda self: len(self.at.runs) < 3 and self.at.operators.sources(self.at))
+    def fork_any(self) -> None:
+        self.at.fork_any()
 
     @rule()
     @precondition(lambda self: self.at.needs)

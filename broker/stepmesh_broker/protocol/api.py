@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
 
 class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_info"):
@@ -131,7 +133,7 @@ class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob
 
 
 class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
-    """A run. `status`: running, completed, failed, cancelled. Counts are items."""
+    """A run. `status`: running, paused, completed, failed, cancelled. Counts are items."""
 
     run: RunId
     namespace: Namespace
@@ -153,6 +155,11 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     created_at: int = 0  # position of the event that created it, see `RunEvent`
     finished_at: int | None = None
     owner: str = ""  # the orchestrator that owns the run's partition now; "" for an ended run
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.status not in ("running", "paused")
 
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
@@ -377,9 +384,11 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
-    | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools
+    | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
+    | ScheduleRequest
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
-    | Explained | Components | Queues | Pools | Refused
+    | Explained | Components | Queues | Pools | Continued | Refused
+    | ScheduleAnswer
 )  # fmt: skip

@@ -218,7 +218,30 @@ class SettleToken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="s
     rejected: bool = False
 
 
-ControlMessage = Claim | Heartbeat | Submit | Cancel | SendEvent | SettleToken
+class Pause(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pause"):
+    """Let nothing new of a root run and its sub-runs start. Answer: `Accepted` once journaled; `existing`: it was paused already."""
+
+    run: RunId
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="resume"):
+    """Let a paused root run go on. Answer: `Accepted` once journaled; `existing`: it was not paused."""
+
+    run: RunId
+
+
+class Wake(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wake"):
+    """End these sleeps of a run now; they are named, so that a repeated request wakes no later one. Answer: `Accepted` once journaled;
+    `existing`: none of them slept any more."""
+
+    run: RunId
+    tasks: list[TaskRef]
+
+
+RunMessage = Submit | Cancel | Pause | Resume | Wake | SettleToken
+"""What clients ask of the owner of a partition."""
+ControlMessage = Claim | Heartbeat | RunMessage | SendEvent
 """What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 
@@ -252,7 +275,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stop"):
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="accepted"):
-    """Answer to a `Submit` or `Cancel` once its effect is journaled. `existing`: the run key was known already."""
+    """Answer to a `RunMessage` once its effect is journaled. `existing`: the run key was known already, or there was nothing to do."""
 
     run: RunId
     existing: bool = False

@@ -21,7 +21,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, deployment, events, flows, outside, pools, reading, runs
+from stepmesh_gateway.http import answers, blobs, control, deployment, events, flows, outside, pools, reading, runs, schedules
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
@@ -49,7 +49,7 @@ ROUTES: Sequence[Route] = (
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
     *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
-    *outside.ROUTES,
+    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 
@@ -82,7 +82,7 @@ class _Endpoint:
         try:
             response = await self._answer(scope, receive)
         except StepmeshError as problem:
-            response = _refused(scope["path"], problem)
+            response = _refused(scope, problem)
         except ConnectionError:
             return  # whoever asked has gone
         except Exception:
@@ -121,12 +121,14 @@ def _head(response: Response) -> Response:
 
 
 def _unknown(request: Request, problem: Exception) -> Response:
-    return _refused(request.url.path, no_path(request.url.path))
+    refusal = no_path(request.url.path)
+    return problem_response(refusal, {}) if is_ours(request.url.path) else error_response(refusal)
 
 
 def _unforeseen(scope: AsgiScope) -> Response:
-    return _refused(scope["path"], defect(f"{scope['method']} {scope['path']}"))
+    return _refused(scope, defect(f"{scope['method']} {scope['path']}"))
 
 
-def _refused(path: str, problem: StepmeshError) -> Response:
-    return problem_response(problem) if is_ours(path) else error_response(problem)
+def _refused(scope: AsgiScope, problem: StepmeshError) -> Response:
+    """In the form of the surface that was asked."""
+    return problem_response(problem, scope["path_params"]) if is_ours(scope["path"]) else error_response(problem)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stepmesh_gateway.http.problems import PROBLEM, Problem, is_ours
+from stepmesh_gateway.http.problems import PROBLEM_JSON, Problem, is_ours
 from stepmesh_gateway.http.refusals import JSON, ErrorAnswer
 from stepmesh_gateway.http.registry import ANY, EVENT_STREAM, OCTETS, NoQuery, Route
 from stepmesh_gateway.translate.status_events import EventType
@@ -65,7 +65,7 @@ def _operation(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
 
 
 def _failure(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
-    media, kind = (PROBLEM, Problem) if is_ours(route.path) else (JSON, ErrorAnswer)
+    media, kind = (PROBLEM_JSON, Problem) if is_ours(route.path) else (JSON, ErrorAnswer)
     return _answer("What went wrong.", {media: {"schema": schema_of[kind]}})
 
 
@@ -129,6 +129,8 @@ def _operation_id(route: Route) -> str:
     name = words[0] + "".join(word.title() for word in words[1:])
     if route.raw == ANY:  # one handler takes several methods
         return f"{name}{route.method.title()}"
+    if is_ours(route.path):
+        return f"{name}V1"
     return name if route.path.startswith("/api/") or name != "health" else "healthShort"
 
 

@@ -26,7 +26,7 @@ def raw(json: bytes | None) -> Json | None:
 def summary(run: api.RunSummary) -> messages.RunSummary:
     """A run."""
     ended = run.completed + run.failed + run.cancelled
-    running = run.total - ended if run.status == "running" else 0
+    running = 0 if run.is_over else run.total - ended
     return messages.RunSummary(
         run_id=run.run,
         flow_id=run.flow,

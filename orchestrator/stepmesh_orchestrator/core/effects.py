@@ -94,4 +94,21 @@ class Send:
     letter: Letter
 
 
-Effect = Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class SetScheduleTimer:
+    """Send `FireSchedule(schedule)` at `due_ms`, early never; an earlier one for that schedule is void."""
+
+    due_ms: int
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeRun:
+    """Bring a dormant run back soon, with its tree."""
+
+    run: RunId
+
+
+Effect = (
+    Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver | SetScheduleTimer | WakeRun
+)

@@ -14,18 +14,18 @@ from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it), worker (a component started it) or function
-    (its `command` did)."""
+    (a command of it did)."""
 
     run: RunId
     item: int
     step: int
     kind: str
-    ordinal: int = 0  # of an iteration, from 0
-    command: str = ""  # of a durable function
+    ordinal: int = 0  # of an iteration, from 0; of a function: where the command stands in its history
 
 
 class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -292,6 +292,44 @@ class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
         return self.waiter.step
 
 
+class RunPaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=25):
+    """From here on nothing new of the tree of this root run starts, and no timer of it takes effect; what is in flight counts."""
+
+    run: RunId
+    reason: str = ""
+
+
+class RunResumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=26):
+    """The tree of this root run goes on where it stood; timers that came due meanwhile are due now."""
+
+    run: RunId
+
+
+class StepWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
+    """The step's sleep is over before its time: it is due now."""
+
+    run: RunId
+    item: int
+    step: int
+
+
+class Seed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a step gave in another run, and gives here too. `output` None: it was skipped."""
+
+    step: int
+    output: bytes | None
+
+
+class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
+    """The run, which was created just now, takes over results of `source`: its item i is the item `items[i]` there, and begins with
+    `seeds[i]`. Those steps do not run."""
+
+    run: RunId
+    source: RunId
+    items: list[int]
+    seeds: list[list[Seed]]
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -318,6 +356,11 @@ Event = (
     | WaiterLeft
     | StepAwaiting
     | WaitOver
+    | RunPaused
+    | RunResumed
+    | StepWoken
+    | RunSeeded
+    | ScheduleEvent
 )
 
 PER_FRAME = 1_000_000

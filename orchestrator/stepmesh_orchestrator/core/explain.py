@@ -29,7 +29,7 @@ from stepmesh_orchestrator.core.state import (
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a step (or the output, or the run) waits for. `kind` is a phase name, `pending` or `stuck`; `since_ms` None = not known."""
+    """What a step (or the output, or the run) waits for. `kind`: a phase, `paused`, `pending`, `stuck`; `since_ms` None = not known."""
 
     run: str
     item: int | None
@@ -41,7 +41,16 @@ class Cause:
 
 
 def explain(state: State, run: Run, now_ms: int) -> list[Cause]:
-    """Causes of the run and of its sub-runs, in reading order."""
+    """Causes of the run and of its sub-runs, in reading order. A pause goes before all others."""
+    tree = run.tree
+    causes = _causes(state, run, now_ms)
+    if tree.paused_ms:
+        text = f"paused: nothing new starts and no timer takes effect until `stepmesh resume {tree.root}`; what is in flight ends"
+        causes.insert(0, Cause(run.id, None, None, "", "paused", text, tree.paused_ms))
+    return causes
+
+
+def _causes(state: State, run: Run, now_ms: int) -> list[Cause]:
     causes: list[Cause] = []
     if run.next_item < run.total:
         waiting = run.total - run.next_item
@@ -53,7 +62,7 @@ def explain(state: State, run: Run, now_ms: int) -> list[Cause]:
                 causes.append(cause)
     for child in run.children or ():
         if child in state.runs:
-            causes.extend(explain(state, state.runs[child], now_ms))
+            causes.extend(_causes(state, state.runs[child], now_ms))
     if not causes:
         causes.append(
             Cause(
@@ -131,4 +140,5 @@ def _awaited_text(item: Item, step: int, now_ms: int) -> str:
 def _slots(run: Run) -> str:
     tree = run.tree
     limit = f"{tree.in_flight} of {tree.limit} tasks in flight" if tree.limit else "no limit of tasks"
+    limit = f"paused, {limit}" if tree.paused_ms else limit
     return limit + (f", {len(run.items)} of {run.item_limit} items" if run.item_limit else "")

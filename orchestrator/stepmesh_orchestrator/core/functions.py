@@ -51,6 +51,11 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         """Those without a result, oldest first."""
         return [self._command(place) for place in self.open.values()]
 
+    def at(self, place: int) -> Issued | None:
+        """The command there, whether or not it has a result."""
+        record = self.records[place] if place < len(self.records) else None
+        return record if isinstance(record, Issued) else None
+
     def _command(self, place: int) -> Issued:
         record = self.records[place]
         assert isinstance(record, Issued), "`open` holds places of commands"

@@ -11,7 +11,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
 from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
-from stepmesh_orchestrator.core.effects import LimitWait
+from stepmesh_orchestrator.core.effects import LimitWait, SetScheduleTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
@@ -29,6 +29,8 @@ def rebuild(session: Session) -> None:
                         _limit_wait(session, item, step)
             resume_item(session, item)
     tell_again(session)
+    for schedule in session.state.schedules.entries:
+        session.cause(SetScheduleTimer(session.now, schedule))
     settle(session)
 
 

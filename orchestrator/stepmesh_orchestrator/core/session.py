@@ -31,7 +31,7 @@ class EngineSettings:
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
     `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
     `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
-    `kept_event_bytes`: of all that a partition keeps."""
+    `kept_event_bytes`: of all that a partition keeps. `max_schedules`: of a partition."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -49,6 +49,7 @@ class EngineSettings:
     events_per_address: int = 1_000
     event_bytes: int = 256 * 1024
     kept_event_bytes: int = 64 * 1024 * 1024
+    max_schedules: int = 10_000
 
 
 class Flows(Protocol):
@@ -99,6 +100,7 @@ class Session:
     awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
     partitions: int = 1  # of the deployment
+    awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""

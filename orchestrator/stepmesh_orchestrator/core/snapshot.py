@@ -11,8 +11,9 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    TakerImage,
-    TreeImage,
+    RareRunImage,
+    RareTreeImage,
+    is_rare,
     places_of,
     restore_run,
     restore_tree,
@@ -24,8 +25,8 @@ from stepmesh_orchestrator.core.state import State
 
 SNAPSHOT_FORMAT = 3
 _WITH_DORMANT = 2
-_WITHOUT_DORMANT = 1
-"""A snapshot without events from outside, or in which also no run is dormant, is one that earlier releases read."""
+_PLAIN = 1
+"""A snapshot is one that earlier releases read as long as they know all that is in it."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -34,13 +35,14 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     sequence: int
     inbox: int
     confirmed: int
-    trees: list[TreeImage]
-    runs: list[TakerImage]
+    trees: list[RareTreeImage]
+    runs: list[RareRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
     addresses: bytes = b""
+    schedules: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -65,10 +67,12 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant, addresses = state.dormant.encoded(), state.addresses.encoded()
-    version = SNAPSHOT_FORMAT if addresses or _took(state) else _WITH_DORMANT if dormant else _WITHOUT_DORMANT
+    dormant, addresses, schedules = state.dormant.encoded(), state.addresses.encoded(), state.schedules.encoded()
+    version = SNAPSHOT_FORMAT if addresses or schedules or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if schedules:
+        return _encoder.encode((*image, where, dormant, addresses, schedules))
     if addresses:
         return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
@@ -77,8 +81,9 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
     # the fields of _StateImage, with runs that are encoded already
 
 
-def _took(state: State) -> bool:
-    return any(run.taken is not None for run in state.runs.values())
+def _has_rare(state: State) -> bool:
+    """Whether a tree or run is kept in a form that earlier releases do not know."""
+    return any(tree.paused_ms or tree.cancelling for tree in state.trees.values()) or any(map(is_rare, state.runs.values()))
 
 
 def state_hash(state: State) -> str:
@@ -105,6 +110,7 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
     state.addresses.restore(image.addresses)
+    state.schedules.restore(image.schedules)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

@@ -18,10 +18,11 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.schedules import Schedules
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -60,7 +61,6 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     iteration: int = 0
     last_failure: Failure | None = None
     sub_runs: int = 0  # live ones that its component started
-    function: Function | None = None  # what its component proved to be
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -75,6 +75,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
+    paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -108,6 +109,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
     taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
+    seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
 
     @property
     def total(self) -> int:
@@ -134,6 +136,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     remaining: dict[int, int] | None = None  # derived: static needs still without outcome, where more than one
     output: Outcome | None = None
     open: bool = True
+    functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
 
     @property
     def variables(self) -> Mapping[str, bytes]:
@@ -159,10 +162,8 @@ class Item(msgspec.Struct, gc=False, eq=False):
 
     def function(self, step: int) -> Function | None:
         """The history of a step that proved to be a durable function and is not over."""
-        waits = self.waits
-        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
-            return None
-        return waits[step].function
+        functions = self.functions
+        return None if functions is None or self.phases[step] in (DONE, FALLBACK) else functions.get(step)
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""
@@ -184,7 +185,9 @@ def may_have_room(run: Run) -> None:
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "trees")
+    __slots__ = (
+        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "schedules", "trees",
+    )  # fmt: skip
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
@@ -192,6 +195,7 @@ class State:
         self.trees: dict[RunId, Tree] = {}
         self.dormant = Dormant()
         self.addresses = Addresses()
+        self.schedules = Schedules()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

@@ -5,16 +5,21 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
     AdvanceFunction,
+    AskAgain,
     CancelRun,
     Command,
     DeleteRun,
     EndTask,
     KeepEvent,
+    PauseRun,
     ResolveFlow,
     RestTree,
+    ResumeRun,
+    ScheduleCommand,
     SettleWait,
     StartRun,
     TakeLetter,
+    WakeSteps,
     WakeTree,
 )
 from stepmesh_orchestrator.core.decide.letters import addressee
@@ -36,7 +41,7 @@ def run_of(command: Command) -> RunId | None:
         return command.submit.run
     if isinstance(command, EndTask):
         return command.result.run
-    if isinstance(command, CancelRun | DeleteRun):
+    if isinstance(command, CancelRun | DeleteRun | PauseRun | ResumeRun | WakeSteps):
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
@@ -44,7 +49,7 @@ def run_of(command: Command) -> RunId | None:
         return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
-    if isinstance(command, ResolveFlow | KeepEvent):
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

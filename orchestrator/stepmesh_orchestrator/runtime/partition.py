@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
@@ -19,12 +19,28 @@ from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
 from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Cancel, Claim, Failure, Heartbeat, Refused, SendEvent, SettleToken, Submit, TaskRef
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    Cancel,
+    Claim,
+    Failure,
+    Heartbeat,
+    Pause,
+    Refused,
+    Resume,
+    RunMessage,
+    SendEvent,
+    SettleToken,
+    Submit,
+    TaskRef,
+    Wake,
+)
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, KeepEvent, SettleWait, StartRun
+from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, PauseRun, ResumeRun, SettleWait, StartRun, WakeSteps
 from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.decide.waits import tell_over
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -301,18 +317,22 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel | SendEvent | SettleToken) -> Answer:
+    async def _command(self, message: RunMessage | SendEvent) -> Answer:
         if isinstance(message, SendEvent):
             refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
-            return refusal or await self.shard.command(KeepEvent(message))
+            return refusal or await self.shard.keep(message)
         if isinstance(message, SettleToken):
             return await self._settle(message)
-        if isinstance(message, Cancel):
-            await self.dormitory.awake(message.run)
-            return await self.shard.command(CancelRun(message.run, message.reason, message.force))
+        if isinstance(message, Submit):
+            return await self.begin(message)
+        await self.dormitory.awake(message.run)
+        return await self.shard.command(_of_live_run(message))
+
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+        """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(message)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)
+        admitted = await self._admit(submit)
+        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""
@@ -360,6 +380,14 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
+
+
+def _of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
+    if isinstance(message, Cancel):
+        return CancelRun(message.run, message.reason, message.force)
+    if isinstance(message, Pause):
+        return PauseRun(message.run, message.reason)
+    return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)
 
 
 async def _within(seconds: float, work: Awaitable[None]) -> None:

@@ -14,8 +14,8 @@ from collections import deque
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
+from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, SendEvent, TaskRef
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, KeepEvent, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
@@ -26,9 +26,11 @@ from stepmesh_orchestrator.core.effects import (
     ParkTask,
     RunOver,
     Send,
+    SetScheduleTimer,
     SetTimer,
     StopTask,
     TreeLeft,
+    WakeRun,
 )
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -102,10 +104,16 @@ class Shard:
         """Of the last durable frame."""
         return self._frames.sequence
 
-    async def command(self, command: Command) -> Accepted | Refused | EventKept:
+    async def command(self, command: Command) -> Accepted | Refused:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
         answer = await self._ask(command)
-        assert not isinstance(answer, FunctionTurned), "that is the answer to `advance`"
+        assert isinstance(answer, Accepted | Refused), "other answers are to what follows"
+        return answer
+
+    async def keep(self, event: SendEvent) -> EventKept | Refused:
+        """Decide on an event from outside as on a command."""
+        answer = await self._ask(KeepEvent(event))
+        assert isinstance(answer, EventKept | Refused), "what the decision answers"
         return answer
 
     async def advance(self, turn: FunctionTurn) -> FunctionTurned | None:
@@ -364,6 +372,10 @@ class Shard:
             self.waits.set_timer(effect)
         elif isinstance(effect, TreeLeft):
             self.waits.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.waits.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, WakeRun):
+            self.waits.wake(effect.run)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

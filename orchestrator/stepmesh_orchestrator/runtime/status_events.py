@@ -13,6 +13,7 @@ from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.replica import Consequences
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 _KINDS: dict[type, str] = {
     events.RunCreated: "run_created",
@@ -35,6 +36,10 @@ _KINDS: dict[type, str] = {
     events.FunctionIdle: "function_idle",
     events.FunctionContinued: "function_continued",
     events.RunCancelling: "run_cancelling",
+    events.RunPaused: "run_paused",
+    events.RunResumed: "run_resumed",
+    events.StepWoken: "step_woken",
+    events.RunSeeded: "run_seeded",
 }
 
 
@@ -49,6 +54,7 @@ def status_events(event: Event, position: int, at_ms: int, flow: CompiledFlow | 
     found = [told(_KINDS[type(event)], _step_id(flow, step), _data(event))]
     if flow is None:
         return found
+    found += [told("step_reused", flow.steps[index].id, _reused(index, output)) for index, output in follows.reused]
     if follows.needed:
         found.append(told("steps_needed", None, msgspec.json.encode({"steps": [flow.steps[index].id for index in follows.needed]})))
     found += [told("step_ready", flow.steps[index].id, b'{"step":%d}' % index) for index in follows.ready]
@@ -67,13 +73,23 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
-    if isinstance(event, events.RunCancelled | events.RunCancelling):
+    if isinstance(event, events.RunCancelled | events.RunCancelling | events.RunPaused):
         return msgspec.json.encode({"reason": event.reason})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
+    if isinstance(event, events.RunSeeded):
+        return msgspec.json.encode({"source": event.source, "items": event.items})
+    if isinstance(
+        event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent
+    ):
         return b"{}"
     if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
         return b"{}"  # of no run, so nobody is told
     return b'{"step":%d%b}' % (event.step, _of_step(event))
+
+
+def _reused(step: int, output: bytes | None) -> bytes:
+    if output is None:
+        return b'{"step":%d,"status":"skipped"}' % step
+    return b'{"step":%d,"status":"success","result":%b}' % (step, output)
 
 
 def _created(event: events.RunCreated) -> bytes:

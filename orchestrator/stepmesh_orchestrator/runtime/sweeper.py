@@ -13,7 +13,7 @@ from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.ports import PoolDepth
 from stepmesh_broker.protocol.ids import Pool, Position
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.commands import FailAttempt
+from stepmesh_orchestrator.core.commands import AskAgain, FailAttempt
 from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.core.rebuild import task_again
 from stepmesh_orchestrator.ports import Clock
@@ -52,6 +52,8 @@ class Sweeper:
         incarnation = await dispatcher.broker.incarnation()
         dispatcher.presence.forget_silent()
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
+        if reborn:
+            self._shard.post(AskAgain())
         for pool in list(dispatcher.leases.by_pool):
             self._look_for_lost(pool, PoolDepth(0, 0, Position(0)) if reborn else await dispatcher.broker.depth(Pool(pool)), reborn)
         self._end_waits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.decide import waits
-from stepmesh_orchestrator.core.effects import RunOver
+from stepmesh_orchestrator.core.effects import RunOver, SetScheduleTimer
 from stepmesh_orchestrator.core.events import ItemEnded, RunEnded
 from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.session import Session
@@ -62,7 +62,10 @@ def try_end_run(session: Session, run: Run) -> None:
     if run.ended_items < run.total:
         return
     status = "cancelled" if run.stopping else "failed" if run.failed else "completed"
+    schedule = session.state.schedules.of_run(run.id)
     session.emit(RunEnded(run.id, status))
+    if schedule is not None and schedule.may_go_on:
+        session.cause(SetScheduleTimer(session.now, schedule.schedule.id))
     session.cause(RunOver(run.id))
     session.touched[run.tree.root] = run.tree
     session.over.append(run)

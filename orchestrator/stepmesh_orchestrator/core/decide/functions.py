@@ -158,9 +158,9 @@ _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
 
 
 def _start(session: Session, item: Item, step: int, command: Issued, document: bytes | None, flow: CompiledFlow | Failure | None) -> None:
-    run = item.run
+    run, function = item.run, item.function(step)
     name = _child_id(item, step, command)
-    if name in session.state.runs:
+    if name in session.state.runs or function is None or command.id not in function.open:
         return
     if isinstance(flow, Failure):
         settle(session, item, step, Settled(command.id, session.now, failure=flow))
@@ -174,7 +174,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
         deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
         settle(session, item, step, Settled(command.id, session.now, failure=deepest))
     else:
-        parent = Parent(run.id, item.index, step, "function", command=command.id)
+        parent = Parent(run.id, item.index, step, "function", function.open[command.id])
         event = RunCreated(
             name, run.tree.root, run.namespace, flow.id, [command.arguments], run.tree.limit, 0, variables=run.given, parent=parent,
             traceparent=run.traceparent,
@@ -208,11 +208,13 @@ def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
     parent = run.parent
     owner = session.state.runs.get(parent.run) if parent is not None else None
     item = owner.items.get(parent.item) if owner is not None and parent is not None else None
-    if item is None or parent is None:
+    function = item.function(parent.step) if item is not None and parent is not None else None
+    command = function.at(parent.ordinal) if function is not None and parent is not None else None
+    if item is None or parent is None or command is None or _child_id(item, parent.step, command) != run.id:
         return
     failed = outcome if isinstance(outcome, Failure) else None
     value = outcome if isinstance(outcome, bytes) else b"null"
-    settle(session, item, parent.step, Settled(parent.command, session.now, value, failed))
+    settle(session, item, parent.step, Settled(command.id, session.now, value, failed))
 
 
 def fire(session: Session, task: TaskRef) -> None:
@@ -220,8 +222,8 @@ def fire(session: Session, task: TaskRef) -> None:
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     function = item.function(task.step) if item is not None else None
-    if item is None or function is None:
-        return
+    if item is None or function is None or item.run.tree.paused_ms:
+        return  # a paused tree sets its timers again when it goes on
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))

@@ -7,9 +7,10 @@ from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe
-from stepmesh_orchestrator.core.commands import TakeLetter
+from stepmesh_orchestrator.core.commands import AskAgain, TakeLetter
 from stepmesh_orchestrator.core.decide import addresses, waits
 from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import AWAITING
 
 _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     Subscribe: addresses.subscribe,
@@ -21,6 +22,16 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
 def take_letter(session: Session, command: TakeLetter) -> None:
     """By its kind."""
     _DECIDERS[type(command.letter)](session, command.letter)
+
+
+def ask_again(session: Session, command: AskAgain) -> None:
+    """Of steps of flows that are in memory; all else asks again by its time."""
+    for run in session.state.runs.values():
+        for item in run.items.values():
+            for step, phase in enumerate(item.phases):
+                if phase == AWAITING:
+                    waits.ask(session, item, step)
+    addresses.tell_again(session)
 
 
 def addressee(letter: Letter) -> RunId | None:

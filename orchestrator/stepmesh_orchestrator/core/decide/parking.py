@@ -10,7 +10,7 @@ from collections.abc import Collection
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide import cancel, waits
 from stepmesh_orchestrator.core.effects import SetTimer
-from stepmesh_orchestrator.core.events import FunctionIdle
+from stepmesh_orchestrator.core.events import FunctionIdle, Parent
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
@@ -31,7 +31,7 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
 
 def end(session: Session, item: Item, step: int) -> None:
     """It is over: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
-    function = item.wait(step).function
+    function = (item.functions or {}).get(step)
     if function is not None:
         waits.leave(session, item, step, function.commands())
     end_children(session, item, step)
@@ -46,8 +46,14 @@ def end_children(session: Session, item: Item, step: int, commands: Collection[s
         parent = run.parent
         if parent is None or parent.kind != "function" or (parent.item, parent.step) != (item.index, step):
             continue
-        if commands is None or parent.command in commands:
+        if commands is None or _command_of(item, parent) in commands:
             cancel.stop(session, run, "its workflow waits for it no more")
+
+
+def _command_of(item: Item, parent: Parent) -> str:
+    function = item.function(parent.step)
+    command = None if function is None else function.at(parent.ordinal)
+    return "" if command is None else command.id
 
 
 def wait_of(item: Item, step: int) -> TaskRef:

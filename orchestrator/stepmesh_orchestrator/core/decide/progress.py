@@ -166,7 +166,7 @@ def _refill(session: Session) -> bool:
 
 def has_slot(tree: Tree) -> bool:
     """Whether one more task may be in flight."""
-    return not tree.limit or tree.in_flight < tree.limit
+    return not tree.paused_ms and (not tree.limit or tree.in_flight < tree.limit)
 
 
 def _open_next(session: Session, tree: Tree) -> bool:

@@ -13,7 +13,7 @@ from stepmesh_orchestrator.core.state import AWAITING, FALLBACK, RETRYING, SLEEP
 def resume_item(session: Session, item: Item) -> None:
     """Its needs and its timers; what has become possible is left to `settle`."""
     run = item.run
-    for step in list(item.waits or ()):
+    for step in list(item.functions or ()):
         functions.resume(session, item, step)
     for step, phase in enumerate(item.phases):
         if phase in (RETRYING, SLEEPING):

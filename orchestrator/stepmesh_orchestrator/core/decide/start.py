@@ -20,7 +20,7 @@ def begin(session: Session, item: Item, target: int) -> None:
         finish.end_output(session, item)
         return
     tree = item.run.tree
-    if tree.limit and tree.in_flight >= tree.limit:
+    if tree.paused_ms or (tree.limit and tree.in_flight >= tree.limit):
         tree.queue.append((item, target))
         return
     step = flow.steps[target]

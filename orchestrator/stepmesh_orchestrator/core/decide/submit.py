@@ -37,6 +37,8 @@ def start_run(session: Session, command: StartRun) -> None:
         None if parent is None else Parent(parent.run, parent.item, parent.step, "worker"), submit.traceparent, submit.tags,
     )  # fmt: skip
     session.create(event, command.flow)
+    if command.seeded is not None:
+        session.emit(command.seeded)
     run = session.state.runs[submit.run]
     session.touched[run.tree.root] = run.tree
     session.cause(Answered(Accepted(submit.run)))

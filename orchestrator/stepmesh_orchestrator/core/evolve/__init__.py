@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import addresses, dormancy, functions, runs, steps
+from stepmesh_orchestrator.core import events, schedule_events
+from stepmesh_orchestrator.core.evolve import addresses, control, dormancy, functions, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -23,6 +23,7 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.FunctionIdle: functions.function_idle,
     events.FunctionContinued: functions.function_continued,
     events.StepAwaiting: steps.awaiting,
+    events.StepWoken: steps.woken,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -38,6 +39,14 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.WaiterPlaced: addresses.waiter_placed,
     events.WaiterLeft: addresses.waiter_left,
     events.WaitOver: addresses.wait_over,
+    events.RunPaused: control.run_paused,
+    events.RunResumed: control.run_resumed,
+    events.RunSeeded: control.run_seeded,
+    schedule_events.ScheduleSet: schedules.schedule_set,
+    schedule_events.ScheduleDeleted: schedules.schedule_deleted,
+    schedule_events.ScheduleFired: schedules.schedule_fired,
+    schedule_events.ScheduleSkipped: schedules.schedule_skipped,
+    schedule_events.ScheduleWaits: schedules.schedule_waits,
 }
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import steps
+from stepmesh_orchestrator.core.evolve import control, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.state import CHILD, DELETED, RUNNING, Run, State, Tree, may_have_room, new_item
@@ -76,7 +76,9 @@ def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
 def item_started(state: State, event: events.ItemStarted, at_ms: int) -> None:
     """The item is active; its input moves into it."""
     run = state.runs[event.run]
-    run.items[event.item] = new_item(run, event.item)
+    item = run.items[event.item] = new_item(run, event.item)
+    if run.seeds is not None:
+        control.plant(state, item, run.seeds.pop(event.item, ()), at_ms)
     run.inputs[event.item] = None
     run.next_item = event.item + 1
     if run.next_item == run.total:
@@ -121,6 +123,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
             owner.children.remove(run.id)
         if owner is not None and run.parent.kind == "worker" and run.parent.item in owner.items:
             steps.sub_run_ended(owner.items[run.parent.item], run.parent.step)
+    schedules.run_over(state, run.id)
     if not tree.live:
         tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]

@@ -65,7 +65,8 @@ def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
         wait.transport_used += 1
     else:
         wait.component_used += 1
-        wait.function = None  # it begins anew
+        if item.functions is not None:
+            item.functions.pop(event.step, None)  # it begins anew
 
 
 def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
@@ -93,6 +94,12 @@ def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> Non
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = FALLBACK
     item.wait(event.step).last_failure = event.failure
+
+
+def woken(state: State, event: events.StepWoken, at_ms: int) -> None:
+    """Its sleep is due."""
+    item = leave(state, event.run, event.item, event.step)
+    item.wait(event.step).due_ms = at_ms
 
 
 def sub_run_started(item: Item, step: int) -> None:

@@ -1,0 +1,133 @@
+"""What people do to runs of a scripted world: pause and resume them, end sleeps, fork what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+from tests.simulation.flows import chance, pick
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun, StartRun, WakeSteps
+from stepmesh_orchestrator.core.events import RunSeeded, Seed
+from stepmesh_orchestrator.core.evolve.runs import effective_variables
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.reuse import Given, outcomes_of, seeds_of
+from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.state import SLEEPING
+
+if TYPE_CHECKING:
+    from tests.simulation.driver import World
+
+
+class Operators:
+    """`forks`: runs that began with results of others."""
+
+    def __init__(self) -> None:
+        self.forks: set[RunId] = set()
+
+    def options(self, world: World) -> Iterable[Callable[[], None]]:
+        """What may be done now."""
+        paused = self.paused(world)
+        if world.is_alive and chance(world.choices, 5 if paused else 30):
+            yield world.pause_any
+        if paused:
+            yield from [world.resume_any] * 3
+        if self.asleep(world):
+            yield world.skip_sleep
+        if len(world.runs) < 4 and self.sources(world):
+            yield world.fork_any
+
+    def paused(self, world: World) -> list[RunId]:
+        """Trees that do not go on by themselves."""
+        return [root for root, tree in world.session.state.trees.items() if tree.paused_ms]
+
+    def asleep(self, world: World) -> list[TaskRef]:
+        """Sleeps of live runs."""
+        return list(self.dues(world))
+
+    def dues(self, world: World) -> dict[TaskRef, int]:
+        """When they end."""
+        items = (item for run in world.session.state.runs.values() for item in run.items.values())
+        return {
+            TaskRef(item.run.id, item.index, step, item.attempt(step)): item.wait(step).due_ms
+            for item in items
+            for step, phase in enumerate(item.phases)
+            if phase == SLEEPING
+        }
+
+    def sources(self, world: World) -> list[RunId]:
+        """Ended root runs, as the read model shows them."""
+        ended = {row.run for row in world.rows if isinstance(row, RunRow) and row.finished_ms is not None}
+        return [run for run, command in world.submissions.items() if run in ended and command.submit.parent is None]
+
+    def pause_any(self, world: World) -> None:
+        """A tree; a sub-run is refused, a dormant one must be woken first."""
+        state = world.session.state
+        run = pick(world.choices, [*state.trees, *state.runs, *state.dormant.places])
+        if run in state.dormant:
+            world.send(PauseRun(run, "wait"))
+            assert self._refused(world) == "SM-5120"
+            world.sleepers.wake(world, run)
+        known = len(world.session.events)
+        tree = world.session.state.trees.get(run)
+        paused = tree is not None and bool(tree.paused_ms)
+        world.send(PauseRun(run, "wait"))
+        if tree is None:
+            assert self._refused(world) == "SM-5220"
+        else:
+            assert world.last_answer() == Accepted(run, existing=paused)
+        assert len(world.session.events) == known + (tree is not None and not paused), "a pause changes nothing else"
+
+    def resume_any(self, world: World) -> None:
+        """It goes on; once more changes nothing."""
+        root = pick(world.choices, self.paused(world))
+        world.send(ResumeRun(root))
+        assert world.last_answer() == Accepted(root)
+        if root in world.session.state.trees:
+            known = len(world.session.events)
+            world.send(ResumeRun(root))
+            assert len(world.session.events) == known
+
+    def skip_sleep(self, world: World) -> None:
+        """One; twice is as good as once."""
+        task = pick(world.choices, self.asleep(world))
+        due_ms = world.session.state.runs[task.run].items[task.item].wait(task.step).due_ms
+        world.send(WakeSteps(task.run, [task]))
+        assert world.last_answer() == Accepted(task.run, existing=due_ms <= world.session.now)
+        known = len(world.session.events)
+        world.send(WakeSteps(task.run, [task]))
+        assert len(world.session.events) == known
+
+    def fork_any(self, world: World) -> None:
+        """On the same inputs, so that its results are those that the oracle knows."""
+        source = pick(world.choices, self.sources(world))
+        message = world.submissions[source].submit
+        flow = world.store.load(message.flow)
+        assert flow is not None
+        name = RunId(f"0190{len(world.runs):04x}-0000-7000-8000-000000000000")
+        from_step = world.choices.below(len(flow.steps)) if flow.steps and chance(world.choices, 50) else None
+        seeds = self._seeds(world, source, flow, from_step)
+        submit = msgspec.structs.replace(message, run=name, run_key=None)
+        command = StartRun(submit, flow, RunSeeded(name, source, list(range(len(seeds))), seeds))
+        world.send(command)
+        assert world.last_answer() == Accepted(name)
+        world.runs[name], world.submissions[name] = world.runs[source], command
+        self.forks.add(name)
+
+    def _seeds(self, world: World, source: RunId, flow: CompiledFlow, from_step: int | None) -> list[list[Seed]]:
+        message = world.submissions[source].submit
+        variables = effective_variables(flow, message.variables)
+        rows = {row.item: row for row in world.rows if isinstance(row, ItemRow) and row.run == source}
+        found: list[list[Seed]] = []
+        for index, value in enumerate(message.inputs):
+            outcomes = outcomes_of(rows[index], len(flow.steps)) if index in rows else [None] * len(flow.steps)
+            found.append(seeds_of(Given(flow, value, variables, outcomes), flow, value, variables, from_step))
+        return found
+
+    def _refused(self, world: World) -> str:
+        answer = world.last_answer()
+        assert isinstance(answer, Refused)
+        return answer.code
