@@ -49,6 +49,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     parent: ParentRef | None = None
     run: RunId | None = None
     traceparent: str = ""
+    priority: int = 0
+    namespace: Namespace | None = None
 
 
 class StepNotFound(StepmeshError):
@@ -133,8 +135,8 @@ class Operations:
             run = new_run_id() if new.run_key is None else new_run_id_on(partition_of(new.run_key, partitions), partitions)
         home = run if new.parent is None else new.parent.root
         request = Submit(
-            run, self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key, new.parent,
-            traceparent=new.traceparent,
+            run, new.namespace or self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key,
+            new.parent, traceparent=new.traceparent, priority=new.priority,
         )  # fmt: skip
         return await self.requests.tell(partition_of(home, partitions), request)
 

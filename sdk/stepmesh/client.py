@@ -117,11 +117,15 @@ class Client:
         max_concurrency: int | None = None,
         run_key: str | None = None,
         tags: Mapping[str, str] | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
     ) -> RunHandle:
         """Start a run with one item per input; returns once it is journaled.
 
         `run_key`: a name that makes the submission idempotent: the same key gives the same run. `max_concurrency`: tasks in
-        flight in the run tree, 0 = no limit. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g. invalid input).
+        flight in the run tree, 0 = no limit. `priority`: -100 … 100; of two tasks that wait the higher one goes first. `tenant`: the
+        namespace of the run, if it is one that shares the deployment. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g.
+        invalid input).
         """
         if isinstance(inputs, (str, bytes, Mapping)):
             raise RequestRefused(
@@ -132,7 +136,7 @@ class Client:
         run = new_run_id() if run_key is None else new_run_id_on(partition_of(run_key, partitions), partitions)
         request = Submit(
             run,
-            self.namespace,
+            self.namespace if tenant is None else Namespace(checked_name("namespace", tenant)),
             flow_id,
             [payloads.write(value) for value in inputs],
             None if variables is None else payloads.write(variables),
@@ -140,6 +144,7 @@ class Client:
             max_concurrency,
             run_key,
             tags=None if tags is None else dict(tags),
+            priority=priority,
         )
         send = partial(self.requests.tell, partition_of(run, partitions))
         accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
@@ -170,10 +175,13 @@ class Client:
         roots_only: bool = False,
         limit: int = 100,
         offset: int = 0,
+        tenant: str | None = None,
     ) -> list[RunSummary]:
-        """Newest first. `status`: running, paused, completed, failed or cancelled."""
+        """Newest first. `status`: queued (it waits before its gates), running, paused, completed, failed or cancelled. `tenant`: of that
+        namespace, if it shares the deployment."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
-        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset), Runs)).runs
+        of = None if tenant is None else Namespace(tenant)
+        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset, namespace=of), Runs)).runs
 
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""

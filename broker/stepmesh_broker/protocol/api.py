@@ -133,7 +133,7 @@ class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob
 
 
 class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
-    """A run. `status`: running, paused, completed, failed, cancelled. Counts are items."""
+    """A run. `status`: queued, running, paused, completed, failed, cancelled. Counts are items."""
 
     run: RunId
     namespace: Namespace
@@ -159,7 +159,7 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return self.status not in ("running", "paused")
+        return self.status not in ("queued", "running", "paused")
 
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
@@ -250,6 +250,7 @@ class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list
     limit: int = 100
     offset: int = 0
     max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
+    namespace: Namespace | None = None  # of a tenant; None: the deployment's own
 
 
 class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):

@@ -121,6 +121,13 @@ class WakeTree:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeKeys:
+    """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost."""
+
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TakeLetter:
     """What another partition, or this one, says. Its kind says who decides: see `decide/letters.py`."""
 
@@ -207,5 +214,5 @@ class FireSchedule:
 ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule | TriggerSchedule | BackfillSchedule | FireSchedule
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand | ServeKeys
 )  # fmt: skip

@@ -16,6 +16,7 @@ from stepmesh_orchestrator.core.commands import (
     RestTree,
     ResumeRun,
     ScheduleCommand,
+    ServeKeys,
     SettleWait,
     StartRun,
     TakeLetter,
@@ -49,7 +50,7 @@ def run_of(command: Command) -> RunId | None:
         return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
-    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand):
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand | ServeKeys):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

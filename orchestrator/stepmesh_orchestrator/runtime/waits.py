@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import FireSchedule, FireTimer, RestTree
+from stepmesh_orchestrator.core.commands import FireSchedule, FireTimer, RestTree, ServeKeys
 from stepmesh_orchestrator.core.dormant import frame_of, wakes_ms_of
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import CallKeys, SetScheduleTimer, SetTimer, TreeLeft, WakeRun
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.runtime.timers import Timers
@@ -44,6 +44,20 @@ class Waits:
         self.drowsy = Drowsy()
         self.wheel = Wheel(self._back_at)
         self.rested = 0
+        self.keys_due_ms: int | None = None
+
+    def carry_out(self, effect: SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys) -> None:
+        """What the core wants because of the time."""
+        if isinstance(effect, SetTimer):
+            self.set_timer(effect)
+        elif isinstance(effect, TreeLeft):
+            self.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, CallKeys):
+            self.call_keys(effect.due_ms)
+        else:  # a dormant run is needed
+            self.wheel.hurry(effect.run, self._session.now)
 
     def set_timer(self, effect: SetTimer) -> None:
         """Of a live run; a far one may let its tree become dormant."""
@@ -62,13 +76,16 @@ class Waits:
         if back_ms is not None:
             self.wheel.put(root, back_ms)
 
-    def wake(self, run: RunId) -> None:
-        """A dormant run is needed."""
-        self.wheel.hurry(run, self._session.now)
+    def call_keys(self, due_ms: int) -> None:
+        """Some key may let somebody through then."""
+        self.keys_due_ms = due_ms if self.keys_due_ms is None else min(self.keys_due_ms, due_ms)
 
-    def due(self) -> Iterator[FireTimer | RestTree | FireSchedule]:
+    def due(self) -> Iterator[FireTimer | RestTree | FireSchedule | ServeKeys]:
         """What the time of this turn asks for. Each is to be decided on before the next one is taken."""
         session = self._session
+        if self.keys_due_ms is not None and self.keys_due_ms <= session.now:
+            self.keys_due_ms = None  # who must wait on sets it again
+            yield ServeKeys()
         for task in self.timers.due(session.now, TIMERS_AT_ONCE):
             yield FireTimer(task)
         for schedule in self.agenda.due(session.now, SCHEDULES_AT_ONCE):
@@ -80,7 +97,7 @@ class Waits:
 
     def next_due(self) -> int | None:
         """When the next turn is needed, ms since 1970; dormant trees are brought back by others. None: not because of the time."""
-        known = self.timers.next_due(), self.agenda.next_due(), self.drowsy.next_due()
+        known = self.timers.next_due(), self.agenda.next_due(), self.drowsy.next_due(), self.keys_due_ms
         return min((due for due in known if due is not None), default=None)
 
     @property

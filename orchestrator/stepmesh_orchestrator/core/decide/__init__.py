@@ -16,6 +16,7 @@ from stepmesh_orchestrator.core.decide import (
     functions,
     letters,
     pausing,
+    permits,
     results,
     schedules,
     settling,
@@ -50,6 +51,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.TriggerSchedule: schedules.trigger_schedule,
     commands.BackfillSchedule: schedules.backfill_schedule,
     commands.FireSchedule: firing.fire_schedule,
+    commands.ServeKeys: permits.serve_keys,
 }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.commands import AskAgain, TakeLetter
-from stepmesh_orchestrator.core.decide import addresses, waits
+from stepmesh_orchestrator.core.decide import addresses, gates, permits, waits
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import AWAITING
 
@@ -16,6 +17,10 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     Subscribe: addresses.subscribe,
     Unsubscribe: addresses.unsubscribe,
     Deliver: waits.deliver,
+    PermitAsk: permits.ask,
+    PermitReturn: permits.returned,
+    PermitGrant: gates.granted,
+    PermitRevoke: gates.revoked,
 }
 
 
@@ -36,4 +41,4 @@ def ask_again(session: Session, command: AskAgain) -> None:
 
 def addressee(letter: Letter) -> RunId | None:
     """The run that must be in memory for it, if it is of this partition."""
-    return letter.waiter.run if isinstance(letter, Deliver) else None
+    return letter.waiter.run if isinstance(letter, Deliver) else letter.run if isinstance(letter, PermitRevoke) else None
