@@ -12,6 +12,7 @@ from stepmesh_orchestrator.config.plugins import BuiltinPlugin, Plugin, PoolName
 from stepmesh_orchestrator.config.retry import RetryConfig
 from stepmesh_orchestrator.config.section import Section
 from stepmesh_orchestrator.config.storage import Backend, StorageConfig
+from stepmesh_orchestrator.core.evolve.addresses import MAX_TAKEN
 from stepmesh_orchestrator.core.flow import paths
 from stepmesh_orchestrator.core.flow.findings import nearest
 from stepmesh_orchestrator.core.flow.paths import Path
@@ -135,7 +136,7 @@ class LimitsConfig(Section):
     connections: int = Field(default=10_000, ge=1)
     unread_events: int = Field(default=1_000, ge=1)
     event_retention_hours: float = Field(default=168, gt=0)
-    events_per_address: int = Field(default=1_000, ge=1)
+    events_per_address: int = Field(default=1_000, ge=1, le=MAX_TAKEN)
     event_bytes: int = Field(default=256 * 1024, ge=1024)
     kept_event_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 
