@@ -40,8 +40,8 @@ class Given:
     @classmethod
     def of(cls, flow: CompiledFlow, value: bytes, variables: bytes | None, outcomes: list[Outcome | None] | None = None) -> Given:
         """An item of a run with these variables. `outcomes`: none without. Raises `ValueError` for variables that are no object."""
-        known = [None] * len(flow.steps) if outcomes is None else outcomes
-        return cls(flow, value, variables, effective_variables(flow, variables), known)
+        known: list[Outcome | None] = [None] * len(flow.steps)
+        return cls(flow, value, variables, effective_variables(flow, variables), known if outcomes is None else outcomes)
 
     def alike(self, other: Given) -> bool:
         """Whether steps see the same but for the outcomes."""
@@ -81,7 +81,7 @@ def past_of(row: ItemRow, steps: int) -> Past:
 
 def past_of_live(item: Item) -> Past:
     """Of an item that is under way."""
-    outcomes = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
+    outcomes: list[Outcome | None] = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
     return Past(outcomes, frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None))
 
 
