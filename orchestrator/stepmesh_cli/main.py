@@ -86,6 +86,13 @@ COMMANDS = (
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("event", "stepmesh_cli.outside:event", OPERATE, "Send an event to runs that wait.", "stepmesh event send paid --key order-7"),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
+    Command(
+        "schedule",
+        "stepmesh_cli.schedule:schedule",
+        OPERATE,
+        "Start runs by the time.",
+        'stepmesh schedule create report --flow report.yaml --cron "0 9 * * MON-FRI" --tz Europe/Berlin',
+    ),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command(

@@ -22,6 +22,7 @@ from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
 from stepmesh.runs import POLL_S
+from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
@@ -48,6 +49,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     parent: ParentRef | None = None
     run: RunId | None = None
     traceparent: str = ""
+    priority: int = 0
+    namespace: Namespace | None = None
 
 
 class StepNotFound(StepmeshError):
@@ -89,6 +92,7 @@ class Operations:
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
         self.control = RunControl(self.requests)
         self.bulk = Bulk(self.requests)
+        self.schedules = ScheduleClient(self.requests)
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -131,8 +135,8 @@ class Operations:
             run = new_run_id() if new.run_key is None else new_run_id_on(partition_of(new.run_key, partitions), partitions)
         home = run if new.parent is None else new.parent.root
         request = Submit(
-            run, self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key, new.parent,
-            traceparent=new.traceparent,
+            run, new.namespace or self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key,
+            new.parent, traceparent=new.traceparent, priority=new.priority,
         )  # fmt: skip
         return await self.requests.tell(partition_of(home, partitions), request)
 

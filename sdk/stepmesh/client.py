@@ -1,4 +1,4 @@
-"""The client: store flows, submit runs, wait, look, cancel.
+"""The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
 Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
 client holds no state of runs. Rules about flows are the orchestrator's.
@@ -20,6 +20,7 @@ from stepmesh.outside import Events, Promises
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
+from stepmesh.schedules import ScheduleClient
 from stepmesh.telemetry import configured
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
@@ -67,6 +68,7 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.schedules = ScheduleClient(self.requests)
         self.events = Events(self.requests)
         self.promises = Promises(self.requests)
 
@@ -115,11 +117,15 @@ class Client:
         max_concurrency: int | None = None,
         run_key: str | None = None,
         tags: Mapping[str, str] | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
     ) -> RunHandle:
         """Start a run with one item per input; returns once it is journaled.
 
         `run_key`: a name that makes the submission idempotent: the same key gives the same run. `max_concurrency`: tasks in
-        flight in the run tree, 0 = no limit. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g. invalid input).
+        flight in the run tree, 0 = no limit. `priority`: -100 … 100; of two tasks that wait the higher one goes first. `tenant`: the
+        namespace of the run, if it is one that shares the deployment. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g.
+        invalid input).
         """
         if isinstance(inputs, (str, bytes, Mapping)):
             raise RequestRefused(
@@ -130,7 +136,7 @@ class Client:
         run = new_run_id() if run_key is None else new_run_id_on(partition_of(run_key, partitions), partitions)
         request = Submit(
             run,
-            self.namespace,
+            self.namespace if tenant is None else Namespace(checked_name("namespace", tenant)),
             flow_id,
             [payloads.write(value) for value in inputs],
             None if variables is None else payloads.write(variables),
@@ -138,6 +144,7 @@ class Client:
             max_concurrency,
             run_key,
             tags=None if tags is None else dict(tags),
+            priority=priority,
         )
         send = partial(self.requests.tell, partition_of(run, partitions))
         accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
@@ -168,10 +175,13 @@ class Client:
         roots_only: bool = False,
         limit: int = 100,
         offset: int = 0,
+        tenant: str | None = None,
     ) -> list[RunSummary]:
-        """Newest first. `status`: running, paused, completed, failed or cancelled."""
+        """Newest first. `status`: queued (it waits before its gates), running, paused, completed, failed or cancelled. `tenant`: of that
+        namespace, if it shares the deployment."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
-        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset), Runs)).runs
+        of = None if tenant is None else Namespace(tenant)
+        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset, namespace=of), Runs)).runs
 
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""

@@ -38,6 +38,7 @@ from stepmesh_broker.protocol.api import (
 )
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId, home_of, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Cancel, ControlMessage, EventKept, Refused, RunMessage, SendEvent, SettleToken
+from stepmesh_broker.protocol.schedules import DeleteSchedule
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_broker.protocol.tokens import read_token
 
@@ -73,7 +74,7 @@ class Requests:
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
         subject, data = subjects.api(self.namespace), codec.encode(request)
-        again = not isinstance(request, DeleteRun | DeleteFlow) and (wait_s == 0.0 or self._may_be_shared)
+        again = not isinstance(request, DeleteRun | DeleteFlow | DeleteSchedule) and (wait_s == 0.0 or self._may_be_shared)
         answer = await self._ask(subject, data, TIMEOUT_S + wait_s, codec.decode_api_answer, AGAIN_S if again else ())
         if isinstance(answer, Refused):
             raise refusal(answer)

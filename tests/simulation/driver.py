@@ -22,9 +22,9 @@ from tests.simulation.script import Fail, answer
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, ParentRef, Refused, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, ServeKeys, StartRun, WakeTree
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, Send, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.effects import Answered, CallKeys, NeedFlow, RunOver, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -112,6 +112,7 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)  # when keys are to be served
     sleepers: Sleepers = field(default_factory=Sleepers)
     postman: Postman = field(default_factory=Postman)
     operators: Operators = field(default_factory=Operators)
@@ -150,13 +151,14 @@ class World:
         key = f"key {run}" if chance(self.choices, 50) else None
         message = Submit(
             run,
-            Namespace("default"),
+            Namespace(pick(self.choices, ("default", "acme"))) if owner is None else owner.namespace,
             name,
             list(map(compact, case.inputs)),
             variables,
             max_concurrency=case.max_concurrency,
             run_key=key,
             parent=parent,
+            priority=pick(self.choices, (0, 0, 0, 1, -100)),
         )
         compiled = self.store.load(name)
         assert compiled is not None
@@ -180,7 +182,7 @@ class World:
         message, state = self.submissions[first].submit, self.session.state
         if message.run_key is not None and chance(self.choices, 50):
             message = msgspec.structs.replace(message, run=RunId("another"))
-            remembered = f"default/{message.run_key}" in state.keys
+            remembered = f"{message.namespace}/{message.run_key}" in state.keys
         else:
             remembered = first in state.runs or first in state.finished or first in state.dormant
         if remembered:
@@ -251,6 +253,11 @@ class World:
     def fire_timer(self) -> None:
         """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
         self.commit()
+        if self.calls and not any(timer.due_ms < min(self.calls) for timer in self.timers):
+            self.session.now = max(self.session.now, min(self.calls))
+            self.calls.remove(min(self.calls))
+            self.send(ServeKeys())
+            return
         timer = self.sleepers.next(self)
         if isinstance(timer, TreeLeft):
             self.session.now = max(self.session.now, timer.wakes_ms)
@@ -327,6 +334,9 @@ class World:
         """Decide on a command, in the present turn."""
         self.turn.append(command)
         decide(self.session, command)
+        places = self.session.places
+        if places is not None and any(of_pool.waiting for of_pool in places.pools.values()):
+            self.actions["wait_for_a_place"] += 1
         check(self)
 
     # --- the journal ---
@@ -360,6 +370,8 @@ class World:
         for effect in session.effects:
             if isinstance(effect, SetTimer):
                 self.timers.append(effect)
+            elif isinstance(effect, CallKeys):
+                self.calls.append(effect.due_ms)
             elif isinstance(effect, NeedFlow):
                 self.needs.append(effect)
             elif isinstance(effect, RunOver):
@@ -432,7 +444,7 @@ class World:
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now
-        self.turn, self.timers, self.needs = [], [], []
+        self.turn, self.timers, self.needs, self.calls = [], [], [], []
         if chance(self.choices, 50):
             self.postman.lose_fresh()
         self.sleepers.adopt(self)
@@ -474,7 +486,7 @@ class World:
 
     def _options(self, cancels: bool) -> Iterable[Any]:
         yield from [self.answer_task] * min(12, 3 * len(self.tasks))
-        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due))
+        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due) + len(self.calls))
         yield from [self.rest_any] * min(4, 2 * len(self.timers) if self.session.state.trees else 0)
         if self.session.state.dormant:
             yield self.wake_any
@@ -528,7 +540,7 @@ class World:
                 self.answer_task()
             elif self.postman.send_awaited(self):
                 continue
-            elif self.timers or self.sleepers.due:
+            elif self.timers or self.sleepers.due or self.calls:
                 self.fire_timer()
             elif self.is_alive:
                 self.redeliver()

@@ -82,10 +82,20 @@ def flow_id(document: Any) -> str:
 def make_case(choices: Choices) -> Case:
     """A flow with what it runs on."""
     stored: dict[str, Any] = {}
-    flow = _Maker(choices, stored, 0).flow()
+    flow = {**_Maker(choices, stored, 0).flow(), **_gates(choices)}
     inputs = [_input(choices) for _ in range(1 + (choices.below(4) if chance(choices, 25) else 0))]
     variables = {name: pick(choices, VALUES) for name in ("given", "declared") if chance(choices, 40)}
     return Case(flow, inputs, variables or None, pick(choices, (None, 1, 2, 3, 0)), stored)
+
+
+def _gates(choices: Choices) -> dict[str, Any]:
+    """What all flows of a world share, for they have one name: when a run begins depends on it, and nothing else."""
+    gates: dict[str, Any] = {}
+    if chance(choices, 30):
+        gates["concurrency"] = {"limit": 1 + choices.below(2)}
+    if chance(choices, 15):
+        gates["throttle"] = pick(choices, ("1/m", "2/m"))
+    return gates
 
 
 @st.composite

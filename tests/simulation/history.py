@@ -45,6 +45,8 @@ def make_world(choices: Choices) -> World:
         remember_ended=remembered,
         remember_ended_ms=milliseconds,
         dormant_ms=pick(choices, (0, 0, 1_000)),
+        pool_window=pick(choices, (4_000, 0, 1, 2)),
+        weights=pick(choices, ({}, {"acme": 2})),
     )
     return World(choices, limits)
 
@@ -108,7 +110,8 @@ def compare(world: World) -> None:
         status = "failed" if any(result["outcome"] == "failed" for result in wanted) else "completed"
         states = [row.status for row in world.rows if isinstance(row, RunRow) and row.run == run]
         assert states[-1] == status
-        assert {"running", "paused"} >= set(states[:-1])  # one more for each time that it became dormant with items ended, or was paused
+        gated = {"queued"} if {"concurrency", "throttle"} & world.runs[run].flow.keys() else set()
+        assert {"running", "paused", *gated} >= set(states[:-1])  # more of them when it was paused, or dormant
         assert len(states) >= 2
     engine = Counter(_engine_item(row) for row in found if row.run not in forked)
     oracle_items = Counter(map(_oracle_item, expected))

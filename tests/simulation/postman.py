@@ -11,9 +11,10 @@ from tests.simulation.flows import chance, compact, pick
 from tests.simulation.script import KEYS, NAME, NEVER, payload
 
 from stepmesh_broker.protocol.ids import Namespace
-from stepmesh_broker.protocol.letters import Deliver, Letter
+from stepmesh_broker.protocol.letters import Letter
 from stepmesh_broker.protocol.messages import EventKept, SendEvent
 from stepmesh_orchestrator.core.commands import KeepEvent, TakeLetter
+from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.waits import awaited_of
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.state import AWAITING
@@ -45,8 +46,8 @@ class Postman:
         letter = self.letters.pop(world.choices.below(len(self.letters)))
         if chance(world.choices, 25):
             self.letters.append(letter)
-        if isinstance(letter, Deliver) and letter.waiter.run in world.session.state.dormant and chance(world.choices, 70):
-            world.sleepers.wake(world, letter.waiter.run)
+        if (run := addressee(letter)) in world.session.state.dormant and run is not None and chance(world.choices, 70):
+            world.sleepers.wake(world, run)
         world.send(TakeLetter(letter))
 
     def send(self, world: World, key: str) -> None:

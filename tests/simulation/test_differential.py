@@ -35,11 +35,11 @@ def test_the_histories_reach_what_they_are_for() -> None:
     assert {
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
-        "TreeDormant", "TreeWoken", "rest_any", "wake_any",
+        "TreeDormant", "TreeWoken", "RunHeld", "RunReleased", "PermitAsked", "PermitMoved", "rest_any", "wake_any",
         "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
         "RunPaused", "RunResumed", "StepWoken", "RunSeeded", "pause_any", "resume_any", "skip_sleep", "fork_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
-        "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
+        "wait_for_a_place", "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
 
 
@@ -122,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         self.at.answer_odd()
 
     @rule()
-    @precondition(lambda self: self.at.timers or self.at.sleepers.due)
+    @precondition(lambda self: self.at.timers or self.at.sleepers.due or self.at.calls)
     def fire_timer(self) -> None:
         self.at.fire_timer()
 

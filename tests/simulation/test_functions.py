@@ -18,7 +18,7 @@ from stepmesh.durable import wf
 from stepmesh.durable.app import App
 from stepmesh.durable.steps import Step
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Record, Settled
-from stepmesh_orchestrator.core import events as ev
+from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
@@ -142,7 +142,7 @@ async def histories_of(world: World) -> dict[tuple[str, int, int], list[Record]]
     for partition in await world.journal.partitions():
         async for frame in world.journal.read(partition):
             for event in decode_turn(frame.payload).events:
-                if isinstance(event, ev.HistoryGrew):
+                if isinstance(event, function_events.HistoryGrew):
                     histories.setdefault((event.run, event.item, event.step), []).extend(event.records)
     return histories
 

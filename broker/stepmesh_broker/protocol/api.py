@@ -11,6 +11,7 @@ import msgspec
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
 
 class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_info"):
@@ -132,7 +133,7 @@ class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob
 
 
 class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
-    """A run. `status`: running, paused, completed, failed, cancelled. Counts are items."""
+    """A run. `status`: queued, running, paused, completed, failed, cancelled. Counts are items."""
 
     run: RunId
     namespace: Namespace
@@ -158,7 +159,7 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return self.status not in ("running", "paused")
+        return self.status not in ("queued", "running", "paused")
 
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
@@ -249,6 +250,7 @@ class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list
     limit: int = 100
     offset: int = 0
     max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
+    namespace: Namespace | None = None  # of a tenant; None: the deployment's own
 
 
 class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):
@@ -384,8 +386,10 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
+    | ScheduleRequest
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Continued | Refused
+    | ScheduleAnswer
 )  # fmt: skip

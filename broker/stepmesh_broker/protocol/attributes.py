@@ -71,7 +71,7 @@ ATTRIBUTES: dict[str, str] = {
     ATTEMPT: "attempt of the step, from 1",
     OUTCOME: "`success`, `failed`, `retrying`, `defaulted`, `cancelled` or `dropped` (nobody wants the result)",
     KIND: "kind of span: `submit`, `run`, `item`, `attempt`, `queue` or `execute`",
-    WAIT: "what an attempt without a pool waited for: `sleep` or `sub_run`",
+    WAIT: "what an attempt without a pool waited for: `sleep`, `sub_run`, or `outside` (an event, a decision)",
     LINK: "on a link: `previous_attempt`, `parent_run` or `existing_run`",
     POOL: "pool of the task",
     TASK_STATE: "`queued` (with the broker, or begun less than a lease ago) or `claimed` (a worker holds its lease)",
@@ -123,6 +123,9 @@ RUNS_ENDED = Metric("stepmesh.run.ended", "counter", "{run}", (PARTITION, RUN_ST
 OUTBOX_FRAMES = Metric("stepmesh.outbox.frames", "gauge", "{frame}", (PARTITION,), "task frames that wait to be published")
 INBOX_MESSAGES = Metric("stepmesh.inbox.messages", "gauge", "{message}", (PARTITION,), "messages that wait for the next turn")
 PROJECTION_ROWS = Metric("stepmesh.projection.rows", "gauge", "{row}", (PARTITION,), "rows that wait to be written to the read model")
+POOL_WAITING = Metric(
+    "stepmesh.pool.waiting", "gauge", "{task}", (POOL, NAMESPACE, PARTITION), "tasks that are ready and wait for a place of their pool"
+)
 PROJECTOR_LAG = Metric(
     "stepmesh.projector.lag", "gauge", "{record}", (PARTITION,), "records of the journal's topic that are still to be read"
 )
@@ -147,5 +150,5 @@ OF_PROJECTORS: tuple[Metric, ...] = (
 METRICS: tuple[Metric, ...] = (
     POOL_TASKS, POOL_WANTED, POOL_OLDEST, QUEUE_WAIT, TASK_DURATION, TASK_RETRIES, TASK_FAILURES, TASK_PARKED, TASKS_PUBLISHED,
     REDISPATCHED, STALE_RESULTS, MALFORMED, QUARANTINED, TURN_EVENTS, TURN_BYTES, JOURNAL_APPEND, RUNS_LIVE, RUNS_ENDED, OUTBOX_FRAMES,
-    INBOX_MESSAGES, PROJECTION_ROWS, *OF_PROJECTORS,
+    INBOX_MESSAGES, PROJECTION_ROWS, POOL_WAITING, *OF_PROJECTORS,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import count
 from typing import NewType
 
 RunId = NewType("RunId", str)  # UUIDv7, canonical text
@@ -36,3 +37,16 @@ def child_run_id(parent: RunId, discriminator: str) -> RunId:
     digest = hashlib.sha256(f"{parent}/{discriminator}".encode()).hexdigest()
     variant = "89ab"[int(digest[3], 16) & 3]
     return RunId(f"{parent[:13]}-7{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}")
+
+
+def scheduled_run_id(about: str, due_ms: int, partition: Partition, partitions: int) -> RunId:
+    """The id of the run for a due time, the same whenever it is derived again: that time, then a hash, such that it lives on `partition`
+    (UUIDv7 layout). `about`: what else makes it unique."""
+    time = f"{due_ms & 0xFFFF_FFFF_FFFF:012x}"
+    for nonce in count():
+        digest = hashlib.sha256(f"{about}/{due_ms}/{nonce}".encode()).hexdigest()
+        variant = "89ab"[int(digest[3], 16) & 3]
+        run = RunId(f"{time[:8]}-{time[8:]}-7{digest[:3]}-{variant}{digest[4:7]}-{digest[7:19]}")
+        if partition_of(run, partitions) == partition:
+            return run
+    raise AssertionError("there is a nonce for every partition")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.permit_letters import PermitLetter
 
 
 class Waiter(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -54,7 +55,7 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="deliv
     payload: bytes
 
 
-Letter = Subscribe | Unsubscribe | Deliver
+Letter = Subscribe | Unsubscribe | Deliver | PermitLetter
 
 
 class Letters(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="letters"):

@@ -112,7 +112,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     """Start a run of a stored flow on N inputs.
 
     `run` must live on the receiving partition. `variables` and `overrides` are JSON objects. `max_concurrency`: tasks
-    in flight in the run tree; None = the default, 0 = no limit. `reply_to`: subject that hears the answer when it came through the inbox.
+    in flight in the run tree; None = the default, 0 = no limit. `priority`: -100 … 100; of two that wait for a place the higher one goes
+    first. `reply_to`: subject that hears the answer when it came through the inbox.
     """
 
     run: RunId
@@ -128,6 +129,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     reply_to: str = ""
     tags: dict[str, str] | None = None
     format: int = FORMAT
+    priority: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):

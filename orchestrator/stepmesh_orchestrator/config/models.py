@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -134,6 +134,16 @@ class LimitsConfig(Section):
     unread_events: int = Field(default=1_000, ge=1)
 
 
+class FlowControlConfig(Section):
+    """`namespaces`: of tenants that share this deployment, or `any`. `weights`: places that a namespace gets in each round, 1 if it is not
+    named. `poolWindow`: tasks of one pool in flight beyond twice what its workers take at once, at most, for each partition; 0: no
+    limit, and no fair shares."""
+
+    namespaces: list[PoolName] | Literal["any"] = Field(default_factory=list)
+    weights: dict[str, Annotated[int, Field(ge=1, le=1_000)]] = Field(default_factory=dict)
+    pool_window: int = Field(default=4_000, ge=0)
+
+
 class TelemetryConfig(Section):
     """OpenTelemetry over OTLP/HTTP, or into a file of spans; off without either (docs/telemetry.md)."""
 
@@ -166,6 +176,7 @@ class Config(Section):
     auth: dict[str, Any] = Field(default_factory=dict)
     limits: LimitsConfig = LimitsConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    flow_control: FlowControlConfig = FlowControlConfig()
 
     def problems(self) -> Iterator[tuple[Path, str]]:
         """What does not fit together, with its place."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.functions import FunctionTurn
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.letters import Letter, Waiter
 from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
+from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -120,6 +121,13 @@ class WakeTree:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeKeys:
+    """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost."""
+
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TakeLetter:
     """What another partition, or this one, says. Its kind says who decides: see `decide/letters.py`."""
 
@@ -142,7 +150,69 @@ class SettleWait:
     rejected: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """The broker came back empty, and letters may be lost with it: what waits here asks again, what is offered here is told again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutSchedule:
+    """Make a schedule, or with `replace` change one. Its definition was checked. Answer: an `Answered` effect."""
+
+    namespace: Namespace
+    schedule: Schedule
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSchedule:
+    """Forget a schedule; its runs go on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSchedule:
+    """Start nothing by its times from now on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSchedule:
+    """Go on with the times that are due from now on. Answer: an `Answered` effect."""
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSchedule:
+    """Start `run` of it now. `flow`: the one that it had when that was looked up. Answer: an `Answered` effect."""
+
+    schedule: str
+    run: RunId
+    flow: CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSchedule:
+    """Start a run for each of these due times. `key` makes them others than those that its times started. Answer: an `Answered` effect."""
+
+    schedule: str
+    dues: list[int]
+    key: str
+    flow: CompiledFlow
+
+
+@dataclass(frozen=True, slots=True)
+class FireSchedule:
+    """The time that a `SetScheduleTimer` named has come: see what is due."""
+
+    schedule: str
+
+
+ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule | TriggerSchedule | BackfillSchedule | FireSchedule
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
-    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps
+    | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand | ServeKeys
 )  # fmt: skip

@@ -86,6 +86,13 @@ class TreeLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class CallKeys:
+    """Send `ServeKeys` at `due_ms`: a key of this partition may let somebody through then."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order. After a recovery, what may not
     have left must be derived again: from the state (`rebuild`), or from the events after the confirmed frame (`Recovered`)."""
@@ -94,4 +101,22 @@ class Send:
     letter: Letter
 
 
-Effect = Send | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class SetScheduleTimer:
+    """Send `FireSchedule(schedule)` at `due_ms`, early never; an earlier one for that schedule is void."""
+
+    due_ms: int
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeRun:
+    """Bring a dormant run back soon, with its tree."""
+
+    run: RunId
+
+
+Effect = (
+    Send | CallKeys | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+    | SetScheduleTimer | WakeRun
+)  # fmt: skip

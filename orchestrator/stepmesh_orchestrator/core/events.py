@@ -10,10 +10,12 @@ from typing import ClassVar
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import Record
-from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.function_events import FunctionEvent
+from stepmesh_orchestrator.core.gates import Gate, Rule
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +48,7 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: Parent | None = None
     traceparent: str = ""
     tags: dict[str, str] | None = None
+    priority: int = 0
 
 
 class ItemStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -181,46 +184,6 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
-class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
-    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
-    `turn`: of the worker's turn that brought them; 0: the core itself did."""
-
-    run: RunId
-    item: int
-    step: int
-    records: list[Record]
-    abandoned: list[str] = []
-    attempt: int = 0
-    turn: int = 0
-
-
-class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
-    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`."""
-
-    run: RunId
-    item: int
-    step: int
-    blocked: str = ""
-    due_ms: int = 0
-
-
-class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
-    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
-
-    run: RunId
-    reason: str
-
-
-class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
-    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
-
-    run: RunId
-    item: int
-    step: int
-    input: bytes
-
-
 NO_RUN = RunId("")
 """Of events that are about no run of their partition."""
 
@@ -329,6 +292,42 @@ class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
     seeds: list[list[Seed]]
 
 
+HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
+
+
+class RunHeld(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
+    """The run, created just now, begins when it has passed these gates, one after the other."""
+
+    run: RunId
+    gates: list[Gate]
+
+
+class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
+    """The gate at which the run stood is open."""
+
+    run: RunId
+    key: str
+
+
+class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
+    """A run, perhaps of another partition, wants to begin under a key whose home is here. From here on this is the key's rule."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    rule: Rule
+    asker: RunId
+    partition: Partition
+
+
+class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
+    """`to`: it holds a permit from now on, is revoked, or is gone."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    asker: RunId
+    to: str
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -346,10 +345,7 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
-    | HistoryGrew
-    | FunctionIdle
-    | RunCancelling
-    | FunctionContinued
+    | FunctionEvent
     | EventReceived
     | WaiterPlaced
     | WaiterLeft
@@ -359,6 +355,11 @@ Event = (
     | RunResumed
     | StepWoken
     | RunSeeded
+    | ScheduleEvent
+    | RunHeld
+    | RunReleased
+    | PermitAsked
+    | PermitMoved
 )
 
 PER_FRAME = 1_000_000

@@ -13,7 +13,9 @@ from stepmesh_orchestrator.core.events import (
     RunCreated,
     RunDeleted,
     RunEnded,
+    RunHeld,
     RunPaused,
+    RunReleased,
     RunResumed,
     TreeDormant,
 )
@@ -45,7 +47,7 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
         evolve(state, event, at_ms, flows)
     else:
         evolve(state, event, at_ms, flows)
-        if kind is RunCreated or kind is RunCancelled:
+        if kind is RunCreated or kind is RunCancelled or kind is RunHeld or kind is RunReleased:
             rows.append(run_row(state, state.runs[event.run]))
         elif kind is RunDeleted:
             rows.append(RunGone(event.run))
@@ -62,7 +64,7 @@ def _counted(state: State, event: TreeDormant) -> list[Row]:
 def run_row(state: State, run: Run, ended: str | None = None, finished_ms: int | None = None) -> RunRow:
     """The run as it stands, or as it `ended`."""
     parent = run.parent
-    status = ended or ("paused" if run.tree.paused_ms else "running")
+    status = ended or ("paused" if run.tree.paused_ms else "queued" if run.tree.is_held else "running")
     step_id: str | None = None
     if parent is not None and (owner := state.runs.get(parent.run)) is not None and parent.step < len(owner.flow.steps):
         step_id = owner.flow.steps[parent.step].id

@@ -42,6 +42,8 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
     addresses: bytes = b""
+    schedules: bytes = b""
+    permits: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -66,10 +68,13 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant, addresses = state.dormant.encoded(), state.addresses.encoded()
-    version = SNAPSHOT_FORMAT if addresses or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
+    dormant, addresses, schedules = state.dormant.encoded(), state.addresses.encoded(), state.schedules.encoded()
+    permits = state.permits.encoded()
+    version = SNAPSHOT_FORMAT if addresses or schedules or permits or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if schedules or permits:
+        return _encoder.encode((*image, where, dormant, addresses, schedules, permits))
     if addresses:
         return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
@@ -107,6 +112,8 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
     state.addresses.restore(image.addresses)
+    state.schedules.restore(image.schedules)
+    state.permits.restore(image.permits)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

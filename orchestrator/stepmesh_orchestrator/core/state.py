@@ -22,6 +22,8 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.gates import Gate, Permits
+from stepmesh_orchestrator.core.schedules import Schedules
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -75,6 +77,8 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
     paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
+    promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
+    is_held: bool = False  # derived: its root run waits at a gate
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -107,6 +111,9 @@ class Run(msgspec.Struct, gc=False, eq=False):
     created_at: int = 0  # position of the event that created it
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
+    priority: int = 0
+    gates: list[Gate] | None = None  # that it passes before it begins
+    gates_open: int = 0
     taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
     seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
 
@@ -184,14 +191,19 @@ def may_have_room(run: Run) -> None:
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "trees")
+    __slots__ = (
+        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "schedules",
+        "trees",
+    )  # fmt: skip
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.dormant = Dormant()
+        self.permits = Permits()
         self.addresses = Addresses()
+        self.schedules = Schedules()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

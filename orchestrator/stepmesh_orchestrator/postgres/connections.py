@@ -2,13 +2,15 @@
 
 Invariant: no call hangs (connecting and every job have a limit), and a connection on which anything went wrong with the server is never
 used again. One that the server closed while it lay idle is noticed before it is used, so that after a restart of the server the first
-calls succeed. Must not know what is stored.
+calls succeed. While the server is away, calls fail at once but for those that try it now and then (attempts.py). Must not know what is
+stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import LiteralString, TypeVar
 
@@ -16,6 +18,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
+from stepmesh_orchestrator.postgres.attempts import Attempts
 from stepmesh_orchestrator.postgres.faults import ERRORS, Fault, classify, is_lost
 
 T = TypeVar("T")
@@ -47,6 +50,7 @@ class PostgresConnections:
         self._timeout_s = timeout_s
         self._places = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._attempts = Attempts(self._connect)
         self._under_way = 0
         self._drained = asyncio.Event()
         self._open = False
@@ -55,6 +59,7 @@ class PostgresConnections:
         """Connect and `prepare` in a transaction, so that a wrong address or schema shows now; closed again when that fails. Raises what
         `translate` makes of a failure, and what `prepare` raises."""
         self._open = True
+        self._attempts.forget()
         try:
             await self.transaction(prepare)
         except BaseException:
@@ -108,11 +113,11 @@ class PostgresConnections:
 
     async def _run(self, job: Callable[[Connection], Awaitable[T]], again: bool) -> T:
         try:
-            return await self._on(await self._kept() or await self._connect(), job)
+            return await self._on(await self._kept() or await self._attempts.connection(), job)
         except ERRORS as error:
             if not again or not is_lost(error):
                 raise
-        return await self._on(await self._connect(), job)
+        return await self._on(await self._attempts.connection(), job)
 
     async def _on(self, connection: Connection, job: Callable[[Connection], Awaitable[T]]) -> T:
         healthy = False
@@ -140,14 +145,7 @@ class PostgresConnections:
 
     async def _connect(self) -> Connection:
         timeout_ms = int(self._timeout_s * 1000)
-        connection: Connection = await _Connection.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=CONNECT_S,
-            tcp_user_timeout=timeout_ms,
-            client_encoding="utf8",
-            application_name="stepmesh",
-        )
+        connection = await self._introduced(timeout_ms)
         try:
             async with asyncio.timeout(CONNECT_S):
                 await connection.execute(_SETTINGS, (f'"{self._schema}"', str(timeout_ms), str(timeout_ms)))
@@ -155,6 +153,22 @@ class PostgresConnections:
             await connection.close()
             raise
         return connection
+
+    async def _introduced(self, timeout_ms: int) -> Connection:
+        try:
+            return await _Connection.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                tcp_user_timeout=timeout_ms,
+                client_encoding="utf8",
+                application_name="stepmesh",
+            )
+        except BaseException as error:
+            # The socket is closed now, and not when nobody thinks of the error any more: psycopg leaves it to its frames. A server that
+            # crashed waits a minute for whoever knocked and said no more, and serves nobody until then.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
 
 def _has_news(connection: Connection) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
     AdvanceFunction,
+    AskAgain,
     CancelRun,
     Command,
     DeleteRun,
@@ -14,6 +15,8 @@ from stepmesh_orchestrator.core.commands import (
     ResolveFlow,
     RestTree,
     ResumeRun,
+    ScheduleCommand,
+    ServeKeys,
     SettleWait,
     StartRun,
     TakeLetter,
@@ -47,7 +50,7 @@ def run_of(command: Command) -> RunId | None:
         return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
-    if isinstance(command, ResolveFlow | KeepEvent):
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand | ServeKeys):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

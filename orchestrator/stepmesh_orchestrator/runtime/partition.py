@@ -61,6 +61,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.runtime.tenants import Tenants
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
 
@@ -88,7 +89,7 @@ class PartitionService:
     def __init__(
         self,
         ports: Ports,
-        namespace: Namespace,
+        tenants: Tenants,
         partition: Partition,
         owner: str,
         router: Router,
@@ -100,9 +101,10 @@ class PartitionService:
         is_held: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ports = ports
-        self.namespace = namespace
+        self.namespace = tenants.own
         self.partition = partition
         self.flows = flows
+        self._tenants = tenants
         self._owner = owner
         self._router = router
         self._settings = settings
@@ -118,7 +120,7 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, namespace, partitions)
+        admission = Admission(flows, settings, tenants, partitions)
         self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
         self.shard: Shard
         self.sweeper: Sweeper
@@ -364,8 +366,9 @@ class PartitionService:
 
     def _foreign(self, namespace: Namespace, kind: str, name: str) -> Refused | None:
         """Why something that hashes by `name` has no place here; None when it has."""
-        if namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {namespace} is not served here", f"this is {self.namespace}")
+        foreign = self._tenants.refusal(namespace)
+        if foreign is not None:
+            return foreign
         home = partition_of(name, self._partitions)
         if home != self.partition:
             message = f"{kind} {name} belongs to partition {home}, not {self.partition}"

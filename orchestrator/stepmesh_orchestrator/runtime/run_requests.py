@@ -75,7 +75,7 @@ class RunRequests:
     async def _keyed(self, root: RunRow) -> list[RunId]:
         """Sub-runs that were submitted with a run key of their own."""
         keyed: list[RunId] = []
-        query = RunQuery(self._view.namespace, root=root.run, limit=PAGE)
+        query = RunQuery(root.namespace, root=root.run, limit=PAGE)
         while rows := await self._store.list_runs(query):
             keyed += [row.run for row in rows if row.run_key is not None and row.run != root.run]
             query = query._replace(offset=query.offset + len(rows))
@@ -165,7 +165,7 @@ class RunRequests:
             row = await self._view.row(request.run)
             return unknown_run(request.run) if row is None else api.Explained([f"the run is over: {row.status}"])
         shard, state, run = live
-        causes = explain(state, run, self._view.ports.clock.now_ms())
+        causes = explain(state, run, self._view.ports.clock.now_ms(), shard.session.places)
         lines = [answers.cause_line(one, self._note(shard, state, one)) for one in causes[:MAX_CAUSES]]
         if len(causes) > MAX_CAUSES:
             lines.append(f"… and {len(causes) - MAX_CAUSES} more")
@@ -193,8 +193,8 @@ class RunRequests:
 
 
 def listing(namespace: Namespace, request: api.ListRuns) -> RunQuery:
-    """The request as the store is asked."""
+    """The request as the store is asked: of a tenant, else of the deployment's own namespace."""
     return RunQuery(
-        namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
+        request.namespace or namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
         max(0, min(request.limit, PAGE)), max(0, request.offset), request.max_depth,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Comm
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
+    CallKeys,
     Effect,
     LimitWait,
     NeedFlow,
@@ -26,19 +27,21 @@ from stepmesh_orchestrator.core.effects import (
     ParkTask,
     RunOver,
     Send,
+    SetScheduleTimer,
     SetTimer,
     StopTask,
     TreeLeft,
+    WakeRun,
 )
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.snapshot import encoding
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.alarm import Alarm
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.encoding import encoded
 from stepmesh_orchestrator.runtime.frames import FrameWriter
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs, Message
 from stepmesh_orchestrator.runtime.projector import Projector
@@ -51,8 +54,6 @@ log = logging.getLogger("stepmesh.shard")
 SNAPSHOT_BYTES = 64 * 1024 * 1024
 """Journal bytes between two snapshots at least, so that a replay reads at most about that much. A state above that is kept more rarely:
 after as many bytes as the last snapshot had, so that snapshots never cost more than the journal does."""
-RUNS_AT_ONCE = 500
-"""Runs that a snapshot encodes without a pause; about 5 ms for runs of ten steps."""
 SETTLE_S = 1.0
 """How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
 
@@ -211,21 +212,11 @@ class Shard:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
         if self.sequence and await self.projector.caught_up(self.sequence):
-            payload = await self._encoded()
+            payload = await encoded(self.session.state)
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
             state, retain_ms = self.session.state, self.session.settings.retain_ms
             released = await self.projector.released(self.sequence)
             self.waits.move_up(await self._frames.snapshot(payload, state.confirmed, retain_ms, state.dormant.first_frame, released))
-
-    async def _encoded(self) -> bytes:
-        """The state, while workers and readers are answered: no turn begins meanwhile, so it stands still."""
-        work = encoding(self.session.state, RUNS_AT_ONCE)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                return bytes(done.value)
-            await asyncio.sleep(0)
 
     def _take(self) -> int:
         inputs, consumed = self.inputs, 0
@@ -366,10 +357,8 @@ class Shard:
             self.dispatcher.nudge(nudged)
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, SetTimer):
-            self.waits.set_timer(effect)
-        elif isinstance(effect, TreeLeft):
-            self.waits.tree_left(effect.root)
+        if isinstance(effect, SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys):
+            self.waits.carry_out(effect)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

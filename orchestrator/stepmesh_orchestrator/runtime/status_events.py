@@ -7,12 +7,13 @@ import msgspec
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import events, function_events
 from stepmesh_orchestrator.core.decide.waits import awaited_json
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.replica import Consequences
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 _KINDS: dict[type, str] = {
     events.RunCreated: "run_created",
@@ -31,10 +32,12 @@ _KINDS: dict[type, str] = {
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
     events.RunDeleted: "run_deleted",
-    events.HistoryGrew: "function_advanced",
-    events.FunctionIdle: "function_idle",
-    events.FunctionContinued: "function_continued",
-    events.RunCancelling: "run_cancelling",
+    events.RunHeld: "run_queued",
+    events.RunReleased: "run_released",
+    function_events.HistoryGrew: "function_advanced",
+    function_events.FunctionIdle: "function_idle",
+    function_events.FunctionContinued: "function_continued",
+    function_events.RunCancelling: "run_cancelling",
     events.RunPaused: "run_paused",
     events.RunResumed: "run_resumed",
     events.StepWoken: "step_woken",
@@ -72,11 +75,19 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
-    if isinstance(event, events.RunCancelled | events.RunCancelling | events.RunPaused):
+    if isinstance(event, events.RunHeld):
+        return msgspec.json.encode({"keys": [gate.key for gate in event.gates]})
+    if isinstance(event, events.RunReleased):
+        return msgspec.json.encode({"key": event.key})
+    if isinstance(event, events.RunCancelled | function_events.RunCancelling | events.RunPaused):
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.RunSeeded):
         return msgspec.json.encode({"source": event.source, "items": event.items})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken):
+    if isinstance(event, events.PermitAsked | events.PermitMoved):
+        return b"{}"  # of no run, so nobody is told
+    if isinstance(
+        event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent
+    ):
         return b"{}"
     if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
         return b"{}"  # of no run, so nobody is told
@@ -114,9 +125,9 @@ def _of_step(event: Event) -> bytes:
         return b',"attempt":%d,"due_ms":%d,"error":%b' % (event.attempt, event.due_ms, error_json(event.failure))
     if isinstance(event, events.StepSleeping):
         return b',"due_ms":%d' % event.due_ms
-    if isinstance(event, events.HistoryGrew):
+    if isinstance(event, function_events.HistoryGrew):
         return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
-    if isinstance(event, events.FunctionIdle):
+    if isinstance(event, function_events.FunctionIdle):
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
     if isinstance(event, events.StepAwaiting):
         return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))

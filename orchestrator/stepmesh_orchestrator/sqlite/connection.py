@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
+from stepmesh_orchestrator.sqlite.faults import Fault, classify
 from stepmesh_orchestrator.sqlite.wal import check_log
 
 PAGE_BYTES = 4096
+SWITCH_AGAIN_S = 0.005
+"""Pause before a refused switch to the log is tried again, in seconds."""
 
 
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
@@ -19,7 +23,7 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
     try:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # heeded in a new file only
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        mode = _switch_to_log(connection, busy_seconds)
         if mode != "wal":
             raise sqlite3.OperationalError(f"this file system offers journal mode {mode}, write-ahead logging is needed")
         connection.execute("PRAGMA synchronous=FULL")
@@ -30,6 +34,20 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_log(connection: sqlite3.Connection, busy_seconds: float) -> str:
+    """The journal mode that the file has then. While another process switches a new file, SQLite refuses at once instead of waiting."""
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            mode: str = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if classify(error) is not Fault.LOCKED or time.monotonic() >= until:
+                raise
+        else:
+            return mode
+        time.sleep(SWITCH_AGAIN_S)
 
 
 def connect_first(path: Path, busy_seconds: float) -> sqlite3.Connection:

@@ -14,10 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 def query(function: F, /) -> F: ...
 @overload
 def query(*, name: str = "") -> Callable[[F], F]: ...
-def query(function: F | None = None, /, *, name: str = "") -> Any:
+def query(function: Callable[..., Any] | None = None, /, *, name: str = "") -> Any:
     """An ordinary function that tells something of the body as it stands. Raises `ReadOnly` when it is async."""
 
-    def declare(given: F) -> F:
+    def declare(given: Callable[..., Any]) -> Callable[..., Any]:
         running("wf.query").handlers.add_query(given, name or given.__name__)
         return given
 
@@ -28,12 +28,12 @@ def query(function: F | None = None, /, *, name: str = "") -> Any:
 def update(function: F, /) -> F: ...
 @overload
 def update(*, name: str = "", validator: Callable[..., Any] | None = None) -> Callable[[F], F]: ...
-def update(function: F | None = None, /, *, name: str = "", validator: Callable[..., Any] | None = None) -> Any:
+def update(function: Callable[..., Any] | None = None, /, *, name: str = "", validator: Callable[..., Any] | None = None) -> Any:
     """A function, plain or async, that others call and get a reply from: it may change the body's variables, do steps and wait.
 
     `validator`: called first with the same arguments; what it raises refuses the update. Declare it before the body's first await."""
 
-    def declare(given: F) -> F:
+    def declare(given: Callable[..., Any]) -> Callable[..., Any]:
         running("wf.update").handlers.add_update(given, name or given.__name__, validator)
         return given
 

@@ -102,8 +102,9 @@ class LocalStep:
     async def __call__(self) -> bytes:
         """The value as JSON text. Raises what the step raised, `TimedOut` when it took too long."""
         told = in_step.set(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key))
+        limit = asyncio.timeout(self.plan.timeout_s)
         try:
-            async with asyncio.timeout(self.plan.timeout_s) as limit:
+            async with limit:
                 return await self._worked()
         except TimeoutError as problem:
             if limit.expired():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -65,7 +66,7 @@ class Divergence:
         return [guard, f"keep a worker with the old build{old} until the runs that began on it have ended", "put the code back as it was"]
 
 
-def compared(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Sequence[str]) -> Divergence | None:
+def compared(recorded: Issued, now: Issued, ahead: Iterable[Issued], issued: Sequence[str]) -> Divergence | None:
     """None when the body asks again for what it asked for. `ahead`: what the history has next in this scope; `issued`: names that the body
     asked for in this scope before."""
     if (recorded.kind, recorded.name, recorded.id) != (now.kind, now.name, now.id):
@@ -137,8 +138,8 @@ def _differ(path: str, was: Any, now: Any) -> tuple[str, Any, Any]:
     return path, was, now
 
 
-def _moved(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Sequence[str]) -> str:
-    later = {command.name for command in ahead[:AHEAD]}
+def _moved(recorded: Issued, now: Issued, ahead: Iterable[Issued], issued: Sequence[str]) -> str:
+    later = {command.name for command in islice(ahead, AHEAD)}
     if now.name in later and recorded.name in issued:
         return f"`{now.name}` and `{recorded.name}` changed places."
     if now.name in later:

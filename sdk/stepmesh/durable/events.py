@@ -56,8 +56,9 @@ def wait_for_event(
 
 
 async def _within(ask: Callable[[], asyncio.Future[T]], timeout: Duration | None, what: str) -> T:
+    limit = asyncio.timeout(None if timeout is None else seconds(timeout))
     try:
-        async with asyncio.timeout(None if timeout is None else seconds(timeout)) as limit:
+        async with limit:
             return await ask()
     except TimeoutError:
         if not limit.expired():

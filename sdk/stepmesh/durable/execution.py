@@ -136,7 +136,7 @@ class Execution:
         from_zero = self._root is None
         if from_zero and not self.loop.halted:
             self.replaying = known >= 0
-            self._root = self._task(self._body(), None)
+            self._root = self._task(self._body, None)
             self.loop.drain()
         for at, record in enumerate(records):
             if self.loop.halted:
@@ -146,13 +146,13 @@ class Execution:
                 self._deliver(record)
         self.replaying = False
 
-    def _task(self, coroutine: Coroutine[Any, Any, Any], scope: Scope | None) -> asyncio.Task[Any]:
+    def _task(self, make: Callable[[], Coroutine[Any, Any, Any]], scope: Scope | None) -> asyncio.Task[Any]:
         """One that is the body's own, in a child of `scope`."""
         context = copy_context()
         context.run(executing.set, self)
         if scope is not None:
             context.run(current.set, scope)
-        return context.run(self.loop.create_task, coroutine)
+        return context.run(lambda: self.loop.create_task(make()))
 
     def _deliver(self, record: Settled | Tried | CancelAsked | UpdateAsked) -> None:
         self.loop.now = max(self.loop.now, record.at_ms / 1000)
@@ -163,7 +163,7 @@ class Execution:
             self._cancelling.ask(record.reason)
             self._pass_cancel()
         elif isinstance(record, UpdateAsked):
-            self._leftovers.excuse(self._task(self._answered(record), self._updates))
+            self._leftovers.detach(self._task(lambda: self._answered(record), self._updates))
         else:
             pending = self._pending.pop(record.id, None)
             if pending is None:
@@ -279,7 +279,7 @@ class Execution:
         """A value (JSON text) that is made once: the record itself holds it."""
         scope = current.get()
         recorded = self._ledger.next(scope.path)
-        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else make()
+        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else self.loop.outside(make)
         self._asked(scope, Kind.EFFECT, name, known, compare=False)
         return known
 

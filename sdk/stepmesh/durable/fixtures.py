@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
 
 _KINDS: dict[str, type[Record]] = {
+    "began": Began,
     "issued": Issued,
     "settled": Settled,
     "tried": Tried,

@@ -11,6 +11,7 @@ from typing import Any
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.guards import guarded
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
@@ -22,6 +23,8 @@ from stepmesh_broker.protocol.letters import Waiter
 
 def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL) -> Component:
     """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
+    if limits.guard != "off":
+        guarded()
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()

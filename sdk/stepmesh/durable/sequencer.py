@@ -67,6 +67,12 @@ class Sequencer:
         self._live = None if self._replay or over else execution
         return self._turn
 
+    def close(self) -> None:
+        """Put away a body that is alive."""
+        if self._live is not None:
+            self._live.drop()
+            self._live = None
+
     def append(self, *records: Record) -> None:
         """They come next."""
         self.records += records

@@ -24,10 +24,11 @@ from stepmesh.durable import rehearsal
 from stepmesh.durable.app import App
 from stepmesh.durable.doubles import Doubles, Target, name_of
 from stepmesh.durable.durations import Duration, seconds
+from stepmesh.durable.elsewhere import replay_elsewhere
 from stepmesh.durable.events import Event
 from stepmesh.durable.fixtures import History, history
 from stepmesh.durable.guards import guarded
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.mailbox import Mailbox
 from stepmesh.durable.pools import component_of
 from stepmesh.durable.sequencer import BEGAN_MS, Ready, Sequencer
@@ -49,6 +50,7 @@ class Run:
         self.workflow = workflow
         self.rounds: list[list[Record]] = []
         self._env = env
+        self._sequencer: Sequencer
         self._start(input)
 
     @property
@@ -123,16 +125,20 @@ class Run:
 
     def _start(self, input: bytes) -> None:
         self.input = input
-        self._started_ms = self._sequencer.now_ms if self.rounds else BEGAN_MS
         env = self._env
+        self._started_ms = env.now_ms()
         self._sequencer = Sequencer(
             self.rehearsed(), self._remote, env.doubles.local, seed=env.seed, replay=env.always_replay, now_ms=self._started_ms
         )
 
+    def close(self) -> None:
+        """The body is put away, if it is alive."""
+        self._sequencer.close()
+
     def _remote(self, command: Issued) -> Ready | None:
         if command.kind in (Kind.CALL, Kind.CHILD):
             return lambda: self._env.doubles.answer(command, self.now_ms)
-        return self._env.mailbox.waiting(self.id, command, lambda: self.now_ms)
+        return self._env.mailbox.waiting(self.id, command, self._started_ms, lambda: self.now_ms)
 
 
 class Env:
@@ -144,15 +150,20 @@ class Env:
         self.limits = limits
         self.doubles = Doubles(self._real)
         self.mailbox = Mailbox()
-        self._runs = 0
+        self._runs: list[Run] = []
+        self._updates = 0
         self._apps = [target for target in targets if isinstance(target, App)]
         self._workflows = {target.path: target for target in targets if isinstance(target, Workflow)}
         self._workflows |= {one.path: one for app in self._apps for one in app.workflows.values()}
 
+    def now_ms(self) -> int:
+        """The time of the run that has come furthest; a run that begins now begins after whatever was sent."""
+        return max(BEGAN_MS, self.mailbox.latest_ms + 1, *(run.now_ms for run in self._runs))
+
     async def start(self, workflow: Workflow[..., Any], input: Any = None) -> Run:
         """A run of it; it has run to where it first waits."""
-        self._runs += 1
-        run = Run(self, workflow, f"01900000-0000-7000-8000-{self._runs:012d}", payloads.write(input))
+        run = Run(self, workflow, f"01900000-0000-7000-8000-{len(self._runs) + 1:012d}", payloads.write(input))
+        self._runs.append(run)
         run.look()
         return run
 
@@ -167,7 +178,7 @@ class Env:
     async def send(self, event: Event | str, payload: Any = None, *, key: str = "") -> None:
         """An event; it is kept until a run waits for it. By its name with a payload, or as an object."""
         name, value = (event, payload) if isinstance(event, str) else (type(event).__name__, event)
-        self.mailbox.send(name, key, payloads.write(value))
+        self.mailbox.send(name, key, payloads.write(value), self.now_ms())
 
     async def settle(self, token: str, value: Any = None) -> None:
         """Keep a promise. Raises `ValueError` for what is no token."""
@@ -200,12 +211,14 @@ class Env:
 
     async def update(self, run: Run, name: str, input: Any = None) -> Any:
         """The reply. Raises `ComponentError` for an update that failed or was refused."""
-        self._runs += 1
-        id = f"update-{self._runs}"
+        self._updates += 1
+        id = f"update-{self._updates}"
         run.append(lambda now_ms: UpdateAsked(id, now_ms, name, payloads.write(input)))
+        run.look()
         while (reply := _reply(run.records, id)) is None:
             turn = await run.advance()
-            assert turn is None or _reply(run.records, id), f"run {run.id} ended without a reply to {name}"
+            run.look()
+            assert turn is None, f"run {run.id} ended without a reply to {name}"
         if "error" in reply:
             raise ComponentError(reply["error"]["message"], code=reply["error"]["code"])
         return reply["value"]
@@ -218,6 +231,16 @@ class Env:
     def crash_at_every_record(self, run: Run) -> None:
         """A worker that ends after any record, and another one that goes on, come to the same end, and do no step twice."""
         rehearsal.crash_at_every_record(run.rehearsed(), run.records)
+
+    def replay_elsewhere(self, run: Run) -> None:
+        """The history fits the code in processes with other hashes, too, where sets have other orders. The workflow is one of a module."""
+        said = replay_elsewhere(run.workflow, run.history)
+        assert not said, said
+
+    def close(self) -> None:
+        """Bodies that are alive are put away."""
+        for run in self._runs:
+            run.close()
 
     def _real(self, name: str) -> Callable[[bytes], Any] | None:
         for app in self._apps:
@@ -240,7 +263,11 @@ async def env(
 
     `seed`: which of several ready things comes first. `always_replay=False` keeps bodies alive, as a worker does that has them still."""
     guarded()
-    yield Env(targets, always_replay, seed, limits or Limits(round_trip=True))
+    made = Env(targets, always_replay, seed, limits or STRICT)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def _reply(records: Sequence[Record], id: str) -> Any:

@@ -81,6 +81,12 @@ class Raw:
             assert await self.hear()
         return self.tasks
 
+    async def have_recorded(self, *tasks: pb.Task, **more: Any) -> None:
+        """Send their results, and `more` in the same message, which has been heard when this returns."""
+        await self.say(results=[done(task) for task in tasks], **more)
+        while not {task.id for task in tasks} <= {*self.recorded}:
+            assert await self.hear()
+
     async def refused(self) -> tuple[grpc.StatusCode, str]:
         try:
             while await self.hear():
@@ -286,17 +292,17 @@ async def test_progress_is_shown_with_the_step(place: Place) -> None:
 
 async def test_a_worker_that_leaves_gets_no_more_and_the_stream_ends_when_all_is_recorded(place: Place) -> None:
     stream = await place.open(credit=5)
-    handle = await place.begin(1)
-    (task,) = await stream.get(1)
-    await stream.say(leaving=True)
-    more = await place.begin(2)
+    handle = await place.begin(1, 2)
+    first, second = await stream.get(2)
+    await stream.have_recorded(first, leaving=True)
+    more = await place.begin(3)
     assert await stream.silent()
-    await stream.say(results=[done(task)])
+    await stream.say(results=[done(second)])
     while await stream.hear():
         pass
-    assert stream.recorded == [task.id]
-    assert len(stream.tasks) == 1
-    assert await handle.result(PATIENCE_S) == 1
+    assert stream.recorded == [first.id, second.id]
+    assert len(stream.tasks) == 2
+    assert (await handle.wait(PATIENCE_S)).summary.completed == 2
     assert (await more.info()).summary.status == "running"
 
 
@@ -327,9 +333,10 @@ async def test_a_result_that_nobody_waits_for_is_confirmed_so_that_it_is_forgott
 
 async def test_a_worker_s_components_can_be_told_again(place: Place) -> None:
     stream = await place.open(credit=2)
-    await stream.say(hello=hello(components=[pb.Component(path="/fresh")]))
+    await place.begin(1)
+    await stream.have_recorded(*await stream.get(1), hello=hello(components=[pb.Component(path="/fresh")]))
     handle = await place.begin(1, component="/fresh")
-    (task,) = await stream.get(1)
+    _, task = await stream.get(2)
     assert task.component == "/fresh"
     await stream.say(results=[done(task)])
     assert await handle.result(PATIENCE_S) == 1

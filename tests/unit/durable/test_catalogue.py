@@ -20,7 +20,7 @@ from stepmesh.durable.endings import CancelSwallowed, HistoryTooLong, LeftBehind
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.steps import Step
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import NotSerialisable, PayloadTooLarge
@@ -42,7 +42,7 @@ def line_of(body: Callable[..., Any], offset: int) -> str:
 
 
 def turn_of(body: Callable[[], Any], limits: Limits | None = None, identity: Identity | None = None) -> Turn:
-    running = Execution(body, BEGAN_MS, RUN, identity, limits or Limits())
+    running = Execution(body, BEGAN_MS, RUN, identity, limits or STRICT)
     try:
         return running.turn()
     finally:
@@ -156,7 +156,7 @@ def test_a_body_that_computes_for_long_is_found_with_its_stack(monkeypatch: pyte
         while not said and time.thread_time() < until:
             sum(range(1000))
 
-    turn = turn_of(body, Limits(turn_cpu_s=0.05), Identity(RUN, "order_saga"))
+    turn = turn_of(body, Limits(guard="error", turn_cpu_s=0.05), Identity(RUN, "order_saga"))
     assert (turn.state, type(turn.error)) == (State.FAILED, BodyBlocked)
     text = str(turn.error)
     assert text.startswith(f"SM-1014 the body of run {RUN} (order_saga) keeps the worker to itself: 0.")
@@ -192,7 +192,8 @@ def test_what_a_body_must_not_do_names_place_and_fix(ask: Callable[[], Any], cod
     error = turn_of(body).error
     assert isinstance(error, StepmeshError)
     assert error.code == code
-    assert f"{HERE}:{ask.__code__.co_firstlineno}" in str(error)
+    lines = ask.__code__.co_firstlineno, body.__code__.co_firstlineno + 2  # where it is called, or awaited
+    assert any(f"{HERE}:{line}" in str(error) for line in lines)
     assert fix in error.hint
 
 
@@ -303,6 +304,36 @@ async def test_what_ends_in_time_is_not_left_behind() -> None:
         assert await (await t.start(body)).result() == 200
 
 
+@workflow
+async def nests() -> Any:
+    inner = Step(lambda: 1, "inner")
+
+    async def outer() -> Any:
+        return await inner()
+
+    return await wf.run("outer", outer)
+
+
+async def test_a_step_within_a_step_is_refused() -> None:
+    async with env(nests) as t:
+        with pytest.raises(Exception, match="outer failed after 1 attempt") as caught:
+            await (await t.start(nests)).result()
+    assert f"SM-1020 the step `inner` was called inside a step ({line_of(nests.function, 4 + 1)})" in str(caught.value)
+    assert "call the function by itself: `inner.fn(…)`" in str(caught.value)
+
+
+async def test_what_is_made_and_awaited_later_costs_no_more() -> None:
+    @workflow
+    async def body() -> int:
+        calls = [wf.run("many", lambda n=n: n) for n in range(2_000)]
+        return sum(await asyncio.gather(*calls))
+
+    execution = body.begin(RUN, b"null", BEGAN_MS)
+    turn = execution.turn()
+    assert len(turn.local) == 2_000
+    execution.drop()
+
+
 # --- values -------------------------------------------------------------------------------------------------------------
 
 
@@ -407,20 +438,20 @@ async def test_a_history_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(endings.log, "warning", lambda text, *values: said.append(text % values))
     made = workflow(loops)
-    limits = Limits(history_warn=20, history_most=41)
+    limits = Limits(history_warn=20, history_most=42)
     async with env(made, always_replay=False, limits=limits) as t:
         run = await t.start(made)
         with pytest.raises(HistoryTooLong) as caught:
             await run.result()
-        assert len(run.records) == 41
+        assert len(run.records) == 42
     text = str(caught.value)
     assert text.startswith(
-        f"SM-1050 the history of run {run.id} (loops {made.version}) has 42 records, above the limit of 41; most of them: "
+        f"SM-1050 the history of run {run.id} (loops {made.version}) has 43 records, above the limit of 42; most of them: "
     )
-    assert "poll ×11, sleep ×10" in text
+    assert "poll ×11, sleep ×11" in text
     assert "wf.continue_as_new(…)" in text
     (line,) = said
-    assert "has 21 records, near the limit of 41" in line
+    assert "has 21 records, near the limit of 42" in line
 
 
 async def test_up_to_its_limit_a_history_is_read() -> None:

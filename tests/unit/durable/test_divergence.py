@@ -206,9 +206,10 @@ def test_a_body_that_catches_everything_is_dropped_all_the_same(monkeypatch: pyt
     execution.turn()
     execution.drop()
     assert set(caught) == {"GeneratorExit"}
-    (line,) = said
-    assert "SM-1015" in line
-    assert "catches_everything" in line
+    asked, kept = said
+    assert "SM-1015 step `once more` at bodies.py:" in asked
+    assert "catches_everything` (test_divergence.py:" in kept
+    assert "catch StepFailed or Exception, not BaseException" in kept
 
 
 def test_cancel_is_delivered_once_at_its_place() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from stepmesh.durable import fixtures, wf
 from stepmesh.durable.app import App
-from stepmesh.durable.errors import StepFailed
+from stepmesh.durable.errors import BadWorkflow, StepFailed
 from stepmesh.durable.execution import State
 from stepmesh.durable.rehearsal import replay
 from stepmesh.durable.retrying import Retry
@@ -129,7 +129,7 @@ async def test_failures_come_first_and_count_as_attempts() -> None:
         t.mock("/stock/reserve", returns="reserved")
         t.fail(render, times=3, error=KeyError("no gpu"))
         run = await t.start(order_saga, Order("o1", 7))
-        with pytest.raises(StepFailed, match="/gpu/orders/render failed after 3 attempts: 'no gpu'"):
+        with pytest.raises(StepFailed, match="render failed after 3 attempts: 'no gpu'"):
             await run.result()
 
 
@@ -239,6 +239,36 @@ async def test_a_history_is_a_file_that_todays_code_replays() -> None:
     assert found is not None
     assert (found.code, found.id) == ("SM-1001", "r/charge")
     assert "`fraud check` was inserted before `charge`" in str(found)
+
+
+LETTERS = {f"letter {number}" for number in range(12)}
+
+
+@orders.workflow(guard="off")
+async def goes_through_a_set(sort: bool) -> None:
+    for letter in sorted(LETTERS) if sort else LETTERS:
+        await wf.run(letter, lambda: 1)
+
+
+async def test_another_process_finds_what_depends_on_the_order_of_a_set() -> None:
+    async with env(goes_through_a_set) as t:
+        run = await t.start(goes_through_a_set, True)
+        await run.result()
+        t.replay_elsewhere(run)
+        run = await t.start(goes_through_a_set, False)
+        await run.result()
+        with pytest.raises(AssertionError, match=r"SM-1005 Replay diverged at test_testing\.py"):
+            t.replay_elsewhere(run)
+
+
+async def test_a_workflow_that_no_other_process_finds_is_refused() -> None:
+    @workflow
+    async def local() -> None: ...
+
+    async with env(local) as t:
+        run = await t.start(local)
+        with pytest.raises(BadWorkflow, match="declare it in a module"):
+            t.replay_elsewhere(run)
 
 
 async def test_a_run_that_ended_stays_as_it_is() -> None:

@@ -91,6 +91,29 @@ async def test_a_lock_that_stays_is_an_error_that_a_later_call_may_not_have(tmp_
     await membership.close()
 
 
+async def test_a_new_file_that_another_process_is_about_to_write_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself refuses the switch to its log at once then."""
+    path = tmp_path / "members.db"
+    membership = SqliteMembership(path, busy_seconds=20)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(membership.open())
+        await asyncio.wait([opening], timeout=0.2)
+        assert not opening.done()
+        other.execute("COMMIT")
+        await opening
+    assert set((await membership.beat(A, 3.0)).members) == {"a"}
+    await membership.close()
+
+
+async def test_but_not_for_longer_than_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "members.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MembershipError, match="another process holds its lock"):
+            await SqliteMembership(path, busy_seconds=0.05).open()
+
+
 async def test_after_closing_a_call_is_refused(tmp_path: Path) -> None:
     membership = await opened(tmp_path / "members.db", Time(1.0))
     await membership.close()

@@ -8,10 +8,11 @@ from stepmesh_broker.protocol.histories import CancelAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
-from stepmesh_orchestrator.core.decide import finish, waits
+from stepmesh_orchestrator.core.decide import finish, places, waits
 from stepmesh_orchestrator.core.decide.news import tell
 from stepmesh_orchestrator.core.effects import Answered, StopTask
-from stepmesh_orchestrator.core.events import HistoryGrew, ItemEnded, RunCancelled, RunCancelling
+from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
+from stepmesh_orchestrator.core.function_events import HistoryGrew, RunCancelling
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run, Tree
 
@@ -81,6 +82,7 @@ def stop(session: Session, run: Run, reason: str) -> None:
     failure = Failure(ErrorCode.CANCELLED, reason)
     for item in list(run.items.values()):
         _stop_tasks(session, item)
+        places.leave_all(session, item)
         waits.give_up_all(session, item)
         session.emit(ItemEnded(run.id, item.index, None, failure))
     finish.try_end_run(session, run)

@@ -6,7 +6,8 @@ flight, and it was submitted already. To cancel it, it must be woken first.
 
 from __future__ import annotations
 
-from stepmesh_orchestrator.core.commands import RestTree, WakeTree
+from stepmesh_orchestrator.core.commands import CancelRun, RestTree, WakeTree
+from stepmesh_orchestrator.core.decide import cancel, firing
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.decide.waits import FOR_EVER, RENEWED_MS
 from stepmesh_orchestrator.core.dormant import MAX_FRAME, frame_of
@@ -66,6 +67,9 @@ def wake_tree(session: Session, command: WakeTree) -> None:
     for run in members(state, tree) or ():
         for item in list(run.items.values()):
             resume_item(session, item)
+    schedule = state.schedules.of_run(tree.root)
+    if schedule is not None and tree.root in schedule.ends:
+        cancel.cancel_run(session, CancelRun(tree.root, firing.ENDED))
 
 
 def _resting(session: Session, tree: Tree) -> list[Run] | None:

@@ -20,8 +20,9 @@ from stepmesh_orchestrator.core.decide import results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
-from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
 from stepmesh_orchestrator.core.functions import Function, due_ms
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
@@ -177,7 +178,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
         parent = Parent(run.id, item.index, step, "function", function.open[command.id])
         event = RunCreated(
             name, run.tree.root, run.namespace, flow.id, [command.arguments], run.tree.limit, 0, variables=run.given, parent=parent,
-            traceparent=run.traceparent,
+            traceparent=run.traceparent, priority=run.priority,
         )  # fmt: skip
         session.create(event, flow)
         session.touched[run.tree.root] = run.tree

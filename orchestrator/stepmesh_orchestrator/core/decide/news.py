@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.effects import NudgeTask
-from stepmesh_orchestrator.core.events import HistoryGrew
+from stepmesh_orchestrator.core.function_events import HistoryGrew
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, QUEUED, RUNNING, Item
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stepmesh_broker.protocol.messages import TaskRef
-from stepmesh_orchestrator.core.decide import cancel, waits
+from stepmesh_orchestrator.core.decide import cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
-from stepmesh_orchestrator.core.events import FunctionIdle, Parent
+from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.function_events import FunctionIdle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
@@ -25,6 +26,7 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
         first, most = BLOCKED_MS
         due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
         session.cause(SetTimer(due, wait_of(item, step)))
+    places.leave(session, item, step)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
 

@@ -193,7 +193,7 @@ def _create(
     name = child_run_id(run.id, f"{item.index}/{parent.step}/{item.attempt(parent.step)}/{parent.ordinal}")
     event = RunCreated(
         name, run.tree.root, run.namespace, flow_id, inputs, run.tree.limit, item_limit,
-        variables=variables, parent=parent, traceparent=run.traceparent,
+        variables=variables, parent=parent, traceparent=run.traceparent, priority=run.priority,
     )  # fmt: skip
     session.create(event, flow)
     session.touched[run.tree.root] = run.tree

@@ -85,11 +85,16 @@ def begin(session: Session, item: Item, step: int, awaited: Awaited, due_ms: int
 
 def renew(session: Session, item: Item, step: int) -> None:
     """A step of a flow waits still: ask for its event, and look at it again when its time is over, or after long."""
+    ask(session, item, step)
+    due = min(item.wait(step).due_ms or FOR_EVER, session.now + RENEWED_MS)
+    session.cause(SetTimer(due, TaskRef(item.run.id, item.index, step, item.attempt(step))))
+
+
+def ask(session: Session, item: Item, step: int) -> None:
+    """Ask for the event of a step of a flow."""
     awaited = awaited_of(item, step)
     if awaited.name:
         subscribe(session, item, step, "", awaited.name, awaited.key, awaited.since_ms)
-    due = min(item.wait(step).due_ms or FOR_EVER, session.now + RENEWED_MS)
-    session.cause(SetTimer(due, TaskRef(item.run.id, item.index, step, item.attempt(step))))
 
 
 def ring(session: Session, item: Item, step: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.evolve.steps import leave
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.state import PARKED, Item, State
 
 
-def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
+def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -> None:
     """What is open follows. A worker that brings something has not been in vain: the transport budget is whole again."""
     item = state.runs[event.run].items[event.item]
     function = _function(item, event.step)
@@ -24,7 +24,7 @@ def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
     item.positions[event.step] = state.at
 
 
-def function_idle(state: State, event: events.FunctionIdle, at_ms: int) -> None:
+def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int) -> None:
     """The slot is free; the next activation has its number."""
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = PARKED
@@ -35,7 +35,7 @@ def function_idle(state: State, event: events.FunctionIdle, at_ms: int) -> None:
     function.blocks = function.blocks + 1 if event.blocked else 0
 
 
-def function_continued(state: State, event: events.FunctionContinued, at_ms: int) -> None:
+def function_continued(state: State, event: function_events.FunctionContinued, at_ms: int) -> None:
     """Nothing of what it was is left but the number of its next activation."""
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = PARKED

@@ -18,6 +18,7 @@ from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
 from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
@@ -66,11 +67,14 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
 
 
 class RareRunImage(RunImage, array_like=True, gc=False):
-    """Of a run with what few have: events that it took from outside, or results of another run that items to come begin with. Written only
-    then, so that all others look as they did before there was any; read always."""
+    """Of a run with what few have: events that it took from outside, results of another run that items to come begin with, a
+    priority, gates. Written only then, so that all others look as they did before there was any; read always."""
 
     taken: dict[str, list[int]] | None = None
     seeds: dict[int, list[Seed]] | None = None
+    priority: int = 0
+    gates: list[Gate] | None = None
+    gates_open: int = 0
 
 
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
@@ -118,6 +122,7 @@ def restore_run(state: State, image: RareRunImage, flows: FlowLookup, places: Pl
     run = _run(image, tree, flows, places or _guessed(image, state))
     state.runs[run.id] = run
     tree.live += 1
+    tree.is_held = tree.is_held or (run.gates is not None and run.gates_open < len(run.gates))
     if run.next_item < run.total:
         tree.pending[run.id] = run
         may_have_room(run)
@@ -139,14 +144,17 @@ def _guessed(image: RareRunImage, state: State) -> Places:
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
     image = _plain_image(run)
-    if run.taken is None and not run.seeds:
+    if not (run.taken is not None or run.seeds or run.priority or run.gates is not None):
         return image
-    return RareRunImage(**structs.asdict(image), taken=run.taken, seeds=run.seeds)
+    return RareRunImage(
+        **structs.asdict(image), taken=run.taken, seeds=run.seeds, priority=run.priority, gates=run.gates, gates_open=run.gates_open
+    )
 
 
 def is_rare(run: Run) -> bool:
     """Whether it is kept in a form that earlier releases do not know."""
-    return run.taken is not None or bool(run.seeds) or any(item.functions for item in run.items.values())
+    known = run.taken is None and run.gates is None and not run.seeds
+    return not known or any(item.functions for item in run.items.values())
 
 
 def _plain_image(run: Run) -> RunImage:
@@ -183,6 +191,7 @@ def _run(image: RareRunImage, tree: Tree, flows: FlowLookup, places: Places) -> 
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
         image.results, places.created_at, places.depth, seeds=image.seeds, taken=image.taken,
+        priority=image.priority, gates=image.gates, gates_open=image.gates_open,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))

@@ -116,7 +116,8 @@ class Engine:
         texts = [js(value) for value in inputs or (None,)]
         given = None if variables is None else js(variables)
         self.run = run
-        return self.send(StartRun(Submit(run, Namespace("default"), compiled.id, texts, given, **more), compiled))
+        namespace = Namespace(more.pop("namespace", "default"))
+        return self.send(StartRun(Submit(run, namespace, compiled.id, texts, given, **more), compiled))
 
     def answer(self) -> Accepted | Refused:
         """The answer to the last command."""
@@ -170,7 +171,7 @@ class Engine:
             apply(state, event, at_ms, self.shelf, [])
         state.sequence = self.session.state.sequence
         now, settings = self.session.now, self.session.settings
-        self.session = Session(state, self.shelf, default_router(), settings)
+        self.session = Session(state, self.shelf, default_router(), settings, partitions=self.session.partitions)
         self.session.now = now
         rebuild(self.session)
         return self.take()
