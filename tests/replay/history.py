@@ -10,12 +10,16 @@ import base64
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
 from stepmesh.client import Client
+from stepmesh.durable import wf
+from stepmesh.durable.app import App
+from stepmesh.durable.retrying import Retry
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
@@ -131,6 +135,7 @@ async def record() -> dict[str, object]:
     await client.cancel(slow.id)
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
     await control(client)
+    await functions(world, client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
     flows = FlowRegistry(world.store, world.clock)
@@ -155,6 +160,39 @@ async def control(client: Client) -> None:
     await client.handle(fork.run).wait(timeout=2_000)
 
 
+async def functions(world: World, client: Client) -> None:
+    """Durable functions: one that sleeps, waits and begins anew, one that is cancelled while it sleeps, and undoes what it did."""
+    app = App("py")
+
+    @app.step(retry=Retry(max=2, backoff="1m"))
+    async def book(n: int) -> int:
+        if n == 1 and wf.step().attempt == 1:
+            raise RuntimeError("full")
+        return n
+
+    @app.workflow
+    async def trip(n: int) -> Any:
+        async with wf.saga() as saga:
+            booked = await book(n)
+            saga.undo(book, -n)
+            await asyncio.sleep(600)
+            if n < 2:
+                wf.continue_as_new(n + 1)
+            return [booked, await wf.wait_for_event("paid", "o2", since=None), await wf.call("/cpu/echo", wf.now().isoformat())]
+
+    worker = app.worker()
+    running = asyncio.create_task(worker.run(await world.connection()))
+    there = await client.submit(trip, [1])
+    gone = await client.submit(trip, [5])
+    await client.events.send("paid", key="o2", data=1, id="second")
+    await asyncio.sleep(60)
+    await client.cancel(gone.id)
+    await gone.wait(timeout=100)
+    assert (await there.wait(timeout=5_000)).summary.status == "completed"
+    worker.stop()
+    await running
+
+
 async def replay(history: dict[str, object]) -> list[str]:
     """The hashes that today's engine finds."""
     store = MemoryStore()
@@ -169,4 +207,4 @@ if __name__ == "__main__":
     target = FOLDER / f"{sys.argv[1]}.json"
     if target.exists():
         raise SystemExit(f"{target} exists; a recorded history is never changed")
-    target.write_text(json.dumps(run_virtual(record()), indent=1) + "\n")
+    target.write_text(json.dumps(run_virtual(record(), 20_000), indent=1) + "\n")

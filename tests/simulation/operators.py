@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
-from tests.simulation.flows import chance, pick
+from tests.simulation.flows import Case, chance, compact, pick
+from tests.simulation.script import VALUES
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_broker.protocol.messages import Accepted, Refused, Submit, TaskRef
 from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun, StartRun, WakeSteps
 from stepmesh_orchestrator.core.events import RunSeeded, Seed
-from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.reuse import Given, outcomes_of, seeds_of
+from stepmesh_orchestrator.core.reuse import Given, Past, past_of, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import SLEEPING
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Operators:
-    """`forks`: runs that began with results of others."""
+    """`forks`: runs that began with results of others; `reused`: how many results in all."""
 
     def __init__(self) -> None:
         self.forks: set[RunId] = set()
+        self.reused = 0
 
     def options(self, world: World) -> Iterable[Callable[[], None]]:
         """What may be done now."""
@@ -102,29 +104,37 @@ class Operators:
         assert len(world.session.events) == known
 
     def fork_any(self, world: World) -> None:
-        """On the same inputs, so that its results are those that the oracle knows."""
+        """With another input or other variables, perhaps: its results are those that the oracle knows of a run on these."""
         source = pick(world.choices, self.sources(world))
-        message = world.submissions[source].submit
+        case, message = world.runs[source], world.submissions[source].submit
         flow = world.store.load(message.flow)
         assert flow is not None
         name = RunId(f"0190{len(world.runs):04x}-0000-7000-8000-000000000000")
+        changed = self._changed(world, case)
+        variables = None if changed.variables is None else compact(changed.variables)
+        submit = msgspec.structs.replace(message, run=name, run_key=None, inputs=list(map(compact, changed.inputs)), variables=variables)
         from_step = world.choices.below(len(flow.steps)) if flow.steps and chance(world.choices, 50) else None
-        seeds = self._seeds(world, source, flow, from_step)
-        submit = msgspec.structs.replace(message, run=name, run_key=None)
+        seeds = self._seeds(world, message, submit, flow, from_step)
         command = StartRun(submit, flow, RunSeeded(name, source, list(range(len(seeds))), seeds))
         world.send(command)
         assert world.last_answer() == Accepted(name)
-        world.runs[name], world.submissions[name] = world.runs[source], command
+        world.runs[name], world.submissions[name] = changed, command
         self.forks.add(name)
+        self.reused += sum(map(len, seeds))
 
-    def _seeds(self, world: World, source: RunId, flow: CompiledFlow, from_step: int | None) -> list[list[Seed]]:
-        message = world.submissions[source].submit
-        variables = effective_variables(flow, message.variables)
-        rows = {row.item: row for row in world.rows if isinstance(row, ItemRow) and row.run == source}
+    def _changed(self, world: World, case: Case) -> Case:
+        choices, others = world.choices, [value for one in world.runs.values() for value in one.inputs]
+        inputs = [pick(choices, [*others, *VALUES]) if chance(choices, 30) else value for value in case.inputs]
+        variables = {name: pick(choices, VALUES) for name in ("given", "declared")} if chance(choices, 20) else case.variables
+        return replace(case, inputs=inputs, variables=variables)
+
+    def _seeds(self, world: World, before: Submit, now: Submit, flow: CompiledFlow, from_step: int | None) -> list[list[Seed]]:
+        rows = {row.item: row for row in world.rows if isinstance(row, ItemRow) and row.run == before.run}
         found: list[list[Seed]] = []
-        for index, value in enumerate(message.inputs):
-            outcomes = outcomes_of(rows[index], len(flow.steps)) if index in rows else [None] * len(flow.steps)
-            found.append(seeds_of(Given(flow, value, variables, outcomes), flow, value, variables, from_step))
+        for index, value in enumerate(now.inputs):
+            past = past_of(rows[index], len(flow.steps)) if index in rows else Past([None] * len(flow.steps), frozenset())
+            given = Given.of(flow, before.inputs[index], before.variables, past.outcomes)
+            found.append(seeds_of(given, past.defaulted, Given.of(flow, value, now.variables), from_step))
         return found
 
     def _refused(self, world: World) -> str:

@@ -71,7 +71,7 @@ ATTRIBUTES: dict[str, str] = {
     ATTEMPT: "attempt of the step, from 1",
     OUTCOME: "`success`, `failed`, `retrying`, `defaulted`, `cancelled` or `dropped` (nobody wants the result)",
     KIND: "kind of span: `submit`, `run`, `item`, `attempt`, `queue` or `execute`",
-    WAIT: "what an attempt without a pool waited for: `sleep` or `sub_run`",
+    WAIT: "what an attempt without a pool waited for: `sleep`, `sub_run`, or `outside` (an event, a decision)",
     LINK: "on a link: `previous_attempt`, `parent_run` or `existing_run`",
     POOL: "pool of the task",
     TASK_STATE: "`queued` (with the broker, or begun less than a lease ago) or `claimed` (a worker holds its lease)",

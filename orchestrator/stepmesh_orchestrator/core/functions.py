@@ -12,6 +12,20 @@ from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Sett
 
 MAX_CARRIED_BYTES = 256 * 1024
 """A history that is larger does not travel with the task: the worker asks for it, page by page."""
+
+
+class _Retry(msgspec.Struct):
+    max: int = 1
+    initial_ms: int = 1_000
+    max_ms: int = 60_000
+
+
+class _Options(msgspec.Struct):
+    retry: _Retry | None = None
+    timeout_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
@@ -78,6 +92,18 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         """The history, as a task carries it; empty when it is too large for that."""
         encoded = encode_records(self.records)
         return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+
+
+def call_document(command: Issued) -> bytes:
+    """The flow of one step that a call is, with the retries and the time limit that its options ask for. Equal calls have equal flows."""
+    step: dict[str, object] = {"id": "call", "component": command.name, "input": {"$input": "$"}}
+    options = _options.decode(command.options) if command.options else _Options()
+    if options.timeout_ms:
+        step["timeout"] = f"{options.timeout_ms}ms"
+    if options.retry is not None:
+        backoff = {"initial": f"{options.retry.initial_ms}ms", "max": f"{max(options.retry.initial_ms, options.retry.max_ms)}ms"}
+        step["onError"] = {"action": "retry", "maxRetries": max(0, options.retry.max - 1), "backoff": backoff}
+    return msgspec.json.encode({"steps": [step], "output": {"$step": "call"}})
 
 
 def due_ms(timer: Issued) -> int:

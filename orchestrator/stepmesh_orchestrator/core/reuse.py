@@ -3,57 +3,86 @@
 A step's result is taken over when the step, by its id, had one there, is not `from_step` nor depends on it, calls the same component, and
 would be given the same input here, byte for byte, by what else is taken over. So a changed input, variable, flow or override makes those
 steps run again that it reaches, and no others. A step that failed has no result to give.
+
+Two things reach a step beside its input: a default sees all that there is, and sub-runs inherit the run's variables. So where something
+was changed, what may be a default's result is not taken over, and that of a sub-run only under the same variables.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stepmesh_orchestrator.core.events import Seed
+from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope, Skipped, is_truthy
 from stepmesh_orchestrator.core.rows import ItemRow
+from stepmesh_orchestrator.core.state import Item
+
+_WITH_SUB_RUNS = ("/eval", "/map", "/iterate")
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the steps of an item work on: the `Scope` of its expressions. `outcomes`: those that it has, by step."""
+    """What the steps of an item work on: the `Scope` of its expressions. `passed_on`: the variables as the run was given them, which its
+    sub-runs inherit."""
 
     flow: CompiledFlow
     input: bytes
+    passed_on: bytes | None
     variables: Mapping[str, bytes]
     outcomes: list[Outcome | None]
     error: bytes | None = None
 
+    @classmethod
+    def of(cls, flow: CompiledFlow, value: bytes, variables: bytes | None, outcomes: list[Outcome | None] | None = None) -> Given:
+        """An item of a run with these variables. `outcomes`: none without. Raises `ValueError` for variables that are no object."""
+        known: list[Outcome | None] = [None] * len(flow.steps) if outcomes is None else outcomes
+        return cls(flow, value, variables, effective_variables(flow, variables), known)
+
     def alike(self, other: Given) -> bool:
         """Whether steps see the same but for the outcomes."""
-        return self.flow is other.flow and self.input == other.input and self.variables == other.variables
+        return self.flow is other.flow and self.input == other.input and self.passed_on == other.passed_on
 
 
-def seeds_of(past: Given, flow: CompiledFlow, value: bytes, variables: Mapping[str, bytes], from_step: int | None) -> list[Seed]:
-    """What an item on `value` takes over from `past`, whose outcomes are successes and skips only. `from_step`: of `flow`."""
-    found = Given(flow, value, variables, [None] * len(flow.steps))
+class Past(NamedTuple):
+    """What an item has to give: outcomes by step, successes and skips only. `defaulted`: those that may be the step's default."""
+
+    outcomes: list[Outcome | None]
+    defaulted: frozenset[int]
+
+
+def seeds_of(past: Given, defaulted: Collection[int], found: Given, from_step: int | None) -> list[Seed]:
+    """What `found`, an item without outcomes, takes over from `past`. `from_step`: of its flow."""
+    flow = found.flow
     here = _named(past, flow)
     again = set() if from_step is None else _after(flow, from_step)
     for step, old in here.items():
         if step not in again:
             found.outcomes[step] = past.outcomes[old]
-    _drop_others(past, found, here)
+    _drop_others(_Comparison(past, found, here, defaulted, past.alike(found)))
     taken = ((step, outcome) for step, outcome in enumerate(found.outcomes) if outcome is not None)
     return [Seed(step, outcome if isinstance(outcome, bytes) else None) for step, outcome in taken]
 
 
-def outcomes_of(row: ItemRow, steps: int) -> list[Outcome | None]:
-    """Those of an ended item that can be taken over, by step."""
+def past_of(row: ItemRow, steps: int) -> Past:
+    """Of an ended item."""
     outcomes: list[Outcome | None] = [None] * steps
     for step in row.steps:
         if step.status == "skipped":
             outcomes[step.step] = SKIPPED
         elif step.status == "success":
             outcomes[step.step] = step.output
-    return outcomes
+    return Past(outcomes, frozenset(step.step for step in row.steps if step.failure is not None))
+
+
+def past_of_live(item: Item) -> Past:
+    """Of an item that is under way."""
+    outcomes: list[Outcome | None] = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
+    return Past(outcomes, frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None))
 
 
 def _named(past: Given, flow: CompiledFlow) -> dict[int, int]:
@@ -75,25 +104,42 @@ def _after(flow: CompiledFlow, first: int) -> set[int]:
     return found
 
 
-def _drop_others(past: Given, found: Given, here: Mapping[int, int]) -> None:
+class _Comparison(NamedTuple):
+    """Of two items. `here`: steps with an outcome in the past, index now → index then."""
+
+    past: Given
+    found: Given
+    here: Mapping[int, int]
+    defaulted: Collection[int]
+    alike: bool
+
+    def is_same(self, step: int) -> bool:
+        """Whether the step, as it stands now, would do what it did."""
+        old = self.here[step]
+        before, now = self.past.flow.steps[old], self.found.flow.steps[step]
+        value = _begun(now, self.found)
+        if value is None or self.alike:
+            return value is not None
+        if old in self.defaulted or (self.past.passed_on != self.found.passed_on and now.component.endswith(_WITH_SUB_RUNS)):
+            return False
+        same = (before.component, before.pool) == (now.component, now.pool) and value == _begun(before, self.past)
+        return same and _fits(now, self.past.outcomes[old])
+
+
+def _fits(step: CompiledStep, outcome: Outcome | None) -> bool:
+    return step.output_schema is None or not isinstance(outcome, bytes) or not step.output_schema.violations(outcome)
+
+
+def _drop_others(items: _Comparison) -> None:
     """Take back what is not the same here. With each outcome that goes, those that need it are looked at again."""
-    alike = past.alike(found)
+    found = items.found
     left = deque(step for step, outcome in enumerate(found.outcomes) if outcome is not None)
     while left:
         step = left.popleft()
-        if found.outcomes[step] is None or _is_same(past, found, here[step], step, alike=alike):
+        if found.outcomes[step] is None or items.is_same(step):
             continue
         found.outcomes[step] = None
         left.extend(dependent for dependent in found.flow.dependents[step] if dependent < len(found.flow.steps))
-
-
-def _is_same(past: Given, found: Given, old: int, new: int, *, alike: bool) -> bool:
-    before, now = past.flow.steps[old], found.flow.steps[new]
-    value = _begun(now, found)
-    if value is None or alike:
-        return value is not None
-    same = (before.component, before.pool, before.on_error) == (now.component, now.pool, now.on_error)
-    return same and value == _begun(before, past)
 
 
 def _begun(step: CompiledStep, scope: Scope) -> bytes | Skipped | None:

@@ -8,7 +8,7 @@ partition.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,11 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_orchestrator.core.events import RunCreated, RunSeeded, Seed, decode_turn
-from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.findings import nearest
-from stepmesh_orchestrator.core.flow.plan import Outcome, Skipped
-from stepmesh_orchestrator.core.reuse import Given, outcomes_of, seeds_of
+from stepmesh_orchestrator.core.reuse import Given, Past, past_of, past_of_live, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.core.state import Run
 from stepmesh_orchestrator.ports import JournalTrimmed
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -164,16 +161,16 @@ class Continuations:
         """For each of the items, in their order."""
         submit = plan.submit(items)
         size = sum(map(len, submit.inputs))
-        try:
-            variables = effective_variables(plan.flow, plan.variables)
-        except ValueError:
-            return [[] for _ in items]  # the submission is refused for them
-        before = effective_variables(plan.before, plan.created.variables)
-        outcomes = await self._outcomes(plan, items)
+        past = await self._past(plan, items)
         found: list[list[Seed]] = []
         for place, index in enumerate(items):
-            past = Given(plan.before, plan.created.inputs[index], before, outcomes.get(index) or [None] * len(plan.before.steps))
-            found.append(seeds_of(past, plan.flow, submit.inputs[place], variables, plan.from_step))
+            known = past.get(index) or Past([None] * len(plan.before.steps), frozenset())
+            before = Given.of(plan.before, plan.created.inputs[index], plan.created.variables, known.outcomes)
+            try:
+                now = Given.of(plan.flow, submit.inputs[place], submit.variables)
+            except ValueError:
+                return [[] for _ in items]  # the submission is refused for its variables
+            found.append(seeds_of(before, known.defaulted, now, plan.from_step))
             size += sum(len(seed.output or b"") for seed in found[-1])
             if size > MAX_BYTES:
                 return _too_large(place, plan)
@@ -181,20 +178,15 @@ class Continuations:
                 await asyncio.sleep(0)
         return found
 
-    async def _outcomes(self, plan: _Plan, items: Sequence[int]) -> Mapping[int, list[Outcome | None]]:
+    async def _past(self, plan: _Plan, items: Sequence[int]) -> Mapping[int, Past]:
         wanted, steps = set(items), len(plan.before.steps)
         live = await self._view.live(plan.source.run)
-        found = {} if live is None else {index: outcomes for index, outcomes in _live(live.run) if index in wanted}
+        found = {} if live is None else {item.index: past_of_live(item) for item in live.run.items.values() if item.index in wanted}
         await self._view.projected()
         async for row in self._rows(plan.source, min(items, default=0), max(items, default=-1) + 1):
             if row.item in wanted:
-                found[row.item] = outcomes_of(row, steps)
+                found[row.item] = past_of(row, steps)
         return found
-
-
-def _live(run: Run) -> Iterator[tuple[int, list[Outcome | None]]]:
-    for item in run.items.values():
-        yield item.index, [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
 
 
 def _refusal(request: ContinueRun, source: RunRow) -> Refused | None:

@@ -163,7 +163,7 @@ class Execution:
             self._cancelling.ask(record.reason)
             self._pass_cancel()
         elif isinstance(record, UpdateAsked):
-            self._leftovers.excuse(self._task(lambda: self._answered(record), self._updates))
+            self._leftovers.detach(self._task(lambda: self._answered(record), self._updates))
         else:
             pending = self._pending.pop(record.id, None)
             if pending is None:
@@ -279,7 +279,7 @@ class Execution:
         """A value (JSON text) that is made once: the record itself holds it."""
         scope = current.get()
         recorded = self._ledger.next(scope.path)
-        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else make()
+        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else self.loop.outside(make)
         self._asked(scope, Kind.EFFECT, name, known, compare=False)
         return known
 

@@ -36,6 +36,7 @@ _CALLS: dict[tuple[str, str], tuple[str, str]] = {
 """(module, qualified name) → (code, why and what else)."""
 _HOMES = {"posix": "os", "_random": "random", "_io": "io", "asyncio.tasks": "asyncio", "asyncio.threads": "asyncio"}
 """Where functions say they are from → the module that people import."""
+_STEP_MAKERS = {("stepmesh.durable.wf", "run"), ("stepmesh.durable.wf", "side_effect")}
 
 
 class Finding(NamedTuple):
@@ -61,8 +62,34 @@ def lint(function: Callable[..., Any]) -> list[Finding]:
         return []
     file = inspect.getsourcefile(function) or "?"
     scope = {**vars(builtins), **getattr(function, "__globals__", {}), **_closure(function)}
-    found = [(_line(node), *said) for node in ast.walk(tree) for said in _said(node, scope)]
+    steps = {name for node in ast.walk(tree) if isinstance(node, ast.Call) for name in _handed_over(node, scope)}
+    found = [(_line(node), *said) for node in _body(tree, scope, steps) for said in _said(node, scope)]
     return sorted(Finding(file, first - 1 + line, code, what) for line, code, what in found)
+
+
+def _body(node: ast.AST, scope: dict[str, Any], steps: set[str]) -> Iterator[ast.AST]:
+    """Nodes of what a replay runs again: without the functions that are steps."""
+    yield node
+    makes_step = isinstance(node, ast.Call) and _makes_step(node, scope)
+    for part in ast.iter_child_nodes(node):
+        is_step = (makes_step and isinstance(part, ast.Lambda)) or (
+            isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and part.name in steps
+        )
+        if not is_step:
+            yield from _body(part, scope, steps)
+
+
+def _handed_over(call: ast.Call, scope: dict[str, Any]) -> list[str]:
+    """Names of functions that the call makes steps of."""
+    return [part.id for part in call.args if isinstance(part, ast.Name)] if _makes_step(call, scope) else []
+
+
+def _makes_step(call: ast.Call, scope: dict[str, Any]) -> bool:
+    """`wf.run(…)`, `wf.side_effect(…)`, and `step.run(…)` of what is only known when it runs."""
+    called = _resolved(call.func, scope)
+    if called is None:
+        return isinstance(call.func, ast.Attribute) and call.func.attr == "run"
+    return (getattr(called, "__module__", ""), getattr(called, "__name__", "")) in _STEP_MAKERS
 
 
 def _line(node: ast.AST) -> int:

@@ -122,9 +122,10 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def _hash(function: Callable[..., Any]) -> str:
-    """Of the source; of the compiled code where there is none."""
+    """Of the source; of the compiled code where there is no file of it."""
+    code = inspect.unwrap(function).__code__
     try:
-        text = inspect.getsource(function).encode()
+        text = code.co_code if code.co_filename.startswith("<") else inspect.getsource(function).encode()
     except (OSError, TypeError):
-        text = function.__code__.co_code
+        text = code.co_code
     return hashlib.sha256(text).hexdigest()[:_DIGITS]

@@ -27,6 +27,7 @@ def test_each_module_gets_its_processes() -> None:
     assert [process.label for process in one] == ["steps", "gpu"]
     assert one[1].command == (sys.executable, "-m", "stepmesh_cli", "worker", "pkg.gpu:worker")
     assert [process.label for process in worker_processes(("dir/steps.py",), 2)] == ["steps.1", "steps.2"]
+    assert [process.label for process in worker_processes(("a.py", "a.py:gpu", "b.py"), 1)] == ["a:worker", "a:gpu", "b"]
     assert worker_processes((), 1) == ()
 
 

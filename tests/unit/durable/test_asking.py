@@ -17,7 +17,7 @@ from stepmesh.durable.limits import Limits
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.workflow import Workflow
-from stepmesh.errors import ComponentError
+from stepmesh.errors import Cancelled, ComponentError
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, UpdateAsked
 
 
@@ -140,6 +140,33 @@ async def test_updates_run_beside_each_other_and_the_body_in_every_order() -> No
                 run.append(lambda now_ms, n=n: UpdateAsked(f"u{n}", now_ms, "add", str(n).encode()))  # type: ignore[misc]
             assert await run.result() == [1, 2, 3]
             t.crash_at_every_record(run)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_the_run_ends_after_the_replies(is_cancelled: bool) -> None:
+    @workflow
+    async def waits() -> str:
+        @wf.update
+        async def slow() -> str:
+            await wf.sleep("1h")
+            return "done"
+
+        await wf.sleep("1s")
+        return "over"
+
+    async with env(waits) as t:
+        run = await t.start(waits)
+        run.append(lambda now_ms: UpdateAsked("u1", now_ms, "slow"))
+        run.look()
+        if is_cancelled:
+            await t.cancel(run)
+            with pytest.raises(Cancelled):
+                await run.result()
+        else:
+            assert await run.result() == "over"
+        t.crash_at_every_record(run)
+    (reply,) = (record for record in run.records if isinstance(record, Issued) and record.kind is Kind.REPLY)
+    assert reply.arguments == (b'{"error":{"code":4,"message":"the run was cancelled"}}' if is_cancelled else b'{"value":"done"}')
 
 
 async def test_notes_are_records_in_their_order() -> None:

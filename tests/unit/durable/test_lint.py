@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from stepmesh.durable import wf
 from stepmesh.durable.lint import lint
 
 
@@ -88,6 +89,28 @@ async def is_fine(now: Callable[[], int]) -> None:
     [value async for value in several()]
 
 
+async def makes_steps(step: Any) -> None:
+    def reads() -> str:
+        return open("file").read()
+
+    async def counts() -> float:
+        return time.time()
+
+    await wf.run("now", lambda: time.time())
+    wf.side_effect("chance", lambda: random.random())
+    await wf.run("reads", reads)
+    await step.run("counts", counts)
+
+
+async def has_functions_of_its_own() -> None:
+    async def counts() -> float:
+        return time.time()
+
+    await wf.map(counts, [])
+    await wf.run("fine", lambda: 1, time.time())
+    sorted([], key=lambda _: time.time())
+
+
 async def several() -> Any:
     yield 1
 
@@ -101,6 +124,8 @@ async def several() -> Any:
         (waits_without_order, ["SM-1013", "SM-1013", "SM-1012", "SM-1013", "SM-1013"]),
         (swallows, ["SM-1015"] * 3),
         (is_fine, []),
+        (makes_steps, []),
+        (has_functions_of_its_own, ["SM-1010"] * 3),
     ],
 )
 def test_what_is_found(body: Callable[..., Any], expected: list[str]) -> None:

@@ -23,7 +23,7 @@ from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
-from stepmesh_orchestrator.core.functions import Function, due_ms
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
@@ -134,8 +134,7 @@ def _arm_timer(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_call(session: Session, item: Item, step: int, command: Issued) -> None:
     """A component of any pool: a sub-run of one step."""
-    document = b'{"steps":[{"id":"call","component":%b,"input":{"$input":"$"}}],"output":{"$step":"call"}}'
-    text = document % msgspec.json.encode(command.name)
+    text = call_document(command)
     _start(session, item, step, command, text, session.flows.by_text(text))
 
 

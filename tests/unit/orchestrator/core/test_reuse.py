@@ -12,7 +12,6 @@ from stepmesh_broker.protocol.messages import Accepted, Submit
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.core.events import RunSeeded, Seed
-from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED
 from stepmesh_orchestrator.core.replica import Replica
 from stepmesh_orchestrator.core.reuse import Given, seeds_of
@@ -34,6 +33,7 @@ def taken(
     variables: tuple[Any, Any] = ({}, {}),
     from_step: str | None = None,
     overrides: Any = None,
+    defaulted: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What is taken over, by the step's id: its value, or SKIPPED."""
     shelf = Shelf()
@@ -44,10 +44,11 @@ def taken(
         index = old.step_index(name)
         assert index is not None
         known[index] = SKIPPED if outcome is SKIPPED else js(outcome)
-    past = Given(old, js(value), effective_variables(old, js(variables[0])), known)
+    past = Given.of(old, js(value), js(variables[0]), known)
     first = None if from_step is None else new.step_index(from_step)
     given = js(value if instead is None else instead)
-    found = seeds_of(past, new, given, effective_variables(new, js(variables[1])), first)
+    failed = [index for index in range(len(old.steps)) if old.steps[index].id in defaulted]
+    found = seeds_of(past, failed, Given.of(new, given, js(variables[1])), first)
     return {new.steps[seed.step].id: SKIPPED if seed.output is None else seed.output for seed in found}
 
 
@@ -93,11 +94,30 @@ def test_an_override_reaches_its_step_and_those_behind() -> None:
     assert taken(document, {"a": 1, "b": 2, "c": 3}, overrides={"a": {"value": {"input": 5}}}) == same(c=3)
 
 
-def test_another_default_is_another_result() -> None:
-    default = {"action": "useDefault", "defaultValue": 0}
+def test_what_may_be_a_default_is_taken_over_only_where_nothing_is_changed() -> None:
+    default = {"action": "useDefault", "defaultValue": {"$variable": "v"}}
     document = flow([step("a", onError=default)], ref("a"))
-    assert taken(document, {"a": 0}) == same(a=0)
-    assert taken(document, {"a": 0}, overrides={"a": {"value": {"onError": {"defaultValue": 1}}}}) == {}
+    assert taken(document, {"a": 0}, defaulted=("a",), variables=({"v": 0}, {"v": 0})) == same(a=0)
+    assert taken(document, {"a": 0}, defaulted=("a",), variables=({"v": 0}, {"v": 1})) == {}
+    assert taken(document, {"a": 0}, variables=({"v": 0}, {"v": 1})) == same(a=0), "it did not fail, so it is no default"
+    assert taken(document, {"a": 0}, defaulted=("a",), overrides={"a": {"value": {"onError": {"defaultValue": 1}}}}) == {}
+
+
+@pytest.mark.parametrize("component", ["/builtin/eval", "/builtin/map", "/builtin/iterate"])
+def test_sub_runs_inherit_variables_and_are_not_the_same_under_others(component: str) -> None:
+    document = flow([step("a", component, {"flow_id": "x"}), step("b")], [ref("a"), ref("b")])
+    assert taken(document, {"a": 1, "b": 2}, variables=({"v": 0}, {"v": 1})) == same(b=2)
+    assert taken(document, {"a": 1, "b": 2}, value=1, instead=2) == same(a=1, b=2)
+
+
+def test_a_result_that_another_schema_does_not_allow_is_not_taken_over() -> None:
+    def wanting(kind: str) -> dict[str, Any]:
+        steps = {"type": "object", "properties": {"a": {"type": kind}}}
+        return flow([step("a")], ref("a"), schemas={"type": "object", "properties": {"steps": steps}})
+
+    document = flow([step("a")], ref("a"))
+    assert taken(document, {"a": 1}, now=wanting("string")) == {}
+    assert taken(document, {"a": 1}, now=wanting("integer")) == same(a=1)
 
 
 def test_a_skip_is_taken_over_while_it_is_one() -> None:
