@@ -40,8 +40,8 @@ class Given:
     @classmethod
     def of(cls, flow: CompiledFlow, value: bytes, variables: bytes | None, outcomes: list[Outcome | None] | None = None) -> Given:
         """An item of a run with these variables. `outcomes`: none without. Raises `ValueError` for variables that are no object."""
-        known: list[Outcome | None] = [None] * len(flow.steps) if outcomes is None else outcomes
-        return cls(flow, value, variables, effective_variables(flow, variables), known)
+        known: list[Outcome | None] = [None] * len(flow.steps)
+        return cls(flow, value, variables, effective_variables(flow, variables), known if outcomes is None else outcomes)
 
     def alike(self, other: Given) -> bool:
         """Whether steps see the same but for the outcomes."""
