@@ -197,6 +197,7 @@ class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     id: str
     payload: bytes
     dropped_through: int = 0
+    scope: str = ""  # of the address, see `ids.scope_of`
 
 
 class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
@@ -208,6 +209,7 @@ class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
     waiter: Waiter
     since_ms: int
     offered: int = 0
+    scope: str = ""
 
 
 class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
@@ -217,6 +219,7 @@ class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22)
     name: str
     key: str
     waiter: Waiter
+    scope: str = ""
 
 
 class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
@@ -237,6 +240,7 @@ class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
     key: str
     waiter: Waiter
     position: int = 0
+    scope: str = ""
 
     @property
     def run(self) -> RunId:
