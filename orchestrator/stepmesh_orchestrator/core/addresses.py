@@ -50,7 +50,8 @@ class Address(msgspec.Struct, array_like=True):
 
     def first(self, since_ms: int, taken: list[int]) -> Kept | None:
         """The oldest event since then that is none of those taken."""
-        return next((kept for kept in self.events.values() if kept.at_ms >= since_ms and kept.position not in taken), None)
+        had = frozenset(taken)
+        return next((kept for kept in self.events.values() if kept.at_ms >= since_ms and kept.position not in had), None)
 
 
 def waiter_key(waiter: Waiter) -> str:

@@ -305,7 +305,8 @@ class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36
 
 
 class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
-    """A run, perhaps of another partition, wants to begin under a key whose home is here. From here on this is the key's rule."""
+    """A run, or an attempt of a step, perhaps of another partition, wants to begin under a key whose home is here. From here on this is
+    the key's rule."""
 
     run: ClassVar[RunId] = RunId("")
     key: str

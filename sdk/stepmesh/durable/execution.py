@@ -214,13 +214,15 @@ class Execution:
         return self._root is not None and self._root.done() and self._leftovers.detached_are_done()
 
     def _ended(self, turn: Turn, root: asyncio.Task[Any]) -> None:
-        left = self._leftovers.found(self.loop.alive(), self.identity, self.limits.guard)
         if root.cancelled():
             turn.state = State.CANCELLED
-        elif (error := root.exception() or left) is not None:
+        elif (error := root.exception() or self._left()) is not None:
             turn.state, turn.error = State.FAILED, error
         else:
             turn.state, turn.value = State.DONE, root.result()
+
+    def _left(self) -> BaseException | None:
+        return self._leftovers.found(self.loop.alive(), self.identity, self.limits.guard)
 
     def stop(self, turn: Turn) -> None:
         """The body goes no further, and this is how it ended."""

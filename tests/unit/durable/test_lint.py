@@ -18,6 +18,7 @@ import pytest
 
 from stepmesh.durable import wf
 from stepmesh.durable.lint import lint
+from stepmesh.durable.steps import Step
 
 
 async def step(_: Any = None) -> Any: ...
@@ -111,6 +112,37 @@ async def has_functions_of_its_own() -> None:
     sorted([], key=lambda _: time.time())
 
 
+def helper() -> float:
+    return deeper(3)
+
+
+def deeper(n: int) -> float:
+    return deeper(n - 1) if n else time.time()
+
+
+async def calls_helpers() -> None:
+    random.random()
+    helper()
+
+
+async def forgets() -> None:
+    remembered()
+    wf.sleep("1d")
+    wf.wait_for_event("paid")
+    several_steps()
+    await remembered()
+    wf.detach(remembered())
+    later = remembered()
+    await later
+
+
+@Step
+def remembered() -> None: ...
+
+
+async def several_steps() -> None: ...
+
+
 async def several() -> Any:
     yield 1
 
@@ -125,6 +157,8 @@ async def several() -> Any:
         (swallows, ["SM-1015"] * 3),
         (is_fine, []),
         (makes_steps, []),
+        (calls_helpers, ["SM-1010"] * 2),
+        (forgets, ["SM-1021"] * 4),
         (has_functions_of_its_own, ["SM-1010"] * 3),
     ],
 )

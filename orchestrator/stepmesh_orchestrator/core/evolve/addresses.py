@@ -6,6 +6,9 @@ from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.addresses import Kept, Standing, address_key, waiter_key
 from stepmesh_orchestrator.core.state import State
 
+MAX_TAKEN = 1_000
+"""Events of an address that a run remembers that it took: no address keeps more, so an older one is not there any more."""
+
 
 def event_received(state: State, event: events.EventReceived, at_ms: int) -> None:
     """It is kept; those that there is no room for are not."""
@@ -32,4 +35,7 @@ def wait_over(state: State, event: events.WaitOver, at_ms: int) -> None:
     run = state.runs[event.run]
     if run.taken is None:
         run.taken = {}
-    run.taken.setdefault(address_key(event.name, event.key), []).append(event.position)
+    taken = run.taken.setdefault(address_key(event.name, event.key), [])
+    taken.append(event.position)
+    if len(taken) > MAX_TAKEN:
+        taken.remove(min(taken))

@@ -15,6 +15,7 @@ from stepmesh_orchestrator.core.commands import KeepEvent, RestTree, TakeLetter,
 from stepmesh_orchestrator.core.decide.addresses import ID, KEY, NAME
 from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
 from stepmesh_orchestrator.core.effects import Answered, Effect, Send, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.evolve import addresses
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
 
@@ -175,6 +176,19 @@ def test_two_waits_of_a_run_one_after_the_other_get_two_events_that_came_before(
     post(engine)
 
     assert result(engine) == {"a": 1, "b": 2}
+
+
+def test_what_a_run_took_is_remembered_for_as_many_events_as_an_address_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MAX_TAKEN", 2)
+    engine = waiting(*(wait(f"w{number}") for number in range(4)), events_per_address=2)
+    post(engine)
+    for number in range(4):
+        send(engine, id=f"e{number}", data=number)
+        post(engine)
+        if number < 3:
+            assert len((engine.live().taken or {})["paid/order-7"]) == min(number + 1, 2)
+
+    assert sorted(result(engine).values()) == [0, 1, 2, 3]
 
 
 def test_an_event_that_is_delivered_again_is_taken_once() -> None:

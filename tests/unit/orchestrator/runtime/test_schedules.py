@@ -14,8 +14,10 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol import schedules as sched
 from stepmesh_broker.protocol.ids import FlowId, partition_of
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSkipped
+from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.runtime import schedule_requests
 from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.store.memory import MemoryStore
@@ -361,6 +363,22 @@ async def test_the_history_of_its_run_is_that_of_a_run() -> None:
     told = await lab.ask(api.GetEvents(run.run), api.Events)
     assert [event.kind for event in told.events][:2] == ["run_created", "item_started"]
     assert told.ended
+    await lab.stop()
+
+
+@virtual
+async def test_a_schedule_whose_zone_is_not_known_here_is_blocked_and_costs_nothing_else() -> None:
+    lab = await Lab().start()
+    await put(lab)
+    moon = sched.Schedule("moon", await lab.flow(NOOP), cron="* * * * *", time_zone="Moon/Tranquility")
+    await lab.shard.command(commands.PutSchedule(lab.namespace, moon, False))  # SM-5243
+    lab.shard.session.state.schedules.entries["moon"] = Entry(lab.namespace, moon, now_ms(), now_ms())  # as another machine left it
+    await lab.shard.command(commands.FireSchedule("moon"))
+    listed = (await lab.ask(sched.ListSchedules(), sched.Schedules)).schedules
+    assert [(one.schedule.id, one.status) for one in listed] == [("moon", "blocked"), ("s", "active")]
+    assert "Moon/Tranquility" in listed[0].skipped_reason
+    await asyncio.sleep(11)
+    assert (await get(lab)).fired == 1
     await lab.stop()
 
 
