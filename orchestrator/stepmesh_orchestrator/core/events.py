@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.function_events import FunctionEvent
 from stepmesh_orchestrator.core.gates import Gate, Rule
 from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -277,25 +278,6 @@ class StepWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
     run: RunId
     item: int
     step: int
-
-
-class Seed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a step gave in another run, and gives here too. `output` None: it was skipped."""
-
-    step: int
-    output: bytes | None
-
-
-class SeededRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a sub-run that a core step may start takes over of `source`, where it is the same one: of this flow, under these variables. Its
-    item i, if its input is `inputs[i]`, begins with `seeds[i]`."""
-
-    run: RunId
-    source: RunId
-    flow: FlowId
-    variables: bytes | None
-    inputs: list[bytes]
-    seeds: list[list[Seed]]
 
 
 class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
