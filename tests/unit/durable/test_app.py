@@ -18,6 +18,7 @@ from stepmesh.durable.workflow import Workflow
 from stepmesh.errors import ComponentError, InvalidInput
 from stepmesh.testing import call
 from stepmesh_broker.protocol.histories import Issued, Kind
+from stepmesh_orchestrator.core.flow.compile import compile_flow
 
 
 class Order(msgspec.Struct):
@@ -127,6 +128,45 @@ def test_what_lint_finds_is_refused_told_or_let_be(monkeypatch: pytest.MonkeyPat
     assert f"test_app.py:{line}" in said[0]
     app().workflow(guard="off")(late)
     assert len(said) == 1
+
+
+def test_flow_control_of_a_workflow_is_that_of_its_flow() -> None:
+    @app().workflow(
+        concurrency={"key": "input.customer.id", "limit": 2},
+        throttle="100/m",
+        debounce={"key": {"$variable": "cart"}, "period": "5s", "max": "1m"},
+        priority=10,
+    )
+    async def ship(order: dict[str, Any]) -> None:
+        """Told of."""
+
+    @app().workflow(concurrency={"key": "input", "policy": "skip"}, throttle={"rate": "1/10m", "key": "input.to"})
+    async def mail(order: Any) -> None:
+        """Told of."""
+
+    @app().workflow
+    async def plain(order: Any) -> None:
+        """Told of."""
+
+    document = ship.to_dict()
+    assert document["concurrency"] == {"key": {"$input": "$.customer.id"}, "limit": 2}
+    compiled = {one.name: compile_flow(one.to_dict()) for one in (ship, mail, plain)}
+    assert [str(found) for _, findings in compiled.values() for found in findings.items] == []
+    flows = {name: flow for name, (flow, _) in compiled.items() if flow is not None}
+    assert {name: [gate.kind for gate in flow.gates] for name, flow in flows.items()} == {
+        "ship": ["debounce", "concurrency", "throttle"],
+        "mail": ["concurrency", "throttle"],
+        "plain": [],
+    }
+    assert flows["ship"].steps[0].priority == 10
+
+
+@pytest.mark.parametrize("key", ["customer", "input.", "step.x", ""])
+def test_a_key_that_is_not_of_the_input_is_refused(key: str) -> None:
+    async def ship(order: Any) -> None: ...
+
+    with pytest.raises(BadWorkflow, match="is no key of runs"):
+        app().workflow(throttle={"rate": "1/s", "key": key})(ship)
 
 
 async def test_options_of_a_step_stand_in_its_command() -> None:
