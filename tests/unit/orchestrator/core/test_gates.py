@@ -16,10 +16,11 @@ from stepmesh_broker.protocol.permit_letters import PermitLetter, PermitReturn
 from stepmesh_orchestrator.core.commands import ServeKeys, StartRun, TakeLetter
 from stepmesh_orchestrator.core.effects import CallKeys, Send
 from stepmesh_orchestrator.core.events import RunCancelled, RunEnded
-from stepmesh_orchestrator.core.explain import explain, ordinal
+from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
+from stepmesh_orchestrator.core.standing import ordinal
 
 STEPS = [step("a", input={"$input": "$"})]
 BY_CUSTOMER = {"$input": "customer"}
