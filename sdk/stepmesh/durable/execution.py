@@ -270,6 +270,11 @@ class Execution:
     def detach(self, task: asyncio.Future[Any]) -> None:
         """Nobody waits for it, and the run does not end before it."""
         self._leftovers.detach(task)
+        task.add_done_callback(self._detached_ended)
+
+    def _detached_ended(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (problem := task.exception()) is not None and not self.replaying:
+            log.warning("a detached task of run %s failed: %s", self.identity, problem)
 
     def shield(self) -> None:
         """A cancellation waits from now on."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 from stepmesh.durable import guards, simple, wf
@@ -30,6 +31,19 @@ class Order(msgspec.Struct):
 class Shipped:
     order: str
     label: str
+
+
+class Line(pydantic.BaseModel):
+    sku: str
+    count: int = 1
+
+
+class Basket(pydantic.BaseModel):
+    lines: list[Line]
+
+
+def doubled(basket: Basket) -> Basket:
+    return Basket(lines=[Line(sku=line.sku, count=2 * line.count) for line in basket.lines])
 
 
 def app() -> App:
@@ -56,6 +70,24 @@ async def test_a_workflow_has_a_path_a_version_and_types() -> None:
     async with env(orders) as t:
         run = await t.start(ship, Order("o1", 7))
         assert await run.result() == Shipped("o1", "o1/7")
+
+
+async def test_pydantic_models_go_in_and_out() -> None:
+    @App("orders").workflow
+    async def total(basket: Basket) -> Basket:
+        other: Basket = await wf.run("doubled", doubled, basket)
+        event: Basket = await wf.wait_for_event("more", type=Basket)
+        return Basket(lines=[*other.lines, *event.lines])
+
+    async with env(total) as t:
+        run = await t.start(total, Basket(lines=[Line(sku="tea")]))
+        await t.send("more", {"lines": [{"sku": "cup", "count": 3}]})
+        assert await run.result() == Basket(lines=[Line(sku="tea", count=2), Line(sku="cup", count=3)])
+        t.crash_at_every_record(run)
+        assert b'"Line"' in (total.info().input_schema or b"")
+        run = await t.start(total, {"lines": [{"count": 1}]})
+        with pytest.raises(InvalidInput, match=r"lines\[0\]\.sku"):
+            await run.result()
 
 
 async def test_several_parameters_are_fields_of_the_input() -> None:
