@@ -39,6 +39,7 @@ __all__ = [
     "StepmeshError",
     "StuckTask",
     "UnknownAddress",
+    "UpdateFailed",
     "WaitTimeout",
 ]
 
@@ -183,6 +184,12 @@ class WaitTimeout(StepmeshError):
     """The wait is over, not the run: it goes on."""
 
     default_code = "SM-5102"
+
+
+class UpdateFailed(StepmeshError):
+    """An update of a durable function has no reply, or one that is an error."""
+
+    default_code = "SM-1076"
 
 
 class RunFailed(StepmeshError):

@@ -233,8 +233,8 @@ class Execution:
 
     @property
     def waits(self) -> bool:
-        """Whether a record could move the body."""
-        return any(not pending.abandoned for pending in self._pending.values())
+        """Whether a record could move the body: a result, or an update, whose handler may set what the body waits for."""
+        return bool(self.handlers.updates) or any(not pending.abandoned for pending in self._pending.values())
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 
