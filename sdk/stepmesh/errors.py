@@ -42,6 +42,7 @@ __all__ = [
     "SubmissionRefusal",
     "SubmissionsRefused",
     "UnknownAddress",
+    "UpdateFailed",
     "WaitTimeout",
 ]
 
@@ -210,6 +211,12 @@ class WaitTimeout(StepmeshError):
     """The wait is over, not the run: it goes on."""
 
     default_code = "SM-5102"
+
+
+class UpdateFailed(StepmeshError):
+    """An update of a durable function has no reply, or one that is an error."""
+
+    default_code = "SM-1076"
 
 
 class RunFailed(StepmeshError):
