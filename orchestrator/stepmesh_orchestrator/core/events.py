@@ -282,14 +282,27 @@ class Seed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output: bytes | None
 
 
+class SeededRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a sub-run that a core step may start takes over of `source`, where it is the same one: of this flow, under these variables. Its
+    item i, if its input is `inputs[i]`, begins with `seeds[i]`."""
+
+    run: RunId
+    source: RunId
+    flow: FlowId
+    variables: bytes | None
+    inputs: list[bytes]
+    seeds: list[list[Seed]]
+
+
 class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
     """The run, which was created just now, takes over results of `source`: its item i is the item `items[i]` there, and begins with
-    `seeds[i]`. Those steps do not run."""
+    `seeds[i]`. Those steps do not run. `below`: what is kept for sub-runs of its tree."""
 
     run: RunId
     source: RunId
     items: list[int]
     seeds: list[list[Seed]]
+    below: list[SeededRun] = []
 
 
 HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"

@@ -31,14 +31,14 @@ _due = msgspec.json.Decoder(dict[str, int])
 
 class Function(msgspec.Struct, array_like=True, gc=False):
     """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
-    step is due. `seen`: records that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest
-    code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
+    step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
+    newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
 
     records: list[Record] = []
     open: dict[str, int] = {}
     retries: dict[str, int] = {}
     seen: int = 0
-    attempt: int = 0
+    driver: int = 0
     turn: int = 0
     blocked: str = ""
     due_ms: int = 0
@@ -112,3 +112,11 @@ def due_ms(timer: Issued) -> int:
         return _due.decode(timer.arguments)["due_ms"]
     except (msgspec.MsgspecError, KeyError):
         return 0
+
+
+def size_of(records: list[Record]) -> int:
+    """About how many bytes they take on their way."""
+    payloads = (
+        record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"" for record in records
+    )
+    return sum(64 + len(payload) for payload in payloads)

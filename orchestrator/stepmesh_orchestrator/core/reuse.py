@@ -11,7 +11,7 @@ was changed, what may be a default's result is not taken over, and that of a sub
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,10 +49,12 @@ class Given:
 
 
 class Past(NamedTuple):
-    """What an item has to give: outcomes by step, successes and skips only. `defaulted`: those that may be the step's default."""
+    """What an item has to give: outcomes by step, successes and skips only. `defaulted`: those that may be the step's default. `attempts`:
+    the last one of each step that was begun."""
 
     outcomes: list[Outcome | None]
     defaulted: frozenset[int]
+    attempts: Mapping[int, int]
 
 
 def seeds_of(past: Given, defaulted: Collection[int], found: Given, from_step: int | None) -> list[Seed]:
@@ -76,13 +78,32 @@ def past_of(row: ItemRow, steps: int) -> Past:
             outcomes[step.step] = SKIPPED
         elif step.status == "success":
             outcomes[step.step] = step.output
-    return Past(outcomes, frozenset(step.step for step in row.steps if step.failure is not None))
+    defaulted = frozenset(step.step for step in row.steps if step.failure is not None)
+    return Past(outcomes, defaulted, {step.step: step.attempt for step in row.steps})
 
 
 def past_of_live(item: Item) -> Past:
     """Of an item that is under way."""
     outcomes: list[Outcome | None] = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
-    return Past(outcomes, frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None))
+    defaulted = frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None)
+    return Past(outcomes, defaulted, {step: item.attempt(step) for step in range(len(outcomes))})
+
+
+def nothing(flow: CompiledFlow) -> Past:
+    """Of an item that never began."""
+    return Past([None] * len(flow.steps), frozenset(), {})
+
+
+def restarted(
+    past: Past, before: CompiledFlow, flow: CompiledFlow, taken: Sequence[Seed], from_step: int | None
+) -> Iterator[tuple[int, int]]:
+    """Steps that run again though nobody asked for it, and whose sub-runs may take results over: index there, index in `flow`."""
+    done = {seed.step for seed in taken} | (set() if from_step is None else _after(flow, from_step))
+    there = {step.id: step for step in before.steps if step.index in past.attempts and step.component.endswith(_WITH_SUB_RUNS)}
+    for step in flow.steps if there else ():
+        old = there.get(step.id)
+        if old is not None and step.index not in done and step.component == old.component:
+            yield old.index, step.index
 
 
 def _named(past: Given, flow: CompiledFlow) -> dict[int, int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, LetGo, drive
@@ -28,15 +30,16 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
+        fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
         place, journal = f"{task.run}.{task.item}.{task.step}", context.journal
 
         def token_of(command: str) -> str:
             return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
 
-        begin = partial(workflow.begin, task.run, task.input, limits=limits, place=place, token_of=token_of)
+        begin = partial(workflow.begin, task.run, task.input, limits=fitting, place=place, token_of=token_of)
         try:
-            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version))
+            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
         except LetGo:
             context.idle()
             return None

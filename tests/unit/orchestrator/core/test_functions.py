@@ -29,6 +29,7 @@ class Body(Engine):
     def __init__(self, **more: Any) -> None:
         super().__init__()
         self.submit(flow([step("f", "/py/saga", **more)], ref("f")), 1)
+        self.driver = 1
         self.number = 0
         self.base = 0
 
@@ -36,20 +37,19 @@ class Body(Engine):
         """The next turn of the activation in flight; the worker hears the answer."""
         self.number = self.number + 1 if number is None else number
         reference = more.pop("task", None) or self.task_ref("f")
-        said = FunctionTurn(reference, self.number, self.base if base is None else base, list(records), idle=idle, **more)
+        since = self.base if base is None else base
+        said = FunctionTurn(reference, self.driver, self.number, since, list(records), idle=idle, **more)
         self.send(AdvanceFunction(said))
         (answered,) = [effect for effect in self.new_effects if isinstance(effect, Answered)]
         answer = answered.answer
         assert isinstance(answer, FunctionTurned)
         self.base += len(records) if answer.records is None else len(answer.records)
-        if answer.left:
-            self.number = 0
         return answer
 
     def again(self) -> Task:
         """The function was handed to its pool once more: the worker has its history."""
         task = self.tasks[-1]
-        self.number, self.base = 0, task.records
+        self.driver, self.number, self.base = self.driver + 1, 0, task.records
         return task
 
     def history(self) -> list[Record]:
@@ -79,6 +79,17 @@ def test_what_a_worker_says_is_appended_once_and_in_its_order() -> None:
     again = body.turn(BEGAN, issued("r/a"), Settled("r/a", 5, b"1"), number=1, base=0)
     assert again.records == body.history(), "the answer was lost, not the turn"
     assert len(body.history()) == 3
+
+
+def test_a_turn_that_comes_late_is_known_and_another_driver_takes_over() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/a"))
+    body.turn(issued("r/b"))
+    body.turn(BEGAN, issued("r/a"), number=1, base=0)
+    assert len(body.history()) == 3, "a copy that was slow on its way"
+    body.driver += 1
+    body.turn(issued("r/b"), issued("r/c"), number=1, base=3)
+    assert body.history()[3:] == [issued("r/c")], "what is open is not asked for twice"
 
 
 def test_a_turn_of_another_attempt_changes_nothing() -> None:
