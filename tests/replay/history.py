@@ -137,6 +137,7 @@ async def record() -> dict[str, object]:
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
     await control(client)
     await schedules(world, client)
+    await gates(client)
     await functions(world, client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
@@ -160,6 +161,25 @@ async def control(client: Client) -> None:
     await paused.wait(timeout=2_000)
     fork = await client.control.fork(paused.id, from_step="inner")
     await client.handle(fork.run).wait(timeout=2_000)
+
+
+async def gates(client: Client) -> None:
+    """Runs that wait for a place and for their part of a rate, one that a later one ends, one that is skipped, and steps with a key."""
+    steps = [{"id": "a", "component": "/cpu/slow", "input": 1, "concurrencyKey": "one"}, {"id": "b", "component": "/cpu/echo", "input": 2}]
+    limited = {
+        "name": "limited",
+        "concurrency": {"limit": 1},
+        "throttle": "1/5s",
+        "steps": steps,
+        "output": [{"$step": "a"}, {"$step": "b"}],
+    }
+    last = {**limited, "name": "last", "concurrency": {"policy": "cancel_previous"}}
+    first = {**limited, "name": "first", "concurrency": {"policy": "skip"}}
+    late = {**limited, "name": "late", "debounce": {"period": "20s"}}
+    for flow in (limited, last, first, late):
+        runs = [await client.submit(flow, [None, 1], priority=number) for number in range(3)]
+        for run in runs:
+            await run.wait(timeout=2_000)
 
 
 async def functions(world: World, client: Client) -> None:
