@@ -68,7 +68,7 @@ async def order_saga(order: Order) -> Any:
         if not answer.approved:
             raise ValueError("not approved")
         await wf.sleep("1h")
-        return [receipt.id, picture, stock, await wf.child("/orders/ship", order)]
+        return [receipt.id, picture, stock, await wf.call(ship, order)]
 
 
 def workflow(body: Any, guard: Any = "error") -> Workflow[..., Any]:
@@ -117,10 +117,10 @@ async def test_doubles_stand_in_for_steps_components_and_flows() -> None:
         t.mock(charge, calls=lambda order: {"id": f"double of {order['id']}"})
         t.mock(render, returns="double")
         t.mock("/stock/reserve", calls=lambda order: f"double of {order}")
-        t.mock("/orders/ship", returns=None)
+        t.mock(ship, returns="double of a parcel")
         run = await t.start(order_saga, Order("o1", 7))
         await t.send("Approval", {"approved": True}, key="o1")
-        assert await run.result() == ["double of o1", "double", "double of o1", None]
+        assert await run.result() == ["double of o1", "double", "double of o1", "double of a parcel"]
         assert ("/stock/reserve", {"order": "o1"}) in t.doubles.calls
 
 
