@@ -201,8 +201,8 @@ class Execution:
 
     @property
     def waits(self) -> bool:
-        """Whether a record could move the body."""
-        return bool(self._waits)
+        """Whether a record could move the body: a result, or an update, whose handler may set what the body waits for."""
+        return bool(self.handlers.updates or self._waits)
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 

@@ -47,9 +47,15 @@ def leave(session: Session, item: Item, step: int) -> None:
 
 
 def end(session: Session, item: Item, step: int) -> None:
-    """The attempt is about to be over: it gives back its place, and the permit of its key."""
-    leave(session, item, step)
-    if session.asking or session.granted:
+    """The attempt in flight is about to be over: it gives back its place, and the permit of its key. What `leave` does, in a hot place."""
+    places = session.places
+    if places is not None:
+        of_pool = places.held.pop((item.run.id, item.index, step), None)
+        if of_pool is not None and (item.waits is None or item.holds_slot(step)):
+            of_pool.taken -= 1
+            if of_pool.waiting:
+                places.vacant[of_pool] = None
+    if session.granted:
         step_keys.leave(session, item, step)
 
 
@@ -59,7 +65,9 @@ def leave_all(session: Session, item: Item) -> None:
     if RUNNING in phases or QUEUED in phases:
         for step in range(len(item.outcomes)):
             if phases[step] in (RUNNING, QUEUED):
-                end(session, item, step)
+                leave(session, item, step)
+                if session.asking or session.granted:
+                    step_keys.leave(session, item, step)
 
 
 def beside(session: Session, parent: Parent, change: Callable[[], None]) -> None:

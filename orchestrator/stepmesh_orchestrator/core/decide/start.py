@@ -55,8 +55,10 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
         return
     attempt = item.attempt(step.index)
     session.emit(StepDispatched(run.id, item.index, step.index, attempt))
-    if of_pool is not None:
-        places.take(of_pool, item, step.index)
+    if of_pool is not None:  # `places.take`, in a hot place
+        of_pool.held[run.id, item.index, step.index] = of_pool
+        if item.waits is None or item.holds_slot(step.index):
+            of_pool.taken += 1
     root = run.tree.root
     queue_ms = route.queue_ms
     function = item.function(step.index)
