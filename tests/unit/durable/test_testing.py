@@ -141,6 +141,18 @@ async def test_what_nothing_answers_says_what_to_do() -> None:
             await run.result()
 
 
+async def test_a_child_is_a_stored_flow_and_needs_a_double() -> None:
+    @workflow
+    async def parent() -> Any:
+        return await wf.child("flow://report", {"of": 1})
+
+    async with env(parent) as t:
+        with pytest.raises(StepFailed, match="nothing answers flow://report"):
+            await (await t.start(parent)).result()
+        t.mock("flow://report", calls=lambda of: f"report of {of}")
+        assert await (await t.start(parent)).result() == "report of 1"
+
+
 async def test_waiting_for_what_never_comes_is_told() -> None:
     async with env(order_saga) as t:
         t.mock(render, returns="double")
