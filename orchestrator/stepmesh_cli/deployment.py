@@ -197,6 +197,7 @@ class Deployment:
             prefixes=self.parts.prefixes,
             queues=self.parts.queues,
             ttl_s=settings.ttl_s or TTL_S,
+            tenants=self.parts.tenants,
         )
         telemetry = self._open_telemetry(node_settings.owner)
         writers = await self._stack.enter_async_context(projectors(settings.projection, settings.store, node_settings.namespace))

@@ -23,6 +23,8 @@ MARKS = {
     "queued": ("○", "cyan"),
     "retrying": ("↻", "yellow"),
     "sleeping": ("◔", "blue"),
+    "awaiting": ("◔", "blue"),
+    "parked": ("◔", "blue"),
 }
 """State of a step → mark and colour; every other state is dim."""
 

@@ -27,7 +27,8 @@ class Parts:
     """`prefixes`: pool → how a flow writes its components. `mocks`: pool → path → component, as `mock_worker` takes it. `mcp`: servers
     whose tools are components. `awaited`: plugins whose workers come to the gateway by themselves; `streams`: pools that the
     gateway serves over NATS. `file_roots`: what `/load_file` may
-    read. `warnings`: one line each, for a person. `queues`: the pools that routes lead to; None = any name is one."""
+    read. `warnings`: one line each, for a person. `queues`: the pools that routes lead to; None = any name is one. `tenants`: namespaces
+    that share the deployment; None = any."""
 
     router: Router
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -40,6 +41,7 @@ class Parts:
     file_roots: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     queues: tuple[Queue, ...] | None = None
+    tenants: tuple[str, ...] | None = ()
 
     @property
     def speak_to_broker(self) -> bool:
@@ -76,7 +78,8 @@ def parts_of(config: Config | None) -> Parts:
     warnings.extend(f"{key}: this version accepts the key, and does nothing with it" for key in _without_effect(config))
     roots = () if config.working_directory is None else (config.working_directory,)
     started = (tuple(processes), tuple(servers), tuple(awaited), tuple(config.streams()))
-    return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings), _queues(config))
+    tenants = None if config.flow_control.namespaces == "any" else tuple(config.flow_control.namespaces)
+    return Parts(config.router(), _engine(config), _prefixes(config), mocks, *started, roots, tuple(warnings), _queues(config), tenants)
 
 
 def unreachable(parts: Parts) -> Iterator[str]:
@@ -109,6 +112,12 @@ def _engine(config: Config) -> EngineSettings:
         default_max_concurrency=config.limits.max_concurrency,
         max_items=config.limits.items,
         retain_ms=int(config.limits.retention_hours * 3_600_000),
+        keep_events_ms=int(config.limits.event_retention_hours * 3_600_000),
+        events_per_address=config.limits.events_per_address,
+        event_bytes=config.limits.event_bytes,
+        kept_event_bytes=config.limits.kept_event_bytes,
+        pool_window=config.flow_control.pool_window,
+        weights=config.flow_control.weights,
     )
 
 

@@ -40,6 +40,7 @@ class Submission:
     variables: Annotated[str | None, Parameter(help="Run variables: a file, or an object as JSON text.")] = None
     overrides: Annotated[str | None, Parameter(help="Step overrides: a file, or an object as JSON text.")] = None
     max_concurrency: Annotated[int | None, Parameter(help="Tasks of the run in flight at once; 0 is no limit.")] = None
+    priority: Annotated[int, Parameter(help="From -100 to 100: of two tasks that wait, the higher one goes first.")] = 0
 
     def values(self) -> list[Any]:
         """One input per item. Raises `BadInput`."""
@@ -49,7 +50,7 @@ class Submission:
         """For `Client.submit`. `declared`: the flow's variables. Raises `BadInput`."""
         variables = from_environment(declared, read_object(self.variables, "--variables"), os.environ)
         overrides = read_object(self.overrides, "--overrides")
-        return {"variables": variables, "overrides": overrides, "max_concurrency": self.max_concurrency}
+        return {"variables": variables, "overrides": overrides, "max_concurrency": self.max_concurrency, "priority": self.priority}
 
 
 NOTHING = Submission()

@@ -13,7 +13,7 @@ from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.results import summary_json
 from stepmesh_cli.tables import moment, print_json, print_table, raw, span
 
-Status = Literal["running", "completed", "failed", "cancelled"]
+Status = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
 
 def status(run: str, /, *, item: int | None = None, target: Target = HERE, json: bool = False) -> int:
@@ -49,6 +49,7 @@ def list_runs(
     status: Status | None = None,
     flow: str | None = None,
     roots: bool = False,
+    tenant: str | None = None,
     limit: int = 50,
     target: Target = HERE,
     json: bool = False,
@@ -63,12 +64,15 @@ def list_runs(
         Only runs of the flow with this name.
     roots
         Leave sub-runs out.
+    tenant
+        Runs of this namespace, if it is one that shares the deployment.
     limit
         At most so many.
     json
         Print one JSON object per line.
     """
-    return run_to_end(_list(target, {"status": status, "flow_name": flow, "roots_only": roots, "limit": limit}, json))
+    query = {"status": status, "flow_name": flow, "roots_only": roots, "limit": limit, "tenant": tenant}
+    return run_to_end(_list(target, query, json))
 
 
 async def _list(target: Target, query: dict[str, Any], as_json: bool) -> int:

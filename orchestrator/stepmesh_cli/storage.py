@@ -77,6 +77,20 @@ def storage_of(settings: StorageSettings, data_dir: Callable[[], Path]) -> Stora
     return Storage(journal, FolderBlobs(store, settings.blobs), membership)
 
 
+def store_of(journal: str, store: str | None, namespace: str) -> Store:
+    """The one that belongs to a journal which is looked at; a file is not made. Raises `CommandError`, `StoreNotKept`, `PackageMissing`."""
+    settings = StorageSettings(journal=journal, store=store, namespace=namespace)
+    name = _store_name(settings, settings.journal_name, _no_folder)
+    kind, _, path = name.partition(":")
+    if kind == "sqlite" and not Path(path).is_file():
+        raise CommandError(f"there is no store {path}", hint="--store names where the deployment keeps its flows")
+    return _store(settings, settings.journal_name, _no_folder)
+
+
+def _no_folder() -> Path:
+    raise CommandError("no store is named, and none lies beside this journal", hint="--store names where the deployment keeps its flows")
+
+
 def _journal(settings: StorageSettings, name: str, data_dir: Callable[[], Path]) -> Journal:
     kind = scheme_of(name)
     if name == "memory":

@@ -28,6 +28,7 @@ def submit(
     submission: Submission = NOTHING,
     run_key: str | None = None,
     tag: tuple[str, ...] = (),
+    tenant: str | None = None,
     wait: bool = False,
     timeout: float | None = None,
     output: Path | None = None,
@@ -46,6 +47,8 @@ def submit(
         Makes it idempotent: the same key gives the same run.
     tag
         NAME=VALUE, repeatable.
+    tenant
+        Namespace of the run, if it is one that shares the deployment.
     wait
         Wait, and print the FlowResults.
     timeout
@@ -56,7 +59,7 @@ def submit(
         Print one JSON object.
     """
     document, declared = _flow(chosen_flow(flow, flow_file))
-    options = {**submission.options(declared), "run_key": run_key, "tags": _tags(tag)}
+    options = {**submission.options(declared), "run_key": run_key, "tags": tags_of(tag), "tenant": tenant}
     how = _How(wait or output is not None or timeout is not None, timeout, output, json)
     return run_to_end(_submit(target, document, submission.values(), options, how))
 
@@ -121,7 +124,8 @@ def _flow(given: str) -> tuple[FlowLike, dict[str, Any]]:
     return document.value, compiled.variables
 
 
-def _tags(given: tuple[str, ...]) -> dict[str, str] | None:
+def tags_of(given: tuple[str, ...]) -> dict[str, str] | None:
+    """NAME=VALUE flags as tags; None without any. Raises `CommandError`."""
     tags: dict[str, str] = {}
     for one in given:
         name, separator, value = one.partition("=")

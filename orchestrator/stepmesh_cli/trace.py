@@ -127,7 +127,7 @@ class _History:
             self._run_created(event, data, at)
         elif event.kind == "item_started":
             self.began[event.run, str(item)] = at
-        elif event.kind in ("step_started", "step_sleeping"):
+        elif event.kind in ("step_started", "step_sleeping", "step_awaiting"):
             self.began.setdefault((event.run, str(item), step), at)
         elif event.kind in _ENDS:
             self._attempt(event, data, item, step, at)

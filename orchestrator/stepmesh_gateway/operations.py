@@ -17,15 +17,19 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
+from stepmesh.bulk import Bulk
 from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
+from stepmesh.run_control import RunControl
 from stepmesh.runs import POLL_S
+from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
+from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
-from stepmesh_broker.protocol.messages import Accepted, ParentRef, Submit
+from stepmesh_broker.protocol.messages import Accepted, EventKept, ParentRef, Submit
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
@@ -45,6 +49,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     parent: ParentRef | None = None
     run: RunId | None = None
     traceparent: str = ""
+    priority: int = 0
+    namespace: Namespace | None = None
 
 
 class StepNotFound(StepmeshError):
@@ -84,6 +90,9 @@ class Operations:
         self.namespace: Namespace = settings.namespace
         self.id = f"gateway-{secrets.token_hex(4)}"
         self.requests = Requests(broker, settings.namespace, patience_s=10.0)
+        self.control = RunControl(self.requests)
+        self.bulk = Bulk(self.requests)
+        self.schedules = ScheduleClient(self.requests)
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -126,8 +135,8 @@ class Operations:
             run = new_run_id() if new.run_key is None else new_run_id_on(partition_of(new.run_key, partitions), partitions)
         home = run if new.parent is None else new.parent.root
         request = Submit(
-            run, self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key, new.parent,
-            traceparent=new.traceparent,
+            run, new.namespace or self.namespace, new.flow, new.inputs, new.variables, new.overrides, new.max_concurrency, new.run_key,
+            new.parent, traceparent=new.traceparent, priority=new.priority,
         )  # fmt: skip
         return await self.requests.tell(partition_of(home, partitions), request)
 
@@ -145,7 +154,7 @@ class Operations:
             except BrokerUnavailable:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if found is not None and found.summary.status != "running":
+            if found is not None and found.summary.is_over:
                 return found.summary
 
     async def items(self, run: RunId, live: bool = True) -> AsyncIterator[api.ItemResult]:
@@ -214,9 +223,41 @@ class Operations:
         await self.requests.cancel(run, reason)
         return await self.get_run(run)
 
+    async def pause(self, run: RunId, reason: str = "") -> Accepted:
+        """Let nothing new of a root run and its sub-runs start."""
+        return await self.control.pause(run, reason)
+
+    async def resume(self, run: RunId) -> Accepted:
+        """Let a paused run go on."""
+        return await self.control.resume(run)
+
+    async def wake(self, run: RunId, item: int | None = None, step: str | None = None) -> list[str]:
+        """End sleeps of a run now; the steps that slept."""
+        return await self.control.wake(run, item=item, step=step)
+
+    async def continue_run(self, request: ContinueRun) -> Continued:
+        """A retry or a fork; `into` is chosen on the way. Returns once the new run is journaled."""
+        for index, text in enumerate(request.inputs or ()):
+            check_payload(f"input[{index}]", text, self.settings.limits)
+        check_payload("variables", request.variables or b"", self.settings.limits)
+        check_payload("overrides", request.overrides or b"", self.settings.limits)
+        return await self.control.start(request)
+
     async def delete_run(self, run: RunId) -> None:
         """Remove an ended run."""
         await self.requests.ask(api.DeleteRun(run), api.Deleted)
+
+    # --- from outside ---------------------------------------------------------------------------------------------
+
+    async def send_event(self, name: str, key: str, id: str | None, data: bytes, tenant: str | None = None) -> EventKept:
+        """Journaled when this returns; without an `id` it is a new one."""
+        check_payload("the event's data", data, self.settings.limits)
+        return await self.requests.send_event(name, key, id or new_run_id(), data, tenant)
+
+    async def settle(self, token: str, value: bytes, *, rejected: bool) -> Accepted:
+        """Answer what a step waits for, or reject it. Journaled when this returns."""
+        check_payload("the answer", value, self.settings.limits)
+        return await self.requests.settle(token, value, rejected)
 
     # --- flows, blobs, components -------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.readings import READ_EVERY_S, read_shard
 from stepmesh_orchestrator.runtime.run_view import RunView
 from stepmesh_orchestrator.runtime.sharing import TTL_S, Sharing
+from stepmesh_orchestrator.runtime.tenants import Tenants
 from stepmesh_orchestrator.telemetry.observer import Telemetry
 
 log = logging.getLogger("stepmesh.node")
@@ -41,7 +42,8 @@ log = logging.getLogger("stepmesh.node")
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Of one orchestrator process. `prefixes`: pool → the prefix under which a flow writes its components, for listings. `queues`: the
-    pools of the configuration; None without one. `ttl_s`: how long a member of a cluster may be silent."""
+    pools of the configuration; None without one. `ttl_s`: how long a member of a cluster may be silent. `tenants`: other namespaces that
+    runs may have; None = any."""
 
     namespace: Namespace = Namespace("default")
     partitions: int = 1
@@ -51,6 +53,7 @@ class NodeSettings:
     prefixes: dict[str, str] = field(default_factory=dict)
     queues: tuple[Queue, ...] | None = None
     ttl_s: float = TTL_S
+    tenants: tuple[str, ...] | None = ()
 
 
 class Node:
@@ -164,7 +167,7 @@ class Node:
     def _service(self, partition: Partition, on_end: Callable[[BaseException], None]) -> PartitionService:
         return PartitionService(
             self.ports,
-            self.settings.namespace,
+            Tenants(self.settings.namespace, self.settings.tenants),
             partition,
             self.name,
             self._router,

@@ -44,6 +44,12 @@ class JournalFull(JournalError):
     default_code = "SM-4003"
 
 
+class JournalTrimmed(JournalError):
+    """What was asked for lies at or below the last trimmed frame."""
+
+    default_code = "SM-4004"
+
+
 class StoreError(StepmeshError):
     """The store could not do what was asked. `retryable`: later it may; nothing of a write was kept."""
 

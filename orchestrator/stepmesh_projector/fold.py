@@ -84,6 +84,7 @@ class Fold:
         await replay(self._state, sequence, turn, self._flows, rows, self._meter)
         self.at_ms = turn.at_ms
         forget_finished(self._state, turn.at_ms - _MEMORY.remember_ended_ms, _MEMORY.remember_ended)
+        self._state.addresses.forget(turn.at_ms - _MEMORY.keep_events_ms)
         return rows
 
     def release(self) -> None:

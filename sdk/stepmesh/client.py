@@ -1,25 +1,27 @@
-"""The client: store flows, submit runs, wait, look, cancel.
+"""The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
-Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
-client holds no state of runs. Rules about flows are the orchestrator's.
+Invariant: the client holds no state of runs. Rules about flows are the orchestrator's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from functools import partial
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from stepmesh import endpoint, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
+from stepmesh.outside import Events, Promises
+from stepmesh.producer import PRODUCER_LIMITS, Producer, ProducerLimits
 from stepmesh.requests import Requests
+from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
+from stepmesh.schedules import ScheduleClient
+from stepmesh.submitting import RunOptions, Submitter
 from stepmesh.telemetry import configured
-from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol.api import (
     ComponentEntry,
@@ -34,19 +36,18 @@ from stepmesh_broker.protocol.api import (
     ListRuns,
     PoolEntry,
     Pools,
-    RunEvent,
     RunInfo,
     Runs,
     RunSummary,
 )
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
-from stepmesh_broker.protocol.messages import Submit
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId
 from stepmesh_broker.protocol.subjects import checked_name
 
 
 class Client:
     """Over a connection to a broker or a gateway. `patience_s`: how long requests are repeated while nobody answers (seconds).
     `instrument`: traces submissions; a client made by `connect` has one when telemetry is configured (docs/telemetry.md).
+    `events`: what happened in a run, and events for runs that wait; `promises`: answers to what they wait for, by token.
 
     `async with Client.connect() as client:` or `client = await Client.connect()` and later `await client.close()`.
     """
@@ -65,6 +66,9 @@ class Client:
         self._owned = owned
         self.namespace = Namespace(checked_name("namespace", namespace))
         self.requests = Requests(broker, self.namespace, patience_s)
+        self.schedules = ScheduleClient(self.requests)
+        self.events = Events(self.requests)
+        self.promises = Promises(self.requests)
 
     @classmethod
     def connect(cls, url: str | None = None, namespace: str | None = None, *, patience_s: float = 30.0) -> Client:
@@ -111,33 +115,37 @@ class Client:
         max_concurrency: int | None = None,
         run_key: str | None = None,
         tags: Mapping[str, str] | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
     ) -> RunHandle:
         """Start a run with one item per input; returns once it is journaled.
 
         `run_key`: a name that makes the submission idempotent: the same key gives the same run. `max_concurrency`: tasks in
-        flight in the run tree, 0 = no limit. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g. invalid input).
+        flight in the run tree, 0 = no limit. `priority`: -100 … 100; of two tasks that wait the higher one goes first. `tenant`: the
+        namespace of the run, if it is one that shares the deployment. Raises `FlowInvalid`, `FlowNotFound`, `RequestRefused` (e.g.
+        invalid input).
         """
         if isinstance(inputs, (str, bytes, Mapping)):
             raise RequestRefused(
                 "`inputs` is a list with one entry per item", code="SM-5103", hint=f"submit(flow, [{type(inputs).__name__}])"
             )
-        flow_id = await self.requests.flow_id(flow)
-        partitions = (await self.requests.info()).partitions
-        run = new_run_id() if run_key is None else new_run_id_on(partition_of(run_key, partitions), partitions)
-        request = Submit(
-            run,
-            self.namespace,
-            flow_id,
-            [payloads.write(value) for value in inputs],
-            None if variables is None else payloads.write(variables),
-            None if overrides is None else payloads.write(overrides),
-            max_concurrency,
-            run_key,
-            tags=None if tags is None else dict(tags),
+        submitter = await Submitter.of(
+            self.requests,
+            flow,
+            self.instrument,
+            variables=variables,
+            overrides=overrides,
+            max_concurrency=max_concurrency,
+            tags=tags,
+            priority=priority,
+            tenant=tenant,
         )
-        send = partial(self.requests.tell, partition_of(run, partitions))
-        accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
-        return self.handle(accepted.run, accepted.existing and accepted.run != run)  # else it is this submission, which was sent twice
+        return await submitter.submit([payloads.write(value) for value in inputs], run_key)
+
+    def producer(self, flow: FlowLike, *, limits: ProducerLimits = PRODUCER_LIMITS, **options: Unpack[RunOptions]) -> Producer:
+        """For very many submissions of one flow: `async with client.producer(flow) as producer: await producer.submit(inputs, key=…)`.
+        `options`: those of `submit`, of every run."""
+        return Producer(self.requests, flow, self.instrument, limits, options)
 
     async def run(self, flow: FlowLike, input: Any, *, timeout: float | None = None, **options: Any) -> Any:
         """Submit one input and wait for its result. `options`: those of `submit`. Raises `RunFailed`, `WaitTimeout`."""
@@ -164,14 +172,22 @@ class Client:
         roots_only: bool = False,
         limit: int = 100,
         offset: int = 0,
+        tenant: str | None = None,
     ) -> list[RunSummary]:
-        """Newest first. `status`: running, completed, failed or cancelled."""
+        """Newest first. `status`: queued (it waits before its gates), running, paused, completed, failed or cancelled. `tenant`: of that
+        namespace, if it shares the deployment."""
         above, tree = None if parent is None else RunId(parent), None if root is None else RunId(root)
-        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset), Runs)).runs
+        of = None if tenant is None else Namespace(tenant)
+        return (await self.requests.ask(ListRuns(status, flow_name, tree, above, roots_only, limit, offset, namespace=of), Runs)).runs
 
     async def cancel(self, run: str, reason: str = "") -> None:
         """Stop a run and its sub-runs; returns once that is journaled. Raises `RunNotFound`."""
         await self.requests.cancel(run, reason)
+
+    @property
+    def control(self) -> RunControl:
+        """Pause runs, let them go on, wake them, continue them in new ones."""
+        return RunControl(self.requests)
 
     async def delete_run(self, run: str) -> None:
         """Remove an ended run, its sub-runs and their results for good. Raises `RunNotFound`, `RequestRefused` (SM-5012 while it runs)."""
@@ -180,10 +196,6 @@ class Client:
     async def delete_flow(self, flow: str) -> None:
         """Remove a stored flow by its id. Raises `FlowNotFound`, `RequestRefused` (SM-5013 while a live run uses it)."""
         await self.requests.ask(DeleteFlow(FlowId(flow)), Deleted)
-
-    def events(self, run: str, follow: bool = True, after: int = 0) -> AsyncIterator[RunEvent]:
-        """Status events of a run; to resume, pass the last seen event's `position` as `after`."""
-        return self.handle(run).events(follow, after)
 
     async def explain(self, run: str) -> list[str]:
         """What each live step of the run waits for. Raises `RunNotFound`."""

@@ -36,11 +36,25 @@ from stepmesh_broker.protocol.api import (
     RunInfo,
     StoreFlow,
 )
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Submit
-from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId, home_of, partition_of
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    AskUpdate,
+    Cancel,
+    ControlMessage,
+    EventKept,
+    Refused,
+    RunMessage,
+    SendEvent,
+    SettleToken,
+    UpdateTaken,
+)
+from stepmesh_broker.protocol.schedules import DeleteSchedule
+from stepmesh_broker.protocol.subjects import Subject, checked_name
+from stepmesh_broker.protocol.tokens import read_token
 
 _A = TypeVar("_A", bound=ApiAnswer)
+_K = TypeVar("_K", Accepted, EventKept, UpdateTaken)
 _T = TypeVar("_T")
 _REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
 TIMEOUT_S = 10.0
@@ -71,7 +85,7 @@ class Requests:
     async def ask(self, request: ApiRequest, kind: type[_A], wait_s: float = 0.0) -> _A:
         """The answer of any orchestrator. `wait_s`: how long the request asks it to wait. Raises `RequestRefused`, `BrokerUnavailable`."""
         subject, data = subjects.api(self.namespace), codec.encode(request)
-        again = not isinstance(request, DeleteRun | DeleteFlow) and (wait_s == 0.0 or self._may_be_shared)
+        again = not isinstance(request, DeleteRun | DeleteFlow | DeleteSchedule) and (wait_s == 0.0 or self._may_be_shared)
         answer = await self._ask(subject, data, TIMEOUT_S + wait_s, codec.decode_api_answer, AGAIN_S if again else ())
         if isinstance(answer, Refused):
             raise refusal(answer)
@@ -79,13 +93,32 @@ class Requests:
             raise MalformedMessage(f"{type(request).__name__} was answered with {type(answer).__name__}, not {kind.__name__}")
         return answer
 
-    async def tell(self, partition: Partition, message: Submit | Cancel) -> Accepted:
+    async def tell(self, partition: Partition, message: RunMessage) -> Accepted:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
+        return await self._tell(partition, message, Accepted)
+
+    async def send_event(self, name: str, key: str, id: str, data: bytes, tenant: str | None = None) -> EventKept:
+        """Have an event kept at the home of its address. Raises as `tell`."""
+        namespace = self.namespace if tenant is None else Namespace(checked_name("namespace", tenant))
+        home = home_of(name, key, (await self.info()).partitions)
+        return await self._tell(home, SendEvent(namespace, name, key, id, data), EventKept)
+
+    async def ask_update(self, update: AskUpdate) -> UpdateTaken:
+        """Have an update put into a function's history. Raises as `tell`: SM-5280 to SM-5285, `RunNotFound`."""
+        return await self._tell((await self.get_run(update.run)).summary.partition, update, UpdateTaken)
+
+    async def settle(self, token: str, value: bytes, rejected: bool) -> Accepted:
+        """Settle a wait by its token. Raises as `tell`: `RequestRefused` SM-1060 for a token that is unknown, settled or expired."""
+        named = read_token(token)  # none: any partition says so
+        home = Partition(0) if named is None else partition_of(named.root or named.run, (await self.info()).partitions)
+        return await self.tell(home, SettleToken(self.namespace, token, value, rejected))
+
+    async def _tell(self, partition: Partition, message: ControlMessage, kind: type[_K]) -> _K:
         subject, data = subjects.control(self.namespace, partition), codec.encode(message)
         answer = await self._ask(subject, data, TIMEOUT_S, codec.decode_answer, TOLD_AGAIN_S)
         if isinstance(answer, Refused):
             raise refusal(answer)
-        if not isinstance(answer, Accepted):
+        if not isinstance(answer, kind):
             raise MalformedMessage(f"{type(message).__name__} was answered with {type(answer).__name__}")
         return answer
 

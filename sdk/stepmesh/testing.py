@@ -1,6 +1,6 @@
-"""Call a component as a worker would: a real worker over the in-process broker, one task, its result.
+"""Call a component as a worker would: a real worker over the in-process broker, one task, its result. And run workflows in a test: `env`.
 
-For unit tests of components. No orchestrator is there, so sub-runs, blobs and claims find nobody.
+For unit tests. No orchestrator is there, so sub-runs, blobs and claims of components find nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import msgspec
 
 from stepmesh import payloads
 from stepmesh.component import build
+from stepmesh.durable import fixtures
+from stepmesh.durable.rehearsal import replay
+from stepmesh.durable.testing import env
 from stepmesh.errors import ComponentError
 from stepmesh.uuid7 import new_run_id
 from stepmesh.worker import Worker
@@ -21,6 +24,7 @@ from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Result, Results, Task, TaskFrame
 
+__all__ = ["call", "env", "fixtures", "replay"]
 _POOL, _NAMESPACE, _PARTITION = Pool("call"), Namespace("call"), Partition(0)
 
 

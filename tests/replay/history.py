@@ -10,11 +10,17 @@ import base64
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from tests.replay.scheduled import schedules
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
+from stepmesh.client import Client
+from stepmesh.durable import wf
+from stepmesh.durable.app import App
+from stepmesh.durable.retrying import Retry
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
@@ -79,6 +85,18 @@ NAP = {
 """Dormant twice: alone, and with its sub-run."""
 
 
+WAITS = {
+    "name": "waits",
+    "steps": [
+        {"id": "paid", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": "o1"}},
+        {"id": "more", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": {"$if": {"$step": "paid"}, "then": "o1"}}},
+        {"id": "ok", "component": "/builtin/approval", "input": {"timeout": "10m"}, "onError": {"action": "useDefault", "defaultValue": 0}},
+    ],
+    "output": [{"$step": "paid"}, {"$step": "more"}, {"$step": "ok"}],
+}
+"""Two events, one of them when it is dormant, and an approval that nobody gives."""
+
+
 async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
     """The state's hash after each frame."""
     state = State(Partition(0))
@@ -95,7 +113,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion."""
+    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events, schedules."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -107,10 +125,20 @@ async def record() -> dict[str, object]:
     await asyncio.sleep(60)
     await client.cancel(naps[1].id)
     await naps[0].wait(timeout=2_000)
+    waits = [await client.submit(WAITS, [None]) for _ in range(2)]
+    await client.events.send("paid", key="o1", data=1, id="first")
+    await asyncio.sleep(60)
+    await client.events.send("paid", key="o1", data={"n": 2})
+    await client.cancel(waits[1].id)
+    await waits[0].wait(timeout=4_000)
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)
     await client.cancel(slow.id)
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
+    await control(client)
+    await schedules(world, client)
+    await gates(client)
+    await functions(world, client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
     flows = FlowRegistry(world.store, world.clock)
@@ -122,6 +150,69 @@ async def record() -> dict[str, object]:
                 assert flow is not None
                 documents[event.flow] = flow.document.decode()
     return {"flows": documents, "frames": [base64.b64encode(frame).decode() for frame in frames], "hashes": await hashes(frames, flows)}
+
+
+async def control(client: Client) -> None:
+    """A run that is paused, woken and goes on, and one that takes over its results."""
+    paused = await client.submit(NAP, [{"n": 7}])
+    await client.control.pause(paused.id, "look")
+    await client.control.wake(paused.id)
+    await client.control.resume(paused.id)
+    await paused.wait(timeout=2_000)
+    fork = await client.control.fork(paused.id, from_step="inner")
+    await client.handle(fork.run).wait(timeout=2_000)
+
+
+async def gates(client: Client) -> None:
+    """Runs that wait for a place and for their part of a rate, one that a later one ends, one that is skipped, and steps with a key."""
+    steps = [{"id": "a", "component": "/cpu/slow", "input": 1, "concurrencyKey": "one"}, {"id": "b", "component": "/cpu/echo", "input": 2}]
+    limited = {
+        "name": "limited",
+        "concurrency": {"limit": 1},
+        "throttle": "1/5s",
+        "steps": steps,
+        "output": [{"$step": "a"}, {"$step": "b"}],
+    }
+    last = {**limited, "name": "last", "concurrency": {"policy": "cancel_previous"}}
+    first = {**limited, "name": "first", "concurrency": {"policy": "skip"}}
+    late = {**limited, "name": "late", "debounce": {"period": "20s"}}
+    for flow in (limited, last, first, late):
+        runs = [await client.submit(flow, [None, 1], priority=number) for number in range(3)]
+        for run in runs:
+            await run.wait(timeout=2_000)
+
+
+async def functions(world: World, client: Client) -> None:
+    """Durable functions: one that sleeps, waits and begins anew, one that is cancelled while it sleeps, and undoes what it did."""
+    app = App("py")
+
+    @app.step(retry=Retry(max=2, backoff="1m"))
+    async def book(n: int) -> int:
+        if n == 1 and wf.step().attempt == 1:
+            raise RuntimeError("full")
+        return n
+
+    @app.workflow
+    async def trip(n: int) -> Any:
+        async with wf.saga() as saga:
+            booked = await book(n)
+            saga.undo(book, -n)
+            await asyncio.sleep(600)
+            if n < 2:
+                wf.continue_as_new(n + 1)
+            return [booked, await wf.wait_for_event("paid", "o2", since=None), await wf.call("/cpu/echo", wf.now().isoformat())]
+
+    worker = app.worker()
+    running = asyncio.create_task(worker.run(await world.connection()))
+    there = await client.submit(trip, [1])
+    gone = await client.submit(trip, [5])
+    await client.events.send("paid", key="o2", data=1, id="second")
+    await asyncio.sleep(60)
+    await client.cancel(gone.id)
+    await gone.wait(timeout=100)
+    assert (await there.wait(timeout=5_000)).summary.status == "completed"
+    worker.stop()
+    await running
 
 
 async def replay(history: dict[str, object]) -> list[str]:
@@ -138,4 +229,4 @@ if __name__ == "__main__":
     target = FOLDER / f"{sys.argv[1]}.json"
     if target.exists():
         raise SystemExit(f"{target} exists; a recorded history is never changed")
-    target.write_text(json.dumps(run_virtual(record()), indent=1) + "\n")
+    target.write_text(json.dumps(run_virtual(record(), 20_000), indent=1) + "\n")

@@ -31,7 +31,7 @@ class Sleepers:
     def rest(self, world: World) -> None:
         """Some tree may have nothing to do."""
         root = pick(world.choices, list(world.session.state.trees))
-        world.send(RestTree(root))
+        world.send(RestTree(root, len(world.frames)))
 
     def left(self, world: World, effect: TreeLeft) -> None:
         """A tree left: its timers are void."""

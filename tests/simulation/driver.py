@@ -15,14 +15,16 @@ import msgspec
 from tests.simulation.dormancy import Sleepers
 from tests.simulation.flows import Case, Choices, chance, compact, flow_id, make_case, pick
 from tests.simulation.invariants import check
+from tests.simulation.operators import Operators
+from tests.simulation.postman import Postman
 from tests.simulation.script import Fail, answer
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, ParentRef, Refused, Result, Submit, Task, TaskRef
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, StartRun, WakeTree
+from stepmesh_orchestrator.core.commands import Command, EndTask, FailAttempt, FireTimer, ResolveFlow, ServeKeys, StartRun, WakeTree
 from stepmesh_orchestrator.core.decide import decide
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, RunOver, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.effects import Answered, CallKeys, NeedFlow, RunOver, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
@@ -110,7 +112,10 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)  # when keys are to be served
     sleepers: Sleepers = field(default_factory=Sleepers)
+    postman: Postman = field(default_factory=Postman)
+    operators: Operators = field(default_factory=Operators)
     past_wakes: list[WakeTree] = field(default_factory=list)
     parents: set[tuple[RunId, int, int]] = field(default_factory=set)  # steps whose components started sub-runs
     needs: list[NeedFlow] = field(default_factory=list)
@@ -146,13 +151,14 @@ class World:
         key = f"key {run}" if chance(self.choices, 50) else None
         message = Submit(
             run,
-            Namespace("default"),
+            Namespace(pick(self.choices, ("default", "acme"))) if owner is None else owner.namespace,
             name,
             list(map(compact, case.inputs)),
             variables,
             max_concurrency=case.max_concurrency,
             run_key=key,
             parent=parent,
+            priority=pick(self.choices, (0, 0, 0, 1, -100)),
         )
         compiled = self.store.load(name)
         assert compiled is not None
@@ -167,7 +173,8 @@ class World:
 
     def last_answer(self) -> Accepted | Refused:
         """To the last command that had one."""
-        return [effect.answer for effect in self.session.effects if isinstance(effect, Answered)][-1]
+        answers = [effect.answer for effect in self.session.effects if isinstance(effect, Answered)]
+        return [answer for answer in answers if isinstance(answer, Accepted | Refused)][-1]
 
     def submit_again(self) -> None:
         """A client is not sure that its submission arrived, and sends it again, perhaps under another run id: nothing comes of it."""
@@ -175,7 +182,7 @@ class World:
         message, state = self.submissions[first].submit, self.session.state
         if message.run_key is not None and chance(self.choices, 50):
             message = msgspec.structs.replace(message, run=RunId("another"))
-            remembered = f"default/{message.run_key}" in state.keys
+            remembered = f"{message.namespace}/{message.run_key}" in state.keys
         else:
             remembered = first in state.runs or first in state.finished or first in state.dormant
         if remembered:
@@ -246,6 +253,11 @@ class World:
     def fire_timer(self) -> None:
         """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
         self.commit()
+        if self.calls and not any(timer.due_ms < min(self.calls) for timer in self.timers):
+            self.session.now = max(self.session.now, min(self.calls))
+            self.calls.remove(min(self.calls))
+            self.send(ServeKeys())
+            return
         timer = self.sleepers.next(self)
         if isinstance(timer, TreeLeft):
             self.session.now = max(self.session.now, timer.wakes_ms)
@@ -260,10 +272,11 @@ class World:
         timer = pick(self.choices, self.timers)
         task = timer.task
         known = len(self.session.events)
-        if timer.due_ms > self.session.now and chance(self.choices, 50):
+        waited = self.operators.dues(self).get(task, timer.due_ms)  # a sleep that was ended early is due before its first timer
+        if min(timer.due_ms, waited) > self.session.now and chance(self.choices, 50):
             self.send(FireTimer(task))
         else:
-            self.send(FireTimer(TaskRef(task.run, task.item, task.step, task.attempt + 1)))
+            self.send(FireTimer(TaskRef(task.run, task.item, task.step, task.attempt + 100)))
             self.send(FireTimer(TaskRef(RunId("nobody"), task.item, task.step, task.attempt)))
         assert len(self.session.events) == known
 
@@ -293,10 +306,37 @@ class World:
         """Somebody asks for a dormant run."""
         self.sleepers.wake_any(self)
 
+    def bring_letter(self) -> None:
+        """The inbox is read."""
+        self.postman.bring(self)
+
+    def send_event(self) -> None:
+        """An event from outside."""
+        self.postman.send_any(self)
+
+    def pause_any(self) -> None:
+        """Somebody pauses a run, perhaps one that is paused, or dormant."""
+        self.operators.pause_any(self)
+
+    def resume_any(self) -> None:
+        """Somebody lets a paused run go on."""
+        self.operators.resume_any(self)
+
+    def skip_sleep(self) -> None:
+        """Somebody ends a sleep before its time."""
+        self.operators.skip_sleep(self)
+
+    def fork_any(self) -> None:
+        """Somebody starts a run that takes over the results of an ended one."""
+        self.operators.fork_any(self)
+
     def send(self, command: Command) -> None:
         """Decide on a command, in the present turn."""
         self.turn.append(command)
         decide(self.session, command)
+        places = self.session.places
+        if places is not None and any(of_pool.waiting for of_pool in places.pools.values()):
+            self.actions["wait_for_a_place"] += 1
         check(self)
 
     # --- the journal ---
@@ -326,9 +366,12 @@ class World:
                 assert reference not in self.dispatched, f"attempt dispatched twice: {reference}"
                 self.dispatched[reference] = task
                 self.tasks.append(task)
+        self.postman.collect([effect.letter for effect in session.effects if isinstance(effect, Send)])
         for effect in session.effects:
             if isinstance(effect, SetTimer):
                 self.timers.append(effect)
+            elif isinstance(effect, CallKeys):
+                self.calls.append(effect.due_ms)
             elif isinstance(effect, NeedFlow):
                 self.needs.append(effect)
             elif isinstance(effect, RunOver):
@@ -339,6 +382,7 @@ class World:
 
     def _forget(self, state: State, now: int) -> None:
         forget_finished(state, now - self.settings.remember_ended_ms, self.settings.remember_ended)
+        state.addresses.forget(now - self.settings.keep_events_ms)
 
     def snapshot(self) -> None:
         """Keep the state as of the last frame."""
@@ -400,7 +444,9 @@ class World:
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now
-        self.turn, self.timers, self.needs = [], [], []
+        self.turn, self.timers, self.needs, self.calls = [], [], [], []
+        if chance(self.choices, 50):
+            self.postman.lose_fresh()
         self.sleepers.adopt(self)
         rebuild(self.session)
         self.commit()
@@ -440,11 +486,13 @@ class World:
 
     def _options(self, cancels: bool) -> Iterable[Any]:
         yield from [self.answer_task] * min(12, 3 * len(self.tasks))
-        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due))
+        yield from [self.fire_timer] * min(2, len(self.timers) + len(self.sleepers.due) + len(self.calls))
         yield from [self.rest_any] * min(4, 2 * len(self.timers) if self.session.state.trees else 0)
         if self.session.state.dormant:
             yield self.wake_any
         yield from [self.resolve_flow] * (2 * min(1, len(self.needs)))
+        yield from [self.bring_letter] * min(6, 2 * len(self.postman.letters))
+        yield self.send_event
         yield from [self.commit] * 3
         yield self.answer_odd
         if self.tasks:
@@ -460,6 +508,7 @@ class World:
         if self.timers:
             yield self.fire_spuriously
         yield self.evict_flows
+        yield from self.operators.options(self)
         if self.crashes < 3:
             yield self.crash
         if len(self.snapshots) < 3:
@@ -483,9 +532,15 @@ class World:
             self.commit()
             if self.needs:
                 self.resolve_flow()
+            elif self.postman.letters:
+                self.bring_letter()
+            elif self.operators.paused(self):
+                self.resume_any()
             elif self.tasks:
                 self.answer_task()
-            elif self.timers or self.sleepers.due:
+            elif self.postman.send_awaited(self):
+                continue
+            elif self.timers or self.sleepers.due or self.calls:
                 self.fire_timer()
             elif self.is_alive:
                 self.redeliver()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
-from tests.simulation.script import CODES, VALUES
+from tests.simulation.script import CODES, KEYS, NAME, NEVER, VALUES
 
 _T = TypeVar("_T")
 MAX_STEPS = 8
@@ -82,10 +82,20 @@ def flow_id(document: Any) -> str:
 def make_case(choices: Choices) -> Case:
     """A flow with what it runs on."""
     stored: dict[str, Any] = {}
-    flow = _Maker(choices, stored, 0).flow()
+    flow = {**_Maker(choices, stored, 0).flow(), **_gates(choices)}
     inputs = [_input(choices) for _ in range(1 + (choices.below(4) if chance(choices, 25) else 0))]
     variables = {name: pick(choices, VALUES) for name in ("given", "declared") if chance(choices, 40)}
     return Case(flow, inputs, variables or None, pick(choices, (None, 1, 2, 3, 0)), stored)
+
+
+def _gates(choices: Choices) -> dict[str, Any]:
+    """What all flows of a world share, for they have one name: when a run begins depends on it, and nothing else."""
+    gates: dict[str, Any] = {}
+    if chance(choices, 30):
+        gates["concurrency"] = {"limit": 1 + choices.below(2)}
+    if chance(choices, 15):
+        gates["throttle"] = pick(choices, ("1/m", "2/m"))
+    return gates
 
 
 @st.composite
@@ -149,6 +159,11 @@ class _Maker:
             step["mustExecute"] = True
         if chance(choices, 55):
             step["onError"] = self._on_error()
+        if chance(choices, 8):
+            step |= {
+                "concurrencyKey": pick(choices, ("k", {"$variable": "given", "default": "k"})),
+                "concurrencyLimit": 1 + choices.below(2),
+            }
         return step
 
     def _on_error(self) -> dict[str, Any]:
@@ -243,8 +258,10 @@ class _Maker:
             return self._worker(sort), self.expression(2)
         if sort < 75 or (self.nesting >= MAX_NESTING and sort >= 82):
             return "/builtin/noop", self.expression(2)
-        if sort < 82:
+        if sort < 80:
             return "/builtin/sleep", self._sleep()
+        if sort < 84:
+            return "/builtin/wait_for_event", self._wait()
         return pick(choices, (self._eval, self._map, self._iterate))()
 
     def _worker(self, sort: int) -> str:
@@ -268,6 +285,14 @@ class _Maker:
         if chance(self.choices, 5):
             value["oops"] = 1
         return value
+
+    def _wait(self) -> Any:
+        """For an event that comes, or for one that never does; seldom for what cannot be."""
+        if chance(self.choices, 12):
+            return pick(self.choices, ({"name": "a/b"}, {"key": KEYS[0]}, {"name": NAME, "timeout": "soon"}, None))
+        if chance(self.choices, 25):
+            return {"name": NAME, "key": NEVER, "timeout": pick(self.choices, ("1h", 0, "5d"))}
+        return {"name": NAME, "key": pick(self.choices, KEYS)}
 
     def _eval(self) -> tuple[str, Any]:
         value = {**self._body("flow"), "input": self.expression(1)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
-from stepmesh_orchestrator.core.effects import TreeLeft
+from stepmesh_orchestrator.core.decide.step_keys import asker
+from stepmesh_orchestrator.core.effects import CallKeys, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.state import (
+    AWAITING,
     CHILD,
     DONE,
     FALLBACK,
@@ -49,7 +53,71 @@ def check(world: World) -> None:
         assert tree.in_flight == running.get(tree.root, 0), f"{tree.in_flight} slots taken by {running.get(tree.root, 0)} tasks"
         assert not tree.limit or tree.in_flight <= tree.limit + returned.get(tree.root, 0), "more tasks in flight than the limit"
         assert tree.live == sum(run.tree is tree for run in session.state.runs.values())
+    _check_places(world)
+    _check_gates(world)
     _check_dormant(world)
+
+
+def _check_places(world: World) -> None:
+    """Places are counted right, none is free while somebody waits, and who waits keeps a slot of its tree."""
+    session, places = world.session, world.session.places
+    if places is None:
+        assert sum(tree.promised for tree in session.state.trees.values()) == len(session.asking)
+        return
+    assert not places.vacant
+    holders: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    promised: Counter[str] = Counter()
+    for (run_id, index, step), of_pool in places.held.items():
+        item = session.state.runs[run_id].items[index]
+        name = places.name_of(of_pool)
+        if item.phases[step] == QUEUED:
+            waiting[name] += 1
+            promised[item.run.tree.root] += 1
+        else:
+            assert item.phases[step] == RUNNING
+            holders[name] += item.holds_slot(step)
+    for item, _, _ in session.asking.values():
+        promised[item.run.tree.root] += 1
+    for name, of_pool in places.pools.items():
+        assert of_pool.taken == holders[name], f"{of_pool.taken} places of pool {name} taken by {holders[name]}"
+        assert of_pool.waiting == waiting[name] == sum(lane.waiting for lane in of_pool.lanes.values())
+        assert not of_pool.waiting or of_pool.taken >= of_pool.limit, "a place is free while somebody waits for it"
+        back = sum(key in world.parents for key, held in places.held.items() if held is of_pool)
+        assert of_pool.taken <= of_pool.limit + back, "more tasks in flight than places"
+    for tree in session.state.trees.values():
+        assert tree.promised == promised[tree.root]
+        assert not tree.limit or tree.promised <= tree.limit
+
+
+def told(world: World) -> set[str]:
+    """Runs and attempts about which a letter is on its way."""
+    sent = [effect.letter for effect in world.session.effects if isinstance(effect, Send)]
+    return {letter.run for letter in [*world.postman.letters, *sent] if isinstance(letter, PermitLetter)}
+
+
+def _check_gates(world: World) -> None:
+    """Whoever is held waits at the home of its key, which has no room, or has set a time; and only who lives has to do with keys."""
+    state = world.session.state
+    about = told(world)
+    calls = {*world.calls, *(effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys))}
+    for run in state.runs.values():
+        held = run.gates is not None and run.gates_open < len(run.gates)
+        assert held is (run.tree.is_held and run.id == run.tree.root)
+        if run.gates is None or not held:
+            continue
+        assert not run.items
+        found = state.permits.keys.get(run.gates[run.gates_open].key)
+        if found is None or run.id not in found.waiting:
+            assert run.id in about, "nobody will open the gate"
+        elif found.has_room():
+            assert found.opens_ms() > world.session.now
+            assert any(due <= found.opens_ms() for due in calls), "nobody will open the gate"
+    for key, found in state.permits.keys.items():
+        assert found.is_idle() is (key in state.permits.idle)
+        for run_id in found.holders:
+            live = run_id in state.runs or run_id in state.dormant or run_id in world.session.granted
+            assert live or run_id in about, "nobody gives it back"
 
 
 def _check_dormant(world: World) -> None:
@@ -72,10 +140,15 @@ class _Causes:
     def __init__(self, world: World) -> None:
         session = world.session
         self.tasks = world.known_tasks()
-        self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if hasattr(timer, "due_ms")}
+        self.timers = {(timer.task, timer.due_ms) for timer in [*world.timers, *session.effects] if isinstance(timer, SetTimer)}
+        self.rings = {task for task, _ in self.timers}
         self.needs = {need.key for need in [*world.needs, *session.effects] if hasattr(need, "key")}
         self.fetching = {(id(item), step) for key, waiting in session.awaiting_flow.items() if key in self.needs for item, step in waiting}
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
+        places = {} if session.places is None else session.places.held
+        self.placed = {key for key, of_pool in places.items() if of_pool.taken >= of_pool.limit}
+        self.asking, self.permits = session.asking, session.state.permits
+        self.told = told(world)
         self.runs = session.state.runs
 
 
@@ -121,7 +194,10 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
     if phase == RUNNING:
         assert reference in causes.tasks, "a step runs and no task is about"
     elif phase in (RETRYING, SLEEPING):
-        assert (reference, item.wait(step).due_ms) in causes.timers, "a step waits and no timer is set"
+        due = (reference, item.wait(step).due_ms) in causes.timers
+        assert due or item.run.tree.paused_ms, "a step waits and no timer is set"
+    elif phase == AWAITING:
+        assert reference in causes.rings or item.run.tree.paused_ms, "a step awaits something and would never ask again"
     elif phase == FETCHING:
         assert (id(item), step) in causes.fetching, "a step waits for a flow that nobody fetches"
     elif phase == CHILD:
@@ -130,6 +206,11 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
         assert child.tree is item.run.tree
     else:
         assert phase == QUEUED
+        if (item.run.id, item.index, step) in causes.placed:
+            return
+        if (name := asker(item, step)) in causes.asking:
+            assert name in causes.told or name in causes.permits.keys[causes.asking[name][2]].waiting, "nobody will let it through"
+            return
         assert (id(item), step) in causes.queued, "a step is queued nowhere"
         assert _is_full(item.run.tree), "a step is queued although there is a slot"
 

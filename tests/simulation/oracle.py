@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.simulation.script import Fail, Ok
+from tests.simulation.script import NEVER, Fail, Ok, payload
 
 Script = Callable[[str, Any, int], "Ok | Fail"]
 
@@ -257,6 +257,15 @@ class _Item:
             return _invalid()
         return value.get("passthrough")
 
+    def _wait(self, value: Any) -> Any:
+        """The event of its key, whenever it came; the time is over where none comes. That is no lost worker, so it is not tried again."""
+        named = _has(value, {"name", "key", "timeout"}) and isinstance(value.get("name"), str) and "/" not in value["name"]
+        if not named or value.get("timeout") == "soon":
+            return _invalid()
+        if value["key"] == NEVER:
+            return Failed("TIMEOUT", f"no event {value['name']!r} with key {NEVER!r} came in time", of_sub_run=True)
+        return payload(value["key"])
+
     def _eval(self, value: Any) -> Any:
         flow = self._sub_flow(value, "flow", {"input", "variables"})
         variables = value.get("variables") if isinstance(flow, dict) else None
@@ -306,7 +315,7 @@ _FORMS: dict[str, Callable[[_Item, Any, Any], Any]] = {
 }  # fmt: skip
 _BUILTINS: dict[str, Callable[[_Item, Any], Any]] = {
     "/builtin/noop": _Item._noop, "/builtin/sleep": _Item._sleep, "/builtin/eval": _Item._eval, "/builtin/map": _Item._map,
-    "/builtin/iterate": _Item._iterate,
+    "/builtin/iterate": _Item._iterate, "/builtin/wait_for_event": _Item._wait,
 }  # fmt: skip
 _MISSING = object()
 _PART = re.compile(r"""\.([^\s.\[\]]+)|\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|\['([^'\\]*)'\]""")

@@ -18,6 +18,14 @@ CODES = [
     "COMPONENT_FAILED", "RESOURCE_UNAVAILABLE", "UNREACHABLE", "TIMEOUT", "INVALID_INPUT", "CANCELLED", "COMPONENT_NOT_FOUND",
     "EXPRESSION_FAILURE", "ORCHESTRATOR_ERROR", "WORKER_ERROR",
 ]  # fmt: skip
+NAME, NEVER = "ev", "never"
+KEYS = ("k0", "k1")
+"""Addresses of events from outside: one name; no event has the key `NEVER`."""
+
+
+def payload(key: str) -> Any:
+    """Of every event with this key, so that it does not matter which of them a wait gets."""
+    return {"key": key}
 
 
 @dataclass(frozen=True)

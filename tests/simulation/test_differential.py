@@ -35,9 +35,11 @@ def test_the_histories_reach_what_they_are_for() -> None:
     assert {
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
-        "TreeDormant", "TreeWoken", "rest_any", "wake_any",
+        "TreeDormant", "TreeWoken", "RunHeld", "RunReleased", "PermitAsked", "PermitMoved", "rest_any", "wake_any",
+        "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
+        "RunPaused", "RunResumed", "StepWoken", "RunSeeded", "pause_any", "resume_any", "skip_sleep", "fork_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",
-        "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
+        "wait_for_a_place", "evict_flows", "start_child", "submit_again", "cancel_any", "snapshot", "crash", "commit",
     } <= reached.keys()  # fmt: skip
 
 
@@ -120,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         self.at.answer_odd()
 
     @rule()
-    @precondition(lambda self: self.at.timers or self.at.sleepers.due)
+    @precondition(lambda self: self.at.timers or self.at.sleepers.due or self.at.calls)
     def fire_timer(self) -> None:
         self.at.fire_timer()
 
@@ -140,9 +142,38 @@ class Histories(RuleBasedStateMachine):
         self.at.wake_any()
 
     @rule()
+    @precondition(lambda self: self.at.is_alive)
+    def pause_any(self) -> None:
+        self.at.pause_any()
+
+    @rule()
+    @precondition(lambda self: self.at.operators.paused(self.at))
+    def resume_any(self) -> None:
+        self.at.resume_any()
+
+    @rule()
+    @precondition(lambda self: self.at.operators.asleep(self.at))
+    def skip_sleep(self) -> None:
+        self.at.skip_sleep()
+
+    @rule()
+    @precondition(lambda self: len(self.at.runs) < 3 and self.at.operators.sources(self.at))
+    def fork_any(self) -> None:
+        self.at.fork_any()
+
+    @rule()
     @precondition(lambda self: self.at.needs)
     def resolve_flow(self) -> None:
         self.at.resolve_flow()
+
+    @rule()
+    @precondition(lambda self: self.at.postman.letters)
+    def bring_letter(self) -> None:
+        self.at.bring_letter()
+
+    @rule()
+    def send_event(self) -> None:
+        self.at.send_event()
 
     @rule()
     def evict_flows(self) -> None:

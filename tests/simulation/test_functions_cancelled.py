@@ -13,7 +13,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import Worker
 from stepmesh.durable import wf
-from stepmesh.durable.hosting import hosted
+from stepmesh.durable.app import App
 from stepmesh_broker.protocol.histories import CancelAsked, Settled
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.protocol.messages import Cancel
@@ -23,6 +23,7 @@ FLOW = {"steps": [{"id": "trip", "component": "/py/trip", "input": {"$input": "$
 
 
 def trip_worker(ledger: Ledger) -> Worker:
+    app = App("py")
     book, unbook = ledger.step("book"), ledger.step("unbook", 1.0)
 
     async def trip(value: int) -> Any:
@@ -33,9 +34,8 @@ def trip_worker(ledger: Ledger) -> Worker:
             await asyncio.sleep(3_600)
         return "there"
 
-    worker = Worker(pool="py", concurrency=2)
-    worker.add(hosted(trip, "/trip"))
-    return worker
+    app.workflow(trip)
+    return app.worker(concurrency=2)
 
 
 async def play(

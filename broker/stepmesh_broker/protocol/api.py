@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
 
 class GetInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_info"):
@@ -131,7 +133,7 @@ class BlobData(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blob
 
 
 class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="run_summary"):
-    """A run. `status`: running, completed, failed, cancelled. Counts are items."""
+    """A run. `status`: queued, running, paused, completed, failed, cancelled. Counts are items."""
 
     run: RunId
     namespace: Namespace
@@ -153,6 +155,11 @@ class RunSummary(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ru
     created_at: int = 0  # position of the event that created it, see `RunEvent`
     finished_at: int | None = None
     owner: str = ""  # the orchestrator that owns the run's partition now; "" for an ended run
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.status not in ("queued", "running", "paused")
 
 
 class GetRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_run"):
@@ -206,8 +213,9 @@ class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
 
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
-    """`status`: waiting, queued, running, retrying, sleeping, child, success, failed, skipped, cancelled, not_needed.
-    `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last."""
+    """`status`: waiting, queued, running, retrying, sleeping, awaiting, child, success, failed, skipped, cancelled, not_needed.
+    `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last; `details` of a step that awaits
+    somebody outside: for what."""
 
     item: int
     step: int
@@ -222,6 +230,7 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     fraction: float | None = None
     details: bytes | None = None
     position: int = 0  # of the step's last event; 0 when it is not known
+    token: str = ""  # of a step that awaits somebody outside: settles it
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
@@ -242,6 +251,7 @@ class ListRuns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list
     limit: int = 100
     offset: int = 0
     max_depth: int | None = None  # 0: roots only, 1: with their sub-runs, …
+    namespace: Namespace | None = None  # of a tenant; None: the deployment's own
 
 
 class Runs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="runs"):
@@ -376,9 +386,11 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
-    | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools
+    | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
+    | ScheduleRequest
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
-    | Explained | Components | Queues | Pools | Refused
+    | Explained | Components | Queues | Pools | Continued | Refused
+    | ScheduleAnswer
 )  # fmt: skip

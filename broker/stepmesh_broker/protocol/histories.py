@@ -1,5 +1,5 @@
-"""What a durable function did, as a list of records: commands that its body issued, what came of them, and what it was asked meanwhile, in
-the order of the journal.
+"""What a durable function did, as a list of records in the order of the journal: commands that its body issued, what came of them, and what
+it was asked meanwhile.
 
 Invariant: a record is only ever appended. The position of a record among all others is what a replay goes by, so no record is delivered to
 a body before it is in the journal. `value` and `arguments` are JSON text.
@@ -46,9 +46,9 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
 class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
     """The body asked for something. `id`: scope path, name and how many of that name the scope had (`r.2/charge`, `r.2/charge#2`).
 
-    `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await. `options`: how
-    it is to be done, as a JSON object; a replay may give others. STEP, CALL, CHILD: {retry, timeout_ms} (a STEP's own attempts follow from
-    the code, they stand here to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}."""
+    `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await. `options`: how it
+    is to be done, as a JSON object or nothing; a replay may give others. STEP, CALL, CHILD: {retry: {max, initial_ms, max_ms}, timeout_ms}
+    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}."""
 
     id: str
     kind: Kind
@@ -90,7 +90,7 @@ class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=Fals
 class UpdateAsked(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=False):
     """Somebody asks the body for a change and waits for a reply: its handler `name` runs as a task of the body from this place on.
 
-    `id` is the asker's, once per run; `arguments`: a JSON object."""
+    `id` is the asker's, once per run; `arguments`: JSON text, read as the input of a component is."""
 
     id: str
     at_ms: int

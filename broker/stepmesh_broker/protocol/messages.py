@@ -12,6 +12,7 @@ from enum import IntEnum
 import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, RunId, WorkerId
+from stepmesh_broker.protocol.letters import Letters
 
 FORMAT = 1
 """Version of this contract; sent in every frame. A reader refuses a higher one."""
@@ -111,7 +112,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     """Start a run of a stored flow on N inputs.
 
     `run` must live on the receiving partition. `variables` and `overrides` are JSON objects. `max_concurrency`: tasks
-    in flight in the run tree; None = the default, 0 = no limit. `reply_to`: subject that hears the answer when it came through the inbox.
+    in flight in the run tree; None = the default, 0 = no limit. `priority`: -100 … 100; of two that wait for a place the higher one goes
+    first. `reply_to`: subject that hears the answer when it came through the inbox.
     """
 
     run: RunId
@@ -127,6 +129,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="submit
     reply_to: str = ""
     tags: dict[str, str] | None = None
     format: int = FORMAT
+    priority: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel"):
@@ -139,7 +142,7 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="cancel
     force: bool = False
 
 
-InboxMessage = Results | Submit | Cancel
+InboxMessage = Results | Submit | Cancel | Letters
 """What an orchestrator shard accepts on its inbox; one per broker message."""
 
 
@@ -195,7 +198,64 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hea
     tasks: list[Progress]
 
 
-ControlMessage = Claim | Heartbeat | Submit | Cancel
+class SendEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="send_event"):
+    """An event for everybody who waits at the address (name, key), now or within the time that it is kept. `data`: JSON. `id`: deduplicates
+    it at its address. Goes to the address's home (`ids.home_of`). Answer: `EventKept`, once it is journaled."""
+
+    namespace: Namespace
+    name: str
+    key: str
+    id: str
+    data: bytes = b"null"
+
+
+class SettleToken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="settle_token"):
+    """Somebody outside answers what a step waits for: with `value` (JSON), or by rejecting it, for the reason `value`. Goes to the
+    partition of the run that the token names (`tokens.read_token`). Answer: `Accepted`, or `Refused` SM-1060 for a token that is unknown,
+    settled or expired."""
+
+    namespace: Namespace
+    token: str
+    value: bytes = b"null"
+    rejected: bool = False
+
+
+class Pause(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pause"):
+    """Let nothing new of a root run and its sub-runs start. Answer: `Accepted` once journaled; `existing`: it was paused already."""
+
+    run: RunId
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="resume"):
+    """Let a paused root run go on. Answer: `Accepted` once journaled; `existing`: it was not paused."""
+
+    run: RunId
+
+
+class Wake(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wake"):
+    """End these sleeps of a run now; they are named, so that a repeated request wakes no later one. Answer: `Accepted` once journaled;
+    `existing`: none of them slept any more."""
+
+    run: RunId
+    tasks: list[TaskRef]
+
+
+class AskUpdate(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ask_update"):
+    """Ask a durable function of a live run for a change. `id`: the asker's; said again with it, it is one update. `arguments`: JSON.
+    `item`, `step` (its id): which function, where the run has several. Answer: `UpdateTaken` once journaled."""
+
+    run: RunId
+    id: str
+    name: str
+    arguments: bytes = b"{}"
+    item: int | None = None
+    step: str | None = None
+
+
+RunMessage = Submit | Cancel | Pause | Resume | Wake | SettleToken
+"""What clients ask of the owner of a partition."""
+ControlMessage = Claim | Heartbeat | RunMessage | SendEvent | AskUpdate
 """What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 
@@ -229,7 +289,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="stop"):
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="accepted"):
-    """Answer to a `Submit` or `Cancel` once its effect is journaled. `existing`: the run key was known already."""
+    """Answer to a `RunMessage` once its effect is journaled. `existing`: the run key was known already, or there was nothing to do."""
 
     run: RunId
     existing: bool = False
@@ -244,4 +304,24 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="refus
     data: bytes | None = None
 
 
-Answer = Accepted | Refused | Claimed
+class EventKept(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="event_kept"):
+    """Answer to a `SendEvent`. `matched`: how many that waited are given it; `existing`: one with its id was kept already, and nothing
+    came of this one."""
+
+    id: str
+    matched: int
+    existing: bool = False
+
+
+class UpdateTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="update_taken"):
+    """Answer to an `AskUpdate`: the reply is an event of the run above `position`, of this item and step (index). `existing`: it was taken
+    before."""
+
+    run: RunId
+    item: int
+    step: int
+    position: int
+    existing: bool = False
+
+
+Answer = Accepted | Refused | Claimed | EventKept | UpdateTaken

@@ -10,6 +10,7 @@ import msgspec
 from stepmesh_broker.protocol.api import ApiRequest, RunSummary
 from stepmesh_broker.protocol.ids import FlowId, Pool, RunId
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_broker.protocol.schedules import Schedules
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="settle"):
@@ -59,5 +60,18 @@ class FlowFound(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="flo
     used: bool
 
 
-PeerRequest = ApiRequest | Settle | Refresh | CountTasks | FindFlow
-PeerAnswer = Settled | Refreshed | TaskCounts | FlowFound | Refused
+class TellSchedules(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="tell_schedules"):
+    """Which schedules of this partition have an id above `after`? Answer: `SchedulesTold`."""
+
+    after: str
+    limit: int
+
+
+class SchedulesTold(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="schedules_told"):
+    """The first of them, by id."""
+
+    page: Schedules
+
+
+PeerRequest = ApiRequest | Settle | Refresh | CountTasks | FindFlow | TellSchedules
+PeerAnswer = Settled | Refreshed | TaskCounts | FlowFound | SchedulesTold | Refused

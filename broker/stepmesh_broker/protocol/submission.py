@@ -26,6 +26,8 @@ MEDIA_TYPE = "application/json"
 _NULL = b"null"
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Uint32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
 
 
 class SubmittedRecord(NamedTuple):
@@ -55,6 +57,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     overrides: msgspec.Raw = msgspec.Raw(_NULL)
     max_concurrency: Uint32 | None = None
     tags: dict[str, str] | None = None
+    namespace: Name | None = None
+    priority: Priority = 0
 
     @property
     def document(self) -> bytes | None:
@@ -62,11 +66,12 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
         return _given(self.flow)
 
     def submit(self, record: SubmittedRecord, namespace: Namespace, flow: FlowId, partitions: int) -> Submit:
-        """As the orchestrator takes it."""
+        """As the orchestrator takes it. `namespace`: of the deployment, whose tenant the record may name."""
         key = run_key(record)
+        tenant = namespace if self.namespace is None else Namespace(self.namespace)
         return Submit(
-            submitted_run(record, namespace, partitions),
-            namespace,
+            submitted_run(record, tenant, partitions),
+            tenant,
             flow,
             [bytes(one) for one in self.input],
             _given(self.variables),
@@ -75,6 +80,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
             key,
             traceparent=_traceparent(record),
             tags=self.tags,
+            priority=self.priority,
         )
 
 

@@ -17,7 +17,9 @@ from stepmesh_cli.tables import print_json
 
 
 def bench(
-    scenario: Literal["chain", "single", "fanout", "latency", "stream", "recovery", "memory", "sleep", "all", "table"] = "chain",
+    scenario: Literal[
+        "chain", "single", "fanout", "latency", "stream", "recovery", "memory", "sleep", "functions", "all", "table"
+    ] = "chain",
     /,
     *,
     broker: tuple[str, ...] = (),
@@ -44,6 +46,7 @@ def bench(
         one by one. stream: CPU time of a worker and its gateway, by WorkerService and by stepflow.v1's unary calls.
         memory: bytes per live run. recovery: seconds until 10,000 live runs are back.
         sleep: 100,000 sleeping runs: bytes of each in memory and on disk, seconds until they are back, and until 10,000 of them are awake.
+        functions: durable functions of a hundred local steps each, what a replay costs, and what a function weighs that sleeps.
         table: chain on each broker with each journal, as Markdown; pairs that make no sense are named and left out.
     broker
         embedded (the default), memory (workers in this process), nats://… or kafka://… For `table`, any number of them.
@@ -55,7 +58,7 @@ def bench(
     scale
         Multiplies the amount of work.
     runs
-        How many runs sleep.
+        How many runs sleep, or functions wait.
     versus
         Options of a second setting, measured in turn with the first: the ratio of each pair is what to quote.
     rounds

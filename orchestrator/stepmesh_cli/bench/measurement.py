@@ -23,7 +23,7 @@ import uvloop
 
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_cli.addresses import shown
-from stepmesh_cli.bench import doors, scenarios, sleeping, standing
+from stepmesh_cli.bench import doors, functions, scenarios, sleeping, standing
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
@@ -38,6 +38,7 @@ SCENARIOS: dict[str, Scenario] = {
     "memory": standing.memory,
     "recovery": standing.recovery,
     "sleep": sleeping.sleeping,
+    "functions": functions.functions,
 }
 RATES = ("steps_per_s", "items_per_s", "runs_per_s", "tasks_per_s")
 

@@ -35,7 +35,7 @@ async def chain(settings: BenchSettings) -> Figures:
         async with on.measured() as meter:
             await submit_batches(on.client, flow, batches)
         steps, carried = batches * BATCH * STEPS, on.traffic.since(before)
-        found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **_spent(meter, steps), **on.info()}
+        found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **spent(meter, steps), **on.info()}
         return {**found, **await _beside_raw(on, steps, meter.seconds, carried)}
 
 
@@ -48,7 +48,7 @@ async def single(settings: BenchSettings) -> Figures:
         took: list[float] = []
         async with on.measured() as meter:
             await submit_singles(on.client, flow, runs, took)
-        return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
+        return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **spent(meter, runs), **on.info()}
 
 
 async def fanout(settings: BenchSettings) -> Figures:
@@ -62,7 +62,7 @@ async def fanout(settings: BenchSettings) -> Figures:
             for _ in range(rounds):
                 await _timed(lambda: on.client.run(flow, list(range(FAN)), max_concurrency=0), took)
         items = rounds * FAN
-        return {"items": items, "items_per_s": round(items / meter.seconds), **_quantiles(took), **_spent(meter, items), **on.info()}
+        return {"items": items, "items_per_s": round(items / meter.seconds), **_quantiles(took), **spent(meter, items), **on.info()}
 
 
 async def latency(settings: BenchSettings) -> Figures:
@@ -74,7 +74,7 @@ async def latency(settings: BenchSettings) -> Figures:
         took: list[float] = []
         async with on.measured() as meter:
             await _one_by_one(on, flow, runs, took)
-        return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **_spent(meter, runs), **on.info()}
+        return {"runs": runs, "runs_per_s": round(runs / meter.seconds), **_quantiles(took), **spent(meter, runs), **on.info()}
 
 
 async def _beside_raw(on: Stage, steps: int, seconds: float, carried: Traffic) -> Figures:
@@ -126,5 +126,6 @@ def _quantiles(took: list[float]) -> Figures:
     return {f"p{quantile}_ms": round(ordered[min(len(ordered) - 1, len(ordered) * quantile // 100)] * 1000, 3) for quantile in (50, 99)}
 
 
-def _spent(meter: Meter, units: int) -> Figures:
+def spent(meter: Meter, units: int) -> Figures:
+    """Time, CPU time and memory of a measured stretch."""
     return {"seconds": round(meter.seconds, 3), "cpu_us_per_step": meter.per_unit(units), "peak_rss_mb": meter.peak_rss_mb}

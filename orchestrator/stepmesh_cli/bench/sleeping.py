@@ -44,20 +44,20 @@ async def sleeping(settings: BenchSettings) -> Figures:
         async with stage(there, with_workers=False) as on:
             flow = await on.client.store_flow(SLEEP)
             await _submit(on.client, flow, WARM, FAR)
-            await _until(lambda: _dormant(on.deployment) == WARM)
+            await until(lambda: dormant(on.deployment) == WARM)
             gc.collect()
-            before, sizes = own_usage(), _sizes(data)
+            before, on_disk = own_usage(), sizes(data)
             started = time.perf_counter()
             await _submit(on.client, flow, runs - together, FAR)
             submitted = time.perf_counter() - started
-            await _until(lambda: _dormant(on.deployment) == runs - together + WARM)
+            await until(lambda: dormant(on.deployment) == runs - together + WARM)
             gc.collect()
             after = own_usage()
-            grown = {"memory": after.rss - before.rss, **(_sizes(data) - sizes)}
+            grown = {"memory": after.rss - before.rss, **(sizes(data) - on_disk)}
             per_run = {name: round(size / (runs - together)) for name, size in grown.items()}
             due = datetime.now(UTC) + timedelta(seconds=50 + runs / 10_000)
             await _submit(on.client, flow, together, due)
-            await _until(lambda: _dormant(on.deployment) == runs + WARM)
+            await until(lambda: dormant(on.deployment) == runs + WARM)
             about = on.info()
             await on.deployment.node.abort()
         after_crash, woken = await _recovered(there, due, runs + WARM, together)
@@ -69,16 +69,16 @@ async def sleeping(settings: BenchSettings) -> Figures:
     }  # fmt: skip
 
 
-async def _recovered(settings: BenchSettings, due: datetime | None, dormant: int, together: int) -> tuple[float, Figures]:
+async def _recovered(settings: BenchSettings, due: datetime | None, wanted: int, together: int) -> tuple[float, Figures]:
     """Seconds until a new process of the deployment serves, and how those that are due together wake."""
     deployment = Deployment(DeploymentSettings(broker=settings.broker, journal=settings.journal, data_dir=settings.data))
     started = time.perf_counter()
     await deployment.start()
     seconds = round(time.perf_counter() - started, 3)
     try:
-        if _dormant(deployment) != dormant:
-            raise CommandError(f"{_dormant(deployment)} dormant runs are back, not {dormant}")
-        return seconds, {} if due is None else await _wake(deployment, due, dormant - together, together)
+        if dormant(deployment) != wanted:
+            raise CommandError(f"{dormant(deployment)} dormant runs are back, not {wanted}")
+        return seconds, {} if due is None else await _wake(deployment, due, wanted - together, together)
     finally:
         await deployment.stop()
 
@@ -91,7 +91,7 @@ async def _wake(deployment: Deployment, due: datetime, left: int, together: int)
         raise CommandError("the runs that wake together are due before the recovery is over", hint="measure fewer runs")
 
     def is_over() -> bool:
-        return _dormant(deployment) == left and not _live(deployment)
+        return dormant(deployment) == left and not _live(deployment)
 
     while datetime.now(UTC) < due - timedelta(seconds=10):  # noqa: ASYNC110  # what is waited for is the time
         await asyncio.sleep(0.1)
@@ -144,7 +144,8 @@ def _states(deployment: Deployment) -> list[Any]:
     return [service.shard.session.state for service in deployment.node.partitions.values()]
 
 
-def _dormant(deployment: Deployment) -> int:
+def dormant(deployment: Deployment) -> int:
+    """Runs that left memory."""
     return sum(len(state.dormant) for state in _states(deployment))
 
 
@@ -152,7 +153,7 @@ def _live(deployment: Deployment) -> int:
     return sum(len(state.runs) for state in _states(deployment))
 
 
-def _sizes(folder: Path) -> Counter[str]:
+def sizes(folder: Path) -> Counter[str]:
     """Bytes of journal and store, with what is still in their write-ahead logs."""
     found: Counter[str] = Counter()
     for path in folder.glob("*.db*"):
@@ -160,7 +161,8 @@ def _sizes(folder: Path) -> Counter[str]:
     return found
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
+    """Raises `CommandError` when it takes too long."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from stepmesh.client import Client
 from stepmesh_cli.bench.processes import mib, nats_server_pid, usage
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.bench.traffic import CountedDeployment, Traffic
-from stepmesh_cli.bench.worker import make_worker
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.settings import worker_processes
@@ -84,11 +84,19 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Path | None = None) -> AsyncGenerator[Stage]:
-    """A deployment with `settings.workers` workers, all of them heard."""
+async def stage(
+    settings: BenchSettings,
+    *,
+    with_workers: bool = True,
+    data: Path | None = None,
+    worker: str = "stepmesh_cli.bench.worker",
+    pool: str = "bench",
+) -> AsyncGenerator[Stage]:
+    """A deployment with `settings.workers` workers of the module `worker`, all of them heard."""
     in_memory = settings.broker == "memory"
-    own = tuple(make_worker(settings.namespace) for _ in range(settings.workers)) if in_memory and with_workers else ()
-    processes = () if in_memory or not with_workers else worker_processes(("stepmesh_cli.bench.worker",), settings.workers)
+    made = import_module(worker).make_worker if with_workers else None
+    own = tuple(made(settings.namespace) for _ in range(settings.workers)) if in_memory and made else ()
+    processes = () if in_memory or not with_workers else worker_processes((worker,), settings.workers)
     wanted = DeploymentSettings(
         broker=settings.broker,
         journal=settings.journal,
@@ -100,14 +108,14 @@ async def stage(settings: BenchSettings, *, with_workers: bool = True, data: Pat
     )
     async with CountedDeployment(wanted) as deployment:
         if with_workers:
-            await until_present(deployment, settings.workers)
+            await until_present(deployment, settings.workers, pool)
         yield Stage(settings, deployment, await deployment.client())
 
 
-async def until_present(deployment: Deployment, workers: int) -> None:
-    """Returns when so many bench workers were heard. Raises `CommandError`."""
+async def until_present(deployment: Deployment, workers: int, pool: str = "bench") -> None:
+    """Returns when so many workers of the pool were heard. Raises `CommandError`."""
     deadline = time.monotonic() + _WORKERS_WITHIN_S
-    while deployment.node.presence.workers("bench") < workers:
+    while deployment.node.presence.workers(pool) < workers:
         if time.monotonic() > deadline:
             raise CommandError(f"the {workers} bench workers did not come within {_WORKERS_WITHIN_S:.0f} s")
         await asyncio.sleep(0.02)

@@ -18,9 +18,9 @@ PIECE = 64 * 1024
 """Bytes that are written at once."""
 
 
-def json(value: msgspec.Struct) -> Response:
+def json(value: msgspec.Struct, status: int = 200) -> Response:
     """A body that is there as a whole."""
-    return Response(msgspec.json.encode(value), media_type=JSON)
+    return Response(msgspec.json.encode(value), status, media_type=JSON)
 
 
 async def listing(before: bytes, name: str, entries: AsyncIterator[_T], view: Callable[[_T], msgspec.Struct]) -> Response:

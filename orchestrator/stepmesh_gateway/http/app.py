@@ -21,10 +21,11 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, deployment, events, flows, pools, reading, runs
+from stepmesh_gateway.http import answers, blobs, control, deployment, events, flows, outside, pools, reading, runs, schedules
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
+from stepmesh_gateway.http.problems import is_ours, problem_response
 from stepmesh_gateway.http.refusals import JSON, error_response, head_too_large, no_method, no_path, of_another_site
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 from stepmesh_gateway.operations import Operations
@@ -48,6 +49,7 @@ ROUTES: Sequence[Route] = (
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
     *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
+    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 
@@ -80,7 +82,7 @@ class _Endpoint:
         try:
             response = await self._answer(scope, receive)
         except StepmeshError as problem:
-            response = error_response(problem)
+            response = _refused(scope, problem)
         except ConnectionError:
             return  # whoever asked has gone
         except Exception:
@@ -104,7 +106,7 @@ class _Endpoint:
         query = reading.query(scope["query_string"], route.query)
         body = await reading.body(route, caller)
         answer = await route.handler(Asked(self._operations, caller, scope["path_params"], query, body))
-        return answers.json(answer) if isinstance(answer, msgspec.Struct) else answer
+        return answers.json(answer, route.status) if isinstance(answer, msgspec.Struct) else answer
 
 
 def _head_bytes(scope: AsgiScope) -> int:
@@ -119,8 +121,14 @@ def _head(response: Response) -> Response:
 
 
 def _unknown(request: Request, problem: Exception) -> Response:
-    return error_response(no_path(request.url.path))
+    refusal = no_path(request.url.path)
+    return problem_response(refusal, {}) if is_ours(request.url.path) else error_response(refusal)
 
 
 def _unforeseen(scope: AsgiScope) -> Response:
-    return error_response(defect(f"{scope['method']} {scope['path']}"))
+    return _refused(scope, defect(f"{scope['method']} {scope['path']}"))
+
+
+def _refused(scope: AsgiScope, problem: StepmeshError) -> Response:
+    """In the form of the surface that was asked."""
+    return problem_response(problem, scope["path_params"]) if is_ours(scope["path"]) else error_response(problem)

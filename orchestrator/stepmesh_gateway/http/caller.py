@@ -24,6 +24,8 @@ class Caller:
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
         self.headers = Headers(scope=scope)
+        self.method: str = scope["method"]
+        self.query: bytes = scope["query_string"]
         self._receive = receive
         self._limits = limits
 

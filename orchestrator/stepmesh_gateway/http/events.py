@@ -51,7 +51,7 @@ async def follow_run(asked: Asked[EventsQuery, None]) -> Response:
     run = run_id(asked.path["runId"], "runId")
     wanted = EventFilter(run=run, types=_types(query.event_types), sub_runs=query.include_sub_runs, results=query.include_results)
     after, resumed = _start(asked)
-    over = (await operations.get_run(run)).status != "running"
+    over = (await operations.get_run(run)).is_over
     pages = operations.events(run, after)
     if over and resumed:
         first = await anext(pages, None)

@@ -15,6 +15,8 @@ JsonObject = Annotated[Json, msgspec.Meta(extra_json_schema={"type": "object"})]
 MaybeObject = Annotated[Json, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 NULL = b"null"
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
 Uint64 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # msgspec checks no larger bound
 Rfc3339 = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 Status = Annotated[int, msgspec.Meta(ge=0, le=6, description="1 running, 2 completed, 3 failed, 4 cancelled, 5 paused, 6 recovery failed")]
@@ -183,13 +185,16 @@ class Variables(Camel, frozen=True, kw_only=True):
 
 
 class CreateRun(Camel, frozen=True, kw_only=True):
-    """One item for each member of `input`. `wait`: answer when the run ended, with results, at the latest after `timeoutSecs`."""
+    """One item for each member of `input`. `namespace`: of a tenant, if not the deployment's own. `wait`: answer when the run ended, with
+    results, at the latest after `timeoutSecs`."""
 
     flow_id: str
     input: list[Json] = []
     overrides: MaybeObject = msgspec.field(default_factory=lambda: Json(NULL))
     variables: MaybeObject = msgspec.field(default_factory=lambda: Json(NULL))
     max_concurrency: Uint32 | None = None
+    priority: Priority | None = None
+    namespace: Name | None = None
     wait: bool | None = None
     timeout_secs: Uint64 | None = None
 
@@ -234,7 +239,8 @@ class ItemResult(Camel, frozen=True, kw_only=True):
 
 
 class StepStatus(Camel, frozen=True, kw_only=True):
-    """A step of an item. `journalSeqno`: `sequenceNumber` of its last event."""
+    """A step of an item. `journalSeqno`: `sequenceNumber` of its last event. `token`: of one that awaits somebody outside, whom it lets
+    answer."""
 
     step_id: str
     step_index: Uint32
@@ -249,6 +255,7 @@ class StepStatus(Camel, frozen=True, kw_only=True):
     started_at: Rfc3339 | None = None
     completed_at: Rfc3339 | None = None
     updated_at: Rfc3339 | None = None
+    token: str | None = None
 
 
 class Created(Camel, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from stepmesh_gateway.http.problems import PROBLEM_JSON, Problem, is_ours
 from stepmesh_gateway.http.refusals import JSON, ErrorAnswer
-from stepmesh_gateway.http.registry import EVENT_STREAM, OCTETS, NoQuery, Route
+from stepmesh_gateway.http.registry import ANY, EVENT_STREAM, OCTETS, NoQuery, Route
 from stepmesh_gateway.translate.status_events import EventType
 
 _REF = "#/components/schemas/{name}"
@@ -21,6 +22,7 @@ _PATH_PARAMETERS: Mapping[str, Mapping[str, str]] = {
     "flowId": _CONTENT_ID,
     "blobId": _CONTENT_ID,
 }
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _NAMED = re.compile(r"\{(\w+)(:path)?\}")
 _ABOUT = "Flows, runs, events and blobs. Errors have one shape; their `reason` is a code that the documentation explains."
 
@@ -28,7 +30,7 @@ _ABOUT = "Flows, runs, events and blobs. Errors have one shape; their `reason` i
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Paths by route, schemas by type."""
     bodies = [route.body for route in routes if route.body is not None]
-    types: list[type] = [ErrorAnswer, *bodies, *(route.answer for route in routes)]
+    types: list[type] = [ErrorAnswer, Problem, *bodies, *(route.answer for route in routes)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     schema_of: dict[type, Any] = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -49,7 +51,7 @@ def _operation(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
         "description": inspect.getdoc(route.handler) or "",
         "tags": [_tag(route.path)],
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
-        "responses": {**_success(route, schema_of), "default": _answer("What went wrong.", {JSON: {"schema": schema_of[ErrorAnswer]}})},
+        "responses": {**_success(route, schema_of), "default": _failure(route, schema_of)},
         "x-scope": route.scope.value,
     }
     if route.body is not None:
@@ -57,7 +59,14 @@ def _operation(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
         if route.octets:
             content[OCTETS] = {"schema": {}}
         operation["requestBody"] = {"required": _needs_body(route.body), "content": content}
+    elif route.raw and route.method in _WITH_BODY:
+        operation["requestBody"] = {"required": False, "content": {route.raw: {"schema": {}}}}
     return operation
+
+
+def _failure(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
+    media, kind = (PROBLEM_JSON, Problem) if is_ours(route.path) else (JSON, ErrorAnswer)
+    return _answer("What went wrong.", {media: {"schema": schema_of[kind]}})
 
 
 def _success(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def _success(route: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]:
             content[media] = {"schema": _event(schema_of[route.answer])}
         else:
             content[media] = {"schema": schema_of[route.answer] if media == JSON else {}}
-    done = {"200": _answer("Done.", content)}
+    done = {str(route.status): _answer("Done.", content)}
     return {**done, "204": {"description": "The run is over, and nothing comes behind that event."}} if EVENT_STREAM in content else done
 
 
@@ -118,8 +127,12 @@ def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
 def _operation_id(route: Route) -> str:
     words = route.handler.__name__.split("_")
     name = words[0] + "".join(word.title() for word in words[1:])
+    if route.raw == ANY:  # one handler takes several methods
+        return f"{name}{route.method.title()}"
+    if is_ours(route.path):
+        return f"{name}V1"
     return name if route.path.startswith("/api/") or name != "health" else "healthShort"
 
 
 def _tag(path: str) -> str:
-    return path.removeprefix("/api/v1").strip("/").partition("/")[0]
+    return path.removeprefix("/api").removeprefix("/v1").strip("/").partition("/")[0]

@@ -43,6 +43,8 @@ def _is_list(kind: Any) -> bool:
 
 async def body(route: Route, caller: Caller) -> Any:
     """What the route reads: a Struct, bytes, or None. Raises `HttpRefused`."""
+    if route.raw:
+        return await caller.body()
     if route.body is None:
         return None
     data = await caller.body()

@@ -21,6 +21,7 @@ Q_co = TypeVar("Q_co", covariant=True)
 B_co = TypeVar("B_co", covariant=True)
 OCTETS = "application/octet-stream"
 EVENT_STREAM = "text/event-stream"
+ANY = "*/*"
 
 
 class Scope(Enum):
@@ -54,7 +55,8 @@ class NoQuery(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """`path`: `{name}` is one segment, `{name:path}` the rest. `body`: of JSON; a missing one counts as `{}`. `octets`: the body may also
-    be bytes, which the handler gets as they are. `headers`: those that it reads, with what they mean. `media`: types of the answer."""
+    be bytes, which the handler gets as they are. `raw`: media type of a body that the handler gets as it is, whatever the caller says of
+    it. `headers`: those that it reads, with what they mean. `media`: types of the answer; `status`: of success."""
 
     method: str
     path: str
@@ -65,8 +67,10 @@ class Route:
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     octets: bool = False
+    raw: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     media: tuple[str, ...] = ("application/json",)
+    status: int = 200
 
 
 class Ok(Empty, frozen=True, kw_only=True):

@@ -9,9 +9,9 @@ import msgspec
 from starlette.responses import Response
 
 from stepmesh_broker.protocol import api, tracecontext
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_gateway.http import answers, messages, views
-from stepmesh_gateway.http.messages import NULL, Uint32, Uint64
+from stepmesh_gateway.http.messages import NULL, Name, Uint32, Uint64
 from stepmesh_gateway.http.refusals import bad_parameter
 from stepmesh_gateway.http.registry import Asked, NoQuery, Ok, Route, Scope
 from stepmesh_gateway.operations import NewRun
@@ -29,7 +29,7 @@ OrderFilter = Annotated[
 
 
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Which runs; all conditions must hold."""
+    """Which runs; all conditions must hold. `namespace`: of a tenant, if not the deployment's own."""
 
     status: StatusFilter | None = None
     flow_name: str | None = None
@@ -39,6 +39,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     max_depth: Uint32 | None = None
     limit: Uint32 = 100
     offset: Uint32 = 0
+    namespace: Name | None = None
 
 
 class WaitQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,6 +72,8 @@ async def create_run(asked: Asked[NoQuery, messages.CreateRun]) -> Response:
             variables=_object(body.variables),
             overrides=_object(body.overrides),
             max_concurrency=body.max_concurrency,
+            priority=body.priority or 0,
+            namespace=None if body.namespace is None else Namespace(body.namespace),
             run_key=_run_key(asked),
             traceparent=_traceparent(asked),
         )
@@ -93,6 +96,7 @@ async def list_runs(asked: Asked[ListQuery, None]) -> messages.Runs:
             limit=min(query.limit, MAX_LIMIT),
             offset=query.offset,
             max_depth=query.max_depth,
+            namespace=None if query.namespace is None else Namespace(query.namespace),
         )
     )
     return messages.Runs(runs=[views.summary(run) for run in found])

@@ -26,7 +26,7 @@ def raw(json: bytes | None) -> Json | None:
 def summary(run: api.RunSummary) -> messages.RunSummary:
     """A run."""
     ended = run.completed + run.failed + run.cancelled
-    running = run.total - ended if run.status == "running" else 0
+    running = 0 if run.is_over else run.total - ended
     return messages.RunSummary(
         run_id=run.run,
         flow_id=run.flow,
@@ -76,6 +76,7 @@ def step(status: api.StepStatus) -> messages.StepStatus:
         started_at=None if status.started_ms is None else rfc3339(status.started_ms),
         completed_at=None if status.finished_ms is None else rfc3339(status.finished_ms),
         updated_at=None if updated is None else rfc3339(updated),
+        token=status.token or None,
     )
 
 

@@ -1,6 +1,6 @@
 """stepmesh.v1 GatewayService: requests of the SDK, passed on to the orchestrator that answers them.
 
-Invariant: only what a client may ask is passed on: the api, and Submit or Cancel to the owner of a partition. A worker's claims and
+Invariant: only what a client may ask is passed on: the api, and a client's messages to the owner of a partition. A worker's claims and
 heartbeats are not, because the gateway speaks for its workers. It must not know what the answers say.
 """
 
@@ -12,7 +12,7 @@ from stepmesh_broker.errors import MessageTooLarge, StepmeshError
 from stepmesh_broker.pb.stepmesh.v1 import gateway_pb2 as pb
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_broker.protocol.messages import Cancel, Submit
+from stepmesh_broker.protocol.messages import RunMessage
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
@@ -65,10 +65,10 @@ class GatewayMethods:
                 return subjects.api(namespace)
             case "partition":
                 message = codec.decode_control(request.request)
-                if not isinstance(message, (Submit, Cancel)):
+                if not isinstance(message, RunMessage):
                     raise NotPassedOn(
                         f"a {type(message).__name__} is not passed on to a partition",
-                        hint="a partition takes Submit and Cancel; workers work over WorkerService.Work",
+                        hint="a partition takes Submit, Cancel, Pause, Resume and Wake; workers work over WorkerService.Work",
                     )
                 await self._check_partition(request.partition)
                 return subjects.control(namespace, Partition(request.partition))

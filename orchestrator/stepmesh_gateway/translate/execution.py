@@ -25,7 +25,8 @@ class ExecutionStatus(IntEnum):
     RECOVERY_FAILED = 6
 
 
-_ENDS = {
+_NAMED = {
+    "paused": ExecutionStatus.PAUSED,
     "completed": ExecutionStatus.COMPLETED,
     "success": ExecutionStatus.COMPLETED,
     "skipped": ExecutionStatus.COMPLETED,
@@ -40,17 +41,17 @@ def execution_status(name: str) -> ExecutionStatus:
     needs, or whose inputs are not there yet, has no status."""
     if name in _NOT_BEGUN:
         return ExecutionStatus.UNSPECIFIED
-    return _ENDS.get(name, ExecutionStatus.RUNNING)
+    return _NAMED.get(name, ExecutionStatus.RUNNING)
 
 
 _RUNS = {1: "running", 2: "completed", 3: "failed", 4: "cancelled", 5: "paused", 6: "recovery_failed"}
 
 
 def run_status_name(number: int) -> str:
-    """A run's status in api.py; "" for 0, which asks for any. Nothing is ever paused or not recoverable here. Raises `BadRequest`."""
+    """A run's status in api.py; "" for 0, which asks for any. No run is ever not recoverable here. Raises `BadRequest`."""
     if number != 0 and number not in _RUNS:
         raise BadRequest(
-            f"status {number} is not one of ExecutionStatus", field="status", hint="1 running, 2 completed, 3 failed, 4 cancelled"
+            f"status {number} is not one of ExecutionStatus", field="status", hint="1 running, 2 completed, 3 failed, 4 cancelled, 5 paused"
         )
     return _RUNS.get(number, "")
 

@@ -21,7 +21,7 @@ def number(member: IntEnum) -> Any:
 def statistics(run: api.RunSummary) -> common_pb2.ItemStatistics:
     """How many items stand how. A run that is over has none running: those that never began are not counted."""
     ended = run.completed + run.failed + run.cancelled
-    running = run.total - ended if run.status == "running" else 0
+    running = 0 if run.is_over else run.total - ended
     return common_pb2.ItemStatistics(total=run.total, completed=run.completed, running=running, failed=run.failed, cancelled=run.cancelled)
 
 

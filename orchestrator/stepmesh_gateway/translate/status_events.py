@@ -98,6 +98,7 @@ _TYPES = {
     "step_failed": EventType.STEP_COMPLETED,
     "step_defaulted": EventType.STEP_COMPLETED,
     "step_skipped": EventType.STEP_COMPLETED,
+    "step_reused": EventType.STEP_COMPLETED,
     "item_completed": EventType.ITEM_COMPLETED,
     "run_completed": EventType.RUN_COMPLETED,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from stepmesh_orchestrator.config.plugins import BuiltinPlugin, Plugin, PoolName
 from stepmesh_orchestrator.config.retry import RetryConfig
 from stepmesh_orchestrator.config.section import Section
 from stepmesh_orchestrator.config.storage import Backend, StorageConfig
+from stepmesh_orchestrator.core.evolve.addresses import MAX_TAKEN
 from stepmesh_orchestrator.core.flow import paths
 from stepmesh_orchestrator.core.flow.findings import nearest
 from stepmesh_orchestrator.core.flow.paths import Path
@@ -115,7 +116,9 @@ class LeaseManagerConfig(Section):
 
 class LimitsConfig(Section):
     """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes.
-    `retentionHours`: how long the journal keeps the history of what is over. From `messageBytes` on: of a gateway."""
+    `retentionHours`: how long the journal keeps the history of what is over. From `messageBytes` to `unreadEvents`: of a gateway.
+    `eventRetentionHours` and `eventsPerAddress`: how long, and how many, events from outside are kept for waits to come; `eventBytes`: the
+    data of one, `keptEventBytes`: all that a partition keeps."""
 
     max_concurrency: int = Field(default=10, ge=0)
     items: int = Field(default=1_000_000, ge=1)
@@ -132,6 +135,20 @@ class LimitsConfig(Section):
     idle_s: float = Field(default=60, gt=0)
     connections: int = Field(default=10_000, ge=1)
     unread_events: int = Field(default=1_000, ge=1)
+    event_retention_hours: float = Field(default=168, gt=0)
+    events_per_address: int = Field(default=1_000, ge=1, le=MAX_TAKEN)
+    event_bytes: int = Field(default=256 * 1024, ge=1024)
+    kept_event_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+
+
+class FlowControlConfig(Section):
+    """`namespaces`: of tenants that share this deployment, or `any`. `weights`: places that a namespace gets in each round, 1 if it is not
+    named. `poolWindow`: tasks of one pool in flight beyond twice what its workers take at once, at most, for each partition; 0: no
+    limit, and no fair shares."""
+
+    namespaces: list[PoolName] | Literal["any"] = Field(default_factory=list)
+    weights: dict[str, Annotated[int, Field(ge=1, le=1_000)]] = Field(default_factory=dict)
+    pool_window: int = Field(default=4_000, ge=0)
 
 
 class TelemetryConfig(Section):
@@ -166,6 +183,7 @@ class Config(Section):
     auth: dict[str, Any] = Field(default_factory=dict)
     limits: LimitsConfig = LimitsConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    flow_control: FlowControlConfig = FlowControlConfig()
 
     def problems(self) -> Iterator[tuple[Path, str]]:
         """What does not fit together, with its place."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.functions import FunctionTurned
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Letter
+from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef, UpdateTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused | FunctionTurned
+    answer: Accepted | Refused | FunctionTurned | EventKept | UpdateTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +85,38 @@ class TreeLeft:
     wakes_ms: int
 
 
-Effect = TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+@dataclass(frozen=True, slots=True)
+class CallKeys:
+    """Send `ServeKeys` at `due_ms`: a key of this partition may let somebody through then."""
+
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a letter into the inbox of a partition, perhaps this one. It arrives at least once, in any order. After a recovery, what may not
+    have left must be derived again: from the state (`rebuild`), or from the events after the confirmed frame (`Recovered`)."""
+
+    partition: Partition
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class SetScheduleTimer:
+    """Send `FireSchedule(schedule)` at `due_ms`, early never; an earlier one for that schedule is void."""
+
+    due_ms: int
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeRun:
+    """Bring a dormant run back soon, with its tree."""
+
+    run: RunId
+
+
+Effect = (
+    Send | CallKeys | TreeLeft | SetTimer | LimitWait | NeedFlow | StopTask | NudgeTask | ParkTask | Answered | RunOver
+    | SetScheduleTimer | WakeRun
+)  # fmt: skip

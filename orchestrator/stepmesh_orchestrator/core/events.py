@@ -6,23 +6,28 @@ document is content addressed and stored before the run exists.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
-from stepmesh_broker.protocol.histories import Record
-from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
+from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.function_events import FunctionEvent
+from stepmesh_orchestrator.core.gates import Gate, Rule
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The step that a sub-run belongs to. `kind`: eval, map, iterate (the core waits for it), worker (a component started it) or function
-    (its `command` did)."""
+    (a command of it did)."""
 
     run: RunId
     item: int
     step: int
     kind: str
-    ordinal: int = 0  # of an iteration, from 0
-    command: str = ""  # of a durable function
+    ordinal: int = 0  # of an iteration, from 0; of a function: where the command stands in its history
 
 
 class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -44,6 +49,7 @@ class RunCreated(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: Parent | None = None
     traceparent: str = ""
     tags: dict[str, str] | None = None
+    priority: int = 0
 
 
 class ItemStarted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -179,44 +185,147 @@ class TreeWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=16):
     image: bytes
 
 
-class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
-    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
-    `turn`: of the worker's turn that brought them; 0: the core itself did."""
+NO_RUN = RunId("")
+"""Of events that are about no run of their partition."""
+
+
+class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """An event from outside is kept at its address. `dropped_through`: its older ones up to this position are kept no more; 0 = none."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    id: str
+    payload: bytes
+    dropped_through: int = 0
+    scope: str = ""  # of the address, see `ids.scope_of`
+
+
+class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """Somebody waits at an address for an event since `since_ms`. `offered`: position of the event that it is given; 0 = none so far."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+    since_ms: int
+    offered: int = 0
+    scope: str = ""
+
+
+class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """It does so no more."""
+
+    run: ClassVar[RunId] = NO_RUN
+    name: str
+    key: str
+    waiter: Waiter
+    scope: str = ""
+
+
+class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """The step waits for somebody outside, until `due_ms` (0: for as long as it takes). `awaited`: for what (see `decide/waits.py`)."""
 
     run: RunId
     item: int
     step: int
-    records: list[Record]
-    abandoned: list[str] = []
-    attempt: int = 0
-    turn: int = 0
+    due_ms: int
+    awaited: bytes
 
 
-class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
-    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`."""
+class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """A wait at an address is over, and the address's home is told. `position`: of the event that it took there, and that no other wait of
+    its run takes; 0 = none. What comes of that is the next event."""
+
+    name: str
+    key: str
+    waiter: Waiter
+    position: int = 0
+    scope: str = ""
+
+    @property
+    def run(self) -> RunId:
+        """Its run."""
+        return self.waiter.run
+
+    @property
+    def item(self) -> int:
+        """Its item."""
+        return self.waiter.item
+
+    @property
+    def step(self) -> int:
+        """Its step."""
+        return self.waiter.step
+
+
+class RunPaused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=25):
+    """From here on nothing new of the tree of this root run starts, and no timer of it takes effect; what is in flight counts."""
+
+    run: RunId
+    reason: str = ""
+
+
+class RunResumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=26):
+    """The tree of this root run goes on where it stood; timers that came due meanwhile are due now."""
+
+    run: RunId
+
+
+class StepWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
+    """The step's sleep is over before its time: it is due now."""
 
     run: RunId
     item: int
     step: int
-    blocked: str = ""
-    due_ms: int = 0
 
 
-class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
-    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
-
-    run: RunId
-    reason: str
-
-
-class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
-    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
+class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
+    """The run, which was created just now, takes over results of `source`: its item i is the item `items[i]` there, and begins with
+    `seeds[i]`. Those steps do not run. `below`: what is kept for sub-runs of its tree."""
 
     run: RunId
-    item: int
-    step: int
-    input: bytes
+    source: RunId
+    items: list[int]
+    seeds: list[list[Seed]]
+    below: list[SeededRun] = []
+
+
+HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
+
+
+class RunHeld(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
+    """The run, created just now, begins when it has passed these gates, one after the other."""
+
+    run: RunId
+    gates: list[Gate]
+
+
+class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
+    """The gate at which the run stood is open."""
+
+    run: RunId
+    key: str
+
+
+class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
+    """A run, or an attempt of a step, perhaps of another partition, wants to begin under a key whose home is here. From here on this is
+    the key's rule."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    rule: Rule
+    asker: RunId
+    partition: Partition
+
+
+class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
+    """`to`: it holds a permit from now on, is revoked, or is gone."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    asker: RunId
+    to: str
 
 
 Event = (
@@ -236,10 +345,21 @@ Event = (
     | RunDeleted
     | TreeDormant
     | TreeWoken
-    | HistoryGrew
-    | FunctionIdle
-    | RunCancelling
-    | FunctionContinued
+    | FunctionEvent
+    | EventReceived
+    | WaiterPlaced
+    | WaiterLeft
+    | StepAwaiting
+    | WaitOver
+    | RunPaused
+    | RunResumed
+    | StepWoken
+    | RunSeeded
+    | ScheduleEvent
+    | RunHeld
+    | RunReleased
+    | PermitAsked
+    | PermitMoved
 )
 
 PER_FRAME = 1_000_000

@@ -12,19 +12,33 @@ from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Sett
 
 MAX_CARRIED_BYTES = 256 * 1024
 """A history that is larger does not travel with the task: the worker asks for it, page by page."""
+
+
+class _Retry(msgspec.Struct):
+    max: int = 1
+    initial_ms: int = 1_000
+    max_ms: int = 60_000
+
+
+class _Options(msgspec.Struct):
+    retry: _Retry | None = None
+    timeout_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
 class Function(msgspec.Struct, array_like=True, gc=False):
-    """`open`: commands without a result, by id, oldest first. `retries`: when (ms) the next attempt of a local step is due. `seen`: records
-    that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest code cannot go on with this
-    history, tried again at `due_ms`; `blocks`: how often in a row."""
+    """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
+    step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
+    newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
 
     records: list[Record] = []
-    open: dict[str, Issued] = {}
+    open: dict[str, int] = {}
     retries: dict[str, int] = {}
     seen: int = 0
-    attempt: int = 0
+    driver: int = 0
     turn: int = 0
     blocked: str = ""
     due_ms: int = 0
@@ -36,11 +50,30 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         self.records.append(record)
         if isinstance(record, Issued):
             if record.kind not in NOTES:
-                self.open[record.id] = record
+                self.open[record.id] = len(self.records) - 1
         elif isinstance(record, Settled):
             self.close(record.id)
         elif isinstance(record, Tried):
             self.retries[record.id] = record.due_ms
+
+    def asked(self, id: str) -> Issued | None:
+        """A command without a result."""
+        place = self.open.get(id)
+        return None if place is None else self._command(place)
+
+    def commands(self) -> list[Issued]:
+        """Those without a result, oldest first."""
+        return [self._command(place) for place in self.open.values()]
+
+    def at(self, place: int) -> Issued | None:
+        """The command there, whether or not it has a result."""
+        record = self.records[place] if place < len(self.records) else None
+        return record if isinstance(record, Issued) else None
+
+    def _command(self, place: int) -> Issued:
+        record = self.records[place]
+        assert isinstance(record, Issued), "`open` holds places of commands"
+        return record
 
     def close(self, id: str) -> None:
         """Nobody waits for what comes of a command any more."""
@@ -53,12 +86,24 @@ class Function(msgspec.Struct, array_like=True, gc=False):
 
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
-        return sorted(((due_ms(command), command) for command in self.open.values() if command.kind is Kind.TIMER), key=lambda due: due[0])
+        return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
     def carried(self) -> bytes:
         """The history, as a task carries it; empty when it is too large for that."""
         encoded = encode_records(self.records)
         return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+
+
+def call_document(command: Issued) -> bytes:
+    """The flow of one step that a call is, with the retries and the time limit that its options ask for. Equal calls have equal flows."""
+    step: dict[str, object] = {"id": "call", "component": command.name, "input": {"$input": "$"}}
+    options = _options.decode(command.options) if command.options else _Options()
+    if options.timeout_ms:
+        step["timeout"] = f"{options.timeout_ms}ms"
+    if options.retry is not None:
+        backoff = {"initial": f"{options.retry.initial_ms}ms", "max": f"{max(options.retry.initial_ms, options.retry.max_ms)}ms"}
+        step["onError"] = {"action": "retry", "maxRetries": max(0, options.retry.max - 1), "backoff": backoff}
+    return msgspec.json.encode({"steps": [step], "output": {"$step": "call"}})
 
 
 def due_ms(timer: Issued) -> int:
@@ -67,3 +112,11 @@ def due_ms(timer: Issued) -> int:
         return _due.decode(timer.arguments)["due_ms"]
     except (msgspec.MsgspecError, KeyError):
         return 0
+
+
+def size_of(records: list[Record]) -> int:
+    """About how many bytes they take on their way."""
+    payloads = (
+        record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"" for record in records
+    )
+    return sum(64 + len(payload) for payload in payloads)

@@ -1,4 +1,4 @@
-"""Points in time as text: RFC 3339 with an offset, to ms since 1970. Pure arithmetic; no clock and no time zone database."""
+"""Points in time as text: RFC 3339 with an offset, to ms since 1970 and back. Pure arithmetic; no clock and no time zone database."""
 
 from __future__ import annotations
 
@@ -20,3 +20,21 @@ def parse_instant_ms(text: str) -> int:
         raise ValueError(f"{text!r} is not a time: a field is out of range")
     offset = (offset_hours * 60 + offset_minutes) * (-1 if sign == "-" else 1)
     return (calendar.timegm((year, month, day, hour, minute, second)) - offset * 60) * 1000 + int(fraction.ljust(3, "0")[:3])
+
+
+def instant_text(at_ms: int) -> str:
+    """Ms since 1970 → `2026-11-21T19:40:03.120Z`."""
+    days, of_day = divmod(at_ms, 86_400_000)
+    year, month, day = _date(days)
+    seconds, milliseconds = divmod(of_day, 1000)
+    return f"{year:04}-{month:02}-{day:02}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{milliseconds:03}Z"
+
+
+def _date(days: int) -> tuple[int, int, int]:
+    """Days since 1970 → year, month, day. Years begin in March there, so that the leap day is the last."""
+    era, of_era = divmod(days + 719_468, 146_097)
+    year_of_era = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * of_year + 2) // 153
+    year = year_of_era + era * 400 + (month >= 10)
+    return year, month + 3 if month < 10 else month - 9, of_year - (153 * month + 2) // 5 + 1

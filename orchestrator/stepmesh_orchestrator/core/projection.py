@@ -6,8 +6,21 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import Event, ItemEnded, RunCancelled, RunCreated, RunDeleted, RunEnded, TreeDormant
+from stepmesh_orchestrator.core.events import (
+    Event,
+    ItemEnded,
+    RunCancelled,
+    RunCreated,
+    RunDeleted,
+    RunEnded,
+    RunHeld,
+    RunPaused,
+    RunReleased,
+    RunResumed,
+    TreeDormant,
+)
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup, evolve
+from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
@@ -34,10 +47,12 @@ def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[
         evolve(state, event, at_ms, flows)
     else:
         evolve(state, event, at_ms, flows)
-        if kind is RunCreated or kind is RunCancelled:
+        if kind is RunCreated or kind is RunCancelled or kind is RunHeld or kind is RunReleased:
             rows.append(run_row(state, state.runs[event.run]))
         elif kind is RunDeleted:
             rows.append(RunGone(event.run))
+        elif kind is RunPaused or kind is RunResumed:
+            rows += [run_row(state, run) for run in runs_of(state, state.trees[event.run])]
 
 
 def _counted(state: State, event: TreeDormant) -> list[Row]:
@@ -46,9 +61,10 @@ def _counted(state: State, event: TreeDormant) -> list[Row]:
     return [run_row(state, run) for run in runs if run.ended_items]
 
 
-def run_row(state: State, run: Run, status: str = "running", finished_ms: int | None = None) -> RunRow:
-    """The run as it stands."""
+def run_row(state: State, run: Run, ended: str | None = None, finished_ms: int | None = None) -> RunRow:
+    """The run as it stands, or as it `ended`."""
     parent = run.parent
+    status = ended or ("paused" if run.tree.paused_ms else "queued" if run.tree.is_held else "running")
     step_id: str | None = None
     if parent is not None and (owner := state.runs.get(parent.run)) is not None and parent.step < len(owner.flow.steps):
         step_id = owner.flow.steps[parent.step].id

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
+from stepmesh_orchestrator.core.commands import ServeKeys
+from stepmesh_orchestrator.core.decide import gates, permits, places
+from stepmesh_orchestrator.core.decide.addresses import tell_again
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.decide.resume import resume_item
-from stepmesh_orchestrator.core.effects import LimitWait
+from stepmesh_orchestrator.core.effects import LimitWait, SetScheduleTimer
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route
 from stepmesh_orchestrator.core.session import Session
@@ -21,13 +24,25 @@ def rebuild(session: Session) -> None:
     """Derive needs, queues and timers from a replayed state; may emit events for what had become possible."""
     for run in list(session.state.runs.values()):
         session.touched[run.tree.root] = run.tree
+        if run.gates is not None:
+            gates.ask(session, run)
         for item in list(run.items.values()):
-            if session.router.limits_waits and RUNNING in item.phases:
-                for step, phase in enumerate(item.phases):
-                    if phase == RUNNING:
-                        _limit_wait(session, item, step)
+            if RUNNING in item.phases:
+                _resume_attempts(session, item)
             resume_item(session, item)
+    permits.serve_keys(session, ServeKeys(again=True))
+    tell_again(session)
+    for schedule in session.state.schedules.entries:
+        session.cause(SetScheduleTimer(session.now, schedule))
     settle(session)
+
+
+def _resume_attempts(session: Session, item: Item) -> None:
+    for step, phase in enumerate(item.phases):
+        if phase == RUNNING:
+            places.adopt(session, item, step)
+            if session.router.limits_waits:
+                _limit_wait(session, item, step)
 
 
 def in_flight(state: State) -> Iterator[tuple[Item, int]]:

@@ -32,16 +32,18 @@ from stepmesh_orchestrator.core.gone import GONE, can_be_applied
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import ItemRow, Row
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import FALLBACK, IDLE, QUEUED, Item, State
+from stepmesh_orchestrator.core.state import DONE, FALLBACK, IDLE, QUEUED, Item, State
 
 _OUTCOMES = (StepSucceeded, StepFailed, StepDefaulted, StepSkipped)
 
 
 class Consequences(NamedTuple):
-    """Steps of the event's item that it made needed, and those that nothing blocks any more; by index, ascending."""
+    """Steps of the event's item that it made needed, and those that nothing blocks any more; by index, ascending. `reused`: those that have
+    their result from another run, with it (None: skipped)."""
 
     needed: list[int]
     ready: list[int]
+    reused: tuple[tuple[int, bytes | None], ...] = ()
 
 
 NOTHING = Consequences([], [])
@@ -107,13 +109,13 @@ class Replica:
         before, session = bytes(item.phases), self._session
         if isinstance(event, ItemStarted):
             if run.parent is None or run.flow.input_schema is None or not run.flow.input_schema.violations(item.input):
-                before = bytes(len(before))
                 demand(session, item, [len(run.flow.steps), *run.flow.must_execute])
         elif isinstance(event, _OUTCOMES):
             propagate(session, item, event.step)
         elif isinstance(event, StepFallingBack):
             session.work.append((item, event.step))
-        return self._collect(item, before)
+        found = self._collect(item, before)
+        return found._replace(reused=_reused(item)) if isinstance(event, ItemStarted) and DONE in item.phases[:-1] else found
 
     def _collect(self, item: Item, before: bytes) -> Consequences:
         ready: list[int] = []
@@ -140,3 +142,8 @@ class Replica:
     def ended_items(self) -> list[ItemRow]:
         """Rows of the run's items that the last event ended."""
         return [row for row in self.rows if isinstance(row, ItemRow) and row.run == self.top]
+
+
+def _reused(item: Item) -> tuple[tuple[int, bytes | None], ...]:
+    outcomes = ((step, item.outcomes[step]) for step, phase in enumerate(item.phases[:-1]) if phase == DONE)
+    return tuple((step, outcome if isinstance(outcome, bytes) else None) for step, outcome in outcomes)

@@ -7,17 +7,20 @@ decision of the turn sees it. Tasks and effects wait here until the runtime made
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_broker.protocol.messages import Failure, Task
+from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.effects import Effect
 from stepmesh_orchestrator.core.events import Event, RunCreated, TreeWoken
 from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledFlow
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.core.projection import apply
 from stepmesh_orchestrator.core.rows import Row
 from stepmesh_orchestrator.core.state import Item, Run, State, Tree
@@ -29,7 +32,11 @@ DEFAULT_BACKOFF = Backoff()
 class EngineSettings:
     """Deployment-wide rules. `item_window`: active items of one run at most, so that a huge batch keeps only a window in memory.
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
-    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory."""
+    `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
+    `pool_window`: tasks of one pool in flight (see runtime/windows.py), 0 = no limit. `weights`: namespace → places that it gets in a
+    round, if not one.
+    `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
+    `kept_event_bytes`: of all that a partition keeps. `max_schedules`: of a partition."""
 
     transport_max_retries: int = 3
     backoff: Backoff = DEFAULT_BACKOFF
@@ -43,6 +50,13 @@ class EngineSettings:
     secrets_may_rest: bool = False
     retain_ms: int = 7 * 24 * 3_600_000
     dormant_ms: int = 30_000
+    pool_window: int = 4_000
+    weights: Mapping[str, int] = field(default_factory=dict)
+    keep_events_ms: int = 7 * 24 * 3_600_000
+    events_per_address: int = 1_000
+    event_bytes: int = 256 * 1024
+    kept_event_bytes: int = 64 * 1024 * 1024
+    max_schedules: int = 10_000
 
 
 class Flows(Protocol):
@@ -92,6 +106,15 @@ class Session:
     awaiting_flow: dict[bytes, list[tuple[Item, int]]] = field(default_factory=dict)  # derived
     awaiting_child: dict[bytes, list[tuple[Item, int, Issued]]] = field(default_factory=dict)  # derived: of durable functions
     stale_results: int = 0  # dropped: duplicates, late or unknown
+    partitions: int = 1  # of the deployment
+    awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
+    letters: deque[PermitLetter] = field(default_factory=deque)  # of this partition to itself, about keys
+    asking: dict[RunId, tuple[Item, int, str]] = field(default_factory=dict)  # derived: attempts that wait for a permit, and of which key
+    granted: dict[RunId, str] = field(default_factory=dict)  # derived: attempts that hold one
+    places: Places | None = field(init=False)  # derived; None: no pool has a limit
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.settings.pool_window, self.settings.weights) if self.settings.pool_window else None
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the frame. One that cannot be applied must never get there: no replay would pass it."""

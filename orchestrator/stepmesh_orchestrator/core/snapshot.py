@@ -11,8 +11,9 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    RunImage,
-    TreeImage,
+    RareRunImage,
+    RareTreeImage,
+    is_rare,
     places_of,
     restore_run,
     restore_tree,
@@ -22,9 +23,10 @@ from stepmesh_orchestrator.core.evolve.images import (
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
-SNAPSHOT_FORMAT = 2
-_WITHOUT_DORMANT = 1
-"""A snapshot in which no run is dormant is one that earlier releases read."""
+SNAPSHOT_FORMAT = 3
+_WITH_DORMANT = 2
+_PLAIN = 1
+"""A snapshot is one that earlier releases read as long as they know all that is in it."""
 
 
 class _StateImage(msgspec.Struct, array_like=True, gc=False):
@@ -33,12 +35,15 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     sequence: int
     inbox: int
     confirmed: int
-    trees: list[TreeImage]
-    runs: list[RunImage]
+    trees: list[RareTreeImage]
+    runs: list[RareRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}
     dormant: bytes = b""
+    addresses: bytes = b""
+    schedules: bytes = b""
+    permits: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -63,14 +68,26 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
         runs.append(msgspec.Raw(_encoder.encode(run_image(run))))
         if runs_at_once and len(runs) % runs_at_once == 0:
             yield
-    dormant = state.dormant.encoded()
-    version = SNAPSHOT_FORMAT if dormant else _WITHOUT_DORMANT
+    dormant, addresses, schedules = state.dormant.encoded(), state.addresses.encoded(), state.schedules.encoded()
+    permits = state.permits.encoded()
+    version = SNAPSHOT_FORMAT if addresses or schedules or permits or _has_rare(state) else _WITH_DORMANT if dormant else _PLAIN
     image = (version, state.partition, state.sequence, state.inbox, state.confirmed, trees, runs, state.finished, state.keys)
     where = {run.id: places_of(run) for run in state.runs.values()} if places else {}
+    if schedules or permits:
+        return _encoder.encode((*image, where, dormant, addresses, schedules, permits))
+    if addresses:
+        return _encoder.encode((*image, where, dormant, addresses))
     if dormant:
         return _encoder.encode((*image, where, dormant))
     return _encoder.encode((*image, where) if places else image)
     # the fields of _StateImage, with runs that are encoded already
+
+
+def _has_rare(state: State) -> bool:
+    """Whether a tree or run is kept in a form that earlier releases do not know."""
+    return any(tree.paused_ms or tree.cancelling or tree.inherited for tree in state.trees.values()) or any(
+        map(is_rare, state.runs.values())
+    )
 
 
 def state_hash(state: State) -> str:
@@ -96,6 +113,9 @@ def decode_state(payload: bytes, flows: FlowLookup) -> State:
     state.sequence, state.inbox, state.confirmed = image.sequence, image.inbox, image.confirmed
     state.finished, state.keys = OrderedDict(image.finished), image.keys
     state.dormant.restore(image.dormant)
+    state.addresses.restore(image.addresses)
+    state.schedules.restore(image.schedules)
+    state.permits.restore(image.permits)
     for tree in image.trees:
         restore_tree(state, tree)
     for run in image.runs:

@@ -16,11 +16,15 @@ import msgspec
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.gates import Gate, Permits
+from stepmesh_orchestrator.core.schedules import Schedules
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -34,8 +38,11 @@ CHILD = 7  # waits for a sub-run; no slot
 DONE = 8  # has an outcome
 FALLBACK = 9  # failed; its default waits for the steps that it needs; no slot
 PARKED = 10  # a durable function that waits for records; no slot
+AWAITING = 11  # waits for somebody outside: an event, a decision; no slot
 
-PHASE_NAMES = ("not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked")
+PHASE_NAMES = (
+    "not_needed", "waiting", "queued", "fetching", "running", "retrying", "sleeping", "child", "done", "fallback", "parked", "awaiting",
+)  # fmt: skip
 DERIVED = frozenset((WAITING, QUEUED, FETCHING))
 DELETED = "deleted"
 """What `State.finished` holds for a run that was deleted, in place of its status."""
@@ -51,12 +58,11 @@ class Wait(msgspec.Struct, array_like=True, gc=False):
     transport_used: int = 0
     component_used: int = 0
     due_ms: int = 0
-    output: bytes | None = None  # of a sleep
+    output: bytes | None = None  # of a sleep; of a step that awaits something: what (see `decide/waits.py`)
     child: RunId | None = None
     iteration: int = 0
     last_failure: Failure | None = None
     sub_runs: int = 0  # live ones that its component started
-    function: Function | None = None  # what its component proved to be
 
 
 class Tree(msgspec.Struct, gc=False, eq=False):
@@ -71,6 +77,10 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     cancelling: dict[RunId, str] = {}  # runs that wait for their functions to end, and why they are cancelled
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
+    paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
+    inherited: dict[RunId, SeededRun] = {}  # results of another tree, kept for sub-runs that may be created
+    promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
+    is_held: bool = False  # derived: its root run waits at a gate
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
@@ -103,6 +113,11 @@ class Run(msgspec.Struct, gc=False, eq=False):
     created_at: int = 0  # position of the event that created it
     depth: int = 0  # below the root
     is_roomy: bool = False  # derived: it is among its tree's `roomy`
+    priority: int = 0
+    gates: list[Gate] | None = None  # that it passes before it begins
+    gates_open: int = 0
+    taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
+    seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
 
     @property
     def total(self) -> int:
@@ -129,6 +144,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     remaining: dict[int, int] | None = None  # derived: static needs still without outcome, where more than one
     output: Outcome | None = None
     open: bool = True
+    functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
 
     @property
     def variables(self) -> Mapping[str, bytes]:
@@ -154,10 +170,8 @@ class Item(msgspec.Struct, gc=False, eq=False):
 
     def function(self, step: int) -> Function | None:
         """The history of a step that proved to be a durable function and is not over."""
-        waits = self.waits
-        if waits is None or step not in waits or self.phases[step] in (DONE, FALLBACK):
-            return None
-        return waits[step].function
+        functions = self.functions
+        return None if functions is None or self.phases[step] in (DONE, FALLBACK) else functions.get(step)
 
     def wait(self, step: int) -> Wait:
         """The step's record, made if there is none."""
@@ -179,13 +193,19 @@ def may_have_room(run: Run) -> None:
 class State:
     """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
 
-    __slots__ = ("_sequence", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "runs", "trees")
+    __slots__ = (
+        "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "schedules",
+        "trees",
+    )  # fmt: skip
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.runs: dict[RunId, Run] = {}
         self.trees: dict[RunId, Tree] = {}
         self.dormant = Dormant()
+        self.permits = Permits()
+        self.addresses = Addresses()
+        self.schedules = Schedules()
         self.keys: dict[str, RunId] = {}  # namespace/run key → run, live or lately ended
         # ended root runs, and sub-runs with a key, oldest first: when (ms), status, namespace/key. A plain dict would look for its
         # oldest entry among all that were removed before it.

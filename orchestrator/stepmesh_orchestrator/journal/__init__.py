@@ -2,13 +2,12 @@
 loads their clients."""
 
 from stepmesh_orchestrator.journal.memory import MemoryJournal
-from stepmesh_orchestrator.journal.rules import JournalBroken, JournalFormatError, JournalTrimmed, JournalUnavailable
+from stepmesh_orchestrator.journal.rules import JournalBroken, JournalFormatError, JournalUnavailable
 from stepmesh_orchestrator.journal.sqlite import SqliteJournal
 
 __all__ = [
     "JournalBroken",
     "JournalFormatError",
-    "JournalTrimmed",
     "JournalUnavailable",
     "MemoryJournal",
     "SqliteJournal",

@@ -10,15 +10,9 @@ from typing import NamedTuple
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.journal.framing import ChainWalk, StoredFrame, StoredSnapshot, snapshot_defect
-from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, StaleOwner
+from stepmesh_orchestrator.ports import Frame, JournalCorrupt, JournalError, JournalTrimmed, StaleOwner
 
 KEPT_SNAPSHOTS = 3
-
-
-class JournalTrimmed(JournalError):
-    """What was asked for lies at or below the last trimmed frame."""
-
-    default_code = "SM-4004"
 
 
 class JournalUnavailable(JournalError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from stepmesh_broker.protocol.ids import FlowId, Namespace
+from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_broker.protocol.messages import Failure, Refused, Submit
 from stepmesh_broker.protocol.submission import BadSubmission, Submission, SubmittedRecord, read_submission
 from stepmesh_orchestrator.core.decide.submit import refusal_of
@@ -16,17 +16,18 @@ from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.tenants import Tenants
 
 log = logging.getLogger("stepmesh.intake")
 
 
 class Admission:
-    """To the runs of a namespace."""
+    """To the runs of a deployment."""
 
-    def __init__(self, flows: FlowRegistry, settings: EngineSettings, namespace: Namespace, partitions: int) -> None:
+    def __init__(self, flows: FlowRegistry, settings: EngineSettings, tenants: Tenants, partitions: int) -> None:
         self._flows = flows
         self._settings = settings
-        self._namespace = namespace
+        self._tenants = tenants
         self._partitions = partitions
 
     async def read(self, record: SubmittedRecord) -> Submit | Refused:
@@ -50,7 +51,10 @@ class Admission:
             if isinstance(stored, Failure):
                 return Refused("SM-5130", f"the record's flow is not valid: {stored.message}", "`stepmesh validate` says more")
             flow = stored.id
-        submit = said.submit(record, self._namespace, flow, self._partitions)
+        submit = said.submit(record, self._tenants.own, flow, self._partitions)
+        foreign = self._tenants.refusal(submit.namespace)
+        if foreign is not None:
+            return foreign
         compiled = await self._flows.load(flow, submit.overrides)
         if compiled is None:
             return unknown_flow(submit)

@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol import api
+from stepmesh_broker.protocol.tokens import token_of
 from stepmesh_orchestrator.core.decide.subruns import CANCELLED
+from stepmesh_orchestrator.core.decide.waits import awaited_json, waiter_of
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.explain import Cause
 from stepmesh_orchestrator.core.failures import flow_result
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics
 from stepmesh_orchestrator.core.projection import step_row
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow, StepRow
-from stepmesh_orchestrator.core.state import PHASE_NAMES, RUNNING, Item
+from stepmesh_orchestrator.core.state import AWAITING, PHASE_NAMES, RUNNING, Item
 from stepmesh_orchestrator.runtime.leases import Lease, Leases
 
 _T = TypeVar("_T")
@@ -52,16 +55,25 @@ def ended_steps(row: ItemRow) -> list[api.StepStatus]:
     return [_step(row.item, step, step.status) for step in row.steps]
 
 
-def live_steps(item: Item, leases: Leases) -> list[api.StepStatus]:
-    """The steps of an active item that somebody needed."""
+def live_steps(item: Item, leases: Leases, secret: str | None = None) -> list[api.StepStatus]:
+    """The steps of an active item that somebody needed; with a `secret` also the tokens of those that wait for somebody outside."""
     steps: list[api.StepStatus] = []
     for index, phase in enumerate(item.phases[:-1]):
         row = step_row(item, index)
         if row is None:
             continue
         lease = leases.held.get((item.run.id, item.index, index)) if phase == RUNNING else None
-        steps.append(_step(item.index, row, row.status if item.outcomes[index] is not None else PHASE_NAMES[phase], lease))
+        shown = _step(item.index, row, row.status if item.outcomes[index] is not None else PHASE_NAMES[phase], lease)
+        if phase == AWAITING and secret is not None:
+            details = awaited_json(item.wait(index).output or b"")
+            shown = structs.replace(shown, token=step_token(item, index, secret), details=details)
+        steps.append(shown)
     return steps
+
+
+def step_token(item: Item, step: int, secret: str) -> str:
+    """Of a step that waits for somebody outside."""
+    return token_of(waiter_of(item, step, ""), secret)
 
 
 def cause_line(cause: Cause, note: str) -> str:

@@ -15,6 +15,7 @@ from stepmesh_broker.protocol.codec import decode_api_request, decode_peer_reque
 from stepmesh_broker.protocol.ids import Pool
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.runtime.clustered import ClusteredRequests
+from stepmesh_orchestrator.runtime.continuing import Continuations
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -24,6 +25,7 @@ from stepmesh_orchestrator.runtime.peers import PeerRequests
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.run_requests import RunRequests
 from stepmesh_orchestrator.runtime.run_view import RunView
+from stepmesh_orchestrator.runtime.schedule_requests import ScheduleRequests
 from stepmesh_orchestrator.runtime.visits import Visits
 
 log = logging.getLogger("stepmesh.api")
@@ -49,7 +51,10 @@ class Api:
         of_flows = FlowRequests(view, flows)
         of_deployment = DeploymentRequests(info, queues, presence, view.partitions, component_path)
         of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
-        self._here: Answers = {**of_flows.answers, **of_runs.answers, **of_deployment.answers}
+        self._here: Answers = {
+            **of_flows.answers, **of_runs.answers, **of_deployment.answers, **Continuations(view, flows).answers,
+            **ScheduleRequests(view, flows).answers,
+        }  # fmt: skip
         self._answers = dict(self._here)
         if owners is not None:
             self._answers.update(ClusteredRequests(view, owners, of_flows, of_deployment).answers)

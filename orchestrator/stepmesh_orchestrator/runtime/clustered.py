@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import structs
 
-from stepmesh_broker.protocol import api, peers
+from stepmesh_broker.protocol import api, peers, schedules
+from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
 from stepmesh_orchestrator.runtime.owners import RETRY_S, Owners
 from stepmesh_orchestrator.runtime.run_requests import MAX_WAIT_MS, listing
 from stepmesh_orchestrator.runtime.run_view import RunView
+from stepmesh_orchestrator.runtime.schedule_requests import PAGE, merged
 
 SLICE_MS = 2_000
 """A wait is passed on in pieces: an owner that dies meanwhile holds up no more than that."""
-AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun
+AboutSchedule = (
+    schedules.GetSchedule
+    | schedules.DeleteSchedule
+    | schedules.PauseSchedule
+    | schedules.ResumeSchedule
+    | schedules.TriggerSchedule
+    | schedules.BackfillSchedule
+)
+ABOUT_SCHEDULE: tuple[type, ...] = get_args(AboutSchedule)
+AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun | ContinueRun
 
 
 class ClusteredRequests:
@@ -41,11 +52,15 @@ class ClusteredRequests:
             api.GetSteps: self._about_run,
             api.Explain: self._about_run,
             api.DeleteRun: self._about_run,
+            ContinueRun: self._about_run,
             api.ListRuns: self._list_runs,
             api.ListPools: self._list_pools,
             api.ListComponents: self._list_components,
             api.DeleteFlow: self._delete_flow,
             api.GetInfo: self._get_info,
+            schedules.PutSchedule: self._put_schedule,
+            **dict.fromkeys(ABOUT_SCHEDULE, self._about_schedule),
+            schedules.ListSchedules: self._list_schedules,
         }
 
     # --- one run ------------------------------------------------------------------------------------------------
@@ -103,6 +118,22 @@ class ClusteredRequests:
         found = await asyncio.gather(*(self._owners.ask(home, peers.Refresh(runs), peers.Refreshed) for home, runs in live.items()))
         fresh = {summary.run: summary for answer in found for summary in answer.runs}
         return api.Runs([fresh.get(row.run) or self._view.summary(row) for row in rows])
+
+    # --- schedules ----------------------------------------------------------------------------------------------
+
+    async def _put_schedule(self, request: schedules.PutSchedule) -> api.ApiAnswer:
+        return await self._owners.pass_on(self._home_of(request.schedule.id), request)
+
+    async def _about_schedule(self, request: AboutSchedule) -> api.ApiAnswer:
+        return await self._owners.pass_on(self._home_of(request.id), request)
+
+    def _home_of(self, schedule: str) -> Partition:
+        return schedules.home_of(self._view.namespace, schedule, self._owners.partitions)
+
+    async def _list_schedules(self, request: schedules.ListSchedules) -> api.ApiAnswer:
+        limit = max(1, min(request.limit, PAGE))
+        told = await self._owners.ask_all(peers.TellSchedules(request.after, limit), peers.SchedulesTold)
+        return merged([one.page for one in told], limit, self._view.page_bytes)
 
     # --- the deployment -----------------------------------------------------------------------------------------
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import (
     AdvanceFunction,
+    AskAgain,
     CancelRun,
     Command,
     DeleteRun,
     EndTask,
+    KeepEvent,
+    PauseRun,
     ResolveFlow,
     RestTree,
+    ResumeRun,
+    ScheduleCommand,
+    ServeKeys,
+    SettleWait,
     StartRun,
+    TakeLetter,
+    UpdateFunction,
+    WakeSteps,
     WakeTree,
 )
+from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.session import Session
 
@@ -32,12 +43,18 @@ def run_of(command: Command) -> RunId | None:
         return command.submit.run
     if isinstance(command, EndTask):
         return command.result.run
-    if isinstance(command, CancelRun | DeleteRun):
+    if isinstance(command, CancelRun | DeleteRun | PauseRun | ResumeRun | WakeSteps):
         return command.run
     if isinstance(command, RestTree | WakeTree):
         return command.root
-    if isinstance(command, ResolveFlow):
+    if isinstance(command, SettleWait):
+        return command.waiter.run
+    if isinstance(command, TakeLetter):
+        return addressee(command.letter)
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand | ServeKeys):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run
+    if isinstance(command, UpdateFunction):
+        return command.update.run
     return command.task.run

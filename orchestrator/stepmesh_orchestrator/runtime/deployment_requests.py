@@ -106,6 +106,10 @@ def count_tasks(shard: Shard, now_ms: int) -> TaskCounts:
     held: dict[Pool, int] = {}
     for key, flight in leases.flights.items():
         _add(held if key in leases.held else queued, {Pool(flight.pool): 1})
+    places = shard.session.places
+    for pool, of_pool in {} if places is None else places.pools.items():
+        if of_pool.waiting:
+            _add(queued, {Pool(pool): of_pool.waiting})
     pools = [Pool(pool) for pool in leases.by_pool]
     return TaskCounts(queued, held, pools, {pool: waiting_ms(shard, pool, now_ms) for pool in pools})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
@@ -16,13 +16,26 @@ from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
-from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, Failure, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_broker.protocol.messages import (
+    FORMAT,
+    Accepted,
+    ErrorCode,
+    EventKept,
+    Failure,
+    Refused,
+    Stop,
+    Task,
+    TaskFrame,
+    TaskRef,
+    UpdateTaken,
+)
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
-from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask
+from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask, Send
 from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
-from stepmesh_orchestrator.runtime.outbox import Departure, Outbox
+from stepmesh_orchestrator.runtime.mail import in_messages
+from stepmesh_orchestrator.runtime.outbox import Departure, Mailing, Outbox
 from stepmesh_orchestrator.runtime.packing import PoolPace, pack
 from stepmesh_orchestrator.runtime.presence import Presence
 
@@ -69,13 +82,16 @@ class Dispatcher:
         """Every effect of the turns up to this sequence is published."""
         return self.outbox.confirmed
 
-    def dispatch(self, sequence: int, since: float, tasks: dict[str, list[Task]]) -> None:
-        """Send the tasks of the turn `sequence`, which the journal was given at `since` (monotonic, seconds), by pool."""
-        departures: list[Departure] = []
+    def dispatch(self, sequence: int, since: float, tasks: dict[str, list[Task]], letters: Sequence[Send] = ()) -> None:
+        """Send the tasks of the turn `sequence`, which the journal was given at `since` (monotonic, seconds), by pool; and its letters."""
+        departures: list[Departure | Mailing] = []
         for pool, ready in tasks.items():
             size = self._pace(pool).frame_size(len(ready), self.presence.workers(pool))
             departures.extend(self._departure(sequence, since, pool, frame) for frame in pack(ready, size))
             self.tasks_published += len(ready)
+        if letters:
+            packed = in_messages(self._partition, letters, self.broker.max_message_bytes)
+            departures.extend(Mailing(sequence, partition, data) for partition, data in packed)
         self.outbox.put(sequence, departures)
 
     def landed(self, run: RunId, item: int, step: int, duration_us: int) -> None:
@@ -124,7 +140,7 @@ class Dispatcher:
         pool = self.leases.land((park.task.run, park.task.item, park.task.step))
         self._spawn(self._park(Pool(pool or "unknown"), park))
 
-    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned) -> None:
+    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned | EventKept | UpdateTaken) -> None:
         """Answer a message that came through the inbox."""
         self._spawn(self._send(subjects.Subject(subject), encode(answer)))
 

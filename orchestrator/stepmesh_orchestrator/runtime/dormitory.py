@@ -74,10 +74,12 @@ class Dormitory:
             else:
                 await self._rest(wheel.next_due())
 
-    async def awake(self, run: RunId) -> None:
-        """Bring a run back that somebody asks for; at once for one that is not dormant. Raises `StoreError`."""
-        if run in self._shard.session.state.dormant:
-            await self._wake(await self._images([run]))
+    async def awake(self, *runs: RunId) -> None:
+        """Bring runs back that somebody asks for; at once where none is dormant. Raises `StoreError`."""
+        dormant = self._shard.session.state.dormant
+        asleep = [run for run in runs if run in dormant]
+        if asleep:
+            await self._wake(await self._images(asleep))
 
     async def view(self, run: RunId) -> State | None:
         """A dormant run with its tree, as it would come back, for readers; None when it is not dormant. Raises as `awake`."""

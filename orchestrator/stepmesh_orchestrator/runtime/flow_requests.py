@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import BlobId, FlowId, content_id
 from stepmesh_broker.protocol.messages import Refused, Submit
-from stepmesh_orchestrator.core.commands import StartRun
+from stepmesh_orchestrator.core.commands import PutSchedule, StartRun
 from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, Variable
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics, FlowInvalid
@@ -135,13 +135,17 @@ async def _by_nobody() -> bool:
 
 
 def uses(shard: Shard, flow: FlowId) -> bool:
-    """Whether a run that lives there uses it, or one that is about to begin."""
+    """Whether a run that lives there uses it, or one that is about to begin, or a schedule."""
     state = shard.session.state
     if flow in state.dormant.flows or any(run.flow_id == flow for run in state.runs.values()):
         return True
+    if any(entry.schedule.flow == flow for entry in state.schedules.entries.values()):
+        return True
     waiting = shard.inputs
     return any(isinstance(message, Submit) and message.flow == flow for _, message, _ in waiting.messages) or any(
-        isinstance(command, StartRun) and command.submit.flow == flow for command, _ in waiting.commands
+        (isinstance(command, StartRun) and command.submit.flow == flow)
+        or (isinstance(command, PutSchedule) and command.schedule.flow == flow)
+        for command, _ in waiting.commands
     )
 
 
@@ -173,4 +177,8 @@ def unknown_flow(flow: FlowId) -> Refused:
 
 def used_flow(flow: FlowId) -> Refused:
     """SM-5013."""
-    return Refused("SM-5013", f"flow {flow} is used by a run that has not ended", "cancel that run, or wait for its end")
+    return Refused(
+        "SM-5013",
+        f"flow {flow} is used by a run that has not ended, or by a schedule",
+        "wait for its end or cancel it; delete the schedule",
+    )

@@ -17,11 +17,11 @@ from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
 from stepmesh_broker.protocol.codec import decode_api_answer, decode_peer_answer, encode
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_broker.protocol.messages import Refused
-from stepmesh_broker.protocol.peers import CountTasks, FindFlow, PeerAnswer, Refresh, Settle
+from stepmesh_broker.protocol.peers import CountTasks, FindFlow, PeerAnswer, Refresh, Settle, TellSchedules
 
 _A = TypeVar("_A", bound=PeerAnswer)
 _T = TypeVar("_T")
-Question = Settle | Refresh | CountTasks | FindFlow
+Question = Settle | Refresh | CountTasks | FindFlow | TellSchedules
 PATIENCE_S = 6.0
 """How long a partition may be without an owner before a question is given up; below what clients wait for an answer."""
 ANSWER_S = 8.0

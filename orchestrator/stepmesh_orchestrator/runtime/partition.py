@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
@@ -18,8 +18,27 @@ from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
 from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Claim, Failure, Heartbeat, Refused, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, StartRun
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    AskUpdate,
+    Cancel,
+    Claim,
+    Failure,
+    Heartbeat,
+    Refused,
+    RunMessage,
+    SendEvent,
+    SettleToken,
+    Submit,
+    TaskRef,
+)
+from stepmesh_broker.protocol.tokens import is_genuine, read_token
+from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
+from stepmesh_orchestrator.core.decide.letters import addressee
+from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
+from stepmesh_orchestrator.core.decide.waits import tell_over
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
@@ -31,7 +50,7 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
 from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
@@ -40,6 +59,7 @@ from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
+from stepmesh_orchestrator.runtime.tenants import Tenants
 from stepmesh_orchestrator.runtime.visits import Visits
 from stepmesh_orchestrator.telemetry.observer import Telemetry
 
@@ -67,7 +87,7 @@ class PartitionService:
     def __init__(
         self,
         ports: Ports,
-        namespace: Namespace,
+        tenants: Tenants,
         partition: Partition,
         owner: str,
         router: Router,
@@ -79,9 +99,10 @@ class PartitionService:
         is_held: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ports = ports
-        self.namespace = namespace
+        self.namespace = tenants.own
         self.partition = partition
         self.flows = flows
+        self._tenants = tenants
         self._owner = owner
         self._router = router
         self._settings = settings
@@ -97,7 +118,7 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, namespace, partitions)
+        admission = Admission(flows, settings, tenants, partitions)
         self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
         self.shard: Shard
         self.sweeper: Sweeper
@@ -118,7 +139,7 @@ class PartitionService:
         recovered = await recover(ports.journal, self.partition, self.flows, projector)
         state = recovered.state
         check_whole(state, ownership)
-        session = Session(state, self.flows, self._router, self._settings)
+        session = Session(state, self.flows, self._router, self._settings, partitions=self._partitions)
         self._inbox = await ports.broker.inbox(self.partition, Position(state.inbox))
         dispatcher = self._dispatcher = Dispatcher(
             ports.broker, self._inbox, self.flows, self._presence, self.namespace, self.partition, ownership, state.confirmed
@@ -212,6 +233,8 @@ class PartitionService:
         leases.recovered = {*unsent, *(key for keys in watched.values() for key in keys)}
         leases.recovered_until = self.ports.clock.monotonic() + LEASE_MS / 2000
         rebuild(shard.session)
+        for over in recovered.untold:
+            tell_over(shard.session, over)
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
             state = recovered.state
@@ -255,6 +278,8 @@ class PartitionService:
             message = decode_inbox(entry.data)
             if isinstance(message, Cancel):
                 await self.dormitory.awake(message.run)
+            elif isinstance(message, Letters):
+                await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
             admitted = await self._admit(message) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
@@ -292,29 +317,63 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: Submit | Cancel) -> Accepted | Refused:
-        if isinstance(message, Cancel):
-            await self.dormitory.awake(message.run)
-            return await self.shard.command(CancelRun(message.run, message.reason, message.force))
+    async def _command(self, message: RunMessage | SendEvent | AskUpdate) -> Answer:
+        if isinstance(message, SendEvent):
+            refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
+            return refusal or await self.shard.keep(message)
+        if isinstance(message, SettleToken):
+            return await self._settle(message)
+        if isinstance(message, Submit):
+            return await self.begin(message)
+        await self.dormitory.awake(message.run)
+        if isinstance(message, AskUpdate):
+            return await self.shard.keep(message)
+        return await self.shard.command(of_live_run(message))
+
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+        """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(message)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(admitted)
+        admitted = await self._admit(submit)
+        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
+
+    async def _settle(self, message: SettleToken) -> Answer:
+        """By the state while the item lives, else by what the read model says of it."""
+        waiter = read_token(message.token)
+        if waiter is None or not is_genuine(message.token, self.shard.ownership.journal_id):
+            return token_refused("unknown: it was not made here")
+        refusal = self._foreign(message.namespace, "run", waiter.root or waiter.run)
+        if refusal is not None:
+            return refusal
+        await self.dormitory.awake(waiter.run)
+        command, run = SettleWait(waiter, message.value, message.rejected), self.shard.session.state.runs.get(waiter.run)
+        if run is not None and waiter.item in run.items:
+            return await self.shard.command(command)
+        await self.shard.projector.reached(self.shard.sequence)
+        rows = await self.ports.store.get_items(waiter.run, waiter.item, 1)
+        ended = waiter_row(waiter, rows[0].steps) if rows and rows[0].item == waiter.item else None
+        return told_of_ended(ended, command)
 
     async def _admit(self, submit: Submit) -> StartRun | Refused:
         """What can be said of a submission without the state of its partition."""
-        if submit.namespace != self.namespace:
-            return Refused("SM-5008", f"namespace {submit.namespace} is not served here", f"this is {self.namespace}")
-        root = submit.run if submit.parent is None else submit.parent.root
-        home = partition_of(root, self._partitions)
-        if home != self.partition:
-            return Refused(
-                "SM-5010", f"run {root} belongs to partition {home}, not {self.partition}", "ask for the number of partitions again"
-            )
+        refusal = self._foreign(submit.namespace, "run", submit.run if submit.parent is None else submit.parent.root)
+        if refusal is not None:
+            return refusal
         try:
             flow = await self.flows.load(submit.flow, submit.overrides)
         except FlowInvalid as problem:
             return Refused(problem.code, problem.message, problem.hint)
         return unknown_flow(submit) if flow is None else StartRun(self._traced(submit), flow)
+
+    def _foreign(self, namespace: Namespace, kind: str, name: str) -> Refused | None:
+        """Why something that hashes by `name` has no place here; None when it has."""
+        foreign = self._tenants.refusal(namespace)
+        if foreign is not None:
+            return foreign
+        home = partition_of(name, self._partitions)
+        if home != self.partition:
+            message = f"{kind} {name} belongs to partition {home}, not {self.partition}"
+            return Refused("SM-5010", message, "ask for the number of partitions again")
+        return None
 
     def _traced(self, submit: Submit) -> Submit:
         observer = self.shard.observer

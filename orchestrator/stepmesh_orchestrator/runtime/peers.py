@@ -17,6 +17,7 @@ from stepmesh_orchestrator.runtime.flow_requests import uses
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.owners import PartitionMoving
 from stepmesh_orchestrator.runtime.partition import PartitionService
+from stepmesh_orchestrator.runtime.schedule_requests import page
 from stepmesh_orchestrator.runtime.visits import Visits
 
 Answer = api.ApiAnswer | peers.PeerAnswer
@@ -62,6 +63,9 @@ class PeerRequests:
             return count_tasks(self._service.shard, self._service.ports.clock.now_ms())
         if isinstance(request, peers.FindFlow):
             return await self._find_flow(request)
+        if isinstance(request, peers.TellSchedules):
+            service = self._service
+            return peers.SchedulesTold(await page(service.shard, request.after, request.limit, service.ports.clock.now_ms()))
         return await self._local(request)
 
     async def _settle(self) -> peers.Settled:

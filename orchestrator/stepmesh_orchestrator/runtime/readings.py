@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
@@ -26,7 +29,16 @@ def read_shard(shard: Shard, sweeper: Sweeper, clock: Clock) -> ShardReading:
         stale_results=session.stale_results,
         malformed=counters.malformed,
         quarantined=counters.quarantined,
+        lanes={} if session.places is None else dict(_lanes(session.places, shard.namespace)),
     )
+
+
+def _lanes(places: Places, own: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """A pool that nobody waits for has one of the deployment's own namespace, so that it is seen to be empty."""
+    for pool, of_pool in places.pools.items():
+        yield (pool, own), 0
+        for namespace, lane in of_pool.lanes.items():
+            yield (pool, namespace), lane.waiting
 
 
 def _pool(shard: Shard, pool: str, now_ms: int) -> PoolReading:
@@ -34,7 +46,9 @@ def _pool(shard: Shard, pool: str, now_ms: int) -> PoolReading:
     claimed = sum(1 for key in leases.held if (flight := leases.flights.get(key)) is not None and flight.pool == pool)
     unfinished = sum(max(0, flight.open) for flight in leases.by_pool[pool])
     oldest_ms = _oldest_ms(shard, pool)
-    return PoolReading(max(0, unfinished - claimed), claimed, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))
+    places = shard.session.places
+    waiting = places.pools[pool].waiting if places is not None and pool in places.pools else 0
+    return PoolReading(max(0, unfinished - claimed) + waiting, claimed, 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000))
 
 
 def waiting_ms(shard: Shard, pool: str, now_ms: int) -> int:

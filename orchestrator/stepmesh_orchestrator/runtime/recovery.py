@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import FlowId, Partition
-from stepmesh_orchestrator.core.events import Event, RunCreated, StepDispatched, TreeWoken, Turn, decode_turn
+from stepmesh_orchestrator.core.events import Event, RunCreated, StepDispatched, TreeWoken, Turn, WaitOver, decode_turn
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.gone import GONE, can_be_applied
@@ -30,11 +30,12 @@ Watch = Callable[[State, Event, int], None]
 
 @dataclass(slots=True)
 class Recovered:
-    """A replayed partition. `unsent`: attempts that frames after the confirmed one dispatched."""
+    """A replayed partition. `unsent`: attempts that frames after the confirmed one dispatched; `untold`: ends of waits, likewise."""
 
     state: State
     snapshot_sequence: int
     unsent: set[Key] = field(default_factory=set)
+    untold: list[WaitOver] = field(default_factory=list[WaitOver])
 
 
 async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, projector: Projector) -> Recovered:
@@ -46,12 +47,15 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
     state = await _from_snapshot(journal, partition, known)
     snapshot_sequence = state.sequence
     dispatched: dict[Key, int] = {}
+    over: list[tuple[int, WaitOver]] = []
     projected = await projector.position()
     async for frame in journal.read(partition, after=min(state.confirmed, state.sequence)):
         turn = decode_turn(frame.payload)
         for event in turn.events:
             if isinstance(event, StepDispatched):
                 dispatched[event.run, event.item, event.step] = frame.sequence
+            elif isinstance(event, WaitOver):
+                over.append((frame.sequence, event))
         if frame.sequence <= snapshot_sequence:
             continue
         rows: list[Row] = []
@@ -60,7 +64,8 @@ async def recover(journal: Journal, partition: Partition, flows: FlowRegistry, p
             projector.put(frame.sequence, rows)
     await _check(state, known)
     unsent = {key for key, sequence in dispatched.items() if sequence > state.confirmed}
-    return Recovered(state, snapshot_sequence, unsent)
+    untold = [event for sequence, event in over if sequence > state.confirmed]
+    return Recovered(state, snapshot_sequence, unsent, untold)
 
 
 def check_whole(state: State, ownership: Ownership) -> None:

@@ -10,8 +10,9 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.commands import DeleteRun
-from stepmesh_orchestrator.core.explain import explain
+from stepmesh_orchestrator.core.explain import Cause, explain
 from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.ports import RunQuery
 from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.history import History
@@ -74,7 +75,7 @@ class RunRequests:
     async def _keyed(self, root: RunRow) -> list[RunId]:
         """Sub-runs that were submitted with a run key of their own."""
         keyed: list[RunId] = []
-        query = RunQuery(self._view.namespace, root=root.run, limit=PAGE)
+        query = RunQuery(root.namespace, root=root.run, limit=PAGE)
         while rows := await self._store.list_runs(query):
             keyed += [row.run for row in rows if row.run_key is not None and row.run != root.run]
             query = query._replace(offset=query.offset + len(rows))
@@ -130,7 +131,7 @@ class RunRequests:
             if index in ended:
                 steps.extend(answers.ended_steps(ended[index]))
             elif live is not None:
-                steps.extend(answers.live_steps(active[index], live.shard.dispatcher.leases))
+                steps.extend(answers.live_steps(active[index], live.shard.dispatcher.leases, live.shard.ownership.journal_id))
         page = answers.whole_items(steps, self._view.page_bytes)
         return api.Steps(page, more=len(page) < len(steps) or (request.item is None and (len(wanted) > limit or len(rows) == limit)))
 
@@ -164,11 +165,17 @@ class RunRequests:
             row = await self._view.row(request.run)
             return unknown_run(request.run) if row is None else api.Explained([f"the run is over: {row.status}"])
         shard, state, run = live
-        causes = explain(state, run, self._view.ports.clock.now_ms())
-        lines = [answers.cause_line(one, self._pool_note(shard, one.run, one.item, one.step)) for one in causes[:MAX_CAUSES]]
+        causes = explain(state, run, self._view.ports.clock.now_ms(), shard.session)
+        lines = [answers.cause_line(one, self._note(shard, state, one)) for one in causes[:MAX_CAUSES]]
         if len(causes) > MAX_CAUSES:
             lines.append(f"… and {len(causes) - MAX_CAUSES} more")
         return api.Explained(lines)
+
+    def _note(self, shard: Shard, state: State, cause: Cause) -> str:
+        if cause.kind != "awaiting" or cause.item is None or cause.step is None:
+            return self._pool_note(shard, cause.run, cause.item, cause.step)
+        item = state.runs[RunId(cause.run)].items[cause.item]
+        return f"; token {answers.step_token(item, cause.step, shard.ownership.journal_id)}"
 
     def _pool_note(self, shard: Shard, run: str, item: int | None, step: int | None) -> str:
         if item is None or step is None:
@@ -186,8 +193,8 @@ class RunRequests:
 
 
 def listing(namespace: Namespace, request: api.ListRuns) -> RunQuery:
-    """The request as the store is asked."""
+    """The request as the store is asked: of a tenant, else of the deployment's own namespace."""
     return RunQuery(
-        namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
+        request.namespace or namespace, request.status, request.flow_name, request.root, request.parent, request.roots_only,
         max(0, min(request.limit, PAGE)), max(0, request.offset), request.max_depth,
     )  # fmt: skip

@@ -13,32 +13,37 @@ from collections import deque
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
-from stepmesh_broker.protocol.messages import Accepted, Cancel, Refused, Results, Submit, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.messages import Accepted, AskUpdate, Cancel, EventKept, Refused, Results, SendEvent, TaskRef, UpdateTaken
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
+    CallKeys,
     Effect,
     LimitWait,
     NeedFlow,
     NudgeTask,
     ParkTask,
     RunOver,
+    Send,
+    SetScheduleTimer,
     SetTimer,
     StopTask,
     TreeLeft,
+    WakeRun,
 )
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.snapshot import encoding
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.alarm import Alarm
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
+from stepmesh_orchestrator.runtime.encoding import encoded
 from stepmesh_orchestrator.runtime.frames import FrameWriter
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs, Message, of_outside
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
@@ -49,8 +54,6 @@ log = logging.getLogger("stepmesh.shard")
 SNAPSHOT_BYTES = 64 * 1024 * 1024
 """Journal bytes between two snapshots at least, so that a replay reads at most about that much. A state above that is kept more rarely:
 after as many bytes as the last snapshot had, so that snapshots never cost more than the journal does."""
-RUNS_AT_ONCE = 500
-"""Runs that a snapshot encodes without a pause; about 5 ms for runs of ten steps."""
 SETTLE_S = 1.0
 """How long an answer waits for the turn that is under way, in seconds; a full disk may hold that one up for long."""
 
@@ -76,7 +79,7 @@ class Shard:
         self.session = session
         self.dispatcher = dispatcher
         self.projector = projector
-        self.waits = Waits(session)
+        self.waits = Waits(session, lambda: dispatcher.confirmed)
         self.queue_limits = QueueLimits()
         self.over = Waiters()
         self.moved = Waiters()
@@ -103,7 +106,13 @@ class Shard:
     async def command(self, command: Command) -> Accepted | Refused:
         """Decide on a command in the next turn; the answer comes when its effect is journaled. Refused while the journal is full."""
         answer = await self._ask(command)
-        assert not isinstance(answer, FunctionTurned), "that is the answer to `advance`"
+        assert isinstance(answer, Accepted | Refused), "other answers are to what follows"
+        return answer
+
+    async def keep(self, asked: SendEvent | AskUpdate) -> EventKept | UpdateTaken | Refused:
+        """Decide on an event, or an update of a function, as on a command."""
+        answer = await self._ask(of_outside(asked))
+        assert isinstance(answer, EventKept | UpdateTaken | Refused), "what the decision answers"
         return answer
 
     async def advance(self, turn: FunctionTurn) -> FunctionTurned | None:
@@ -127,7 +136,7 @@ class Shard:
         else:
             self._tell(answer, "", self.closed)
 
-    def receive(self, position: int, message: Results | Submit | Cancel | None, flow: CompiledFlow | None = None) -> None:
+    def receive(self, position: int, message: Message | None, flow: CompiledFlow | None = None) -> None:
         """A message of the inbox; a `Submit` with its flow. None: it was dealt with, and only its position is to be journaled."""
         inputs = self.inputs
         inputs.messages.append((position, message, flow))
@@ -195,6 +204,7 @@ class Shard:
         if consumed:
             self.dispatcher.acknowledge(consumed)
         forget_finished(state, session.now - session.settings.remember_ended_ms, session.settings.remember_ended)
+        state.addresses.forget(session.now - session.settings.keep_events_ms)
         if self.dispatcher.journaled_bytes > self._snapshot_bytes or self.waits.many_rested:
             await self.snapshot()
 
@@ -202,21 +212,11 @@ class Shard:
         """Keep the state as of the last frame. Only between turns: within one, the state is ahead of the journal."""
         self.dispatcher.journaled_bytes = 0
         if self.sequence and await self.projector.caught_up(self.sequence):
-            payload = await self._encoded()
+            payload = await encoded(self.session.state)
             self._snapshot_bytes = max(SNAPSHOT_BYTES, len(payload))
             state, retain_ms = self.session.state, self.session.settings.retain_ms
             released = await self.projector.released(self.sequence)
             self.waits.move_up(await self._frames.snapshot(payload, state.confirmed, retain_ms, state.dormant.first_frame, released))
-
-    async def _encoded(self) -> bytes:
-        """The state, while workers and readers are answered: no turn begins meanwhile, so it stands still."""
-        work = encoding(self.session.state, RUNS_AT_ONCE)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                return bytes(done.value)
-            await asyncio.sleep(0)
 
     def _take(self) -> int:
         inputs, consumed = self.inputs, 0
@@ -235,7 +235,7 @@ class Shard:
             self._decide(due, None)
         return consumed
 
-    def _message(self, message: Results | Submit | Cancel, flow: CompiledFlow | None) -> None:
+    def _message(self, message: Message, flow: CompiledFlow | None) -> None:
         self.counters.messages += 1
         if isinstance(message, Results):
             if message.journal != self.ownership.journal_id:
@@ -250,6 +250,9 @@ class Shard:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
         elif isinstance(message, Cancel):
             self._decide(CancelRun(message.run, message.reason, message.force), None, message.reply_to)
+        elif isinstance(message, Letters):
+            for letter in message.letters:
+                self._decide(TakeLetter(letter), None)
         elif flow is not None:
             self._decide(StartRun(message, flow), None, message.reply_to)
 
@@ -336,8 +339,9 @@ class Shard:
             rows, session.rows = session.rows, []
             self.projector.put(self.sequence, rows)
         tasks, session.tasks = session.tasks, {}
-        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks)
         effects, session.effects = session.effects, []
+        letters = [effect for effect in effects if isinstance(effect, Send)]
+        self.dispatcher.dispatch(self.sequence, self._frames.asked, tasks, letters)
         stopped: list[TaskRef] = []
         nudged: list[TaskRef] = []
         for effect in effects:
@@ -353,10 +357,8 @@ class Shard:
             self.dispatcher.nudge(nudged)
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, SetTimer):
-            self.waits.set_timer(effect)
-        elif isinstance(effect, TreeLeft):
-            self.waits.tree_left(effect.root)
+        if isinstance(effect, SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys):
+            self.waits.carry_out(effect)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
-from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import events, function_events
+from stepmesh_orchestrator.core.decide.waits import awaited_json
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.replica import Consequences
+from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 
 _KINDS: dict[type, str] = {
     events.RunCreated: "run_created",
@@ -24,14 +26,22 @@ _KINDS: dict[type, str] = {
     events.StepRetrying: "step_retrying",
     events.StepSleeping: "step_sleeping",
     events.StepFallingBack: "step_falling_back",
+    events.StepAwaiting: "step_awaiting",
+    events.WaitOver: "wait_over",
     events.ItemEnded: "item_completed",
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
     events.RunDeleted: "run_deleted",
-    events.HistoryGrew: "function_advanced",
-    events.FunctionIdle: "function_idle",
-    events.FunctionContinued: "function_continued",
-    events.RunCancelling: "run_cancelling",
+    events.RunHeld: "run_queued",
+    events.RunReleased: "run_released",
+    function_events.HistoryGrew: "function_advanced",
+    function_events.FunctionIdle: "function_idle",
+    function_events.FunctionContinued: "function_continued",
+    function_events.RunCancelling: "run_cancelling",
+    events.RunPaused: "run_paused",
+    events.RunResumed: "run_resumed",
+    events.StepWoken: "step_woken",
+    events.RunSeeded: "run_seeded",
 }
 
 
@@ -46,6 +56,7 @@ def status_events(event: Event, position: int, at_ms: int, flow: CompiledFlow | 
     found = [told(_KINDS[type(event)], _step_id(flow, step), _data(event))]
     if flow is None:
         return found
+    found += [told("step_reused", flow.steps[index].id, _reused(index, output)) for index, output in follows.reused]
     if follows.needed:
         found.append(told("steps_needed", None, msgspec.json.encode({"steps": [flow.steps[index].id for index in follows.needed]})))
     found += [told("step_ready", flow.steps[index].id, b'{"step":%d}' % index) for index in follows.ready]
@@ -64,11 +75,29 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
-    if isinstance(event, events.RunCancelled | events.RunCancelling):
+    if isinstance(event, events.RunHeld):
+        return msgspec.json.encode({"keys": [gate.key for gate in event.gates]})
+    if isinstance(event, events.RunReleased):
+        return msgspec.json.encode({"key": event.key})
+    if isinstance(event, events.RunCancelled | function_events.RunCancelling | events.RunPaused):
         return msgspec.json.encode({"reason": event.reason})
-    if isinstance(event, events.ItemStarted | events.RunDeleted | events.TreeDormant | events.TreeWoken):
+    if isinstance(event, events.RunSeeded):
+        return msgspec.json.encode({"source": event.source, "items": event.items})
+    if isinstance(event, events.PermitAsked | events.PermitMoved):
+        return b"{}"  # of no run, so nobody is told
+    if isinstance(
+        event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent
+    ):
         return b"{}"
+    if isinstance(event, events.EventReceived | events.WaiterPlaced | events.WaiterLeft):
+        return b"{}"  # of no run, so nobody is told
     return b'{"step":%d%b}' % (event.step, _of_step(event))
+
+
+def _reused(step: int, output: bytes | None) -> bytes:
+    if output is None:
+        return b'{"step":%d,"status":"skipped"}' % step
+    return b'{"step":%d,"status":"success","result":%b}' % (step, output)
 
 
 def _created(event: events.RunCreated) -> bytes:
@@ -96,17 +125,29 @@ def _of_step(event: Event) -> bytes:
         return b',"attempt":%d,"due_ms":%d,"error":%b' % (event.attempt, event.due_ms, error_json(event.failure))
     if isinstance(event, events.StepSleeping):
         return b',"due_ms":%d' % event.due_ms
-    if isinstance(event, events.HistoryGrew):
+    if isinstance(event, function_events.HistoryGrew):
         return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
-    if isinstance(event, events.FunctionIdle):
+    if isinstance(event, function_events.FunctionIdle):
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
+    if isinstance(event, events.StepAwaiting):
+        return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
+    if isinstance(event, events.WaitOver):
+        address = (msgspec.json.encode(event.name), msgspec.json.encode(event.key))
+        return b',"name":%b,"key":%b,"taken":%b' % (*address, b"true" if event.position else b"false")
     return b""
+
+
+_SHOWN = frozenset({Kind.STREAM, Kind.REPLY, Kind.ATTRIBUTE, Kind.TAG})
+"""What a body notes down for others to see."""
 
 
 def _record(record: Record) -> dict[str, object]:
     """Of a durable function's history."""
     if isinstance(record, Issued):
-        return {"record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where}
+        issued: dict[str, object] = {
+            "record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where
+        }  # fmt: skip
+        return {**issued, "value": msgspec.Raw(record.arguments)} if record.kind in _SHOWN else issued
     if isinstance(record, Settled):
         ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": _error(record.failure)}
         return {"record": "settled", "id": record.id, "attempt": record.attempt, **ended}

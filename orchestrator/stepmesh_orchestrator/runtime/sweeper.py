@@ -13,16 +13,19 @@ from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.ports import PoolDepth
 from stepmesh_broker.protocol.ids import Pool, Position
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.commands import FailAttempt
+from stepmesh_orchestrator.core.commands import AskAgain, FailAttempt, ServeKeys
 from stepmesh_orchestrator.core.decide.results import in_flight
 from stepmesh_orchestrator.core.rebuild import task_again
 from stepmesh_orchestrator.ports import Clock
+from stepmesh_orchestrator.runtime import windows
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Flight, Key
 from stepmesh_orchestrator.runtime.queue_limits import nobody_came
 from stepmesh_orchestrator.runtime.shard import Shard
 
 log = logging.getLogger("stepmesh.sweeper")
 EVERY_S = 1.0
+REMIND_S = 30.0
+"""How long a lost word of who held a permit keeps others waiting, seconds."""
 GRACE_S = 2.0
 """How long results may take to arrive after their frame was acknowledged, seconds."""
 
@@ -35,6 +38,7 @@ class Sweeper:
         self._clock = clock
         self._incarnation = incarnation
         self.redispatched = 0
+        self._keys_reminded = clock.monotonic()
 
     async def run(self) -> None:
         """Sweep for ever; a broker that is away is asked again next time."""
@@ -51,11 +55,25 @@ class Sweeper:
         dispatcher = self._shard.dispatcher
         incarnation = await dispatcher.broker.incarnation()
         dispatcher.presence.forget_silent()
+        self._remind_keys()
+        places = self._shard.session.places
+        if places is not None:
+            windows.fit(places, dispatcher.presence, dispatcher.paces)
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
+        if reborn:
+            self._shard.post(AskAgain())
         for pool in list(dispatcher.leases.by_pool):
             self._look_for_lost(pool, PoolDepth(0, 0, Position(0)) if reborn else await dispatcher.broker.depth(Pool(pool)), reborn)
         self._end_waits()
         self._expire()  # last: what fails now is not looked for above before its failure was decided on
+
+    def _remind_keys(self) -> None:
+        """While somebody waits for a key of this partition, ask now and then after those who hold it: their word may have been lost."""
+        now = self._clock.monotonic()
+        if now >= self._keys_reminded + REMIND_S:
+            self._keys_reminded = now
+            if any(found.waiting for found in self._shard.session.state.permits.keys.values()):
+                self._shard.post(ServeKeys(again=True))
 
     def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:
         leases = self._shard.dispatcher.leases

@@ -1,22 +1,25 @@
-"""All that a shard does because of the time: timers of live runs, trees that become dormant, and when dormant ones are to be back.
+"""All that a shard does because of the time: timers of live runs, schedules, trees that become dormant, and when those are to be back.
 
 Soft state beside the session: what is in it follows from the state and from effects, so losing it in a crash is harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import FireTimer, RestTree
+from stepmesh_orchestrator.core.commands import FireSchedule, FireTimer, RestTree, ServeKeys
 from stepmesh_orchestrator.core.dormant import frame_of, wakes_ms_of
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import CallKeys, SetScheduleTimer, SetTimer, TreeLeft, WakeRun
 from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.runtime.timers import Timers
 from stepmesh_orchestrator.runtime.wheel import Drowsy, Wheel
 
 TIMERS_AT_ONCE = 1_000
 """Timers of one turn at most, so that a flood of them holds nothing else up for long; about 60 ms."""
+SCHEDULES_AT_ONCE = 100
+"""Schedules that are looked at in one turn at most; about 50 ms."""
 RESTS_AT_ONCE = 200
 """Trees that become dormant in one turn at most; about 10 ms."""
 DROWSY_MS = 2_000
@@ -33,12 +36,28 @@ is small."""
 class Waits:
     """Of one shard. `rested`: trees that became dormant since the last snapshot."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, published: Callable[[], int]) -> None:
         self._session = session
+        self._published = published
         self.timers = Timers()
+        self.agenda = Agenda()
         self.drowsy = Drowsy()
         self.wheel = Wheel(self._back_at)
         self.rested = 0
+        self.keys_due_ms: int | None = None
+
+    def carry_out(self, effect: SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys) -> None:
+        """What the core wants because of the time."""
+        if isinstance(effect, SetTimer):
+            self.set_timer(effect)
+        elif isinstance(effect, TreeLeft):
+            self.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, CallKeys):
+            self.call_keys(effect.due_ms)
+        else:  # a dormant run is needed
+            self.wheel.hurry(effect.run, self._session.now)
 
     def set_timer(self, effect: SetTimer) -> None:
         """Of a live run; a far one may let its tree become dormant."""
@@ -57,19 +76,29 @@ class Waits:
         if back_ms is not None:
             self.wheel.put(root, back_ms)
 
-    def due(self) -> Iterator[FireTimer | RestTree]:
+    def call_keys(self, due_ms: int) -> None:
+        """Some key may let somebody through then."""
+        self.keys_due_ms = due_ms if self.keys_due_ms is None else min(self.keys_due_ms, due_ms)
+
+    def due(self) -> Iterator[FireTimer | RestTree | FireSchedule | ServeKeys]:
         """What the time of this turn asks for. Each is to be decided on before the next one is taken."""
         session = self._session
+        if self.keys_due_ms is not None and self.keys_due_ms <= session.now:
+            self.keys_due_ms = None  # who must wait on sets it again
+            yield ServeKeys()
         for task in self.timers.due(session.now, TIMERS_AT_ONCE):
             yield FireTimer(task)
+        for schedule in self.agenda.due(session.now, SCHEDULES_AT_ONCE):
+            yield FireSchedule(schedule)
         for root in self.drowsy.due(session.now, RESTS_AT_ONCE):
-            yield RestTree(root)
+            yield RestTree(root, self._published())
             if root in session.state.trees:
                 self.drowsy.put(root, session.now + LOOKED_AT_AGAIN_MS)
 
     def next_due(self) -> int | None:
         """When the next turn is needed, ms since 1970; dormant trees are brought back by others. None: not because of the time."""
-        return min((due for due in (self.timers.next_due(), self.drowsy.next_due()) if due is not None), default=None)
+        known = self.timers.next_due(), self.agenda.next_due(), self.drowsy.next_due(), self.keys_due_ms
+        return min((due for due in known if due is not None), default=None)
 
     @property
     def many_rested(self) -> bool:
@@ -82,7 +111,7 @@ class Waits:
         dormant = self._session.state.dormant
         if dormant.first_frame is not None and dormant.first_frame <= through:
             for run in [run for run, place in dormant.places.items() if frame_of(place) <= through]:
-                self.wheel.put(run, self._session.now)
+                self.wheel.hurry(run, self._session.now)
 
     def _back_at(self, run: RunId) -> int | None:
         place = self._session.state.dormant.places.get(run)

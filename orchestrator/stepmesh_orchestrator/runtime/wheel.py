@@ -42,6 +42,11 @@ class Wheel:
         heapq.heappush(self._stretches, stretch)
         self.changed.set()
 
+    def hurry(self, run: RunId, now_ms: int) -> None:
+        """Due now, however late `when` says."""
+        heapq.heappush(self._near, (now_ms, run))
+        self.changed.set()
+
     def next_due(self) -> int | None:
         """When to look again, ms since 1970; None when nothing waits."""
         near = [self._near[0][0]] if self._near else []

@@ -51,6 +51,7 @@ class Metrics:
         self.duration = Distribution(names.TASK_DURATION)
         self._readings: Sequence[ShardReading] = ()
         self._pools: dict[Partition, dict[str, PoolReading]] = {}
+        self._lanes: dict[Partition, dict[tuple[str, str], int]] = {}
         joined = WithDistributions(exporter, (self.queue_wait, self.duration), resource)
         reader = PeriodicExportingMetricReader(joined, export_interval_millis=interval_s * 1000)
         self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
@@ -88,7 +89,11 @@ class Metrics:
         by a gauge that is gone keeps its last value."""
         for shard in readings:
             self._pools.setdefault(shard.partition, {}).update(dict.fromkeys(shard.pools, _IDLE))
-        self._readings = [replace(shard, pools={**self._pools[shard.partition], **shard.pools}) for shard in readings]
+            self._lanes.setdefault(shard.partition, {}).update(dict.fromkeys(shard.lanes, 0))
+        self._readings = [
+            replace(shard, pools={**self._pools[shard.partition], **shard.pools}, lanes={**self._lanes[shard.partition], **shard.lanes})
+            for shard in readings
+        ]
 
     def flush(self) -> None:
         """Export now."""
@@ -119,6 +124,7 @@ class Metrics:
             (names.POOL_TASKS, self._pool_tasks),
             (names.POOL_WANTED, self._pool_wanted),
             (names.POOL_OLDEST, self._pool_oldest),
+            (names.POOL_WAITING, self._pool_waiting),
         ):
             meter.create_observable_gauge(about.name, [observed], about.unit, about.meaning)
 
@@ -140,6 +146,11 @@ class Metrics:
         for shard in self._readings:
             for pool, reading in shard.pools.items():
                 yield Observation(reading.oldest_s, {names.POOL: pool, names.PARTITION: shard.partition})
+
+    def _pool_waiting(self, _: CallbackOptions) -> Iterable[Observation]:
+        for shard in self._readings:
+            for (pool, namespace), count in shard.lanes.items():
+                yield Observation(count, {names.POOL: pool, names.NAMESPACE: namespace, names.PARTITION: shard.partition})
 
 
 def _pool(digest: Digest, event: StepRetrying | StepFailed | StepDefaulted) -> str:

@@ -7,7 +7,7 @@ comparison per turn. Knows no telemetry library and nothing of the runtime.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
@@ -44,7 +44,8 @@ class PoolReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ShardReading:
-    """Gauges and counters of one shard at one moment; the counters since it started."""
+    """Gauges and counters of one shard at one moment; the counters since it started. `lanes`: tasks that wait for a place, by pool and
+    namespace."""
 
     partition: Partition
     pools: Mapping[str, PoolReading]
@@ -57,6 +58,7 @@ class ShardReading:
     stale_results: int
     malformed: int
     quarantined: int
+    lanes: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class TurnObserver(Protocol):

@@ -12,7 +12,7 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.tracecontext import TraceContext
 from stepmesh_orchestrator.core.events import Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.state import CHILD, SLEEPING, Item, Run
+from stepmesh_orchestrator.core.state import AWAITING, CHILD, SLEEPING, Item, Run
 from stepmesh_orchestrator.telemetry.departures import attempt_began_ms
 
 
@@ -44,7 +44,8 @@ class TracedRun:
     items: dict[int, TracedItem] = field(default_factory=dict)
 
 
-SLEEP, SUB_RUN = "sleep", "sub_run"
+SLEEP, SUB_RUN, OUTSIDE = "sleep", "sub_run", "outside"
+_WAITS = {SLEEPING: SLEEP, CHILD: SUB_RUN, AWAITING: OUTSIDE}
 
 
 def context_of(traceparent: str, root: RunId, ratio: float) -> TraceContext:
@@ -73,8 +74,8 @@ def traced_item(item: Item) -> TracedItem:
     for step, phase in enumerate(item.phases[:-1]):
         if item.attempt(step) > 1:
             traced.attempts[step] = item.attempt(step)
-        if phase in (SLEEPING, CHILD):
-            traced.waits[step] = (attempt_began_ms(item, step), SLEEP if phase == SLEEPING else SUB_RUN)
+        if phase in _WAITS:
+            traced.waits[step] = (attempt_began_ms(item, step), _WAITS[phase])
     return traced
 
 

@@ -22,6 +22,7 @@ from stepmesh_orchestrator.telemetry.departures import Departed, Landed
 from stepmesh_orchestrator.telemetry.digest import Digest
 from stepmesh_orchestrator.telemetry.observer import TurnRecord
 from stepmesh_orchestrator.telemetry.traced import (
+    OUTSIDE,
     SLEEP,
     SUB_RUN,
     TracedItem,
@@ -53,6 +54,7 @@ class TurnTracer:
             events.StepDefaulted: self._defaulted,
             events.StepRetrying: self._retrying,
             events.StepSleeping: self._sleeping,
+            events.StepAwaiting: self._awaiting,
             events.ItemEnded: self._item_ended,
             events.RunEnded: self._run_ended,
             events.TreeDormant: self._tree_dormant,
@@ -118,6 +120,9 @@ class TurnTracer:
 
     def _sleeping(self, run: TracedRun, event: events.StepSleeping) -> None:
         self._item(run, event.item).waits.setdefault(event.step, (self._at_ms, SLEEP))
+
+    def _awaiting(self, run: TracedRun, event: events.StepAwaiting) -> None:
+        self._item(run, event.item).waits.setdefault(event.step, (self._at_ms, OUTSIDE))
 
     def _succeeded(self, run: TracedRun, event: events.StepSucceeded) -> None:
         self._attempt(run, event.item, event.step, "success", None)

@@ -29,18 +29,14 @@ THREADS = 32
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What a running step knows of itself. `idempotency_key`: `<run>/<step id>`, the same in every attempt; give it to services that
-    deduplicate."""
+    """What a running step knows of itself. `idempotency_key`: `<run>/<step id>`, the same in every attempt and in no other step; give it
+    to services that deduplicate. `attempt` counts from 1."""
 
     name: str
     id: str
     run: str
     attempt: int
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same in every attempt, and in no other step."""
-        return f"{self.run}/{self.id}"
+    idempotency_key: str
 
 
 in_step: ContextVar[StepInfo] = ContextVar("stepmesh_step")
@@ -65,6 +61,11 @@ class LocalStep:
     run: str
     plan: Plan
     tried: Tried | None = None
+
+    @property
+    def key(self) -> str:
+        """`<run>/<step id>`."""
+        return f"{self.run}/{self.command.id}"
 
     @property
     def attempt(self) -> int:
@@ -93,16 +94,17 @@ class LocalStep:
         """What an attempt that ended so is recorded as."""
         failure = outcome.timed_out(self.plan.timeout_s).failure if isinstance(problem, TimedOut) else outcome.raised(problem).failure
         assert failure is not None
-        delay = delay_ms(self.plan.retry, f"{self.run}/{self.command.id}", self.attempt, problem)
+        delay = delay_ms(self.plan.retry, self.key, self.attempt, problem)
         if delay is None:
             return Settled(self.command.id, now_ms, failure=failure, attempt=self.attempt)
         return Tried(self.command.id, now_ms, self.attempt, failure, now_ms + delay)
 
     async def __call__(self) -> bytes:
         """The value as JSON text. Raises what the step raised, `TimedOut` when it took too long."""
-        told = in_step.set(StepInfo(self.command.name, self.command.id, self.run, self.attempt))
+        told = in_step.set(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key))
+        limit = asyncio.timeout(self.plan.timeout_s)
         try:
-            async with asyncio.timeout(self.plan.timeout_s) as limit:
+            async with limit:
                 return await self._worked()
         except TimeoutError as problem:
             if limit.expired():

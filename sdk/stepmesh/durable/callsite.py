@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sysconfig
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -16,10 +17,15 @@ def here(depth: int = 1) -> str:
     frame: FrameType | None = inspect.currentframe()
     for _ in range(depth):
         frame = frame and frame.f_back
-    while frame is not None and _is_passed(frame.f_code.co_filename):
+    while frame is not None:
+        if name := _shown(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
-    return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return "?"
 
 
-def _is_passed(file: str) -> bool:
-    return file.startswith(_OURS) or (file.startswith((_LIBRARY, "<frozen")) and "site-packages" not in file)
+@cache
+def _shown(file: str) -> str:
+    """The file's name; "" for one that is passed over."""
+    is_passed = file.startswith(_OURS) or (file.startswith((_LIBRARY, "<frozen")) and "site-packages" not in file)
+    return "" if is_passed else Path(file).name

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,12 +16,15 @@ AHEAD = 10
 """Records of a scope that are looked at to tell an insertion from a removal."""
 SHOWN = 80
 """Characters of an argument that a message shows."""
+AROUND = 5
+"""Commands before and after a divergence that a message shows."""
 
 
 @dataclass(frozen=True)
 class Divergence:
     """`code`: SM-1001 to SM-1005. `where`: `file:line` in the code as it is now, or as it was recorded when there is none now. `new`: name
-    of what the code asks for and the history lacks, "" when that is not the matter."""
+    of what the code asks for and the history lacks, "" when that is not the matter. `around`: names of commands in the same task, those
+    that were recorded before and after it."""
 
     code: str
     id: str
@@ -30,7 +34,12 @@ class Divergence:
     now: str
     cause: str
     new: str = ""
+    around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     identity: Identity = field(default_factory=Identity)
+
+    def between(self, before: Iterable[str], after: Iterable[str]) -> Divergence:
+        """The same, with what stands around it."""
+        return replace(self, around=(tuple(before), tuple(after)))
 
     def of(self, identity: Identity) -> Divergence:
         """The same, of this run. On the build that the run began with no deployment is to blame: SM-1005, with what lint finds."""
@@ -49,11 +58,17 @@ class Divergence:
         fixes = "\n                 ".join(f"- {fix}" for fix in self._fixes())
         return (
             f"{self.code} Replay diverged at {self.where}: {self.what}\n\n"
-            f"  run        {self.identity}\n  at         {self.id}\n  recorded   {self.recorded}{build}\n  now        {self.now}{now}\n\n"
+            f"  run        {self.identity}\n  at         {self.id}\n  recorded   {self.recorded}{build}\n  now        {self.now}{now}\n"
+            f"  history    {self._history()}\n\n"
             f"  Likely cause   {self.cause}\n"
             f"  The run        is BLOCKED at {self.id}. Nothing was done twice and nothing is lost: it goes on once the code fits again.\n"
             f"  Do one of      {fixes}"
         )
+
+    def _history(self) -> str:
+        """`reserve, → charge, ship`: the arrow is where it is."""
+        before, after = self.around
+        return ", ".join((*before, f"→ {self.id.partition('/')[2]}", *after))
 
     def _fixes(self) -> list[str]:
         if self.code == "SM-1005":
@@ -65,7 +80,7 @@ class Divergence:
         return [guard, f"keep a worker with the old build{old} until the runs that began on it have ended", "put the code back as it was"]
 
 
-def compared(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Sequence[str]) -> Divergence | None:
+def compared(recorded: Issued, now: Issued, ahead: Iterable[Issued], issued: Sequence[str]) -> Divergence | None:
     """None when the body asks again for what it asked for. `ahead`: what the history has next in this scope; `issued`: names that the body
     asked for in this scope before."""
     if (recorded.kind, recorded.name, recorded.id) != (now.kind, now.name, now.id):
@@ -137,8 +152,8 @@ def _differ(path: str, was: Any, now: Any) -> tuple[str, Any, Any]:
     return path, was, now
 
 
-def _moved(recorded: Issued, now: Issued, ahead: Sequence[Issued], issued: Sequence[str]) -> str:
-    later = {command.name for command in ahead[:AHEAD]}
+def _moved(recorded: Issued, now: Issued, ahead: Iterable[Issued], issued: Sequence[str]) -> str:
+    later = {command.name for command in islice(ahead, AHEAD)}
     if now.name in later and recorded.name in issued:
         return f"`{now.name}` and `{recorded.name}` changed places."
     if now.name in later:

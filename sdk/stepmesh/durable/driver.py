@@ -7,15 +7,13 @@ a body that waits for others only is let go of, so that waiting costs no worker 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepmesh import payloads
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
-from stepmesh.durable.identity import Identity
-from stepmesh.durable.limits import USUAL, Limits
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records
@@ -25,6 +23,8 @@ PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
+TURN_BYTES = 256 * 1024
+"""Records in one turn of more than one record, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
 
@@ -47,18 +47,26 @@ class Sequencer(Protocol):
         ...
 
 
+class Begin(Protocol):
+    """Makes a body."""
+
+    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
+        """See `Activation`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What is to be driven. `news` is set when there may be records that the shard was not asked for. `name`: of the workflow; `version`:
-    of its code."""
+    """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
+    and nobody else had it, so there is no history."""
 
     task: Task
-    body: Callable[[], Coroutine[Any, Any, Any]]
+    begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
-    name: str = ""
     version: str = ""
-    limits: Limits = USUAL
+    is_first: bool = False
 
 
 async def drive(activation: Activation) -> Any:
@@ -75,7 +83,8 @@ class _Driver:
         self._activation = activation
         task = activation.task
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
-        self._number = 0
+        self._driver, self._number = secrets.randbits(53) or 1, 0
+        self._waiting = False  # local steps begin when this turn is told
         self._base = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
@@ -92,9 +101,7 @@ class _Driver:
         if not history:
             self._unsent.append(Began(self._activation.task.at_ms, self._activation.version))
         began, *records = history or self._unsent
-        run, version = self._activation.task.run, self._activation.version
-        identity = Identity(run, self._activation.name, version, began.version if isinstance(began, Began) else "")
-        execution = self._execution = Execution(self._activation.body, began.at_ms, run, identity, self._activation.limits)
+        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
         turn = execution.turn(records)
         while turn.state is State.IDLE:
             self._take(turn)
@@ -113,25 +120,29 @@ class _Driver:
             self._execution.drop()
 
     async def _history(self) -> list[Record]:
+        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
         task = self._activation.task
-        if not task.records or task.history:
-            return decode_records(task.history) if task.history else []
-        history: list[Record] = []
+        history = decode_records(task.history) if task.history else []
+        if self._activation.is_first:
+            return history
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, 0, len(history)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history)))
             history += answer.records or []
             if not answer.more:
                 return history
 
     def _take(self, turn: Turn) -> None:
-        """Begin the local steps, stop those that nobody waits for, and keep what is to be told."""
+        """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
+        comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        for id, step in turn.local.items():
-            if id not in self._running and step.due_ms - self._now_ms() <= KEPT_MS:
+        due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        for id, step in due:
+            if id not in self._running:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
                 self._running.pop(id).cancel()
+        self._waiting = self._is_urgent() and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
     async def _do(self, step: LocalStep) -> Settled | Tried:
@@ -157,13 +168,21 @@ class _Driver:
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
             )
-        return await self._tell(idle=not self._running and not any(isinstance(record, Settled | Tried) for record in self._unsent))
+        return await self._tell(idle=not self._running and not self._waiting and not self._has_results())
 
     async def _something(self) -> None:
-        if not self._running or any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent):
+        if not self._running or self._is_urgent():
             return
         if not await self._moved(PATIENCE_S) and not self._unsent:
             await self._moved(None)
+
+    def _has_results(self) -> bool:
+        """Whether there is something that the body will hear of."""
+        return any(isinstance(record, Settled | Tried) for record in self._unsent)
+
+    def _is_urgent(self) -> bool:
+        """Whether others are to hear of something that the body issued."""
+        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -182,20 +201,32 @@ class _Driver:
                 self._unsent.append(task.result())
 
     async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
-        sent, self._unsent = self._unsent, []
+        sent, self._unsent = self._fitting()
+        idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
-        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked, continued))
+        answer = await self._asked(
+            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued)
+        )
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
         while answer.more:
-            answer = await self._asked(FunctionTurn(self._ref, 0, self._base + len(news)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, self._base + len(news)))
             news += answer.records or []
         self._base += len(news)
         return [record for record in news if not isinstance(record, Began)]
+
+    def _fitting(self) -> tuple[list[Record], list[Record]]:
+        """What fits one turn, of what is to be told; and the rest."""
+        size = 0
+        for index, record in enumerate(self._unsent):
+            size += len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+            if size > TURN_BYTES and index:
+                return self._unsent[:index], self._unsent[index:]
+        return self._unsent, []
 
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
@@ -207,10 +238,10 @@ class _Driver:
 
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
+        while len(self._unsent) > (0 if self._base else 1):
+            await self._tell(idle=False)
         if turn.state is State.CONTINUED:
             await self._tell(idle=False, continued=payloads.write(turn.value))
-        elif self._base or len(self._unsent) > 1:
-            await self._tell(idle=False)
         if turn.error is not None:
             raise turn.error
         if turn.state is State.CANCELLED:

@@ -7,6 +7,12 @@ from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 
 
+class BadWorkflow(StepmeshError):
+    """SM-1073: a workflow, step or app cannot be declared so; with the code of what lint found when that is the reason."""
+
+    default_code = "SM-1073"
+
+
 class StepFailed(Exception):
     """A step, call or child failed for good. `cause`: what it said last."""
 
@@ -32,6 +38,10 @@ class RetryAfter(Exception):
     def __init__(self, after: Duration, message: str = "") -> None:
         self.after_s = seconds(after)
         super().__init__(message or f"once more in {self.after_s:g} s")
+
+
+class Continued(BaseException):
+    """Leaves a body that said `wf.continue_as_new`: the run is over before it is raised, so whoever catches it only delays the end."""
 
 
 class OutsideRun(StepmeshError):

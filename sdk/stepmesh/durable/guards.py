@@ -122,5 +122,10 @@ def _is_library(guard: FrameType | None) -> bool:
 def _caught(loop: ReplayLoop, problem: StepmeshError) -> None:
     if loop.policy == "error":
         raise problem
-    if loop.policy == "warn":
+    if loop.policy == "warn" and problem.message not in _told:
+        _told.add(problem.message)
         log.warning("%s", problem)
+
+
+_told: set[str] = set()
+"""What was warned of: once for each place, however often its bodies are replayed."""

@@ -1,36 +1,51 @@
-"""A workflow as a component of a worker: what a flow's step calls, and what a run by itself is a flow of."""
+"""A workflow as a component of a worker: what a flow's step calls, and what a run of its own is a flow of.
+
+Invariant: what a body is known by to others (idempotency keys, tokens) names its run, item and step, so that no two bodies share it.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from stepmesh import signature
+from msgspec.structs import replace
+
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.guards import guarded
+from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
+from stepmesh.durable.workflow import Workflow
+from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.ids import Partition
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Waiter
 
 
-def hosted(workflow: Callable[..., Coroutine[Any, Any, Any]], path: str, *, version: str = "", description: str | None = None) -> Component:
-    """The component that drives the body `workflow`. Raises `BadComponent`."""
-    form = signature.of(workflow)
+def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL) -> Component:
+    """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
+    if limits.guard != "off":
+        guarded()
 
-    async def activate(value: Any, context: Context) -> Any:
+    async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
-        body = partial(form.invoke, value, context)
+        fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
+        task = context.task
+        place, journal = f"{task.run}.{task.item}.{task.step}", context.journal
+
+        def token_of(command: str) -> str:
+            return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
+
+        begin = partial(workflow.begin, task.run, task.input, limits=fitting, place=place, token_of=token_of)
         try:
-            return await drive(Activation(context.task, body, _Way(turns, partition), news, path.rpartition("/")[2], version))
+            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
         except LetGo:
             context.idle()
             return None
 
-    told = description if description is not None else inspect.getdoc(workflow) or ""
-    return Component(path, path.rpartition("/")[2], told, True, None, form.read, activate, form.input_schema, form.output_schema)
+    info, where = workflow.info(), path or workflow.path
+    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema)
 
 
 class _Way:

@@ -7,6 +7,7 @@ it must not know loops, futures or what a command is good for.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from itertools import islice
 
 from stepmesh.durable import divergence
 from stepmesh.durable.divergence import Divergence
@@ -42,9 +43,10 @@ class Ledger:
         """The body asks for this."""
         recorded = self._recorded[scope]
         if recorded:
-            found = divergence.compared(recorded[0], command, list(recorded)[1:], self._issued[scope])
+            found = divergence.compared(recorded[0], command, islice(recorded, 1, None), self._issued[scope])
             if found is not None:
-                return found
+                later = (one.name for one in islice(recorded, 1, 1 + divergence.AROUND))
+                return found.between(self._issued[scope][-divergence.AROUND :], later)
             recorded.popleft()
         else:
             self._unrecorded[scope].append(command)

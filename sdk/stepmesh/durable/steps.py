@@ -52,14 +52,14 @@ class Step(Generic[P, R]):
         self.path = path or f"/{self.name}"
         self._is_async = inspect.iscoroutinefunction(fn)
         self._options = options(retry, self.timeout_s)
-        self._signature = inspect.signature(fn)
+        self.signature = inspect.signature(fn)
         self._read = payloads.reader(_returns(fn))
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Its result, from the journal or by doing it; it begins when it is awaited. Raises `StepFailed`, `OutsideRun`."""
         execution = running(f"the step `{self.name}`", f"to call the function by itself: `{self.name}.fn(…)`")
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         where = here(2)
         return execution.expecting(self._issued(execution, bound, where), f"the step `{self.name}`", where)
@@ -106,13 +106,16 @@ def running(what: str, hint: str = "") -> Execution:
 
 
 def settling(name: str, read: Callable[[bytes], Any]) -> Settle:
-    """Into the future goes the value, or `StepFailed`."""
+    """Into the future goes the value, or `StepFailed`; what reading the value raises, when it does not fit its type."""
 
     def settle(future: asyncio.Future[Any], record: Settled) -> None:
         if record.failure is not None:
             future.set_exception(StepFailed(name, record.attempt, record.failure))
-        else:
+            return
+        try:
             future.set_result(read(record.value))
+        except Exception as problem:
+            future.set_exception(problem)
 
     return settle
 

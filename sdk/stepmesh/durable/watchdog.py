@@ -51,7 +51,7 @@ class Watch:
             spent = time.clock_gettime(self.clock) - self.began_s
         except OSError:  # the thread is gone
             return
-        frame = sys._current_frames().get(self.thread)
+        frame = sys._current_frames().get(self.thread)  # pyright: ignore[reportPrivateUsage]  # the documented way to another thread's stack
         if self.blocked is None and spent > self.limit_s and frame is not None:
             self.blocked = _told(self.identity, spent, traceback.extract_stack(frame))
             log.error("%s", self.blocked)

@@ -5,59 +5,113 @@ Invariant: each is a command with a name, or follows from the records that the b
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from stepmesh import payloads
+from stepmesh.durable.asking import query, update
+from stepmesh.durable.callsite import here
+from stepmesh.durable.concurrency import detach, first, map, shield, wait
 from stepmesh.durable.durations import Duration, seconds
+from stepmesh.durable.errors import Continued
+from stepmesh.durable.events import promise, wait_for_event
+from stepmesh.durable.execution import Execution, State, Turn
+from stepmesh.durable.information import info, logger, step
+from stepmesh.durable.notes import set, stream, tags
+from stepmesh.durable.retrying import NEVER, Retry
+from stepmesh.durable.sagas import saga
 from stepmesh.durable.scopes import current
-from stepmesh.durable.steps import Step, running, settling, written
+from stepmesh.durable.steps import Step, options, running, settling, written
+from stepmesh.durable.values import journaled
 from stepmesh_broker.protocol.histories import Kind
 
+__all__ = [
+    "call",
+    "child",
+    "continue_as_new",
+    "detach",
+    "first",
+    "info",
+    "logger",
+    "map",
+    "now",
+    "patched",
+    "promise",
+    "query",
+    "random",
+    "run",
+    "saga",
+    "set",
+    "shield",
+    "side_effect",
+    "sleep",
+    "sleep_until",
+    "step",
+    "stream",
+    "tags",
+    "update",
+    "uuid",
+    "wait",
+    "wait_for_event",
+]
 T = TypeVar("T")
 _decode = payloads.reader(Any)
 
 
-async def run(name: str, function: Callable[..., Awaitable[T] | T], *args: Any, **kwargs: Any) -> T:
+def run(
+    name: str,
+    function: Callable[..., Awaitable[T] | T],
+    *args: Any,
+    retry: Retry = NEVER,
+    timeout: Duration | None = None,
+    **kwargs: Any,
+) -> Coroutine[Any, Any, T]:
     """A function as a step, by this name, without declaring it. Raises `StepFailed`."""
-    return await Step(function, name)(*args, **kwargs)
+    return Step(function, name, retry=retry, timeout=timeout)(*args, **kwargs)
 
 
-async def call(component: str, input: Any = None) -> Any:
+def call(component: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
     """The output of a component of any pool, as a flow's step would have it. Raises `StepFailed`."""
-    execution = running(f"wf.call({component!r})")
-    return await execution.issue(Kind.CALL, component, written(component, input), settling(component, _decode))
+    return _sub(Kind.CALL, component, input, retry, timeout)
 
 
-async def child(flow: str, input: Any = None) -> Any:
+def child(flow: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
     """The result of another flow or workflow, which runs as a run of its own below this one. Raises `StepFailed`."""
-    execution = running(f"wf.child({flow!r})")
-    return await execution.issue(Kind.CHILD, flow, written(flow, input), settling(flow, _decode))
+    return _sub(Kind.CHILD, flow, input, retry, timeout)
 
 
-async def sleep(duration: Duration, name: str = "sleep") -> None:
+def _sub(kind: Kind, name: str, input: Any, retry: Retry, timeout: Duration | None) -> Coroutine[Any, Any, Any]:
+    execution, where = running(f"wf.{kind}({name!r})"), here(2)
+    how = options(retry, None if timeout is None else seconds(timeout))
+
+    async def issued() -> Any:
+        arguments = journaled(name, input, where, execution.limits.payload_bytes)
+        return await execution.issue(kind, name, arguments, settling(name, _decode), options=how, where=where)
+
+    return execution.expecting(issued(), f"wf.{kind}({name!r})", where)
+
+
+def sleep(duration: Duration, name: str = "sleep") -> Coroutine[Any, Any, None]:
     """Durable: to the month, over restarts, and without a worker that waits. Raises `BadDuration`."""
-    await _until(running("wf.sleep").loop.time() + seconds(duration), name)
+    execution, span, where = running("wf.sleep"), seconds(duration), here(2)
+    return execution.expecting(_until(execution, lambda: execution.loop.time() + span, name, where), "wf.sleep", where)
 
 
-async def sleep_until(moment: datetime, name: str = "sleep") -> None:
+def sleep_until(moment: datetime, name: str = "sleep") -> Coroutine[Any, Any, None]:
     """Until a moment; one without a time zone is UTC. At once when it is past."""
-    running("wf.sleep_until")
-    await _until((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp(), name)
+    execution, where = running("wf.sleep_until"), here(2)
+    when = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return execution.expecting(_until(execution, lambda: when, name, where), "wf.sleep_until", where)
 
 
-async def _until(when: float, name: str) -> None:
-    execution = running("wf.sleep")
-    due = msgspec.json.encode({"due_ms": round(when * 1000)})
-    await execution.issue(Kind.TIMER, name, due, lambda future, _: future.set_result(None))
+async def _until(execution: Execution, when: Callable[[], float], name: str, where: str) -> None:
+    due = msgspec.json.encode({"due_ms": round(when() * 1000)})
+    await execution.issue(Kind.TIMER, name, due, lambda future, _: future.set_result(None), where=where)
 
 
 def now() -> datetime:
@@ -88,116 +142,9 @@ def patched(name: str) -> bool:
     return running(f"wf.patched({name!r})").patched(name)
 
 
-def set(name: str, value: Any) -> None:  # wf.set reads as it is meant
-    """An attribute of the run, to be seen and searched by."""
-    running(f"wf.set({name!r})").note(Kind.ATTRIBUTE, name, written(name, value))
-
-
-async def first(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
-    """(index, value) of the one that ends first; the others are cancelled. Raises what it raised."""
-    tasks = [_task(awaitable) for awaitable in awaitables]
-    try:
-        done, _ = await wait(tasks, return_when="first")
-        return tasks.index(done[0]), done[0].result()
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def wait(
-    awaitables: Iterable[Awaitable[T]], *, return_when: Literal["first", "all"] = "all"
-) -> tuple[list[asyncio.Future[T]], list[asyncio.Future[T]]]:
-    """(done, not done), in the order in which they were given, which `asyncio.wait` would not keep. Raises nothing of theirs."""
-    futures = [_task(awaitable) for awaitable in awaitables]
-    wanted = 1 if return_when == "first" else len(futures)
-    moved: asyncio.Future[None] = running("wf.wait").loop.create_future()
-
-    def look(_: object) -> None:
-        if not moved.done() and sum(future.done() for future in futures) >= wanted:
-            moved.set_result(None)
-
-    for future in futures:
-        future.add_done_callback(look)
-    look(None)
-    await moved
-    return [one for one in futures if one.done()], [one for one in futures if not one.done()]
-
-
-async def map(
-    function: Callable[[Any], Awaitable[T]], items: Sequence[Any], *, limit: int = 0, on_error: Literal["raise", "collect"] = "raise"
-) -> list[T | Exception]:
-    """The results in the order of the items, at most `limit` at once (0 = all). `collect`: failures stand among the results."""
-    running("wf.map")
-    places = asyncio.Semaphore(limit or max(1, len(items)))
-
-    async def one(item: Any) -> T:
-        async with places:
-            return await function(item)
-
-    tasks = [_task(one(item)) for item in items]
-    try:
-        return await asyncio.gather(*tasks, return_exceptions=on_error == "collect")  # type: ignore[return-value]
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-@asynccontextmanager
-async def shield() -> AsyncGenerator[None, None]:
-    """A cancellation of the run that comes inside is delivered at the end of it."""
-    execution = running("wf.shield")
-    execution.shield()
-    try:
-        yield
-    finally:
-        execution.unshield()
-
-
-class Saga:
-    """What is to be undone when the block fails."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], Awaitable[Any]]] = []
-
-    def undo(self, step: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> None:
-        """`step(*args)` is run if what follows fails, the last one first."""
-        self._undo.append(lambda: step(*args, **kwargs))
-
-    async def compensate(self) -> None:
-        """All of it. One that fails leaves the rest to be done; the first failure is raised at the end."""
-        failed: Exception | None = None
-        while self._undo:
-            try:
-                await self._undo.pop()()
-            except Exception as problem:
-                failed = failed or problem
-        if failed is not None:
-            raise failed
-
-
-@asynccontextmanager
-async def saga() -> AsyncGenerator[Saga, None]:
-    """`async with wf.saga() as saga:`. When the block raises, or the run is cancelled in it, what was noted is undone, and it is raised
-    on."""
-    made = Saga()
-    try:
-        yield made
-    except BaseException as problem:
-        if isinstance(problem, GeneratorExit):
-            raise
-        async with shield():
-            await made.compensate()
-        raise
-
-
-def _task(awaitable: Awaitable[T]) -> asyncio.Future[T]:
-    if inspect.iscoroutine(awaitable):
-        return running("this").loop.create_task(awaitable)
-    return asyncio.ensure_future(_awaited(awaitable)) if not asyncio.isfuture(awaitable) else awaitable
-
-
-def _awaited(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    async def wrapped() -> T:
-        return await awaitable
-
-    return wrapped()
+def continue_as_new(input: Any = None) -> NoReturn:
+    """End here, and begin anew with this input and an empty history. What is under way is given up; nothing is compensated."""
+    execution = running("wf.continue_as_new")
+    written("wf.continue_as_new", input)
+    execution.stop(Turn(State.CONTINUED, value=input))
+    raise Continued

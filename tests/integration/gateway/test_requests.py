@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc.aio
 import pytest
 
-from stepmesh import Client, Worker
+from stepmesh import Client, ProducerLimits, Worker
 from stepmesh.errors import FlowNotFound, PackageMissing, RunNotFound
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.gateway import GatewayAddress, GatewayConnection, GatewayRefused
@@ -81,6 +81,32 @@ async def test_a_client_runs_flows_and_stores_blobs_through_a_gateway(door: Door
         assert [event.kind async for event in client.events((await client.list_runs())[0].run)][-1] == "run_completed"
 
 
+async def test_runs_are_controlled_through_it(door: Door) -> None:
+    nap = {"steps": [{"id": "s", "component": "/builtin/sleep", "input": {"duration": "1h", "passthrough": 5}}], "output": {"$step": "s"}}
+    async with Client.connect(door.url) as client:
+        handle = await client.submit(nap, [1])
+        assert not (await client.control.pause(handle.id)).existing
+        assert (await handle.info()).summary.status == "paused"
+        assert await client.control.wake(handle.id) == ["s"]
+        assert not (await client.control.resume(handle.id)).existing
+        assert await handle.result(20) == 5
+        fork = await client.control.fork(handle.id)
+        assert fork.reused == 1
+        assert await client.handle(fork.run).result(20) == 5
+
+
+async def test_a_producer_goes_through_it(door: Door) -> None:
+    async with Client.connect(door.url) as client, client.producer(FLOW, limits=ProducerLimits(items_per_run=10)) as producer:
+        for number in range(50):
+            await producer.submit([number], key=f"k{number}")
+        batch = await producer.submit(range(35), key="large")
+        async with asyncio.timeout(30):
+            assert sorted([one.value async for one in batch.results()]) == list(range(35))
+        await producer.submit(["again"], key="k7")
+        await producer.flush()
+        assert len(await client.list_runs(limit=1_000)) == 54
+
+
 async def test_refusals_of_the_orchestrator_keep_their_type(door: Door) -> None:
     async with Client.connect(door.url) as client:
         with pytest.raises(RunNotFound):
@@ -105,7 +131,7 @@ async def test_a_request_for_another_namespace_is_refused(door: Door) -> None:
     assert "STEPMESH_NAMESPACE" in str(caught.value)
 
 
-async def test_nothing_but_submit_and_cancel_reaches_a_partition(door: Door) -> None:
+async def test_nothing_but_what_clients_say_reaches_a_partition(door: Door) -> None:
     claim = codec.encode(Claim(WorkerId("thief"), []))
     refused = await door.raw(AskRequest(partition=0, request=claim))
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT

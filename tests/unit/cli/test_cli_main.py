@@ -35,8 +35,9 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in NAMES if name not in ("completion", "journal", "server", "gateway", "projector", "mcp")]
-    + ["journal verify", "journal repair"],
+    [name for name in NAMES if name not in ("completion", "journal", "runs", "server", "gateway", "projector", "mcp", "event", "schedule")]
+    + ["journal verify", "journal repair", "event send", *(f"runs {action}" for action in ("cancel", "pause", "resume", "retry", "delete"))]
+    + [f"schedule {verb}" for verb in ("create", "list", "show", "pause", "resume", "trigger", "backfill", "delete")],
 )
 def test_every_command_speaks_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([*name.split(), "--help"])

@@ -11,6 +11,7 @@ import msgspec
 
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn, executing
+from stepmesh.durable.limits import STRICT
 from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Settled
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 
@@ -45,7 +46,7 @@ class Journal:
     def replay(self, body: Body) -> Turn:
         """All of it anew, in another execution."""
         self.turns += 1
-        execution = Execution(body, BEGAN_MS, RUN)
+        execution = Execution(body, BEGAN_MS, RUN, limits=STRICT)
         try:
             return execution.turn(self.records)
         finally:

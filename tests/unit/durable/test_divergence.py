@@ -97,6 +97,18 @@ def test_what_is_changed_is_caught_where_it_is(body: Body, code: str, id: str, c
     assert turn.divergence.now in text
 
 
+def test_the_message_shows_the_history_around_it() -> None:
+    async def many(names: str) -> None:
+        for name in names:
+            await step(name)
+
+    journal = halfway(lambda: many("abcdefghijklmnopqr"), 15)
+    turn = journal.replay(lambda: many("abcdefgxhijk"))
+    assert "  history    c, d, e, f, g, → h, i, j, k, l, m\n" in str(turn.divergence)
+    turn = journal.replay(lambda: many("x"))
+    assert "  history    → a, b, c, d, e, f\n" in str(turn.divergence)
+
+
 def test_the_message_shows_the_field_that_differs() -> None:
     turn = halfway().replay(changed)
     assert turn.divergence is not None
@@ -206,9 +218,10 @@ def test_a_body_that_catches_everything_is_dropped_all_the_same(monkeypatch: pyt
     execution.turn()
     execution.drop()
     assert set(caught) == {"GeneratorExit"}
-    (line,) = said
-    assert "SM-1015" in line
-    assert "catches_everything" in line
+    asked, kept = said
+    assert "SM-1015 step `once more` at bodies.py:" in asked
+    assert "catches_everything` (test_divergence.py:" in kept
+    assert "catch StepFailed or Exception, not BaseException" in kept
 
 
 def test_cancel_is_delivered_once_at_its_place() -> None:

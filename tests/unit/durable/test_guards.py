@@ -85,6 +85,8 @@ def test_a_worker_may_only_warn_or_look_away(monkeypatch: pytest.MonkeyPatch) ->
     (line,) = said
     assert "SM-1010" in line
     assert f"{HERE}:" in line
+    assert turn_of(time.time, "warn").state is State.DONE
+    assert len(said) == 1, "once for each place"
 
 
 def test_a_log_line_in_a_body_is_no_decision() -> None:

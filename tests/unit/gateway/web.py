@@ -50,12 +50,34 @@ class Web:
 def error(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
     """What an answer refuses with; its shape is checked."""
     assert answer.status_code == status, answer.text
+    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+        return problem(answer, status, reason)
     found: dict[str, Any] = answer.json()["error"]
     assert set(found) <= {"code", "message", "status", "reason", "hint", "data"}
     assert (found["code"], found["reason"]) == (status, reason)
     assert found["message"]
     assert found["status"] == found["status"].upper()
     return found
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """What an answer of `/v1` refuses with; its shape is checked."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert set(found) <= {"title", "status", "code", "detail", "hint", "docs", "run_id"}
+    assert (found["status"], found["code"]) == (status, code)
+    assert found["title"]
+    assert found["detail"]
+    return found
+
+
+def refusal(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
+    """What an answer of either surface refuses with, in the form of that surface."""
+    said = answer.json()
+    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+        return problem(answer, status, code or said["code"])
+    return error(answer, status, code or said["error"]["reason"])
 
 
 @asynccontextmanager

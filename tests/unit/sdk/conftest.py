@@ -182,9 +182,9 @@ class Api:
 def run_info(run: str, status: str = "completed", results: list[Any] | None = None, partition: int = 0) -> RunInfo:
     """A run's state with decoded FlowResults."""
     items = [ItemResult(n, "completed", msgspec.json.encode(result), 1) for n, result in enumerate(results or [])]
-    total = len(items)
+    total, ended = len(items), None if status == "running" else 2
     summary = RunSummary(
-        RunId(run), NAMESPACE, Partition(partition), FlowId("f" * 64), "flow", status, total, total, 0, 0, 1, 2, RunId(run), None, None
+        RunId(run), NAMESPACE, Partition(partition), FlowId("f" * 64), "flow", status, total, total, 0, 0, 1, ended, RunId(run), None, None
     )
     return RunInfo(summary, items)
 

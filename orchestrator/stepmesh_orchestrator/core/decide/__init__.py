@@ -6,13 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 from stepmesh_orchestrator.core import commands
-from stepmesh_orchestrator.core.decide import cancel, delete, dormancy, flows, functions, results, submit, timers
+from stepmesh_orchestrator.core.decide import (
+    addresses,
+    asking,
+    cancel,
+    delete,
+    dormancy,
+    firing,
+    flows,
+    functions,
+    letters,
+    pausing,
+    permits,
+    results,
+    schedules,
+    settling,
+    submit,
+    timers,
+)
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 
 _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.EndTask: results.end_task,
     commands.AdvanceFunction: functions.advance,
+    commands.UpdateFunction: asking.update_function,
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,
@@ -21,6 +39,21 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,
     commands.WakeTree: dormancy.wake_tree,
+    commands.TakeLetter: letters.take_letter,
+    commands.AskAgain: letters.ask_again,
+    commands.KeepEvent: addresses.keep_event,
+    commands.SettleWait: settling.settle_wait,
+    commands.PauseRun: pausing.pause_run,
+    commands.ResumeRun: pausing.resume_run,
+    commands.WakeSteps: timers.wake_steps,
+    commands.PutSchedule: schedules.put_schedule,
+    commands.DeleteSchedule: schedules.delete_schedule,
+    commands.PauseSchedule: schedules.pause_schedule,
+    commands.ResumeSchedule: schedules.resume_schedule,
+    commands.TriggerSchedule: schedules.trigger_schedule,
+    commands.BackfillSchedule: schedules.backfill_schedule,
+    commands.FireSchedule: firing.fire_schedule,
+    commands.ServeKeys: permits.serve_keys,
 }
 
 

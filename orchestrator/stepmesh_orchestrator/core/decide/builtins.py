@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
-from stepmesh_orchestrator.core.decide import failure, results, subruns
+from stepmesh_orchestrator.core.decide import awaiting, failure, results, subruns
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import StepSleeping
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
@@ -69,5 +69,7 @@ CORE: dict[str, Callable[[Session, Item, CompiledStep, bytes], None]] = {
     "/eval": subruns.evaluate,
     "/map": subruns.map_items,
     "/iterate": subruns.iterate,
+    "/wait_for_event": awaiting.wait_for_event,
+    "/approval": awaiting.approval,
 }
 """By component id, under the `builtin` plugin."""

@@ -8,10 +8,11 @@ from stepmesh_broker.protocol.histories import CancelAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import CancelRun
-from stepmesh_orchestrator.core.decide import finish
+from stepmesh_orchestrator.core.decide import finish, places, waits
 from stepmesh_orchestrator.core.decide.news import tell
 from stepmesh_orchestrator.core.effects import Answered, StopTask
-from stepmesh_orchestrator.core.events import HistoryGrew, ItemEnded, RunCancelled, RunCancelling
+from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
+from stepmesh_orchestrator.core.function_events import HistoryGrew, RunCancelling
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run, Tree
 
@@ -22,12 +23,10 @@ def cancel_run(session: Session, command: CancelRun) -> None:
     if run is not None:
         _cancel(session, run, command.reason or "cancelled", force=command.force)
         session.cause(Answered(Accepted(command.run)))
-    elif command.run in session.state.dormant:
-        session.cause(Answered(Refused("SM-5120", f"run {command.run} is dormant and is not in memory yet", "cancel it again")))
-    elif _has_ended(session, command.run):
+    elif command.run not in session.state.dormant and has_ended(session, command.run):
         session.cause(Answered(Accepted(command.run, existing=True)))
     else:
-        session.cause(Answered(Refused("SM-5003", f"no live run {command.run} here", "`stepmesh list` shows the runs")))
+        session.cause(Answered(not_live(session, command.run)))
 
 
 def _cancel(session: Session, run: Run, reason: str, *, force: bool) -> None:
@@ -54,13 +53,21 @@ def _functions(session: Session, run: Run) -> Iterator[tuple[Item, int]]:
     for child in run.children or ():
         yield from _functions(session, session.state.runs[child])
     for item in run.items.values():
-        for step in item.waits or ():
+        for step in item.functions or ():
             function = item.function(step)
             if function is not None and not function.blocked:
                 yield item, step
 
 
-def _has_ended(session: Session, run: RunId) -> bool:
+def not_live(session: Session, run: RunId) -> Refused:
+    """Why nothing can be done to a run that is not in memory, and of which it is not known that it ended."""
+    if run in session.state.dormant:
+        return Refused("SM-5120", f"run {run} is dormant and is not in memory yet", "ask for it again")
+    return Refused("SM-5003", f"no live run {run} here", "`stepmesh list` shows the runs")
+
+
+def has_ended(session: Session, run: RunId) -> bool:
+    """Whether it is remembered that the run ended."""
     ended = session.state.finished.get(run)
     if ended is not None:
         return ended[1] != DELETED
@@ -75,6 +82,8 @@ def stop(session: Session, run: Run, reason: str) -> None:
     failure = Failure(ErrorCode.CANCELLED, reason)
     for item in list(run.items.values()):
         _stop_tasks(session, item)
+        places.leave_all(session, item)
+        waits.give_up_all(session, item)
         session.emit(ItemEnded(run.id, item.index, None, failure))
     finish.try_end_run(session, run)
 

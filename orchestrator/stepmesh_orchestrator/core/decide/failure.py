@@ -25,27 +25,27 @@ class ErrorScope:
         self.error: bytes | None = error_json(failure)
 
 
-def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Failure, *, of_sub_run: bool = False) -> None:
-    """Decide what follows from the failure of the present attempt. `of_sub_run`: it is that of a step further down, which had its
-    transport retries there; no worker was lost with this one."""
+def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Failure, *, no_worker: bool = False) -> None:
+    """Decide what follows from the failure of the present attempt. `no_worker`: none was lost with it, whatever its code says, because it
+    is that of a step further down, which had its transport retries there, or of a wait."""
     if item.function(step.index) is None:
-        _decide(session, item, step, failure, of_sub_run=of_sub_run)
+        _decide(session, item, step, failure, no_worker=no_worker)
     elif failure.code == ErrorCode.COMPONENT_NOT_FOUND:
         parking.let_go(session, item, step.index, failure.message)
     else:
-        _decide(session, item, step, failure, of_sub_run=of_sub_run)
+        _decide(session, item, step, failure, no_worker=no_worker)
         if item.function(step.index) is None:
             parking.end(session, item, step.index)
 
 
-def _decide(session: Session, item: Item, step: CompiledStep, failure: Failure, *, of_sub_run: bool) -> None:
+def _decide(session: Session, item: Item, step: CompiledStep, failure: Failure, *, no_worker: bool) -> None:
     policy = step.on_error
     wait = item.waits.get(step.index) if item.waits else None
-    budget = retry_budget(failure, policy, wait, 0 if of_sub_run else session.settings.transport_max_retries)
+    budget = retry_budget(failure, policy, wait, 0 if no_worker else session.settings.transport_max_retries)
     if budget is not None:
         _retry(session, item, step, failure, budget)
         return
-    if failure.code == ErrorCode.UNREACHABLE and not of_sub_run:
+    if failure.code == ErrorCode.UNREACHABLE and not no_worker:
         reference = TaskRef(item.run.id, item.index, step.index, item.attempt(step.index))
         session.cause(ParkTask(reference, step.id, failure.message))
     if policy.action is ErrorAction.USE_DEFAULT or (policy.action is ErrorAction.RETRY and policy.default is not None):

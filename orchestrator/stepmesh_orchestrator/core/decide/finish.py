@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
-from stepmesh_orchestrator.core.effects import RunOver
+from stepmesh_orchestrator.core.decide import keys, places, waits
+from stepmesh_orchestrator.core.effects import RunOver, SetScheduleTimer
 from stepmesh_orchestrator.core.events import ItemEnded, RunEnded
 from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.session import Session
@@ -47,6 +48,8 @@ def try_end_item(session: Session, item: Item) -> None:
 def end_item(session: Session, item: Item, outcome: Outcome | None) -> None:
     """Record the item's result; the run may end with it."""
     run = item.run
+    places.leave_all(session, item)
+    waits.give_up_all(session, item)
     if isinstance(outcome, Failure):
         session.emit(ItemEnded(run.id, item.index, None, outcome))
     else:
@@ -60,8 +63,17 @@ def try_end_run(session: Session, run: Run) -> None:
     if run.ended_items < run.total:
         return
     status = "cancelled" if run.stopping else "failed" if run.failed else "completed"
-    session.emit(RunEnded(run.id, status))
+    schedule = session.state.schedules.of_run(run.id)
+    ended = RunEnded(run.id, status)
+    if run.parent is None:
+        session.emit(ended)
+    else:
+        places.beside(session, run.parent, lambda: session.emit(ended))
+    if schedule is not None and schedule.may_go_on:
+        session.cause(SetScheduleTimer(session.now, schedule.schedule.id))
     session.cause(RunOver(run.id))
+    if run.gates is not None:
+        keys.give_back(session, run)
     session.touched[run.tree.root] = run.tree
     session.over.append(run)
 

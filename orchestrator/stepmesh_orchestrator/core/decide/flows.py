@@ -1,9 +1,9 @@
-"""Steps that waited for the flow of their sub-run."""
+"""Steps that waited for the flow of their sub-run, and schedules that waited for theirs."""
 
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import ResolveFlow
-from stepmesh_orchestrator.core.decide import failure, functions
+from stepmesh_orchestrator.core.decide import failure, firing, functions
 from stepmesh_orchestrator.core.decide.progress import settle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FETCHING, QUEUED
@@ -24,3 +24,5 @@ def resolve_flow(session: Session, command: ResolveFlow) -> None:
             item.phases[index] = QUEUED
             session.work.append((item, index))
     functions.flow_resolved(session, command.key, command.failure)
+    for schedule in session.awaiting_start.pop(command.key, ()):
+        firing.look(session, schedule, command.failure)

@@ -16,19 +16,27 @@ from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Sett
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import results, subruns
-from stepmesh_orchestrator.core.decide.news import activate, tell
+from stepmesh_orchestrator.core.decide import results, subruns, waits
+from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
-from stepmesh_orchestrator.core.events import FunctionContinued, HistoryGrew, Parent, RunCreated
+from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.functions import Function, due_ms
+from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms, size_of
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer, in bytes of their payloads."""
 _GONE = FunctionTurned(gone=True)
+
+
+class _Options(msgspec.Struct):
+    since_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 
 
 def advance(session: Session, command: AdvanceFunction) -> None:
@@ -40,10 +48,12 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         return
     function = item.function(task.step) or Function()
     own = False
-    if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
+    if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
-        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
+        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
+        waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
             if isinstance(record, Issued):
@@ -67,12 +77,12 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
         return Tried(record.id, now, record.attempt, record.failure, due)
     if isinstance(record, Began):
         return None if function.records else record
-    return record if isinstance(record, Issued) else None
+    return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
     """Whether it is a step that the worker itself does, and that waits for its result."""
-    asked = function.open.get(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
+    asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
     return asked is not None and asked.kind is Kind.STEP
 
 
@@ -105,7 +115,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
 def _page(news: list[Record]) -> list[Record]:
     size = 0
     for index, record in enumerate(news):
-        size += 64 + len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+        size += size_of([record])
         if size > PAGE_BYTES and index:
             return news[:index]
     return news
@@ -124,8 +134,7 @@ def _arm_timer(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_call(session: Session, item: Item, step: int, command: Issued) -> None:
     """A component of any pool: a sub-run of one step."""
-    document = b'{"steps":[{"id":"call","component":%b,"input":{"$input":"$"}}],"output":{"$step":"call"}}'
-    text = document % msgspec.json.encode(command.name)
+    text = call_document(command)
     _start(session, item, step, command, text, session.flows.by_text(text))
 
 
@@ -134,20 +143,27 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
     _start(session, item, step, command, None, session.flows.get(flow))
 
 
+def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
+    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
+    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(item, command), since_ms)
+    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+
+
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.TIMER: _arm_timer,
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
+    Kind.EVENT: _arm_event,
 }
 
 
 def _start(session: Session, item: Item, step: int, command: Issued, document: bytes | None, flow: CompiledFlow | Failure | None) -> None:
-    run = item.run
+    run, function = item.run, item.function(step)
     name = _child_id(item, step, command)
-    if name in session.state.runs:
+    if name in session.state.runs or function is None or command.id not in function.open:
         return
     if isinstance(flow, Failure):
-        settle_command(session, item, step, Settled(command.id, session.now, failure=flow))
+        settle(session, item, step, Settled(command.id, session.now, failure=flow))
     elif flow is None:
         key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
         waiting = session.awaiting_child.setdefault(key, [])
@@ -156,12 +172,12 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
             session.cause(NeedFlow(key, document))
     elif subruns.depth(session, run) >= session.settings.max_depth:
         deepest = Failure(ErrorCode.INVALID_INPUT, f"sub-runs are nested deeper than {session.settings.max_depth}")
-        settle_command(session, item, step, Settled(command.id, session.now, failure=deepest))
+        settle(session, item, step, Settled(command.id, session.now, failure=deepest))
     else:
-        parent = Parent(run.id, item.index, step, "function", command=command.id)
+        parent = Parent(run.id, item.index, step, "function", function.open[command.id])
         event = RunCreated(
             name, run.tree.root, run.namespace, flow.id, [command.arguments], run.tree.limit, 0, variables=run.given, parent=parent,
-            traceparent=run.traceparent,
+            traceparent=run.traceparent, priority=run.priority,
         )  # fmt: skip
         session.create(event, flow)
         session.touched[run.tree.root] = run.tree
@@ -182,7 +198,7 @@ def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None
         if function is None or command.id not in function.open:
             continue
         if failure is not None:
-            settle_command(session, item, step, Settled(command.id, session.now, failure=failure))
+            settle(session, item, step, Settled(command.id, session.now, failure=failure))
         else:
             arm(session, item, step, command)
 
@@ -192,20 +208,13 @@ def child_ended(session: Session, run: Run, outcome: bytes | Failure) -> None:
     parent = run.parent
     owner = session.state.runs.get(parent.run) if parent is not None else None
     item = owner.items.get(parent.item) if owner is not None and parent is not None else None
-    if item is None or parent is None:
+    function = item.function(parent.step) if item is not None and parent is not None else None
+    command = function.at(parent.ordinal) if function is not None and parent is not None else None
+    if item is None or parent is None or command is None or _child_id(item, parent.step, command) != run.id:
         return
     failed = outcome if isinstance(outcome, Failure) else None
     value = outcome if isinstance(outcome, bytes) else b"null"
-    settle_command(session, item, parent.step, Settled(parent.command, session.now, value, failed))
-
-
-def settle_command(session: Session, item: Item, step: int, result: Settled) -> None:
-    """What came of a command, unless nobody waits for it any more."""
-    function = item.function(step)
-    if function is None or result.id not in function.open:
-        return
-    session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
-    tell(session, item, step)
+    settle(session, item, parent.step, Settled(command.id, session.now, value, failed))
 
 
 def fire(session: Session, task: TaskRef) -> None:
@@ -213,8 +222,8 @@ def fire(session: Session, task: TaskRef) -> None:
     run = session.state.runs.get(task.run)
     item = run.items.get(task.item) if run is not None else None
     function = item.function(task.step) if item is not None else None
-    if item is None or function is None:
-        return
+    if item is None or function is None or item.run.tree.paused_ms:
+        return  # a paused tree sets its timers again when it goes on
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
@@ -223,6 +232,10 @@ def fire(session: Session, task: TaskRef) -> None:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
+    elif not due:  # what is due is to ask again for events, whatever became of the letters
+        for command in function.commands():
+            if command.kind is Kind.EVENT:
+                arm(session, item, task.step, command)
 
 
 def resume(session: Session, item: Item, step: int) -> None:
@@ -237,5 +250,5 @@ def resume(session: Session, item: Item, step: int) -> None:
             tell(session, item, step)
     for when in function.retries.values():
         session.cause(SetTimer(when, wait_of(item, step)))
-    for command in list(function.open.values()):
+    for command in function.commands():
         arm(session, item, step, command)

@@ -1,11 +1,22 @@
-"""A durable function has news: its worker is told, or it goes to one."""
+"""A durable function has news: a command of it has its result, and its worker is told, or it goes to one."""
 
 from __future__ import annotations
 
+from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.effects import NudgeTask
+from stepmesh_orchestrator.core.function_events import HistoryGrew
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, QUEUED, RUNNING, Item
+
+
+def settle(session: Session, item: Item, step: int, result: Settled) -> None:
+    """What came of a command, unless nobody waits for it any more."""
+    function = item.function(step)
+    if function is None or result.id not in function.open:
+        return
+    session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
+    tell(session, item, step)
 
 
 def tell(session: Session, item: Item, step: int) -> None:

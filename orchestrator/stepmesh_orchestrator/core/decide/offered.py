@@ -11,6 +11,8 @@ from stepmesh_broker.protocol.messages import ComponentInfo
 _FLOW_ID = {"type": "string", "description": "Id of a stored flow, or of a blob that holds one."}
 _FLOW = {"type": "object", "description": "A flow document, usually under $literal."}
 _RESULT = {"type": "object", "required": ["outcome"], "properties": {"outcome": {"enum": ["success", "failed"]}, "result": {}, "error": {}}}
+_DURATION = {"type": ["string", "number"]}
+_MAYBE_TEXT = {"type": ["string", "null"]}
 
 
 def _object(required: list[str], **properties: Any) -> dict[str, Any]:
@@ -32,8 +34,16 @@ def core_components() -> list[ComponentInfo]:
         ["items"], items={"type": "array"}, workflow=_FLOW, flow_id=_FLOW_ID, max_concurrency={"type": "integer", "minimum": 0}
     )
     iterate = _object([], flow=_FLOW, flow_id=_FLOW_ID, initial_input={}, max_iterations={"type": "integer", "minimum": 1})
+    wait = _object(
+        ["name"], name={"type": "string"}, key={"type": ["string", "integer"]}, timeout=_DURATION,
+        since={"type": ["string", "number"], "description": "A time, or how long before the run's start."},
+    )  # fmt: skip
+    text = {"type": "string"}
+    approval = _object([], title=text, description=text, timeout=_DURATION, approvers={"type": "array", "items": text})
+    decision = _object(["approved", "at"], approved={"type": "boolean"}, by=_MAYBE_TEXT, comment=_MAYBE_TEXT, at=text)
     whole, results = {"type": "integer"}, {"type": "array", "items": _RESULT}
     return [
+        _component("/approval", "Wait for somebody's decision, by a token.", approval, decision),
         _component("/eval", "Run a flow on one input.", evaluate, _object(["result", "run_id"], result=_RESULT, run_id={"type": "string"})),
         _component(
             "/iterate",
@@ -49,4 +59,5 @@ def core_components() -> list[ComponentInfo]:
         ),
         _component("/noop", "The output is the input.", None, None),
         _component("/sleep", "A durable timer; the output is `passthrough`.", sleep, None),
+        _component("/wait_for_event", "Wait for an event from outside; the output is its data.", wait, None),
     ]

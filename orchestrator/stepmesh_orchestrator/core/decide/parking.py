@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stepmesh_broker.protocol.messages import TaskRef
-from stepmesh_orchestrator.core.decide import cancel
+from stepmesh_orchestrator.core.decide import cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
-from stepmesh_orchestrator.core.events import FunctionIdle
+from stepmesh_orchestrator.core.events import Parent
+from stepmesh_orchestrator.core.function_events import FunctionIdle
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
@@ -25,12 +26,16 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
         first, most = BLOCKED_MS
         due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
         session.cause(SetTimer(due, wait_of(item, step)))
+    places.end(session, item, step)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
 
 
 def end(session: Session, item: Item, step: int) -> None:
-    """It is over: so are its sub-runs, and the runs may be cancelled that waited for it."""
+    """It is over: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
+    function = (item.functions or {}).get(step)
+    if function is not None:
+        waits.leave(session, item, step, function.commands())
     end_children(session, item, step)
     if item.run.tree.cancelling:
         cancel.function_ended(session, item.run.tree)
@@ -43,8 +48,14 @@ def end_children(session: Session, item: Item, step: int, commands: Collection[s
         parent = run.parent
         if parent is None or parent.kind != "function" or (parent.item, parent.step) != (item.index, step):
             continue
-        if commands is None or parent.command in commands:
+        if commands is None or _command_of(item, parent) in commands:
             cancel.stop(session, run, "its workflow waits for it no more")
+
+
+def _command_of(item: Item, parent: Parent) -> str:
+    function = item.function(parent.step)
+    command = None if function is None else function.at(parent.ordinal)
+    return "" if command is None else command.id
 
 
 def wait_of(item: Item, step: int) -> TaskRef:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from stepmesh_orchestrator.core.decide import failure, finish, functions, start, subruns
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitLetter, PermitReturn
+from stepmesh_orchestrator.core.decide import failure, finish, functions, gates, permits, places, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
+from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import FALLBACK, IDLE, QUEUED, WAITING, Item, Run, Tree
 
@@ -34,8 +36,36 @@ def settle(session: Session) -> None:
                 fall_back(session, item, target)
         elif over:
             _ended(session, over.popleft())
+        elif session.places is not None and session.places.vacant:
+            _call(session, session.places)
+        elif session.letters:
+            _take_letter(session, session.letters.popleft())
         elif not session.touched or not _refill(session):
             return
+
+
+def _call(session: Session, known: Places) -> None:
+    """Give the free places of a pool to who waits for them. What follows from that is work."""
+    of_pool, _ = known.vacant.popitem()
+    of_pool.calling = True
+    try:
+        while of_pool.taken < of_pool.limit and (found := of_pool.next()) is not None:
+            places.leave(session, *found)
+            start.begin(session, *found)
+    finally:
+        of_pool.calling = False
+
+
+def _take_letter(session: Session, letter: PermitLetter) -> None:
+    """What this partition told itself about a key."""
+    if isinstance(letter, PermitAsk):
+        permits.ask(session, letter)
+    elif isinstance(letter, PermitReturn):
+        permits.returned(session, letter)
+    elif isinstance(letter, PermitGrant):
+        gates.granted(session, letter)
+    else:
+        gates.revoked(session, letter)
 
 
 def _ended(session: Session, run: Run) -> None:
@@ -165,8 +195,8 @@ def _refill(session: Session) -> bool:
 
 
 def has_slot(tree: Tree) -> bool:
-    """Whether one more task may be in flight."""
-    return not tree.limit or tree.in_flight < tree.limit
+    """Whether one more task may be in flight, or wait for a place of its pool."""
+    return not (tree.is_held or tree.paused_ms) and (not tree.limit or tree.in_flight + tree.promised < tree.limit)
 
 
 def _open_next(session: Session, tree: Tree) -> bool:

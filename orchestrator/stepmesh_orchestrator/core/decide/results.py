@@ -8,7 +8,7 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
 from stepmesh_orchestrator.core.decide import failure as failing
-from stepmesh_orchestrator.core.decide import parking
+from stepmesh_orchestrator.core.decide import parking, places
 from stepmesh_orchestrator.core.events import StepSucceeded
 from stepmesh_orchestrator.core.flow.jsontext import depth_at_most
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
@@ -26,6 +26,7 @@ def end_task(session: Session, command: EndTask) -> None:
     if item is None:
         session.stale_results += 1
         return
+    places.end(session, item, result.step)
     step = item.run.flow.steps[result.step]
     failure = result.failure
     if failure is None and result.output is not None:
@@ -52,6 +53,7 @@ def fail_attempt(session: Session, command: FailAttempt) -> None:
     if item is None:
         session.stale_results += 1
         return
+    places.end(session, item, task.step)
     failing.attempt_failed(session, item, item.run.flow.steps[task.step], command.failure)
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.messages import Accepted, ParentRef, Refused, Submit
 from stepmesh_orchestrator.core.commands import StartRun
-from stepmesh_orchestrator.core.decide import finish, results, subruns
+from stepmesh_orchestrator.core.decide import finish, gates, places, results, subruns
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -14,12 +14,16 @@ from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.core.state import RUNNING, Run
 
+MAX_PRIORITY = 100
+"""Of a run, and its negative: lower ones are refused as well."""
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def start_run(session: Session, command: StartRun) -> None:
     """Create the run, or answer why not; a run that exists already is accepted again."""
-    submit = command.submit
+    submit, owner = command.submit, None if command.submit.parent is None else session.state.runs.get(command.submit.parent.run)
+    if owner is not None and submit.namespace != owner.namespace:
+        submit = msgspec.structs.replace(submit, namespace=owner.namespace)
     known = _known(session, submit)
     if known is not None:
         session.cause(Answered(known))
@@ -28,16 +32,24 @@ def start_run(session: Session, command: StartRun) -> None:
     if refusal is not None:
         session.cause(Answered(refusal))
         return
-    parent, owner = submit.parent, session.state.runs.get(submit.parent.run) if submit.parent else None
+    parent = submit.parent
     limit = session.settings.default_max_concurrency if submit.max_concurrency is None else submit.max_concurrency
     inherited = owner.given if owner is not None and submit.variables is None else submit.variables
     event = RunCreated(
         submit.run, submit.run if owner is None else owner.tree.root, submit.namespace, submit.flow, submit.inputs, limit,
         limit if owner is not None else 0, submit.overrides, inherited, submit.run_key,
         None if parent is None else Parent(parent.run, parent.item, parent.step, "worker"), submit.traceparent, submit.tags,
+        submit.priority if owner is None else owner.priority,
     )  # fmt: skip
-    session.create(event, command.flow)
+    if event.parent is None:
+        session.create(event, command.flow)
+    else:
+        places.beside(session, event.parent, lambda: session.create(event, command.flow))
+    if command.seeded is not None:
+        session.emit(command.seeded)
     run = session.state.runs[submit.run]
+    if command.flow.gates:
+        gates.hold(session, run, gates.gates_of(command.flow, submit))
     session.touched[run.tree.root] = run.tree
     session.cause(Answered(Accepted(submit.run)))
     finish.try_end_run(session, run)
@@ -64,6 +76,8 @@ def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> 
         )
     if submit.max_concurrency is not None and submit.max_concurrency < 0:
         return Refused("SM-5002", f"max_concurrency is {submit.max_concurrency}", "give 0 for no limit, or a positive number")
+    if abs(submit.priority) > MAX_PRIORITY:
+        return Refused("SM-5002", f"priority is {submit.priority}", f"give one from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     for index, value in enumerate(submit.inputs):
         if results.checked_json(value) is None:
             return Refused(
@@ -71,7 +85,7 @@ def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(settings, submit, flow)
+    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates else None)
 
 
 def _variables_refusal(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:

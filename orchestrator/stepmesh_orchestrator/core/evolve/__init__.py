@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import dormancy, functions, runs, steps
+from stepmesh_orchestrator.core import events, function_events, schedule_events
+from stepmesh_orchestrator.core.evolve import addresses, control, dormancy, functions, gates, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
 
@@ -19,9 +19,11 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     events.StepRetrying: steps.retrying,
     events.StepSleeping: steps.sleeping,
     events.StepFallingBack: steps.falling_back,
-    events.HistoryGrew: functions.history_grew,
-    events.FunctionIdle: functions.function_idle,
-    events.FunctionContinued: functions.function_continued,
+    function_events.HistoryGrew: functions.history_grew,
+    function_events.FunctionIdle: functions.function_idle,
+    function_events.FunctionContinued: functions.function_continued,
+    events.StepAwaiting: steps.awaiting,
+    events.StepWoken: steps.woken,
 }
 """Of step events."""
 _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -31,8 +33,24 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunEnded: runs.run_ended,
     events.RunCancelled: runs.run_cancelled,
     events.RunDeleted: runs.run_deleted,
-    events.RunCancelling: runs.run_cancelling,
+    function_events.RunCancelling: runs.run_cancelling,
     events.TreeDormant: dormancy.tree_dormant,
+    events.EventReceived: addresses.event_received,
+    events.WaiterPlaced: addresses.waiter_placed,
+    events.WaiterLeft: addresses.waiter_left,
+    events.WaitOver: addresses.wait_over,
+    events.RunPaused: control.run_paused,
+    events.RunResumed: control.run_resumed,
+    events.RunSeeded: control.run_seeded,
+    schedule_events.ScheduleSet: schedules.schedule_set,
+    schedule_events.ScheduleDeleted: schedules.schedule_deleted,
+    schedule_events.ScheduleFired: schedules.schedule_fired,
+    schedule_events.ScheduleSkipped: schedules.schedule_skipped,
+    schedule_events.ScheduleWaits: schedules.schedule_waits,
+    events.RunHeld: gates.run_held,
+    events.RunReleased: gates.run_released,
+    events.PermitAsked: gates.permit_asked,
+    events.PermitMoved: gates.permit_moved,
 }
 
 

@@ -8,11 +8,24 @@ from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.dormant import place_of
 from stepmesh_orchestrator.core.events import PER_FRAME
-from stepmesh_orchestrator.core.evolve.images import Places, RunImage, TreeImage, places_of, restore_run, restore_tree, run_image
+from stepmesh_orchestrator.core.evolve.images import (
+    Places,
+    RareRunImage,
+    RareTreeImage,
+    RunImage,
+    is_rare,
+    places_of,
+    restore_run,
+    restore_tree,
+    run_image,
+)
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
+from stepmesh_orchestrator.core.seeds import SeededRun
 from stepmesh_orchestrator.core.state import Run, State, Tree
 
-_FORMAT = 1
+_FORMAT = 2
+_PLAIN = 1
+"""Of a tree that is not paused and of which no run has anything rare: one that earlier releases read."""
 
 
 class _TreeForm(msgspec.Struct, array_like=True, gc=False):
@@ -20,8 +33,10 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
 
     format: int
     limit: int
-    runs: list[RunImage]
+    runs: list[RareRunImage]
     places: list[Places]
+    paused_ms: int = 0
+    inherited: dict[RunId, SeededRun] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -38,6 +53,12 @@ def members(state: State, tree: Tree) -> list[Run] | None:
     return sorted(found, key=lambda run: run.created_at) if len(found) == tree.live else None
 
 
+def runs_of(state: State, tree: Tree) -> list[Run]:
+    """The runs of a tree, whether or not they hang on its root."""
+    found = members(state, tree)
+    return [run for run in state.runs.values() if run.tree is tree] if found is None else found
+
+
 def encode_tree(tree: Tree, runs: list[Run]) -> bytes:
     """All that events said of a tree in which nothing is in flight and of which no ended sub-run is remembered."""
     images: list[RunImage] = []
@@ -47,7 +68,10 @@ def encode_tree(tree: Tree, runs: list[Run]) -> bytes:
         if image.id == tree.root:
             image.id = _ROOT
         images.append(image)
-    return _encoder.encode(_TreeForm(_FORMAT, tree.limit, images, [places_of(run) for run in runs]))
+    form = (tree.limit, images, [places_of(run) for run in runs])  # the fields of _TreeForm
+    if tree.paused_ms or tree.inherited or any(map(is_rare, runs)):
+        return _encoder.encode((_FORMAT, *form, tree.paused_ms, tree.inherited))
+    return _encoder.encode((_PLAIN, *form))
 
 
 def flows_of(image: bytes) -> list[tuple[FlowId, bytes | None]]:
@@ -65,7 +89,7 @@ def flows_needed(event: events.Event) -> list[tuple[FlowId, bytes | None]]:
 def restore(state: State, root: RunId, image: bytes, flows: FlowLookup) -> list[Run]:
     """Put a tree into a state in which it is not; its runs. What is derived is to be derived again."""
     form = _decode(image)
-    restore_tree(state, TreeImage(root, form.limit, 0, {}))
+    restore_tree(state, RareTreeImage(root, form.limit, 0, {}, form.paused_ms, inherited=form.inherited))
     runs: list[Run] = []
     for run, places in zip(form.runs, form.places, strict=True):
         run.root, run.id = root, run.id or root

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from stepmesh_orchestrator.core import events
+from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.evolve.steps import leave
 from stepmesh_orchestrator.core.functions import Function
-from stepmesh_orchestrator.core.state import PARKED, State
+from stepmesh_orchestrator.core.state import PARKED, Item, State
 
 
-def history_grew(state: State, event: events.HistoryGrew, at_ms: int) -> None:
+def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -> None:
     """What is open follows. A worker that brings something has not been in vain: the transport budget is whole again."""
     item = state.runs[event.run].items[event.item]
-    wait = item.wait(event.step)
-    function = wait.function = wait.function or Function()
+    function = _function(item, event.step)
     for record in event.records:
         function.append(record)
     for id in event.abandoned:
         function.close(id)
     if event.turn:
-        function.attempt, function.turn = event.attempt, event.turn
+        function.driver, function.turn = event.driver, event.turn
         function.blocked, function.blocks = "", 0
-        wait.transport_used = 0
+        if item.waits is not None and event.step in item.waits:
+            item.waits[event.step].transport_used = 0
     item.positions[event.step] = state.at
 
 
-def function_idle(state: State, event: events.FunctionIdle, at_ms: int) -> None:
+def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int) -> None:
     """The slot is free; the next activation has its number."""
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = PARKED
-    wait = item.wait(event.step)
-    wait.attempt += 1
-    function = wait.function = wait.function or Function()
+    item.wait(event.step).attempt += 1
+    function = _function(item, event.step)
     function.seen = len(function.records)
     function.blocked, function.due_ms = event.blocked, event.due_ms
     function.blocks = function.blocks + 1 if event.blocked else 0
 
 
-def function_continued(state: State, event: events.FunctionContinued, at_ms: int) -> None:
+def function_continued(state: State, event: function_events.FunctionContinued, at_ms: int) -> None:
     """Nothing of what it was is left but the number of its next activation."""
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = PARKED
-    wait = item.wait(event.step)
-    wait.attempt += 1
-    wait.function = Function(input=event.input)
+    item.wait(event.step).attempt += 1
+    item.functions = {**(item.functions or {}), event.step: Function(input=event.input)}
+
+
+def _function(item: Item, step: int) -> Function:
+    if item.functions is None:
+        item.functions = {}
+    return item.functions.setdefault(step, Function())

@@ -6,8 +6,10 @@ What is derived is left out and derived again, so equal runs have equal images. 
 from __future__ import annotations
 
 from array import array
+from typing import cast
 
 import msgspec
+from msgspec import structs
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
@@ -15,6 +17,9 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
+from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.gates import Gate
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
@@ -27,6 +32,12 @@ class ItemImage(msgspec.Struct, array_like=True, gc=False):
     phases: bytes
     times: bytes
     waits: dict[int, Wait] | None
+
+
+class FunctionItemImage(ItemImage, array_like=True, gc=False):
+    """Of an item with steps that are durable functions. Written only then, read always."""
+
+    functions: dict[int, Function] | None = None
 
 
 class RunImage(msgspec.Struct, array_like=True, gc=False):
@@ -51,9 +62,20 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     failed: int
     cancelled: int
     stopping: bool
-    items: list[ItemImage]
+    items: list[FunctionItemImage]
     children: list[RunId] | None
     results: dict[int, bytes | Failure] | None
+
+
+class RareRunImage(RunImage, array_like=True, gc=False):
+    """Of a run with what few have: events that it took from outside, results of another run that items to come begin with, a
+    priority, gates. Written only then, so that all others look as they did before there was any; read always."""
+
+    taken: dict[str, list[int]] | None = None
+    seeds: dict[int, list[Seed]] | None = None
+    priority: int = 0
+    gates: list[Gate] | None = None
+    gates_open: int = 0
 
 
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
@@ -63,7 +85,14 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
     limit: int
     in_flight: int
     ended: dict[RunId, str]
+
+
+class RareTreeImage(TreeImage, array_like=True, gc=False):
+    """Of a tree that is paused, or is to be cancelled, or keeps results for sub-runs to come. Written only then, read always."""
+
+    paused_ms: int = 0
     cancelling: dict[RunId, str] = {}
+    inherited: dict[RunId, SeededRun] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -76,21 +105,33 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.cancelling)
+    if tree.paused_ms or tree.cancelling or tree.inherited:
+        return RareTreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.paused_ms, tree.cancelling, tree.inherited)
+    return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
 
 
-def restore_tree(state: State, image: TreeImage) -> Tree:
+def restore_tree(state: State, image: RareTreeImage) -> Tree:
     """A tree that has no runs yet."""
-    tree = state.trees[image.root] = Tree(image.root, image.limit, image.in_flight, 0, image.ended, cancelling=image.cancelling)
+    tree = state.trees[image.root] = Tree(
+        image.root,
+        image.limit,
+        image.in_flight,
+        0,
+        image.ended,
+        paused_ms=image.paused_ms,
+        cancelling=image.cancelling,
+        inherited=image.inherited,
+    )
     return tree
 
 
-def restore_run(state: State, image: RunImage, flows: FlowLookup, places: Places | None) -> Run:
+def restore_run(state: State, image: RareRunImage, flows: FlowLookup, places: Places | None) -> Run:
     """Put a run into its tree, which is there. `LookupError` for a flow that is not loaded."""
     tree = state.trees[image.root]
     run = _run(image, tree, flows, places or _guessed(image, state))
     state.runs[run.id] = run
     tree.live += 1
+    tree.is_held = tree.is_held or (run.gates is not None and run.gates_open < len(run.gates))
     if run.next_item < run.total:
         tree.pending[run.id] = run
         may_have_room(run)
@@ -102,7 +143,7 @@ def places_of(run: Run) -> Places:
     return Places(run.created_at, run.depth, {index: item.positions.tobytes() for index, item in run.items.items()})
 
 
-def _guessed(image: RunImage, state: State) -> Places:
+def _guessed(image: RareRunImage, state: State) -> Places:
     """For a snapshot of a release that did not keep them."""
     owner = None if image.parent is None else state.runs.get(image.parent.run)
     depth = 0 if image.parent is None else 1 if owner is None else owner.depth + 1
@@ -111,6 +152,21 @@ def _guessed(image: RunImage, state: State) -> Places:
 
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
+    image = _plain_image(run)
+    if not (run.taken is not None or run.seeds or run.priority or run.gates is not None):
+        return image
+    return RareRunImage(
+        **structs.asdict(image), taken=run.taken, seeds=run.seeds, priority=run.priority, gates=run.gates, gates_open=run.gates_open
+    )
+
+
+def is_rare(run: Run) -> bool:
+    """Whether it is kept in a form that earlier releases do not know."""
+    known = run.taken is None and run.gates is None and not run.seeds
+    return not known or any(item.functions for item in run.items.values())
+
+
+def _plain_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.tree.root, run.namespace, run.flow_id, run.inputs, run.item_limit, run.overrides, run.given, run.run_key, run.parent,
         run.traceparent, run.tags, run.created_ms, run.created_sequence, run.next_item, run.completed, run.failed, run.cancelled,
@@ -118,9 +174,11 @@ def run_image(run: Run) -> RunImage:
     )  # fmt: skip
 
 
-def _item_image(item: Item) -> ItemImage:
+def _item_image(item: Item) -> FunctionItemImage:
+    """Typed as what it is read as."""
     outcomes: list[bytes | Failure | bool | None] = [False if isinstance(outcome, Skipped) else outcome for outcome in item.outcomes]
-    return ItemImage(item.index, item.input, outcomes, _recorded_phases(item), item.times.tobytes(), item.waits)
+    plain = ItemImage(item.index, item.input, outcomes, _recorded_phases(item), item.times.tobytes(), item.waits)
+    return FunctionItemImage(**structs.asdict(plain), functions=item.functions) if item.functions else cast(FunctionItemImage, plain)
 
 
 def _recorded_phases(item: Item) -> bytes:
@@ -133,7 +191,7 @@ def _recorded_phases(item: Item) -> bytes:
     return bytes(phases)
 
 
-def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
+def _run(image: RareRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
     flow = flows.get(image.flow, image.overrides)
     if flow is None:
         raise LookupError(f"flow {image.flow} of run {image.id} is not loaded")
@@ -141,17 +199,18 @@ def _run(image: RunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
         image.id, image.namespace, flow, image.flow, tree, image.inputs, image.item_limit, image.overrides, image.given,
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
-        image.results, places.created_at, places.depth,
+        image.results, places.created_at, places.depth, seeds=image.seeds, taken=image.taken,
+        priority=image.priority, gates=image.gates, gates_open=image.gates_open,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))
     return run
 
 
-def _item(image: ItemImage, run: Run, positions: bytes) -> Item:
+def _item(image: FunctionItemImage, run: Run, positions: bytes) -> Item:
     outcomes: list[Outcome | None] = [SKIPPED if isinstance(outcome, bool) else outcome for outcome in image.outcomes]
     times = array("q")
     times.frombytes(image.times)
     known = array("q")
     known.frombytes(positions)
-    return Item(run, image.index, image.input, outcomes, bytearray(image.phases), times, known, image.waits)
+    return Item(run, image.index, image.input, outcomes, bytearray(image.phases), times, known, image.waits, functions=image.functions)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve import steps
+from stepmesh_orchestrator.core import events, function_events
+from stepmesh_orchestrator.core.evolve import control, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.state import CHILD, DELETED, RUNNING, Run, State, Tree, may_have_room, new_item
@@ -35,7 +35,7 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
     run = Run(
         event.run, event.namespace, flow, event.flow, tree, inputs, event.item_limit, event.overrides, event.variables,
         effective_variables(flow, event.variables), event.run_key, event.parent, event.traceparent, event.tags, at_ms, state.sequence + 1,
-        created_at=state.at,
+        created_at=state.at, priority=event.priority,
     )  # fmt: skip
     state.runs[event.run] = run
     tree.live += 1
@@ -76,7 +76,9 @@ def _link(state: State, run: Run, parent: events.Parent, at_ms: int) -> None:
 def item_started(state: State, event: events.ItemStarted, at_ms: int) -> None:
     """The item is active; its input moves into it."""
     run = state.runs[event.run]
-    run.items[event.item] = new_item(run, event.item)
+    item = run.items[event.item] = new_item(run, event.item)
+    if run.seeds is not None:
+        control.plant(state, item, run.seeds.pop(event.item, ()), at_ms)
     run.inputs[event.item] = None
     run.next_item = event.item + 1
     if run.next_item == run.total:
@@ -121,6 +123,7 @@ def run_ended(state: State, event: events.RunEnded, at_ms: int) -> None:
             owner.children.remove(run.id)
         if owner is not None and run.parent.kind == "worker" and run.parent.item in owner.items:
             steps.sub_run_ended(owner.items[run.parent.item], run.parent.step)
+    schedules.run_over(state, run.id)
     if not tree.live:
         tree.queue.clear()  # cuts the cycle tree → item → run → tree, which nothing else would
         del state.trees[tree.root]
@@ -136,7 +139,7 @@ def run_cancelled(state: State, event: events.RunCancelled, at_ms: int) -> None:
         run.next_item = run.total
 
 
-def run_cancelling(state: State, event: events.RunCancelling, at_ms: int) -> None:
+def run_cancelling(state: State, event: function_events.RunCancelling, at_ms: int) -> None:
     """Its tree remembers."""
     state.runs[event.run].tree.cancelling[event.run] = event.reason
 

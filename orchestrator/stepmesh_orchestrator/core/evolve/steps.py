@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome
-from stepmesh_orchestrator.core.state import DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
+from stepmesh_orchestrator.core.state import AWAITING, DONE, FALLBACK, RETRYING, RUNNING, SLEEPING, Item, State
 
 
 def dispatched(state: State, event: events.StepDispatched, at_ms: int) -> None:
@@ -65,7 +65,8 @@ def retrying(state: State, event: events.StepRetrying, at_ms: int) -> None:
         wait.transport_used += 1
     else:
         wait.component_used += 1
-        wait.function = None  # it begins anew
+        if item.functions is not None:
+            item.functions.pop(event.step, None)  # it begins anew
 
 
 def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
@@ -78,11 +79,27 @@ def sleeping(state: State, event: events.StepSleeping, at_ms: int) -> None:
     item.times[event.step << 1] = item.times[event.step << 1] or at_ms
 
 
+def awaiting(state: State, event: events.StepAwaiting, at_ms: int) -> None:
+    """Only somebody outside, or the time, moves it on."""
+    item = leave(state, event.run, event.item, event.step)
+    item.phases[event.step] = AWAITING
+    wait = item.wait(event.step)
+    wait.due_ms = event.due_ms
+    wait.output = event.awaited
+    item.times[event.step << 1] = item.times[event.step << 1] or at_ms
+
+
 def falling_back(state: State, event: events.StepFallingBack, at_ms: int) -> None:
     """The slot is free; the failure waits for its default."""
     item = leave(state, event.run, event.item, event.step)
     item.phases[event.step] = FALLBACK
     item.wait(event.step).last_failure = event.failure
+
+
+def woken(state: State, event: events.StepWoken, at_ms: int) -> None:
+    """Its sleep is due."""
+    item = leave(state, event.run, event.item, event.step)
+    item.wait(event.step).due_ms = at_ms
 
 
 def sub_run_started(item: Item, step: int) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from stepmesh_orchestrator.core.flow.codes import Code
-from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep, GatePlan
 from stepmesh_orchestrator.core.flow.diagnostics import Diagnostics, FlowInvalid
 from stepmesh_orchestrator.core.flow.document import Document, from_value
 from stepmesh_orchestrator.core.flow.expressions import Context, compile_expression
 from stepmesh_orchestrator.core.flow.fields import Fields
 from stepmesh_orchestrator.core.flow.findings import Findings
 from stepmesh_orchestrator.core.flow.flow_schemas import ALIASES, FlowSchemas, read_schemas
+from stepmesh_orchestrator.core.flow.gates import GATE_KEYS, compile_gates
 from stepmesh_orchestrator.core.flow.jsontext import dumps, flow_id, loads
 from stepmesh_orchestrator.core.flow.limits import LIMITS, Limits
 from stepmesh_orchestrator.core.flow.nodes import Node
@@ -23,7 +24,7 @@ from stepmesh_orchestrator.core.flow.overrides import apply_overrides
 from stepmesh_orchestrator.core.flow.step_compiler import compile_step
 from stepmesh_orchestrator.core.flow.testcases import check_examples, read_cases
 
-FLOW_KEYS = ("name", "description", "version", "schemas", "steps", "output", "test", "examples", "metadata", "schema", *ALIASES)
+FLOW_KEYS = ("name", "description", "version", "schemas", "steps", "output", "test", "examples", "metadata", "schema", *GATE_KEYS, *ALIASES)
 
 
 def compile_flow(
@@ -92,10 +93,13 @@ def _compile(value: Any, text: bytes, findings: Findings, limits: Limits) -> Com
     _check_complexity(compiled, output, findings, limits)
     read_cases(fields)
     check_examples(fields)
-    return None if findings.diagnostics.failed else _assemble(fields, text, compiled, output, schemas)
+    gates = compile_gates(fields, Context(indexes, -1, findings, declared))
+    return None if findings.diagnostics.failed else _assemble(fields, text, compiled, output, schemas, gates)
 
 
-def _assemble(fields: Fields, text: bytes, steps: list[CompiledStep], output: Node, schemas: FlowSchemas) -> CompiledFlow:
+def _assemble(
+    fields: Fields, text: bytes, steps: list[CompiledStep], output: Node, schemas: FlowSchemas, gates: tuple[GatePlan, ...]
+) -> CompiledFlow:
     return CompiledFlow(
         id=flow_id(text),
         name=fields.value.get("name") or "",
@@ -108,6 +112,7 @@ def _assemble(fields: Fields, text: bytes, steps: list[CompiledStep], output: No
         output_schema=schemas.output,
         variables=schemas.variables,
         variables_schema=schemas.variables_schema,
+        gates=gates,
     )
 
 

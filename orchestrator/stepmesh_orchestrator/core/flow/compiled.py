@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_orchestrator.core.flow.plan import Plan
+from stepmesh_orchestrator.core.gates import Rule
 
 
 class ErrorAction(Enum):
@@ -62,6 +63,7 @@ class CompiledStep:
     pool: str | None
     priority: int
     concurrency_key: Plan | None
+    concurrency_limit: int
     output_schema: Validator | None
     metadata: dict[str, Any]
 
@@ -80,6 +82,15 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class GatePlan:
+    """What runs pass before they begin. `kind`: debounce, concurrency or throttle. `key` None: one for all runs of the flow."""
+
+    kind: str
+    key: Plan | None
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledFlow:
     """`document` is the compact JSON whose SHA-256 is `id`. `dependents[i]`: the steps whose skip, input or default mention step i,
     ascending; the index `len(steps)` there stands for the flow's output."""
@@ -95,6 +106,7 @@ class CompiledFlow:
     output_schema: Validator | None
     variables: dict[str, Variable]
     variables_schema: Validator | None
+    gates: tuple[GatePlan, ...] = ()
 
     def step_index(self, step_id: str) -> int | None:
         """The index of a step id; None when there is none. Linear: for people, not for the hot path."""

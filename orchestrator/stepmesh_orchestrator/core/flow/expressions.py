@@ -172,6 +172,8 @@ def _step_index(name: Any, path: Path, context: Context) -> int | None:
         findings.add(Code.UNKNOWN_STEP, path, f"there is no step `{name[:60]}`", findings.suggest(name, context.steps))
     elif index == context.step:
         findings.add(Code.SELF_REFERENCE, path, f"the step `{name[:60]}` refers to itself", "refer to a step above it")
+    elif context.step < 0:
+        findings.add(Code.FORWARD_REFERENCE, path, "this is told before any step has run", "use $input or $variable")
     elif index > context.step:
         findings.add(
             Code.FORWARD_REFERENCE, path, f"the step `{name[:60]}` stands below this one", "move it above: steps may only refer upwards"

@@ -82,6 +82,7 @@ class Engine:
         self.session = Session(State(Partition(0)), self.shelf, default_router(), EngineSettings(**settings))
         self.session.now = NOW
         self.journal: list[tuple[int, Event]] = []
+        self.positions: list[int] = []  # of the journal's events
         self.new: list[Event] = []
         self.effects: list[Effect] = []
         self.new_effects: list[Effect] = []
@@ -101,7 +102,9 @@ class Engine:
         self.new, session.events = session.events, []
         self.new_effects, session.effects = session.effects, []
         self.effects += self.new_effects
+        first = session.state.at - len(self.new) + 1
         self.journal += [(session.now, event) for event in self.new]
+        self.positions += range(first, first + len(self.new))
         self.tasks += [task for tasks in session.tasks.values() for task in tasks]
         session.tasks = {}
         session.state.sequence += bool(self.new)
@@ -113,7 +116,8 @@ class Engine:
         texts = [js(value) for value in inputs or (None,)]
         given = None if variables is None else js(variables)
         self.run = run
-        return self.send(StartRun(Submit(run, Namespace("default"), compiled.id, texts, given, **more), compiled))
+        namespace = Namespace(more.pop("namespace", "default"))
+        return self.send(StartRun(Submit(run, namespace, compiled.id, texts, given, **more), compiled))
 
     def answer(self) -> Accepted | Refused:
         """The answer to the last command."""
@@ -162,11 +166,12 @@ class Engine:
     def restart(self) -> list[Event]:
         """Crash, replay the journal, derive the rest; what came out of that."""
         state = State(Partition(0))
-        for at_ms, event in self.journal:
+        for (at_ms, event), position in zip(self.journal, self.positions, strict=True):
+            state.at = position - 1
             apply(state, event, at_ms, self.shelf, [])
         state.sequence = self.session.state.sequence
         now, settings = self.session.now, self.session.settings
-        self.session = Session(state, self.shelf, default_router(), settings)
+        self.session = Session(state, self.shelf, default_router(), settings, partitions=self.session.partitions)
         self.session.now = now
         rebuild(self.session)
         return self.take()

@@ -27,7 +27,7 @@ def nap(name: str = "s", ms: Any = DAY_MS, **more: Any) -> dict[str, Any]:
 
 
 def rest(engine: Engine, root: RunId = ROOT) -> list[Any]:
-    return engine.send(RestTree(root))
+    return engine.send(RestTree(root, engine.state.sequence))
 
 
 def wake(engine: Engine, left: events.TreeDormant, frame: int | None = None) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepmesh_orchestrator.core.instants import parse_instant_ms
+from stepmesh_orchestrator.core.instants import instant_text, parse_instant_ms
 
 FIRST, LAST = datetime.datetime.fromisoformat("0002-01-01"), datetime.datetime.fromisoformat("9998-12-31")
 ZONES = st.timedeltas(datetime.timedelta(hours=-23, minutes=-59), datetime.timedelta(hours=23, minutes=59))
@@ -66,3 +66,22 @@ def test_it_agrees_with_the_standard_library(at: datetime.datetime, offset: date
 
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert parse_instant_ms(moment.isoformat()) == (moment - epoch) // datetime.timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1970-01-01T00:00:00.000Z",
+        "2000-02-29T23:59:59.999Z",
+        "2023-11-14T22:13:20.000Z",
+        "2024-03-01T00:00:00.001Z",
+        "9999-12-31T12:00:00.000Z",
+    ],
+)
+def test_text_comes_back_as_it_was(text: str) -> None:
+    assert instant_text(parse_instant_ms(text)) == text
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_any_time_comes_back_as_it_was(at_ms: int) -> None:
+    assert parse_instant_ms(instant_text(at_ms)) == at_ms

@@ -82,6 +82,7 @@ class Lab:
         self.bus = bus or MemoryBus()
         self.journal = MemoryJournal()
         self.store: Store = MemoryStore()
+        self.clock = LoopTimeClock()
         self.namespace = Namespace(namespace)
         self.settings = NodeSettings(namespace=self.namespace, partitions=partitions, engine=EngineSettings(**engine))
         self.router: Router | None = None
@@ -95,7 +96,7 @@ class Lab:
         """Connect and recover."""
         await self.broker.connect()
         await self.client.connect()
-        self.node = Node(Ports(self.broker, self.journal, self.store, LoopTimeClock()), self.settings, self.router)
+        self.node = Node(Ports(self.broker, self.journal, self.store, self.clock), self.settings, self.router)
         await self.node.start()
         return self
 

@@ -14,8 +14,10 @@ from tests.unit.orchestrator.runtime.lab import js, run_id, virtual
 
 from stepmesh.client import Client
 from stepmesh.errors import FlowNotFound
+from stepmesh.uuid7 import new_run_id_on
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.codec import decode_api_answer, encode
+from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId, content_id, partition_of
 from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_orchestrator.node import Node, NodeSettings
@@ -234,3 +236,27 @@ async def test_a_hand_over_leaves_nothing_to_replay_or_to_send_again() -> None:
             assert snapshot.sequence == shard.sequence, "nothing was journaled since"
             assert shard.session.state.confirmed >= shard.sequence - 1, "one frame is read beside the snapshot"
             assert stays.partitions[partition].sweeper.redispatched == 0
+
+
+@virtual
+async def test_a_run_is_controlled_and_forked_whoever_is_asked() -> None:
+    async with cluster() as (world, client):
+        await world.start_worker()
+        for number in range(6):
+            handle = await client.submit(ECHO, [{"n": number}, {"n": 2}])
+            await handle.wait(timeout=60)
+            fork = await client.control.fork(handle.id, from_step="a")
+            assert (await client.handle(fork.run).wait(timeout=60)).summary.status == "completed"
+            home = partition_of(handle.id, PARTITIONS)
+            assert partition_of(fork.run, PARTITIONS) == home
+            away = next(node for node in world.nodes if home not in node.partitions)
+            request = ContinueRun(handle.id, new_run_id_on(home, PARTITIONS))
+            found = await told(away, request)
+            assert (found.run, found.reused) == (request.into, 2)
+            assert (await told(away, request)).run == request.into, "asked again it is the same run"
+        waiting = await client.submit(WAITS, [{"n": 1}])
+        await client.control.pause(waiting.id)
+        for node in world.nodes:
+            assert (await told(node, api.GetRun(waiting.id))).summary.status == "paused"
+            assert [run.run for run in (await told(node, api.ListRuns(status="paused"))).runs] == [waiting.id]
+        await client.cancel(waiting.id)

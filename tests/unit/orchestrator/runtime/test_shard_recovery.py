@@ -13,6 +13,7 @@ from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, until, virtual
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.snapshot import encode_state, state_hash
 from stepmesh_orchestrator.ports import Frame, JournalError, Snapshot, StoreError
+from stepmesh_orchestrator.runtime import encoding
 from stepmesh_orchestrator.runtime import shard as shards
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.projector import Projector
@@ -202,7 +203,7 @@ async def test_no_snapshot_stands_before_rows_that_are_not_stored(caplog: pytest
 
 @virtual
 async def test_while_a_snapshot_is_made_workers_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "RUNS_AT_ONCE", 1)
+    monkeypatch.setattr(encoding, "RUNS_AT_ONCE", 1)
     lab = await with_runs(3)
     await until(lambda: lab.shard.is_settled)
     snapshot = asyncio.create_task(lab.shard.snapshot())

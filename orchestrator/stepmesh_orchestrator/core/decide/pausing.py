@@ -1,0 +1,55 @@
+"""Pausing a root run with its sub-runs, and letting it go on.
+
+A paused tree has no slot to give, so what is ready stays queued, and no item starts; what is in flight ends and counts. Timers that ring
+meanwhile are ignored and set again when the tree goes on: due at once if their time has come, never early.
+"""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Accepted, Refused
+from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun
+from stepmesh_orchestrator.core.decide import cancel
+from stepmesh_orchestrator.core.decide.resume import resume_item
+from stepmesh_orchestrator.core.effects import Answered
+from stepmesh_orchestrator.core.events import RunPaused, RunResumed
+from stepmesh_orchestrator.core.evolve.dormancy import runs_of
+from stepmesh_orchestrator.core.session import Session
+
+
+def pause_run(session: Session, command: PauseRun) -> None:
+    """One that is paused stays so, and the answer says it."""
+    tree = session.state.trees.get(command.run)
+    if tree is None:
+        session.cause(Answered(_refusal(session, command.run)))
+        return
+    paused = bool(tree.paused_ms)
+    if not paused:
+        session.emit(RunPaused(tree.root, command.reason))
+    session.cause(Answered(Accepted(tree.root, existing=paused)))
+
+
+def resume_run(session: Session, command: ResumeRun) -> None:
+    """Set its timers, and see what may start. One that is not paused stays as it is, and the answer says it."""
+    tree = session.state.trees.get(command.run)
+    if tree is None:
+        session.cause(Answered(_refusal(session, command.run)))
+        return
+    paused = bool(tree.paused_ms)
+    if paused:
+        session.emit(RunResumed(tree.root))
+        session.touched[tree.root] = tree
+        for run in runs_of(session.state, tree):
+            for item in list(run.items.values()):
+                resume_item(session, item)  # what it waits for already is not asked for twice, but its timers are set
+    session.cause(Answered(Accepted(tree.root, existing=not paused)))
+
+
+def _refusal(session: Session, name: RunId) -> Refused:
+    run = session.state.runs.get(name)
+    if run is not None:
+        root = run.tree.root
+        return Refused("SM-5220", f"run {name} is a sub-run, and a tree is paused as a whole", f"name its root run {root}")
+    if name not in session.state.dormant and cancel.has_ended(session, name):
+        return Refused("SM-5221", f"run {name} is over", "`stepmesh retry` and `stepmesh fork` make a new run of an ended one")
+    return cancel.not_live(session, name)

@@ -1,0 +1,87 @@
+"""The home of a key: who is let through its gate, in the order in which they came. Whoever asks again is told again.
+
+Invariants: no more hold a permit than the rule's limit, and none waits while it could be let through, but for the time that the rule
+sets. A permit is given back by the run's end, and asked for by nothing else; so what was lost on the way is told again after a
+recovery, and a partition that has no such run any more says so.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
+from stepmesh_orchestrator.core.commands import ServeKeys
+from stepmesh_orchestrator.core.decide import keys
+from stepmesh_orchestrator.core.effects import CallKeys
+from stepmesh_orchestrator.core.events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
+from stepmesh_orchestrator.core.gates import CANCEL_PREVIOUS, SKIP, KeyPermits, Rule
+from stepmesh_orchestrator.core.session import Session
+
+
+def ask(session: Session, letter: PermitAsk) -> None:
+    """A run wants to begin."""
+    key, run = letter.key, letter.run
+    known = session.state.permits.keys.get(key)
+    if known is not None and (run in known.holders or run in known.waiting or run in known.revoked):
+        _tell(session, key, known, run)
+        return
+    rule = msgspec.convert(letter.rule, Rule)
+    session.emit(PermitAsked(key, rule, run, letter.partition))
+    found = session.state.permits.keys[key]
+    if rule.period_ms:
+        _revoke(session, key, [one for one in found.waiting if one != run])
+    elif rule.policy == SKIP and (not found.has_room() or len(found.waiting) > 1):
+        _revoke(session, key, [run])
+    elif rule.policy == CANCEL_PREVIOUS:
+        _revoke(session, key, [one for one in (*found.waiting, *found.holders) if one != run and one not in found.revoked])
+    serve(session, key)
+
+
+def returned(session: Session, letter: PermitReturn) -> None:
+    """The run is over, or never was."""
+    found = session.state.permits.keys.get(letter.key)
+    if found is not None and (letter.run in found.holders or letter.run in found.waiting or letter.run in found.revoked):
+        session.emit(PermitMoved(letter.key, letter.run, GONE_AWAY))
+        serve(session, letter.key)
+
+
+def serve(session: Session, key: str) -> None:
+    """Let through who may go now."""
+    while (found := session.state.permits.keys.get(key)) is not None and found.waiting and found.has_room():
+        opens_ms = found.opens_ms()
+        if opens_ms > session.now:
+            session.cause(CallKeys(opens_ms))
+            return
+        run, partition = next(iter(found.waiting.items()))
+        session.emit(PermitMoved(key, run, HOLDS))
+        keys.tell(session, partition, PermitGrant(key, run))
+
+
+def serve_keys(session: Session, command: ServeKeys) -> None:
+    """Some time has come, or the home is another process now."""
+    for key, found in list(session.state.permits.keys.items()):
+        if command.again:
+            for run in (*found.holders, *found.revoked):
+                _tell(session, key, found, run)
+        serve(session, key)
+
+
+def _tell(session: Session, key: str, found: KeyPermits, run: RunId) -> None:
+    if run in found.revoked:
+        keys.tell(session, found.revoked[run], PermitRevoke(key, run, _reason(found)))
+    elif run in found.holders:
+        keys.tell(session, found.holders[run], PermitGrant(key, run))
+
+
+def _revoke(session: Session, key: str, runs: list[RunId]) -> None:
+    for run in runs:
+        found = session.state.permits.keys[key]
+        session.emit(PermitMoved(key, run, REVOKED))
+        _tell(session, key, found, run)
+
+
+def _reason(found: KeyPermits) -> str:
+    if found.rule.period_ms:
+        return "debounce: a later run came before its time"
+    return "singleton: another run has its place" if found.rule.policy == SKIP else "singleton: a later run came in its place"

@@ -1,0 +1,51 @@
+"""What happens to durable functions. As all events: frozen, append-only, a new meaning is a new class with a new tag."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stepmesh_broker.protocol.histories import Record
+from stepmesh_broker.protocol.ids import RunId
+
+
+class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `driver`,
+    `turn`: the number of who brought them, and of its turn; 0: the core itself did."""
+
+    run: RunId
+    item: int
+    step: int
+    records: list[Record]
+    abandoned: list[str] = []
+    driver: int = 0
+    turn: int = 0
+
+
+class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
+    again at `due_ms`."""
+
+    run: RunId
+    item: int
+    step: int
+    blocked: str = ""
+    due_ms: int = 0
+
+
+class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """A durable function begins anew, without a history, with another input (JSON). It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+    input: bytes
+
+
+class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """The run is to be cancelled as soon as the durable functions below it have ended, which were told."""
+
+    run: RunId
+    reason: str
+
+
+FunctionEvent = RunCancelling | HistoryGrew | FunctionIdle | FunctionContinued

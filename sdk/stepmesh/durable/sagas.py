@@ -1,0 +1,47 @@
+"""A block of steps that is undone, the last one first, when it cannot be done to its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from stepmesh.durable.concurrency import shield
+from stepmesh.durable.errors import Continued
+
+
+class Saga:
+    """What is to be undone when the block fails."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], Awaitable[Any]]] = []
+
+    def undo(self, step: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> None:
+        """`step(*args)` is run if what follows fails, the last one first."""
+        self._undo.append(lambda: step(*args, **kwargs))
+
+    async def compensate(self) -> None:
+        """All of it. One that fails leaves the rest to be done; the first failure is raised at the end."""
+        failed: Exception | None = None
+        while self._undo:
+            try:
+                await self._undo.pop()()
+            except Exception as problem:
+                failed = failed or problem
+        if failed is not None:
+            raise failed
+
+
+@asynccontextmanager
+async def saga() -> AsyncGenerator[Saga, None]:
+    """`async with wf.saga() as saga:`. When the block raises, or the run is cancelled in it, what was noted is undone, and it is raised
+    on."""
+    made = Saga()
+    try:
+        yield made
+    except BaseException as problem:
+        if isinstance(problem, (GeneratorExit, Continued)):
+            raise
+        async with shield():
+            await made.compensate()
+        raise
