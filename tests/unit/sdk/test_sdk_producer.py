@@ -204,8 +204,8 @@ async def test_what_is_refused_loses_nothing_else_and_flush_tells_it(client, eng
             await producer.flush()
         await producer.flush()
     (one,) = refused.value.refused
-    assert (one.key, one.first, one.count, one.problem.code) == ("k3/0", 0, 2, "SM-5001")
     assert isinstance(one.problem, RequestRefused)
+    assert (one.key, one.first, one.count, one.problem.code) == ("k3/0", 0, 2, "SM-5001")
     assert len(engine.runs) == 9
     assert "k3/1" in engine.keys
 
@@ -281,6 +281,19 @@ async def test_an_input_that_no_message_holds_is_refused_alone(bus, client, engi
     assert isinstance(one.problem, MessageTooLarge)
     assert (one.first, one.count) == (1, 1)
     assert sorted(engine.keys) == ["k/0", "k/2"]
+
+
+class BrokenInstrument:
+    async def submit(self, request, send):
+        raise ZeroDivisionError
+
+
+async def test_a_defect_is_told_like_a_refusal(broker, client) -> None:
+    async with Client(broker, instrument=BrokenInstrument()).producer(FLOW) as producer:
+        await producer.submit([1])
+        with pytest.raises(SubmissionsRefused) as refused:
+            await producer.flush()
+    assert [type(one.problem) for one in refused.value.refused] == [ZeroDivisionError]
 
 
 async def test_leaving_by_an_exception_gives_up_what_is_not_acknowledged(client, engine) -> None:
