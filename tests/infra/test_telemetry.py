@@ -13,7 +13,9 @@ from tests.infra.command_lines import INFRA
 from stepmesh_broker.protocol.attributes import METRICS, POOL, POOL_WANTED, Metric
 
 SUFFIX = {
-    **{"s": "_seconds", "By": "_bytes", "1": "_ratio"},
+    "s": "_seconds",
+    "By": "_bytes",
+    "1": "_ratio",
     **dict.fromkeys(("{task}/s", "{run}/s", "{token}/s", "{cost}/s"), "_per_second"),
 }
 """What the collector's Prometheus exporter adds for a unit; one in braces adds nothing."""
