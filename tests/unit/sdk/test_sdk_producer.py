@@ -152,6 +152,25 @@ async def test_submit_waits_when_too_much_is_not_acknowledged(client, engine, li
     assert producer.under_way == NOTHING
 
 
+async def test_a_source_is_read_no_further_than_there_is_room(client, engine) -> None:
+    read = 0
+
+    async def source():
+        nonlocal read
+        while read < 100:
+            read += 1
+            yield read
+
+    engine.open.clear()
+    async with client.producer(FLOW, limits=ProducerLimits(items_per_run=2, inputs_under_way=6)) as producer:
+        submitting = asyncio.create_task(producer.submit(source(), key="k"))
+        await settled()
+        assert read == 6 + 2 + 1, "under way, the part that waits, and the input by which it is known to be over"
+        engine.open.set()
+        await submitting
+    assert sorted(engine.by_key()) == sorted(f"k/{number}" for number in range(50))
+
+
 async def test_a_batch_is_one_run_or_several_with_keys_of_their_own(client, engine) -> None:
     async def source():
         for number in range(7):
