@@ -85,6 +85,9 @@ COMMANDS = (
     Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("event", "stepmesh_cli.outside:event", OPERATE, "Send an event to runs that wait.", "stepmesh event send paid --key order-7"),
+    Command(
+        "update", "stepmesh_cli.asking:update", OPERATE, "Ask a workflow for a change.", "stepmesh update RUN change --json-args '\"x\"'"
+    ),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
     Command(
         "schedule",
