@@ -88,6 +88,7 @@ COMMANDS = (
     Command(
         "update", "stepmesh_cli.asking:update", OPERATE, "Ask a workflow for a change.", "stepmesh update RUN change --json-args '\"x\"'"
     ),
+    Command("query", "stepmesh_cli.asking:query", OPERATE, "Ask a workflow how it stands.", "stepmesh query RUN state"),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
     Command(
         "schedule",

@@ -31,6 +31,7 @@ from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept, ParentRef, Submit
+from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
@@ -263,6 +264,11 @@ class Operations:
         if reply is None:
             raise Closing("this gateway stops", hint="ask again with the same id")
         return reply
+
+    async def query(self, asked: AskQuery) -> bytes:
+        """What a durable function says, as JSON text. Nothing is recorded."""
+        check_payload("the arguments", asked.arguments, self.settings.limits)
+        return (await self.requests.ask(asked, QueryAnswer)).value
 
     async def settle(self, token: str, value: bytes, *, rejected: bool) -> Accepted:
         """Answer what a step waits for, or reject it. Journaled when this returns."""

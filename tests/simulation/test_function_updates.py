@@ -45,6 +45,18 @@ def till_worker() -> Worker:
         def refuse(coins: int) -> None:
             raise ValueError(f"{coins} is too much")
 
+        @wf.query
+        def state(of: int = 0, more: int = 0) -> dict[str, int]:
+            return {"paid": len(sums) - 1, "of": of}
+
+        @wf.query
+        def mean() -> float:
+            return sum(sums) / (len(sums) - len(sums))
+
+        @wf.query
+        def sleepy() -> None:
+            wf.set("asked", 1)
+
         @wf.update
         def close() -> str:
             closed.set()
@@ -92,6 +104,8 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -
 async def ask(client: Client, handle: RunHandle) -> None:
     assert await handle.update("pay", 5, id="first", timeout=1_000) == 11
     assert await handle.update("pay", 5, id="first", timeout=1_000) == 11, "the same update"
+    assert await handle.query("state") == {"paid": 1, "of": 0}
+    assert await handle.query("state", {"of": 3}) == {"paid": 1, "of": 3}
     await asyncio.sleep(100)
     with pytest.raises(UpdateFailed, match="7 is too much"):
         await client.handle(handle.id).update("refuse", 7, timeout=1_000)
@@ -168,6 +182,9 @@ REFUSALS = {
     "SM-5282": lambda client, handle, plain: handle.update("pay", 1),
     "SM-5284": lambda client, handle, plain: handle.ask_update("pay", b"{", item=0),
     "SM-5285": lambda client, handle, plain: handle.update("p" * 201, 1, item=0),
+    "SM-1071": lambda client, handle, plain: handle.query("sleepy", item=0),
+    "SM-1072": lambda client, handle, plain: handle.query("status", item=0),
+    "SM-1078": lambda client, handle, plain: handle.query("mean", item=1),
     "SM-1076": lambda client, handle, plain: handle.update("p" * 200, 1, item=0),
 }
 

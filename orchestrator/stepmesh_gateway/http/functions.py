@@ -15,6 +15,7 @@ from stepmesh.run_asking import cursor, written
 from stepmesh.uuid7 import new_run_id
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.messages import AskUpdate
+from stepmesh_broker.protocol.queries import AskQuery
 from stepmesh_gateway.http.events import EventStream, chained, pieces
 from stepmesh_gateway.http.messages import Json, Uint32
 from stepmesh_gateway.http.refusals import JSON
@@ -42,6 +43,19 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True):
     value: Json
 
 
+class QueryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """`item`, `step`: whose function, where the run has several."""
+
+    item: Uint32 | None = None
+    step: str | None = None
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the function says."""
+
+    value: Json
+
+
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True):
     """`after`: id of the last value that was seen; `Last-Event-ID` says the same."""
 
@@ -62,6 +76,13 @@ async def update_run(asked: Asked[UpdateQuery, bytes]) -> Replied:
     run = run_id(asked.path["runId"], "runId")
     update = AskUpdate(run, id, asked.path["name"], asked.body or b"{}", query.item, query.step)
     return Replied(id=id, value=Json(await asked.operations.update(update, query.timeout)))
+
+
+async def query_run(asked: Asked[QueryQuery, bytes | None]) -> Told:
+    """How it stands; nothing is recorded. The body is the arguments."""
+    run = run_id(asked.path["runId"], "runId")
+    question = AskQuery(run, asked.path["name"], asked.body or b"{}", asked.query.item, asked.query.step)
+    return Told(value=Json(await asked.operations.query(question)))
 
 
 async def follow_stream(asked: Asked[StreamQuery, None]) -> Response:
@@ -96,6 +117,14 @@ ROUTES = (
         method="POST", path="/v1/runs/{runId}/updates/{name}", scope=Scope.RUN, summary="Ask a durable function for a change",
         handler=update_run, query=UpdateQuery, raw=JSON, answer=Replied,
         headers={"Idempotency-Key": "id of the update: the same one is the same update"},
+    ),
+    Route(
+        method="GET", path="/v1/runs/{runId}/queries/{name}", scope=Scope.READ, summary="Ask a durable function how it stands",
+        handler=query_run, query=QueryQuery, answer=Told,
+    ),
+    Route(
+        method="POST", path="/v1/runs/{runId}/queries/{name}", scope=Scope.READ, summary="Ask a durable function with arguments",
+        handler=query_run, query=QueryQuery, raw=JSON, answer=Told,
     ),
     Route(
         method="GET", path="/v1/runs/{runId}/streams/{name}", scope=Scope.READ, summary="Follow a stream of a run",

@@ -32,6 +32,14 @@ def till() -> Worker:
             await wf.stream("paid").write("thanks\nagain")
             return sum(paid)
 
+        @wf.query
+        def above(least: int) -> list[int]:
+            return [coins for coins in paid if coins > least]
+
+        @wf.query
+        def state() -> list[int]:
+            return paid
+
         await wf.wait_for_event("closed")
         return sum(paid)
 
@@ -67,6 +75,10 @@ async def test_updates_are_replied_to_and_a_stream_is_told_once(api: Web) -> Non
     assert "-1 is no payment" in error(await api.http.post(f"/v1/runs/{run}/updates/pay", content=b"-1"), 422, "SM-1076")["detail"]
     error(await api.http.post(f"/v1/runs/{run}/updates/pay", content=b"{"), 400, "SM-5284")
     error(await api.http.post(f"/v1/runs/{RUN}/updates/pay", content=b"1"), 404, "SM-5003")
+
+    assert (await api.http.get(f"/v1/runs/{run}/queries/state")).json() == {"value": [5, 7]}
+    assert (await api.http.post(f"/v1/runs/{run}/queries/above?item=0", content=b"6")).json() == {"value": [7]}
+    error(await api.http.get(f"/v1/runs/{run}/queries/below"), 404, "SM-1072")
 
     await api.http.post(f"/v1/runs/{run}/signals/closed", content=b"null")
     await api("GET", f"/runs/{run}?wait=true")
