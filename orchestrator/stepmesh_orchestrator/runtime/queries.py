@@ -24,6 +24,8 @@ from stepmesh_orchestrator.runtime.run_view import Live, RunView, unknown_run
 
 WAIT_S = 5.0
 """How long a worker may take to answer, in seconds."""
+PAUSE_S = 0.1
+"""Pause before another one is looked for, in seconds."""
 
 
 class QueryRequests:
@@ -45,11 +47,18 @@ class QueryRequests:
         if len(data) > limit:
             message = f"the history, {len(data)} bytes with the question, does not fit into a message of {limit} bytes"
             return Refused("SM-5286", message, "keep histories short: wf.continue_as_new")
-        try:
-            subject = subjects.queries(self._view.namespace, Pool(pool))
-            return decode_api_answer(await self._view.ports.broker.request(subject, data, WAIT_S))
-        except BrokerUnavailable:
-            return Refused("SM-5287", f"no worker of pool {pool} answered the query", "start one with the workflow: `stepmesh worker`")
+        return await self._answer(Pool(pool), data)
+
+    async def _answer(self, pool: Pool, data: bytes) -> api.ApiAnswer:
+        """Of the first worker that is there: one may just begin."""
+        broker, clock = self._view.ports.broker, self._view.ports.clock
+        subject, until = subjects.queries(self._view.namespace, pool), clock.monotonic() + WAIT_S
+        while (left := until - clock.monotonic()) > 0:
+            try:
+                return decode_api_answer(await broker.request(subject, data, left))
+            except BrokerUnavailable:
+                await clock.sleep(PAUSE_S)
+        return Refused("SM-5287", f"no worker of pool {pool} answered the query", "start one with the workflow: `stepmesh worker`")
 
     def _question(self, live: Live, request: AskQuery) -> tuple[str, bytes] | Refused:
         found = function_of(live.run, request.item, request.step)
