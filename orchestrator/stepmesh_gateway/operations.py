@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
+from stepmesh import run_asking
 from stepmesh.bulk import Bulk
 from stepmesh.errors import BlobNotFound, FlowNotFound
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
-from stepmesh.runs import POLL_S
+from stepmesh.runs import POLL_S, RunHandle
 from stepmesh.schedules import ScheduleClient
 from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
@@ -29,7 +30,8 @@ from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
-from stepmesh_broker.protocol.messages import Accepted, EventKept, ParentRef, Submit
+from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept, ParentRef, Submit
+from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
@@ -253,6 +255,20 @@ class Operations:
         """Journaled when this returns; without an `id` it is a new one."""
         check_payload("the event's data", data, self.settings.limits)
         return await self.requests.send_event(name, key, id or new_run_id(), data, tenant)
+
+    async def update(self, asked: AskUpdate, timeout_s: float) -> bytes:
+        """The reply of a durable function, as JSON text. Raises `UpdateFailed`, `WaitTimeout`, `Closing`."""
+        check_payload("the arguments", asked.arguments, self.settings.limits)
+        handle = RunHandle(self.requests, asked.run)
+        reply = await self._unless_closing(run_asking.update(self.requests, handle.events, asked, timeout_s))
+        if reply is None:
+            raise Closing("this gateway stops", hint="ask again with the same id")
+        return reply
+
+    async def query(self, asked: AskQuery) -> bytes:
+        """What a durable function says, as JSON text. Nothing is recorded."""
+        check_payload("the arguments", asked.arguments, self.settings.limits)
+        return (await self.requests.ask(asked, QueryAnswer)).value
 
     async def settle(self, token: str, value: bytes, *, rejected: bool) -> Accepted:
         """Answer what a step waits for, or reject it. Journaled when this returns."""

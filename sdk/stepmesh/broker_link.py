@@ -15,6 +15,7 @@ from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
+from stepmesh.querying import answered
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
@@ -42,6 +43,7 @@ class BrokerLink:
     _outbox: Outbox
     _source: TaskSource | None = None
     _cancels: Subscription | None = None
+    _queries: Subscription | None = None
     _fetcher: asyncio.Task[None]
     turns: Turns | None = None
 
@@ -62,6 +64,8 @@ class BrokerLink:
         self.turns = Turns(broker, who.namespace, who.worker)
         self._source = await broker.tasks(who.pool)
         self._cancels = await broker.listen(subjects.workers(who.namespace, who.pool), self._told)
+        if any(component.query is not None for component in session.components):
+            self._queries = await broker.serve(subjects.queries(who.namespace, who.pool), self._asked, group=who.pool)
         session.watch(self.leases.keep(), "stepmesh leases")
         session.watch(self._say_hello(), "stepmesh presence")
         self._fetcher = session.watch(self._fetch(self._source), "stepmesh fetch")
@@ -111,6 +115,8 @@ class BrokerLink:
             await self._source.close()
         if self._cancels is not None:
             await self._cancels.close()
+        if self._queries is not None:
+            await self._queries.close()
         await self._hello(stopping=True)
 
     def _frame_settled(self, frame: Frame) -> None:
@@ -168,6 +174,9 @@ class BrokerLink:
             log.warning("it will come again: %s", away)
         else:
             await delivery.ack()
+
+    async def _asked(self, data: bytes) -> bytes:
+        return answered(self._session.components, data)
 
     # --- talking ------------------------------------------------------------------------------------------------
 

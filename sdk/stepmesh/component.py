@@ -19,6 +19,7 @@ from stepmesh.patterns import Pattern, has_parameters
 from stepmesh.payloads import Reader
 from stepmesh.signature import Invoke
 from stepmesh_broker.protocol.messages import ComponentInfo
+from stepmesh_broker.protocol.queries import QueryTask
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SEGMENT, _NAME = r"[A-Za-z0-9_.~-]+", r"[A-Za-z_][A-Za-z0-9_]*"
@@ -27,7 +28,8 @@ _PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine."""
+    """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine.
+    `query`: answers questions to a durable function, as JSON text."""
 
     path: str
     name: str
@@ -38,6 +40,7 @@ class Component:
     invoke: Invoke
     input_schema: bytes | None
     output_schema: bytes | None
+    query: Callable[[QueryTask], bytes] | None = None
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
+from stepmesh.errors import RequestRefused, StepmeshError, UpdateFailed, WaitTimeout
 from stepmesh.requests import Requests
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.histories import Kind
@@ -29,10 +29,24 @@ _NOT_BEGUN = "SM-5281"
 _OVER = frozenset({"step_completed", "step_failed", "step_skipped", "step_defaulted", "function_continued"})
 
 
+class BadCursor(StepmeshError):
+    """No place in a stream."""
+
+    default_code = "SM-1077"
+
+
 class StreamValue(NamedTuple):
     """`value`: decoded. `cursor`: pass it as `after` to go on behind this one. `item`: whose function wrote it."""
 
     value: Any
+    cursor: str
+    item: int
+
+
+class Written(NamedTuple):
+    """The same with its JSON text."""
+
+    data: bytes
     cursor: str
     item: int
 
@@ -119,24 +133,21 @@ async def stream(events: Reader, run: RunId, name: str, after: str = "", *, foll
     async for event in events(follow, position - 1 if index else position):
         for value in written(event, run, name):
             if cursor(value.cursor) > (position, index):
-                yield value
+                yield StreamValue(msgspec.json.decode(value.data), value.cursor, value.item)
 
 
-def written(event: RunEvent, run: RunId, name: str) -> list[StreamValue]:
+def written(event: RunEvent, run: RunId, name: str) -> list[Written]:
     """The values of a stream that an event of its run has."""
     if event.kind != "function_advanced" or event.run != run or event.item is None:
         return []
     notes = [note for note in _advanced.decode(event.data).records if note.kind == Kind.STREAM and note.name == name]
-    return [
-        StreamValue(msgspec.json.decode(note.value), f"{event.position}.{number}", event.item) for number, note in enumerate(notes, start=1)
-    ]
+    return [Written(bytes(note.value), f"{event.position}.{number}", event.item) for number, note in enumerate(notes, start=1)]
 
 
 def cursor(text: str) -> tuple[int, int]:
-    """The position of the event, and which of its values it was; the beginning without text. Raises `UpdateFailed` SM-1077."""
-    if not text:
-        return 0, 0
-    position, _, number = text.partition(".")
+    """The position of an event, and which of its values it was; 0: all of them. The beginning without text. Raises `BadCursor`."""
+    position, _, number = (text or "0").partition(".")
+    number = number or "0"
     if not (text.isascii() and position.isdigit() and number.isdigit() and len(text) < 40):
-        raise UpdateFailed(f"{text[:40]!r} is no place in a stream", code="SM-1077", hint="pass the cursor of a value of this stream")
+        raise BadCursor(f"{text[:40]!r} is no place in a stream", hint="pass the cursor of a value of this stream")
     return int(position), int(number)

@@ -22,6 +22,7 @@ from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.api import Events, GetEvents, GetItems, ItemResult, Items, RunEvent, RunInfo
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import AskUpdate, EventKept
+from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 """Entered around each wait for a run; a component gives its slot back meanwhile."""
@@ -140,6 +141,13 @@ class RunHandle:
         """The same in JSON text."""
         asked = AskUpdate(self.id, new_run_id() if id is None else id, name, arguments, item, step)
         return await run_asking.update(self._requests, self.events, asked, timeout)
+
+    async def query(self, name: str, arguments: Any = None, *, item: int | None = None, step: str | None = None) -> Any:
+        """Ask the run's durable function how it stands; nothing is recorded. `arguments`: as a component gets its input. Raises
+        `RequestRefused`."""
+        given = payloads.write({} if arguments is None else arguments)
+        asked = AskQuery(self.id, name, given, item, step)
+        return msgspec.json.decode((await self._requests.ask(asked, QueryAnswer)).value)
 
     def stream(self, name: str, after: str = "", *, follow: bool = True) -> AsyncIterator[StreamValue]:
         """What the run writes with `wf.stream(name).write(…)`, to its end; without `follow` only what is there. To resume, pass the

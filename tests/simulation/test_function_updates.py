@@ -4,6 +4,8 @@ because of it; each update is one record with one reply, and a stream is told on
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +18,11 @@ from stepmesh.durable import wf
 from stepmesh.durable.app import App
 from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
 from stepmesh.runs import RunHandle
+from stepmesh_broker.memory import MemoryBroker
+from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.histories import Issued, Kind, UpdateAsked
+from stepmesh_broker.protocol.ids import Namespace, Pool
+from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 TILL = {"steps": [{"id": "till", "component": "/py/till", "input": {"$input": "$"}}], "output": {"$step": "till"}}
@@ -44,6 +50,18 @@ def till_worker() -> Worker:
         @wf.update
         def refuse(coins: int) -> None:
             raise ValueError(f"{coins} is too much")
+
+        @wf.query
+        def state(of: int = 0, more: int = 0) -> dict[str, int]:
+            return {"paid": len(sums) - 1, "of": of}
+
+        @wf.query
+        def mean() -> float:
+            return sum(sums) / (len(sums) - len(sums))
+
+        @wf.query
+        def sleepy() -> None:
+            wf.set("asked", 1)
 
         @wf.update
         def close() -> str:
@@ -92,6 +110,8 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -
 async def ask(client: Client, handle: RunHandle) -> None:
     assert await handle.update("pay", 5, id="first", timeout=1_000) == 11
     assert await handle.update("pay", 5, id="first", timeout=1_000) == 11, "the same update"
+    assert await handle.query("state") == {"paid": 1, "of": 0}
+    assert await handle.query("state", {"of": 3}) == {"paid": 1, "of": 3}
     await asyncio.sleep(100)
     with pytest.raises(UpdateFailed, match="7 is too much"):
         await client.handle(handle.id).update("refuse", 7, timeout=1_000)
@@ -126,30 +146,100 @@ def test_a_worker_that_dies_on_the_way_costs_nothing(seconds: float) -> None:
     run_virtual(play(MemoryJournal(), kill_worker_after=seconds), 30_000)
 
 
-def refused(asking: Any) -> tuple[str, str]:
-    """Of what is asked of a world with a run of the till, and one of a plain flow, whose ids it gets."""
+@asynccontextmanager
+async def open_till(world: World) -> AsyncIterator[tuple[Client, RunHandle]]:
+    """Two items, into each of which somebody has paid."""
+    keeper = asyncio.create_task(world.keep_node_alive())
+    worker = till_worker()
+    running = asyncio.create_task(worker.run(await world.connection()))
+    client = await world.client()
+    handle = await client.submit(TILL, [1, 2])
+    for item in (0, 1):
+        assert await handle.update("pay", 1, item=item, timeout=100)
+    try:
+        yield client, handle
+    finally:
+        worker.stop()
+        await asyncio.gather(running, return_exceptions=True)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await world.close()
 
-    async def played() -> tuple[str, str]:
+
+def test_a_query_journals_nothing_and_is_answered_while_the_function_rests() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        async with open_till(world) as (_, handle):
+            await asyncio.sleep(5)
+            assert world.node is not None
+            before = [service.shard.sequence for service in world.node.partitions.values()]
+            for _ in range(3):
+                assert await handle.query("state", item=1) == {"paid": 1, "of": 0}
+            assert [service.shard.sequence for service in world.node.partitions.values()] == before
+
+    run_virtual(played(), 30_000)
+
+
+class Weighing(MemoryBroker):
+    """Notes how large questions to functions are."""
+
+    heaviest = 0
+
+    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        if subject == subjects.queries(Namespace("default"), Pool("py")):
+            Weighing.heaviest = len(data)
+        return await super().request(subject, data, timeout_s)
+
+
+def test_a_history_that_does_not_fit_into_a_message_is_told() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        world.wrap = lambda _: Weighing(world.bus, "default")
+        async with open_till(world) as (_, handle):
+            await asyncio.sleep(5)
+            assert await handle.query("state", item=0) == {"paid": 1, "of": 0}
+            world.bus.max_message_bytes = Weighing.heaviest
+            assert await handle.query("state", item=0) == {"paid": 1, "of": 0}
+            world.bus.max_message_bytes = Weighing.heaviest - 1
+            with pytest.raises(RequestRefused, match="does not fit into a message") as refusal:
+                await handle.query("state", item=0)
+            assert refusal.value.code == "SM-5286"
+            world.bus.max_message_bytes = Weighing.heaviest
+
+    run_virtual(played(), 30_000)
+
+
+def test_without_a_worker_nobody_answers_a_query() -> None:
+    async def played() -> None:
         world = World(MemoryJournal())
         keeper = asyncio.create_task(world.keep_node_alive())
         worker = till_worker()
         running = asyncio.create_task(worker.run(await world.connection()))
-        client = await world.client()
-        handle = await client.submit(TILL, [1, 2])
-        plain = await client.submit(NAP, [None])
-        for item in (0, 1):
-            assert await handle.update("pay", 1, item=item, timeout=100)
-        try:
-            await asking(client, handle, plain)
+        handle = await (await world.client()).submit(TILL, [1])
+        await handle.update("pay", 1, timeout=100)
+        worker.stop()
+        await running
+        with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
+            await handle.query("state")
+        assert refusal.value.code == "SM-5287"
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await world.close()
+
+    run_virtual(played(), 30_000)
+
+
+def refused(asking: Any) -> tuple[str, str]:
+    """Of what is asked of a world with a run of the till, and one of a plain flow."""
+
+    async def played() -> tuple[str, str]:
+        async with open_till(World(MemoryJournal())) as (client, handle):
+            plain = await client.submit(NAP, [None])
+            try:
+                await asking(client, handle, plain)
+            except (RequestRefused, UpdateFailed, WaitTimeout) as problem:
+                return problem.code, str(problem)
             raise AssertionError("it was not refused")
-        except (RequestRefused, UpdateFailed, WaitTimeout) as problem:
-            return problem.code, str(problem)
-        finally:
-            worker.stop()
-            await asyncio.gather(running, return_exceptions=True)
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await world.close()
 
     return run_virtual(played(), 30_000)
 
@@ -168,6 +258,9 @@ REFUSALS = {
     "SM-5282": lambda client, handle, plain: handle.update("pay", 1),
     "SM-5284": lambda client, handle, plain: handle.ask_update("pay", b"{", item=0),
     "SM-5285": lambda client, handle, plain: handle.update("p" * 201, 1, item=0),
+    "SM-1071": lambda client, handle, plain: handle.query("sleepy", item=0),
+    "SM-1072": lambda client, handle, plain: handle.query("status", item=0),
+    "SM-1078": lambda client, handle, plain: handle.query("mean", item=1),
     "SM-1076": lambda client, handle, plain: handle.update("p" * 200, 1, item=0),
 }
 

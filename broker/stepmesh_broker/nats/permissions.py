@@ -37,7 +37,8 @@ def orchestrator(namespace: Namespace, inbox: str) -> Permissions:
 
 
 def worker(namespace: Namespace, pool: Pool, inbox: str) -> Permissions:
-    """Takes the tasks of one pool, claims them, brings results. Its pool's consumer it may make; streams it may not."""
+    """Takes the tasks of one pool, claims them, brings results. Its pool's consumer it may make; streams it may not. It
+    answers questions to its durable functions."""
     names = Names(namespace)
     return Permissions(
         publish=(
@@ -49,7 +50,8 @@ def worker(namespace: Namespace, pool: Pool, inbox: str) -> Permissions:
             names.dead_subject(pool),
             subjects.presence(namespace),
         ),
-        subscribe=(subjects.workers(namespace, pool), f"{inbox}.>"),
+        subscribe=(subjects.workers(namespace, pool), subjects.queries(namespace, pool), f"{inbox}.>"),
+        responses=True,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
 
@@ -387,10 +388,10 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
-    | ScheduleRequest
+    | ScheduleRequest | AskQuery
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Continued | Refused
-    | ScheduleAnswer
+    | ScheduleAnswer | QueryAnswer
 )  # fmt: skip

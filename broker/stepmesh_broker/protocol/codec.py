@@ -11,6 +11,7 @@ from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurns, Nudge
 from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
 from stepmesh_broker.protocol.peers import PeerAnswer, PeerRequest
+from stepmesh_broker.protocol.queries import QueryTask
 
 _M = TypeVar("_M")
 _encoder = msgspec.msgpack.Encoder()
@@ -25,6 +26,7 @@ _api_request = msgspec.msgpack.Decoder(ApiRequest)
 _api_answer = msgspec.msgpack.Decoder(ApiAnswer)
 _peer_request = msgspec.msgpack.Decoder(PeerRequest)
 _peer_answer = msgspec.msgpack.Decoder(PeerAnswer)
+_query = msgspec.msgpack.Decoder(QueryTask)
 _presence = msgspec.msgpack.Decoder(Hello | Stop | Nudge)
 
 
@@ -68,6 +70,12 @@ def decode_api_answer(data: bytes) -> ApiAnswer:
     """Raises `MalformedMessage`."""
     message: ApiAnswer = _decode(_api_answer, data, "api answer")
     return message
+
+
+def decode_query(data: bytes) -> QueryTask:
+    """Raises `MalformedMessage` for anything but a question of a known format."""
+    message: QueryTask = _decode(_query, data, "question to a worker")
+    return _known(message, message.format)
 
 
 def decode_peer_request(data: bytes) -> PeerRequest:

@@ -51,6 +51,11 @@ def workers(namespace: Namespace, pool: Pool) -> Subject:
     return Subject(f"stepmesh.{namespace}.workers.{pool}")
 
 
+def queries(namespace: Namespace, pool: Pool) -> Subject:
+    """Questions to durable functions of a pool; one of its workers that have functions answers."""
+    return Subject(f"stepmesh.{namespace}.queries.{pool}")
+
+
 def feed(namespace: Namespace, run: str) -> Subject:
     """Live status events of one root run, for followers."""
     return Subject(f"stepmesh.{namespace}.feed.{run}")

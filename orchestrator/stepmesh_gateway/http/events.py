@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import msgspec
 from starlette.responses import Response
@@ -57,8 +57,12 @@ async def follow_run(asked: Asked[EventsQuery, None]) -> Response:
         first = await anext(pages, None)
         if not first:
             return Response(status_code=204)
-        pages = _chained(first, pages)
-    return EventStream(asked.caller, operations.streams, _pieces(pages, wanted, after))
+        pages = chained(first, pages)
+
+    def frames(page: Sequence[RunEvent]) -> Iterable[bytes]:
+        return map(event_frames.frame, wanted.wanted(page))
+
+    return EventStream(asked.caller, operations.streams, pieces(pages, frames, after))
 
 
 def _start(asked: Asked[EventsQuery, None]) -> tuple[int, bool]:
@@ -78,13 +82,14 @@ def _types(given: Sequence[str]) -> frozenset[EventType]:
     return frozenset(_TYPES[name] for name in given)
 
 
-async def _chained(first: Sequence[RunEvent], rest: Pages) -> Pages:
+async def chained(first: Sequence[RunEvent], rest: Pages) -> Pages:
+    """A page that was looked at, and those after it."""
     yield first
     async for page in rest:
         yield page
 
 
-async def _pieces(pages: Pages, wanted: EventFilter, position: int) -> AsyncIterator[bytes]:
+async def pieces(pages: Pages, frames: Callable[[Sequence[RunEvent]], Iterable[bytes]], position: int) -> AsyncIterator[bytes]:
     """What is written, piece by piece; what comes after a heartbeat is the same page, not yet there."""
     yield event_frames.HELLO
     while True:
@@ -99,8 +104,8 @@ async def _pieces(pages: Pages, wanted: EventFilter, position: int) -> AsyncIter
             yield event_frames.end(position)
             return
         piece = bytearray()
-        for event in wanted.wanted(page):
-            piece += event_frames.frame(event)
+        for frame in frames(page):
+            piece += frame
             if len(piece) >= PIECE:
                 yield bytes(piece)
                 piece.clear()

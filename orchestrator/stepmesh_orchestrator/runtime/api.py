@@ -23,6 +23,7 @@ from stepmesh_orchestrator.runtime.history import History
 from stepmesh_orchestrator.runtime.owners import Owners, PartitionMoving
 from stepmesh_orchestrator.runtime.peers import PeerRequests
 from stepmesh_orchestrator.runtime.presence import Presence
+from stepmesh_orchestrator.runtime.queries import QueryRequests
 from stepmesh_orchestrator.runtime.run_requests import RunRequests
 from stepmesh_orchestrator.runtime.run_view import RunView
 from stepmesh_orchestrator.runtime.schedule_requests import ScheduleRequests
@@ -53,7 +54,7 @@ class Api:
         of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
         self._here: Answers = {
             **of_flows.answers, **of_runs.answers, **of_deployment.answers, **Continuations(view, flows).answers,
-            **ScheduleRequests(view, flows).answers,
+            **ScheduleRequests(view, flows).answers, **QueryRequests(view).answers,
         }  # fmt: skip
         self._answers = dict(self._here)
         if owners is not None:

@@ -15,6 +15,7 @@ from msgspec import structs
 from stepmesh_broker.protocol import api, peers, schedules
 from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
+from stepmesh_broker.protocol.queries import AskQuery
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
 from stepmesh_orchestrator.runtime.owners import RETRY_S, Owners
@@ -33,7 +34,7 @@ AboutSchedule = (
     | schedules.BackfillSchedule
 )
 ABOUT_SCHEDULE: tuple[type, ...] = get_args(AboutSchedule)
-AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun | ContinueRun
+AboutRun = api.GetRun | api.GetItems | api.GetSteps | api.GetEvents | api.Explain | api.DeleteRun | ContinueRun | AskQuery
 
 
 class ClusteredRequests:
@@ -53,6 +54,7 @@ class ClusteredRequests:
             api.Explain: self._about_run,
             api.DeleteRun: self._about_run,
             ContinueRun: self._about_run,
+            AskQuery: self._about_run,
             api.ListRuns: self._list_runs,
             api.ListPools: self._list_pools,
             api.ListComponents: self._list_components,

@@ -12,15 +12,25 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.driver import Activation, Begin, LetGo, drive
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
+from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.histories import Began, decode_records
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.letters import Waiter
+from stepmesh_broker.protocol.messages import Task
+from stepmesh_broker.protocol.queries import QueryTask
+
+
+class QueryFailed(StepmeshError):
+    """A question to a body has no answer."""
+
+    default_code = "SM-1078"
 
 
 def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL) -> Component:
@@ -32,20 +42,46 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         turns, partition, news = context.turns()
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
-        place, journal = f"{task.run}.{task.item}.{task.step}", context.journal
-
-        def token_of(command: str) -> str:
-            return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
-
-        begin = partial(workflow.begin, task.run, task.input, limits=fitting, place=place, token_of=token_of)
+        begin = _body(workflow, task, context.journal, fitting)
         try:
             return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
         except LetGo:
             context.idle()
             return None
 
+    def query(asked: QueryTask) -> bytes:
+        return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
+
     info, where = workflow.info(), path or workflow.path
-    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema)
+    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema, query)
+
+
+def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:
+    place = f"{task.run}.{task.item}.{task.step}"
+
+    def token_of(command: str) -> str:
+        return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
+
+    return partial(workflow.begin, task.run, task.input, limits=limits, place=place, token_of=token_of)
+
+
+def _queried(begin: Begin, asked: QueryTask) -> bytes:
+    """A body of its own, brought to where the history ends, and put away again. Raises `StepmeshError`."""
+    records = decode_records(asked.task.history)
+    began, *rest = records or [Began(asked.task.at_ms)]
+    execution = begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
+    try:
+        found = execution.turn(rest).divergence
+        if found is not None:
+            raise QueryFailed(f"the worker's code cannot go on with the history: {found}", hint="ask a worker with the code that fits")
+        return execution.query(asked.name, asked.arguments)
+    except StepmeshError:
+        raise
+    except Exception as problem:
+        hint = "see the query's handler in the workflow"
+        raise QueryFailed(f"the query `{asked.name}` raised {type(problem).__name__}: {problem}", hint=hint) from problem
+    finally:
+        execution.drop()
 
 
 class _Way:
