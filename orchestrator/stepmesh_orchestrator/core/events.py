@@ -342,6 +342,15 @@ class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38
     to: str
 
 
+class BreakerMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=39):
+    """Nothing of the component is dispatched until `due_ms`, and one attempt then. `pause_ms` 0: it is as ever again."""
+
+    run: ClassVar[RunId] = RunId("")
+    name: str
+    pause_ms: int = 0
+    due_ms: int = 0
+
+
 Event = (
     RunCreated
     | ItemStarted
@@ -374,6 +383,7 @@ Event = (
     | RunReleased
     | PermitAsked
     | PermitMoved
+    | BreakerMoved
 )
 
 PER_FRAME = 1_000_000

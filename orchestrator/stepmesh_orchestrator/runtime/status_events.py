@@ -83,7 +83,7 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.RunSeeded):
         return msgspec.json.encode({"source": event.source, "items": event.items})
-    if isinstance(event, events.PermitAsked | events.PermitMoved):
+    if isinstance(event, events.PermitAsked | events.PermitMoved | events.BreakerMoved):
         return b"{}"  # of no run, so nobody is told
     if isinstance(
         event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent

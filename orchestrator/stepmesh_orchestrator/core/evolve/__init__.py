@@ -51,6 +51,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunReleased: gates.run_released,
     events.PermitAsked: gates.permit_asked,
     events.PermitMoved: gates.permit_moved,
+    events.BreakerMoved: gates.breaker_moved,
 }
 
 

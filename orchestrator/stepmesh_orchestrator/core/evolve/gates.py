@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.gates import KeyPermits
+from stepmesh_orchestrator.core.gates import Breaker, KeyPermits
 from stepmesh_orchestrator.core.state import State, may_have_room
 
 
@@ -57,6 +57,14 @@ def permit_moved(state: State, event: events.PermitMoved, at_ms: int) -> None:
         if found.is_idle():
             state.permits.idle[event.key] = None
     _forget(state, at_ms)
+
+
+def breaker_moved(state: State, event: events.BreakerMoved, at_ms: int) -> None:
+    """Open, or closed."""
+    if event.pause_ms:
+        state.permits.breakers[event.name] = Breaker(event.pause_ms, event.due_ms)
+    else:
+        del state.permits.breakers[event.name]
 
 
 def _partition(found: KeyPermits, run: RunId) -> Partition:
