@@ -22,6 +22,7 @@ _EXACT = {
     "SM-0110": UNREACHABLE,  # no endpoint found
     "SM-0199": FAILED,  # a defect
     "SM-1060": USAGE,  # a token that is unknown, settled or expired
+    "SM-1070": USAGE,  # a duration that cannot be read
     "SM-3004": USAGE,  # a name that no subject can hold
     "SM-3010": USAGE,  # no nats-server installed
     "SM-3011": USAGE,  # port in use

@@ -117,6 +117,13 @@ COMMANDS = (
         "journal", "stepmesh_cli.journal:journal", OPERATE, "Check, read, repair a journal.", "stepmesh journal verify --data .stepmesh"
     ),
     Command("replay", "stepmesh_cli.replay:replay", OPERATE, "Show a run as it stood.", "stepmesh replay RUN --until 120 --data .stepmesh"),
+    Command(
+        "check-replay",
+        "stepmesh_cli.check_replay:check_replay",
+        CHECK,
+        "Replay real histories with the code that is here.",
+        "stepmesh check-replay orders.py --data .stepmesh --since 30d",
+    ),
     Command("trace", "stepmesh_cli.trace:trace", OPERATE, "Show one item of a run as a waterfall.", "stepmesh trace RUN --item 3"),
     Command("doctor", "stepmesh_cli.doctor:doctor", OPERATE, "Check this machine and the deployment.", "stepmesh doctor --data .stepmesh"),
     Command("completion", "stepmesh_cli.completion:completion", OPERATE, "Shell completion.", "stepmesh completion install"),

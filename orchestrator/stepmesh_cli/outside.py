@@ -28,6 +28,7 @@ def send(
     key: str = "",
     data: str | None = None,
     id: str | None = None,
+    tenant: str | None = None,
     target: Target = HERE,
     json: bool = False,
 ) -> int:
@@ -45,11 +46,13 @@ def send(
         JSON or YAML; null without.
     id
         An event with an id that is known at the address already changes nothing.
+    tenant
+        For runs of that namespace.
     json
         Print one JSON object.
     """
     value = None if data is None else parse_value(data.encode(errors="surrogateescape"), "--data")
-    return run_to_end(_send(target, {"name": name, "key": key, "data": value, "id": id}, json))
+    return run_to_end(_send(target, {"name": name, "key": key, "data": value, "id": id, "tenant": tenant}, json))
 
 
 async def _send(target: Target, event: dict[str, Any], as_json: bool) -> int:

@@ -63,12 +63,13 @@ def replay(
 
 
 async def _moment(source: FileSource | ServerSource, store: str | None, run: RunId, until: int | None) -> Moment | None:
-    async with source.opened() as journal, _opened(source, store) as kept:
+    async with source.opened() as journal, opened_store(source, store) as kept:
         return await moment_of(journal, FlowRegistry(kept, SystemClock()), run, until)
 
 
 @asynccontextmanager
-async def _opened(source: FileSource | ServerSource, store: str | None) -> AsyncGenerator[Store]:
+async def opened_store(source: FileSource | ServerSource, store: str | None) -> AsyncGenerator[Store]:
+    """The flows that belong to a journal, for reading."""
     kept = store_of(f"sqlite:{source.file}", store, "default") if isinstance(source, FileSource) else _on_server(source, store)
     await kept.open()
     try:

@@ -81,7 +81,7 @@ def adapt(found: Worker, pool: str | None, namespace: str | None, concurrency: i
 def load_worker(name: str) -> Worker:
     """Import `MODULE[:ATTR]` or `FILE.py[:ATTR]`, with the working folder on the path. Raises `BadWorkerModule`."""
     where, _, attribute = name.partition(":")
-    module = _import(where)
+    module = load_module(where)
     if attribute:
         found: Any = module
         for part in attribute.split("."):
@@ -100,7 +100,8 @@ def _workers(module: ModuleType) -> dict[str, Worker]:
     return {name: value for name, value in vars(module).items() if isinstance(value, Worker)}
 
 
-def _import(where: str) -> ModuleType:
+def load_module(where: str) -> ModuleType:
+    """Import `MODULE` or `FILE.py`, with the working folder on the path. Raises `BadWorkerModule`."""
     sys.path.insert(0, os.getcwd())
     try:
         return _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)

@@ -23,10 +23,12 @@ from stepmesh.errors import (
     RunFailed,
     RunNotFound,
     StepmeshError,
+    SubmissionsRefused,
     WaitTimeout,
 )
 from stepmesh.flow import Flow, retry, use_default
 from stepmesh.instrument import Instrument
+from stepmesh.producer import Producer, ProducerLimits
 from stepmesh.runs import RunHandle
 from stepmesh.values import Value, coalesce, if_
 from stepmesh.worker import Worker
@@ -73,6 +75,8 @@ __all__ = [
     "FlowNotFound",
     "Instrument",
     "InvalidInput",
+    "Producer",
+    "ProducerLimits",
     "RequestRefused",
     "ResourceUnavailable",
     "Retry",
@@ -83,6 +87,7 @@ __all__ = [
     "RunNotFound",
     "StepFailed",
     "StepmeshError",
+    "SubmissionsRefused",
     "Value",
     "WaitTimeout",
     "Worker",

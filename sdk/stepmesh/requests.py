@@ -37,13 +37,24 @@ from stepmesh_broker.protocol.api import (
     StoreFlow,
 )
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId, home_of, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Cancel, ControlMessage, EventKept, Refused, RunMessage, SendEvent, SettleToken
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    AskUpdate,
+    Cancel,
+    ControlMessage,
+    EventKept,
+    Refused,
+    RunMessage,
+    SendEvent,
+    SettleToken,
+    UpdateTaken,
+)
 from stepmesh_broker.protocol.schedules import DeleteSchedule
-from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.subjects import Subject, checked_name
 from stepmesh_broker.protocol.tokens import read_token
 
 _A = TypeVar("_A", bound=ApiAnswer)
-_K = TypeVar("_K", Accepted, EventKept)
+_K = TypeVar("_K", Accepted, EventKept, UpdateTaken)
 _T = TypeVar("_T")
 _REFUSALS: dict[str, type[RequestRefused]] = {kind.default_code: kind for kind in (RunNotFound, FlowNotFound, BlobNotFound)}
 TIMEOUT_S = 10.0
@@ -86,10 +97,15 @@ class Requests:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
         return await self._tell(partition, message, Accepted)
 
-    async def send_event(self, name: str, key: str, id: str, data: bytes) -> EventKept:
+    async def send_event(self, name: str, key: str, id: str, data: bytes, tenant: str | None = None) -> EventKept:
         """Have an event kept at the home of its address. Raises as `tell`."""
+        namespace = self.namespace if tenant is None else Namespace(checked_name("namespace", tenant))
         home = home_of(name, key, (await self.info()).partitions)
-        return await self._tell(home, SendEvent(self.namespace, name, key, id, data), EventKept)
+        return await self._tell(home, SendEvent(namespace, name, key, id, data), EventKept)
+
+    async def ask_update(self, update: AskUpdate) -> UpdateTaken:
+        """Have an update put into a function's history. Raises as `tell`: SM-5280 to SM-5285, `RunNotFound`."""
+        return await self._tell((await self.get_run(update.run)).summary.partition, update, UpdateTaken)
 
     async def settle(self, token: str, value: bytes, rejected: bool) -> Accepted:
         """Settle a wait by its token. Raises as `tell`: `RequestRefused` SM-1060 for a token that is unknown, settled or expired."""

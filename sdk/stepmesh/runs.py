@@ -13,14 +13,15 @@ from typing import Any
 
 import msgspec
 
-from stepmesh import payloads
+from stepmesh import payloads, run_asking
 from stepmesh.errors import RunFailed, WaitTimeout
 from stepmesh.requests import Requests
+from stepmesh.run_asking import StreamValue
 from stepmesh.uuid7 import new_run_id
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.api import Events, GetEvents, GetItems, ItemResult, Items, RunEvent, RunInfo
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import EventKept
+from stepmesh_broker.protocol.messages import AskUpdate, EventKept
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 """Entered around each wait for a run; a component gives its slot back meanwhile."""
@@ -110,6 +111,40 @@ class RunHandle:
                 yield event
             if page.ended or not (follow or page.events):
                 return
+
+    async def update(
+        self,
+        name: str,
+        arguments: Any = None,
+        *,
+        id: str | None = None,
+        item: int | None = None,
+        step: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> Any:
+        """Ask the run's durable function for a change; its reply. `arguments`: as a component gets its input. `id`: the same one is the
+        same update, however often it is asked; by default a new one. Raises `UpdateFailed`, `WaitTimeout`, `RequestRefused`."""
+        return msgspec.json.decode(
+            await self.ask_update(name, payloads.write({} if arguments is None else arguments), id, item, step, timeout)
+        )
+
+    async def ask_update(
+        self,
+        name: str,
+        arguments: bytes,
+        id: str | None = None,
+        item: int | None = None,
+        step: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> bytes:
+        """The same in JSON text."""
+        asked = AskUpdate(self.id, new_run_id() if id is None else id, name, arguments, item, step)
+        return await run_asking.update(self._requests, self.events, asked, timeout)
+
+    def stream(self, name: str, after: str = "", *, follow: bool = True) -> AsyncIterator[StreamValue]:
+        """What the run writes with `wf.stream(name).write(…)`, to its end; without `follow` only what is there. To resume, pass the
+        `cursor` of the last value as `after`."""
+        return run_asking.stream(self.events, self.id, name, after, follow=follow)
 
     async def cancel(self, reason: str = "") -> None:
         """Stop the run and its sub-runs."""

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 
 from tests.acceptance.cluster import PARTITIONS, Deployment
-from tests.services.kafka import KafkaServers
+from tests.services.kafka import QUICK_FAILOVER, KafkaServers
 from tests.services.nats import NatsServers
 from tests.services.postgres import PostgresServer
 
@@ -38,7 +38,8 @@ class Backends:
     def __init__(self, backend: Backend, folder: Path) -> None:
         self.backend = backend
         self.count = THREE if backend.broker.endswith("-cluster") else 1
-        self.broker = (NatsServers if backend.broker.startswith("nats") else KafkaServers)(folder / "broker", self.count)
+        settings = QUICK_FAILOVER if backend.broker.startswith("kafka") else ()
+        self.broker = (NatsServers if backend.broker.startswith("nats") else KafkaServers)(folder / "broker", self.count, settings)
         self._place = TemporaryDirectory(prefix="stepmesh-postgres-")
         self.postgres = PostgresServer(Path(self._place.name) / "server")
         self._stack = ExitStack()

@@ -20,7 +20,7 @@ from stepmesh.runs import RunHandle
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 LONGEST_PAUSE_S = 45.0
-"""A NATS cluster elects within 4 to 9 seconds, and may have to do it again; Kafka waits nine for a broker that says nothing."""
+"""A NATS cluster elects within 4 to 9 seconds, and may have to do it again; Kafka waits three here for a broker that says nothing."""
 CLUSTERS = (Backend("nats-cluster", "postgres"), Backend("kafka-cluster", "postgres"))
 SINGLE = (Backend("nats", "postgres"), Backend("kafka", "postgres"))
 LOAD = int(os.environ.get("STEPMESH_CLUSTER_RUNS", "100"))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.replay.scheduled import schedules
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
@@ -112,7 +113,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events."""
+    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events, schedules."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -135,6 +136,7 @@ async def record() -> dict[str, object]:
     await client.cancel(slow.id)
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
     await control(client)
+    await schedules(world, client)
     await gates(client)
     await functions(world, client)
     await world.close()

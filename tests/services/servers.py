@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,8 +54,9 @@ class Servers(Service):
 
     def start(self) -> None:
         """All of them."""
-        for number, node in enumerate(self._nodes):
-            self._prepare(number)
+        with ThreadPoolExecutor() as pool:
+            [*pool.map(self._prepare, range(len(self._nodes)))]
+        for node in self._nodes:
             node.spawn()
         for node in self._nodes:
             node.wait_ready()

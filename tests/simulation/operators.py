@@ -13,10 +13,11 @@ from tests.simulation.script import VALUES
 from stepmesh_broker.protocol.ids import RunId, child_run_id
 from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun, StartRun, WakeSteps
-from stepmesh_orchestrator.core.events import RunCreated, RunSeeded, Seed, SeededRun
+from stepmesh_orchestrator.core.events import RunCreated, RunSeeded
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.reuse import Given, nothing, past_of, restarted, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.state import SLEEPING
 
 if TYPE_CHECKING:

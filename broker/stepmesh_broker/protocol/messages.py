@@ -241,9 +241,21 @@ class Wake(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wake"):
     tasks: list[TaskRef]
 
 
+class AskUpdate(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ask_update"):
+    """Ask a durable function of a live run for a change. `id`: the asker's; said again with it, it is one update. `arguments`: JSON.
+    `item`, `step` (its id): which function, where the run has several. Answer: `UpdateTaken` once journaled."""
+
+    run: RunId
+    id: str
+    name: str
+    arguments: bytes = b"{}"
+    item: int | None = None
+    step: str | None = None
+
+
 RunMessage = Submit | Cancel | Pause | Resume | Wake | SettleToken
 """What clients ask of the owner of a partition."""
-ControlMessage = Claim | Heartbeat | RunMessage | SendEvent
+ControlMessage = Claim | Heartbeat | RunMessage | SendEvent | AskUpdate
 """What a shard answers on its control subject. `Submit` and `Cancel` may come here (answered once journaled) or through the inbox."""
 
 
@@ -301,4 +313,15 @@ class EventKept(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="eve
     existing: bool = False
 
 
-Answer = Accepted | Refused | Claimed | EventKept
+class UpdateTaken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="update_taken"):
+    """Answer to an `AskUpdate`: the reply is an event of the run above `position`, of this item and step (index). `existing`: it was taken
+    before."""
+
+    run: RunId
+    item: int
+    step: int
+    position: int
+    existing: bool = False
+
+
+Answer = Accepted | Refused | Claimed | EventKept | UpdateTaken

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.functions import FunctionTurn
 from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.letters import Letter, Waiter
-from stepmesh_broker.protocol.messages import Failure, Result, SendEvent, Submit, TaskRef
+from stepmesh_broker.protocol.messages import AskUpdate, Failure, Result, SendEvent, Submit, TaskRef
 from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
@@ -35,6 +35,13 @@ class AdvanceFunction:
     """A worker took a durable function further. Answer: an `Answered` effect."""
 
     turn: FunctionTurn
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFunction:
+    """Somebody asks a durable function for a change. Answer: an `Answered` effect."""
+
+    update: AskUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,4 +222,5 @@ ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule 
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
     | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand | ServeKeys
+    | UpdateFunction
 )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.functions import FunctionTurned
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.letters import Letter
-from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef
+from stepmesh_broker.protocol.messages import Accepted, EventKept, Refused, TaskRef, UpdateTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ParkTask:
 class Answered:
     """The answer to the command that is being decided."""
 
-    answer: Accepted | Refused | FunctionTurned | EventKept
+    answer: Accepted | Refused | FunctionTurned | EventKept | UpdateTaken
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.function_events import FunctionEvent
 from stepmesh_orchestrator.core.gates import Gate, Rule
 from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -197,6 +198,7 @@ class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     id: str
     payload: bytes
     dropped_through: int = 0
+    scope: str = ""  # of the address, see `ids.scope_of`
 
 
 class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
@@ -208,6 +210,7 @@ class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
     waiter: Waiter
     since_ms: int
     offered: int = 0
+    scope: str = ""
 
 
 class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
@@ -217,6 +220,7 @@ class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22)
     name: str
     key: str
     waiter: Waiter
+    scope: str = ""
 
 
 class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
@@ -237,6 +241,7 @@ class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
     key: str
     waiter: Waiter
     position: int = 0
+    scope: str = ""
 
     @property
     def run(self) -> RunId:
@@ -273,25 +278,6 @@ class StepWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
     run: RunId
     item: int
     step: int
-
-
-class Seed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a step gave in another run, and gives here too. `output` None: it was skipped."""
-
-    step: int
-    output: bytes | None
-
-
-class SeededRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a sub-run that a core step may start takes over of `source`, where it is the same one: of this flow, under these variables. Its
-    item i, if its input is `inputs[i]`, begins with `seeds[i]`."""
-
-    run: RunId
-    source: RunId
-    flow: FlowId
-    variables: bytes | None
-    inputs: list[bytes]
-    seeds: list[list[Seed]]
 
 
 class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):

@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stepmesh_orchestrator.core.events import Seed
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope, Skipped, is_truthy
 from stepmesh_orchestrator.core.rows import ItemRow
+from stepmesh_orchestrator.core.seeds import Seed
 from stepmesh_orchestrator.core.state import Item
 
 _WITH_SUB_RUNS = ("/eval", "/map", "/iterate")

@@ -18,12 +18,13 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed, SeededRun
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.gates import Gate, Permits
 from stepmesh_orchestrator.core.schedules import Schedules
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far

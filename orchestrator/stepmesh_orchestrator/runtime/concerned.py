@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.commands import (
     SettleWait,
     StartRun,
     TakeLetter,
+    UpdateFunction,
     WakeSteps,
     WakeTree,
 )
@@ -54,4 +55,6 @@ def run_of(command: Command) -> RunId | None:
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run
+    if isinstance(command, UpdateFunction):
+        return command.update.run
     return command.task.run

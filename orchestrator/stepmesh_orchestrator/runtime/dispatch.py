@@ -16,7 +16,19 @@ from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
-from stepmesh_broker.protocol.messages import FORMAT, Accepted, ErrorCode, EventKept, Failure, Refused, Stop, Task, TaskFrame, TaskRef
+from stepmesh_broker.protocol.messages import (
+    FORMAT,
+    Accepted,
+    ErrorCode,
+    EventKept,
+    Failure,
+    Refused,
+    Stop,
+    Task,
+    TaskFrame,
+    TaskRef,
+    UpdateTaken,
+)
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
 from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask, Send
 from stepmesh_orchestrator.ports import Ownership, StoreError
@@ -128,7 +140,7 @@ class Dispatcher:
         pool = self.leases.land((park.task.run, park.task.item, park.task.step))
         self._spawn(self._park(Pool(pool or "unknown"), park))
 
-    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned | EventKept) -> None:
+    def reply(self, subject: str, answer: Accepted | Refused | FunctionTurned | EventKept | UpdateTaken) -> None:
         """Answer a message that came through the inbox."""
         self._spawn(self._send(subjects.Subject(subject), encode(answer)))
 

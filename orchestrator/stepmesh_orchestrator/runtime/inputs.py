@@ -8,13 +8,26 @@ from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.functions import FunctionTurned
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, Submit
-from stepmesh_orchestrator.core.commands import Command
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    AskUpdate,
+    Cancel,
+    EventKept,
+    Pause,
+    Refused,
+    Results,
+    Resume,
+    SendEvent,
+    Submit,
+    UpdateTaken,
+    Wake,
+)
+from stepmesh_orchestrator.core.commands import CancelRun, Command, KeepEvent, PauseRun, ResumeRun, UpdateFunction, WakeSteps
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
 MAX_MESSAGES = 512
 """Inbox messages of one turn at most, so that a flood does not make one endless turn."""
-Answer = Accepted | Refused | FunctionTurned | EventKept
+Answer = Accepted | Refused | FunctionTurned | EventKept | UpdateTaken
 Message = Results | Submit | Cancel | Letters
 
 
@@ -38,3 +51,17 @@ class Inputs:
     commands: deque[tuple[Command, asyncio.Future[Answer] | None]] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     room: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
+    """What a client asks of a run, as a command."""
+    if isinstance(message, Cancel):
+        return CancelRun(message.run, message.reason, message.force)
+    if isinstance(message, Pause):
+        return PauseRun(message.run, message.reason)
+    return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)
+
+
+def of_outside(asked: SendEvent | AskUpdate) -> KeepEvent | UpdateFunction:
+    """What somebody outside tells, as a command."""
+    return KeepEvent(asked) if isinstance(asked, SendEvent) else UpdateFunction(asked)

@@ -21,22 +21,20 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, p
 from stepmesh_broker.protocol.letters import Letters
 from stepmesh_broker.protocol.messages import (
     Accepted,
+    AskUpdate,
     Cancel,
     Claim,
     Failure,
     Heartbeat,
-    Pause,
     Refused,
-    Resume,
     RunMessage,
     SendEvent,
     SettleToken,
     Submit,
     TaskRef,
-    Wake,
 )
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
-from stepmesh_orchestrator.core.commands import CancelRun, FailAttempt, PauseRun, ResumeRun, SettleWait, StartRun, WakeSteps
+from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.decide.waits import tell_over
@@ -52,7 +50,7 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
 from stepmesh_orchestrator.runtime.intake import Intake
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
@@ -319,7 +317,7 @@ class PartitionService:
         except StepmeshError as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
 
-    async def _command(self, message: RunMessage | SendEvent) -> Answer:
+    async def _command(self, message: RunMessage | SendEvent | AskUpdate) -> Answer:
         if isinstance(message, SendEvent):
             refusal = self._foreign(message.namespace, "address", f"{message.name}/{message.key}")
             return refusal or await self.shard.keep(message)
@@ -328,7 +326,9 @@ class PartitionService:
         if isinstance(message, Submit):
             return await self.begin(message)
         await self.dormitory.awake(message.run)
-        return await self.shard.command(_of_live_run(message))
+        if isinstance(message, AskUpdate):
+            return await self.shard.keep(message)
+        return await self.shard.command(of_live_run(message))
 
     async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
         """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
@@ -383,14 +383,6 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
-
-
-def _of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
-    if isinstance(message, Cancel):
-        return CancelRun(message.run, message.reason, message.force)
-    if isinstance(message, Pause):
-        return PauseRun(message.run, message.reason)
-    return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)
 
 
 async def _within(seconds: float, work: Awaitable[None]) -> None:

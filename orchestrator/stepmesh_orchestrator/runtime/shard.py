@@ -14,8 +14,8 @@ from collections import deque
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, Results, SendEvent, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, KeepEvent, StartRun, TakeLetter
+from stepmesh_broker.protocol.messages import Accepted, AskUpdate, Cancel, EventKept, Refused, Results, SendEvent, TaskRef, UpdateTaken
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
     Answered,
@@ -43,7 +43,7 @@ from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.encoding import encoded
 from stepmesh_orchestrator.runtime.frames import FrameWriter
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs, Message
+from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, Counters, Inputs, Message, of_outside
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.queue_limits import QueueLimits
 from stepmesh_orchestrator.runtime.waiters import Waiters, heard
@@ -109,10 +109,10 @@ class Shard:
         assert isinstance(answer, Accepted | Refused), "other answers are to what follows"
         return answer
 
-    async def keep(self, event: SendEvent) -> EventKept | Refused:
-        """Decide on an event from outside as on a command."""
-        answer = await self._ask(KeepEvent(event))
-        assert isinstance(answer, EventKept | Refused), "what the decision answers"
+    async def keep(self, asked: SendEvent | AskUpdate) -> EventKept | UpdateTaken | Refused:
+        """Decide on an event, or an update of a function, as on a command."""
+        answer = await self._ask(of_outside(asked))
+        assert isinstance(answer, EventKept | UpdateTaken | Refused), "what the decision answers"
         return answer
 
     async def advance(self, turn: FunctionTurn) -> FunctionTurned | None:

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 from stepmesh_broker.protocol.ids import RunId, child_run_id
-from stepmesh_orchestrator.core.events import RunCreated, Seed, SeededRun, decode_turn
+from stepmesh_orchestrator.core.events import RunCreated, decode_turn
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.reuse import Given, Past, nothing, past_of, past_of_live, restarted, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.ports import JournalTrimmed
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.run_view import RunView

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
-from stepmesh_broker.protocol.histories import Began, Issued, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core import events, function_events
 from stepmesh_orchestrator.core.decide.waits import awaited_json
@@ -137,10 +137,17 @@ def _of_step(event: Event) -> bytes:
     return b""
 
 
+_SHOWN = frozenset({Kind.STREAM, Kind.REPLY, Kind.ATTRIBUTE, Kind.TAG})
+"""What a body notes down for others to see."""
+
+
 def _record(record: Record) -> dict[str, object]:
     """Of a durable function's history."""
     if isinstance(record, Issued):
-        return {"record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where}
+        issued: dict[str, object] = {
+            "record": "issued", "id": record.id, "kind": record.kind, "name": record.name, "where": record.where
+        }  # fmt: skip
+        return {**issued, "value": msgspec.Raw(record.arguments)} if record.kind in _SHOWN else issued
     if isinstance(record, Settled):
         ended = {"result": msgspec.Raw(record.value)} if record.failure is None else {"error": _error(record.failure)}
         return {"record": "settled", "id": record.id, "attempt": record.attempt, **ended}

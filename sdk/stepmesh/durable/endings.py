@@ -100,7 +100,6 @@ class Leftovers:
     def detach(self, task: asyncio.Future[Any]) -> None:
         """Nobody needs to wait for this one but the run: it ends after it."""
         self._detached.append(task)
-        task.add_done_callback(_told)
 
     def detached_are_done(self) -> bool:
         """Whether the run may end."""
@@ -176,8 +175,3 @@ def _standing(task: asyncio.Task[Any]) -> str:
     file = "?" if code is None else Path(code.co_filename).name
     line = 0 if frame is None else frame.f_lineno
     return f"the task {getattr(coroutine, '__qualname__', task.get_name())} ({file}:{line})"
-
-
-def _told(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and (problem := task.exception()) is not None:
-        log.warning("a detached task failed: %s", problem)

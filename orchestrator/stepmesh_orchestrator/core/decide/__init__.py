@@ -8,6 +8,7 @@ from typing import Any
 from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide import (
     addresses,
+    asking,
     cancel,
     delete,
     dormancy,
@@ -29,6 +30,7 @@ from stepmesh_orchestrator.core.session import Session
 _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.EndTask: results.end_task,
     commands.AdvanceFunction: functions.advance,
+    commands.UpdateFunction: asking.update_function,
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,

@@ -44,6 +44,7 @@ def granted(session: Session, letter: PermitGrant) -> None:
     if waiting is not None:
         item, step, key = waiting
         item.run.tree.promised -= 1
+        session.touched[item.run.tree.root] = item.run.tree  # an attempt whose sub-runs live takes no slot in place of the one it kept
         session.granted[letter.run] = key
         session.work.append((item, step))
     elif letter.run not in session.granted:

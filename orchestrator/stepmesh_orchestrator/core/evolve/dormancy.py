@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.evolve.images import (
     run_image,
 )
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
+from stepmesh_orchestrator.core.seeds import SeededRun
 from stepmesh_orchestrator.core.state import Run, State, Tree
 
 _FORMAT = 2
@@ -35,7 +36,7 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
     runs: list[RareRunImage]
     places: list[Places]
     paused_ms: int = 0
-    inherited: dict[RunId, events.SeededRun] = {}
+    inherited: dict[RunId, SeededRun] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,12 +12,13 @@ from stepmesh_broker.protocol.ids import Namespace, RunId, child_run_id
 from stepmesh_broker.protocol.messages import Accepted, Submit
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import StartRun
-from stepmesh_orchestrator.core.events import RunSeeded, Seed, SeededRun
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.dormancy import encode_tree, restore
 from stepmesh_orchestrator.core.flow.plan import SKIPPED
 from stepmesh_orchestrator.core.replica import Replica
 from stepmesh_orchestrator.core.reuse import Given, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.snapshot import SNAPSHOT_FORMAT, decode_state, encode_state, state_hash
 from stepmesh_orchestrator.core.state import State
 

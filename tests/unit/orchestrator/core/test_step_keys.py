@@ -10,7 +10,7 @@ from tests.unit.orchestrator.core.engine import Engine, flow, parent_of, ref, st
 from stepmesh_broker.protocol.ids import RunId, partition_of
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
-from stepmesh_orchestrator.core.commands import ServeKeys, TakeLetter
+from stepmesh_orchestrator.core.commands import FireTimer, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
@@ -62,6 +62,30 @@ def test_what_asks_keeps_a_slot_of_its_tree() -> None:
 
     assert len(engine.live().items) == 4
     assert (engine.live().tree.in_flight, engine.live().tree.promised) == (2, 2)
+
+
+def test_a_slot_that_an_attempt_kept_and_does_not_need_goes_to_who_waits() -> None:
+    """A component whose sub-run lives holds no slot."""
+    call = flow([step("a", concurrencyKey="k", concurrencyLimit=1)], ref("a"))
+    below = flow([step("v"), step("x", input=ref("v")), step("y", input=ref("v"))], [ref("x"), ref("y")])
+    child, other = RunId("child"), RunId("01900000-0000-7000-8000-000000000002")
+    engine = Engine()
+    engine.submit(call, max_concurrency=2)
+    root = engine.run
+    engine.submit(below, run=child, parent=parent_of(engine.tasks[0]))
+    engine.submit(call, run=other)
+    engine.run = root
+    engine.give_up("a")
+    assert engine.dispatched() == ["a"], "the other run's"
+    engine.send(FireTimer(engine.timer().task))
+    engine.session.now = engine.timer().due_ms
+    engine.send(FireTimer(engine.timer().task))
+    engine.succeed("v", 1, run=child)
+    assert engine.dispatched() == ["x"], "the other slot is kept"
+
+    engine.succeed("a", 1, run=other)
+
+    assert sorted(engine.dispatched()) == ["a", "y"]
 
 
 def test_a_failed_attempt_gives_its_permit_back_and_the_next_one_asks_again() -> None:

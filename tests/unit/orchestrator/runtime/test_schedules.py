@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSk
 from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.runtime import schedule_requests
 from stepmesh_orchestrator.runtime.agenda import Agenda
+from stepmesh_orchestrator.runtime.wheel import Wheel
 from stepmesh_orchestrator.store.memory import MemoryStore
 
 NOOP: dict[str, Any] = {"name": "nothing", "steps": [{"id": "a", "component": "/builtin/noop", "input": 1}], "output": {"$step": "a"}}
@@ -396,3 +397,17 @@ def test_an_agenda_has_one_time_for_each() -> None:
     assert agenda.due(100, 2) == ["a"]
     agenda.set("a", 1)
     assert agenda.due(100, 2) == ["a"]
+
+
+def test_a_dormant_run_that_is_needed_now_comes_first_however_far_its_time_is() -> None:
+    times = {run_id(number): now for number, now in ((1, 10**9), (2, 5_000))}
+    wheel = Wheel(times.get)
+    for run, when in times.items():
+        wheel.put(run, when)
+    assert wheel.due(1_000, 9) == []
+    wheel.changed.clear()
+    wheel.hurry(run_id(1), 1_000)
+    assert wheel.changed.is_set()
+    assert (wheel.next_due(), wheel.due(1_000, 9)) == (1_000, [run_id(1)])
+    wheel.hurry(run_id(3), 1_000)
+    assert wheel.due(1_000, 9) == [], "it is not dormant any more"

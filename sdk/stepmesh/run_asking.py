@@ -1,0 +1,142 @@
+"""What a durable function of a run is asked, and what it tells: updates with their replies, and streams.
+
+Invariant: an update is one however often it is said, by its id; where a reader of a stream goes on, nothing is missed or told twice. Both
+are read from the run's events, so they outlive every restart. It must not know how a body handles them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
+from stepmesh.requests import Requests
+from stepmesh_broker.protocol.api import RunEvent
+from stepmesh_broker.protocol.histories import Kind
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import AskUpdate, UpdateTaken
+
+BEGIN_S = 5.0
+"""How long a run may take to begin its function before an update is refused, in seconds."""
+PAUSE_S = 0.05
+"""Pause before it is asked again meanwhile, in seconds."""
+Reader = Callable[[bool, int], AsyncIterator[RunEvent]]
+"""Of a run's events: to the end of the run or not, behind which position."""
+_NOT_BEGUN = "SM-5281"
+_OVER = frozenset({"step_completed", "step_failed", "step_skipped", "step_defaulted", "function_continued"})
+
+
+class StreamValue(NamedTuple):
+    """`value`: decoded. `cursor`: pass it as `after` to go on behind this one. `item`: whose function wrote it."""
+
+    value: Any
+    cursor: str
+    item: int
+
+
+class _Note(msgspec.Struct):
+    kind: str = ""
+    name: str = ""
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Advanced(msgspec.Struct):
+    step: int = -1
+    records: list[_Note] = []
+    blocked: str = ""
+
+
+class _Reply(msgspec.Struct):
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: dict[str, Any] | None = None
+
+
+_advanced = msgspec.json.Decoder(_Advanced)
+_reply = msgspec.json.Decoder(_Reply)
+
+
+async def update(requests: Requests, events: Reader, asked: AskUpdate, timeout_s: float | None) -> bytes:
+    """The reply, as JSON text. Raises `UpdateFailed`, `WaitTimeout`, `RequestRefused`."""
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            return await _replied(events, asked, await _taken(requests, asked))
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise WaitTimeout(
+            f"the update `{asked.name}` of run {asked.run} has no reply after {timeout_s:g} s", hint=f"ask again with its id {asked.id}"
+        ) from None
+
+
+async def _taken(requests: Requests, asked: AskUpdate) -> UpdateTaken:
+    """A function that was submitted just now is waited for."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + BEGIN_S
+    while True:
+        try:
+            return await requests.ask_update(asked)
+        except RequestRefused as refused:
+            if refused.code != _NOT_BEGUN or clock() >= until:
+                raise
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _replied(events: Reader, asked: AskUpdate, taken: UpdateTaken) -> bytes:
+    async for event in events(True, taken.position):
+        if event.item != taken.item or event.run != asked.run:
+            continue
+        told = _advanced.decode(event.data)
+        if told.step != taken.step:
+            continue
+        for note in told.records:
+            if note.kind == Kind.REPLY and note.name == asked.id:
+                return _value(asked, _reply.decode(note.value))
+        if event.kind == "function_idle" and told.blocked:
+            raise UpdateFailed(f"the function is blocked before it replied to `{asked.name}`: {told.blocked}", code="SM-1074")
+        if event.kind in _OVER and not taken.existing:
+            break
+    raise UpdateFailed(
+        f"the function ended, or began anew, before it replied to `{asked.name}`",
+        code="SM-1075",
+        hint="let the body wait for its updates before it returns",
+    )
+
+
+def _value(asked: AskUpdate, reply: _Reply) -> bytes:
+    if reply.error is None:
+        return bytes(reply.value)
+    message = str(reply.error.get("message", ""))
+    raise UpdateFailed(f"the update `{asked.name}` was refused: {message}", hint="its validator, or its handler, raised it")
+
+
+async def stream(events: Reader, run: RunId, name: str, after: str = "", *, follow: bool = True) -> AsyncIterator[StreamValue]:
+    """What the run's functions write to a stream, behind the cursor `after`, to the end of the run; without `follow` what is there."""
+    position, index = cursor(after)
+    async for event in events(follow, position - 1 if index else position):
+        for value in written(event, run, name):
+            if cursor(value.cursor) > (position, index):
+                yield value
+
+
+def written(event: RunEvent, run: RunId, name: str) -> list[StreamValue]:
+    """The values of a stream that an event of its run has."""
+    if event.kind != "function_advanced" or event.run != run or event.item is None:
+        return []
+    notes = [note for note in _advanced.decode(event.data).records if note.kind == Kind.STREAM and note.name == name]
+    return [
+        StreamValue(msgspec.json.decode(note.value), f"{event.position}.{number}", event.item) for number, note in enumerate(notes, start=1)
+    ]
+
+
+def cursor(text: str) -> tuple[int, int]:
+    """The position of the event, and which of its values it was; the beginning without text. Raises `UpdateFailed` SM-1077."""
+    if not text:
+        return 0, 0
+    position, _, number = text.partition(".")
+    if not (text.isascii() and position.isdigit() and number.isdigit() and len(text) < 40):
+        raise UpdateFailed(f"{text[:40]!r} is no place in a stream", code="SM-1077", hint="pass the cursor of a value of this stream")
+    return int(position), int(number)

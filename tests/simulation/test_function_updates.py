@@ -1,0 +1,182 @@
+"""Updates and streams of durable functions: an orchestrator that dies at any write, workers that die on the way, requests that are repeated
+because of it; each update is one record with one reply, and a stream is told once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.simulation.deployment_world import World
+from tests.simulation.test_functions import CrashAt, histories_are_whole, histories_of, journal
+from tests.simulation.virtual_loop import run_virtual
+
+from stepmesh import Client, Worker
+from stepmesh.durable import wf
+from stepmesh.durable.app import App
+from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
+from stepmesh.runs import RunHandle
+from stepmesh_broker.protocol.histories import Issued, Kind, UpdateAsked
+from stepmesh_orchestrator.journal.memory import MemoryJournal
+
+TILL = {"steps": [{"id": "till", "component": "/py/till", "input": {"$input": "$"}}], "output": {"$step": "till"}}
+
+NAP = {"steps": [{"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1h"}}], "output": {"$step": "nap"}}
+
+
+def till_worker() -> Worker:
+    app = App("py")
+
+    @app.step
+    async def count(coins: int) -> int:
+        return coins * 2
+
+    async def till(start: int) -> list[int]:
+        sums, closed = [start], asyncio.Event()
+
+        @wf.update
+        async def pay(coins: int) -> int:
+            sums.append(await count(coins))
+            await wf.stream("sums").write(sums[-1])
+            await wf.stream("sums").write(len(sums))
+            return sum(sums)
+
+        @wf.update
+        def refuse(coins: int) -> None:
+            raise ValueError(f"{coins} is too much")
+
+        @wf.update
+        def close() -> str:
+            closed.set()
+            return "closed"
+
+        await closed.wait()
+        return sums
+
+    app.workflow(till)
+    return app.worker(concurrency=2)
+
+
+async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -> World:
+    world = World(journal)
+    keeper = asyncio.create_task(world.keep_node_alive())
+    worker = till_worker()
+    running = asyncio.create_task(worker.run(await world.connection()))
+    client = await world.client()
+    handle = await client.submit(TILL, [1])
+    asking = asyncio.create_task(ask(client, handle))
+    if kill_worker_after is not None:
+        await asyncio.sleep(kill_worker_after)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        worker = till_worker()
+        running = asyncio.create_task(worker.run(await world.connection()))
+    await asking
+    assert await handle.result(timeout=20_000) == [1, 10, 12]
+    streamed = [value async for value in handle.stream("sums")]
+    assert [value.value for value in streamed] == [10, 2, 12, 3]
+    for place, value in enumerate(streamed):
+        rest = [one.value async for one in handle.stream("sums", value.cursor)]
+        assert rest == [10, 2, 12, 3][place + 1 :], "nothing twice, nothing missed, also within one event"
+    worker.stop()
+    await asyncio.gather(running, return_exceptions=True)
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
+    await world.close()
+    await world.audit()
+    await histories_are_whole(world)
+    await updates_are_answered_once(world)
+    return world
+
+
+async def ask(client: Client, handle: RunHandle) -> None:
+    assert await handle.update("pay", 5, id="first", timeout=1_000) == 11
+    assert await handle.update("pay", 5, id="first", timeout=1_000) == 11, "the same update"
+    await asyncio.sleep(100)
+    with pytest.raises(UpdateFailed, match="7 is too much"):
+        await client.handle(handle.id).update("refuse", 7, timeout=1_000)
+    assert await handle.update("pay", 6, timeout=1_000) == 23
+    assert await handle.update("close", timeout=1_000) == "closed"
+
+
+async def updates_are_answered_once(world: World) -> None:
+    (records,) = (await histories_of(world)).values()
+    asked = [record.id for record in records if isinstance(record, UpdateAsked)]
+    replied = [record.name for record in records if isinstance(record, Issued) and record.kind is Kind.REPLY]
+    assert len(asked) == len(set(asked)) == 4
+    assert replied == asked
+
+
+def writes_of_a_healthy_run() -> int:
+    count = CrashAt()
+    run_virtual(play(MemoryJournal(before_append=count)), 30_000)
+    return count.calls
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_crash_at_any_single_write_loses_and_repeats_nothing(side: str) -> None:
+    writes = writes_of_a_healthy_run()
+    assert writes > 10
+    restarts = [run_virtual(play(journal(side, CrashAt(at))), 30_000).restarts for at in range(1, writes + 1)]
+    assert sum(restarts) > writes - 4, "each write is reached, but for some at the end: what shares a write depends on ids"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 50.0, 100.01])
+def test_a_worker_that_dies_on_the_way_costs_nothing(seconds: float) -> None:
+    run_virtual(play(MemoryJournal(), kill_worker_after=seconds), 30_000)
+
+
+def refused(asking: Any) -> tuple[str, str]:
+    """Of what is asked of a world with a run of the till, and one of a plain flow, whose ids it gets."""
+
+    async def played() -> tuple[str, str]:
+        world = World(MemoryJournal())
+        keeper = asyncio.create_task(world.keep_node_alive())
+        worker = till_worker()
+        running = asyncio.create_task(worker.run(await world.connection()))
+        client = await world.client()
+        handle = await client.submit(TILL, [1, 2])
+        plain = await client.submit(NAP, [None])
+        for item in (0, 1):
+            assert await handle.update("pay", 1, item=item, timeout=100)
+        try:
+            await asking(client, handle, plain)
+            raise AssertionError("it was not refused")
+        except (RequestRefused, UpdateFailed, WaitTimeout) as problem:
+            return problem.code, str(problem)
+        finally:
+            worker.stop()
+            await asyncio.gather(running, return_exceptions=True)
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await world.close()
+
+    return run_virtual(played(), 30_000)
+
+
+async def _over(client: Client, handle: RunHandle, plain: RunHandle) -> None:
+    for item in (0, 1):
+        await handle.update("close", item=item)
+    await handle.wait(100)
+    await handle.update("pay", 1)
+
+
+REFUSALS = {
+    "SM-5003": lambda client, handle, plain: client.handle("01900000-0000-7000-8000-000000000001").update("pay", 1),
+    "SM-5280": _over,
+    "SM-5281": lambda client, handle, plain: plain.update("pay", 1),
+    "SM-5282": lambda client, handle, plain: handle.update("pay", 1),
+    "SM-5284": lambda client, handle, plain: handle.ask_update("pay", b"{", item=0),
+    "SM-5285": lambda client, handle, plain: handle.update("p" * 201, 1, item=0),
+    "SM-1076": lambda client, handle, plain: handle.update("p" * 200, 1, item=0),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_what_cannot_be_asked_is_refused(code: str) -> None:
+    told, message = refused(REFUSALS[code])
+    assert told == code, message
+    if code == "SM-5282":
+        assert "item 0 step till, item 1 step till" in message
+    if code == "SM-1076":
+        assert "the workflow has no update" in message
