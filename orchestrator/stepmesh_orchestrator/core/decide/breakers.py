@@ -13,8 +13,8 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_orchestrator.core.decide.step_keys import asker
 from stepmesh_orchestrator.core.effects import CallKeys
-from stepmesh_orchestrator.core.events import BreakerMoved
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
+from stepmesh_orchestrator.core.gate_events import BreakerMoved
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 

@@ -14,7 +14,7 @@ from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, Perm
 from stepmesh_orchestrator.core.commands import ServeKeys
 from stepmesh_orchestrator.core.decide import breakers, keys
 from stepmesh_orchestrator.core.effects import CallKeys
-from stepmesh_orchestrator.core.events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
+from stepmesh_orchestrator.core.gate_events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
 from stepmesh_orchestrator.core.gates import CANCEL_PREVIOUS, SKIP, KeyPermits, Rule
 from stepmesh_orchestrator.core.session import Session
 
