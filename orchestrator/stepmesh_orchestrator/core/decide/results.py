@@ -41,7 +41,7 @@ def end_task(session: Session, command: EndTask) -> None:
             function = item.function(step.index)
             complete(session, item, step.index, output)
             if function is not None:
-                parking.end(session, item, step.index)
+                parking.end(session, item, step.index, function.commands())
             return
     failing.attempt_failed(session, item, step, _checked(failure, step.id))
 
