@@ -44,7 +44,7 @@ def end_task(session: Session, command: EndTask) -> None:
                 breakers.succeeded(session, step)
             complete(session, item, step.index, output)
             if function is not None:
-                parking.end(session, item, step.index)
+                parking.end(session, item, step.index, function.commands())
             return
     failure = _checked(failure, step.id)
     breakers.failed(session, step, failure.code, asker(item, step.index))
