@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from tests.services import shared
 
+HERE = Path(__file__).parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST = (
+    "acceptance/test_cluster_kills.py",
+    "acceptance/test_cluster_servers.py",
+    "acceptance/test_bench.py",
+    "acceptance/test_faulty_brokers.py",
+    "acceptance/test_cluster.py",
+    "integration/kafka/test_faults.py",
+    "acceptance/test_kill_nine.py",
+    "integration/nats/test_stream_settings.py",
+    "integration/journals/test_log_servers_killed.py",
+    "interop/test_lifecycle.py",
+    "acceptance/test_herds.py",
+    "integration/nats/test_cluster_faults.py",
+    "acceptance/test_submit_topic.py",
+    "acceptance/test_process_faults.py",
+    "acceptance/test_scaling.py",
+    "acceptance/test_damaged_data.py",
+    "acceptance/test_cluster_disks.py",
+    "integration/projector",
+    "integration/behaviour/test_life.py",
+)
+"""Where tests take ten seconds and more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first: one that began last would let all processes but its own wait for it."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(HERE).as_posix()
+    return next((place for place, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,6 +24,7 @@ MARKS = {
     "retrying": ("↻", "yellow"),
     "sleeping": ("◔", "blue"),
     "awaiting": ("◔", "blue"),
+    "parked": ("◔", "blue"),
 }
 """State of a step → mark and colour; every other state is dim."""
 

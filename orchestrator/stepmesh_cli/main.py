@@ -89,6 +89,7 @@ COMMANDS = (
         "update", "stepmesh_cli.asking:update", OPERATE, "Ask a workflow for a change.", "stepmesh update RUN change --json-args '\"x\"'"
     ),
     Command("query", "stepmesh_cli.asking:query", OPERATE, "Ask a workflow how it stands.", "stepmesh query RUN state"),
+    Command("approvals", "stepmesh_cli.outside:approvals", OPERATE, "List approvals that wait.", "stepmesh approvals --flow order"),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
     Command(
         "schedule",

@@ -112,6 +112,10 @@ def _engine(config: Config) -> EngineSettings:
         default_max_concurrency=config.limits.max_concurrency,
         max_items=config.limits.items,
         retain_ms=int(config.limits.retention_hours * 3_600_000),
+        keep_events_ms=int(config.limits.event_retention_hours * 3_600_000),
+        events_per_address=config.limits.events_per_address,
+        event_bytes=config.limits.event_bytes,
+        kept_event_bytes=config.limits.kept_event_bytes,
         pool_window=config.flow_control.pool_window,
         weights=config.flow_control.weights,
     )

@@ -20,6 +20,7 @@ from stepmesh_cli.tables import print_json, print_table, raw
 
 schedule = App(name="schedule", help="Start runs by the time.")
 AsJson = Annotated[bool, Parameter(help="Print one JSON object.")]
+Key = Annotated[str | None, Parameter(help="Makes it idempotent: the same key gives the same runs.")]
 Id = Annotated[str, Parameter(help="Id of the schedule.")]
 
 
@@ -124,14 +125,14 @@ def resume_command(id: Id, /, *, target: Target = HERE, json: AsJson = False) ->
 
 
 @schedule.command(name="trigger")
-def trigger_command(id: Id, /, *, target: Target = HERE, json: AsJson = False) -> int:
+def trigger_command(id: Id, /, *, key: Key = None, target: Target = HERE, json: AsJson = False) -> int:
     """Start a run of it now, and print its id.
 
     Example: stepmesh schedule trigger report
     """
 
     async def triggered(client: Client) -> list[str]:
-        return [(await client.schedules.trigger(id)).id]
+        return [(await client.schedules.trigger(id, key)).id]
 
     return _started(target, triggered, json)
 
@@ -143,7 +144,7 @@ def backfill_command(
     *,
     start: Annotated[str, Parameter(name="--from", help="First moment, like 2026-11-21T00:00:00Z.")],
     end: Annotated[str, Parameter(name="--to", help="Last moment.")],
-    key: Annotated[str | None, Parameter(help="Makes it idempotent: the same key gives the same runs.")] = None,
+    key: Key = None,
     target: Target = HERE,
     json: AsJson = False,
 ) -> int:

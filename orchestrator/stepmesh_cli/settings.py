@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,15 +23,21 @@ def worker_processes(modules: tuple[str, ...], count: int) -> tuple[WorkerProces
     if count < 1:
         raise CommandError(f"--workers {count} is below 1", hint="leave --worker out to start none")
     command = (sys.executable, "-m", "stepmesh_cli", "worker")
+    names = Counter(map(_name, modules))
     return tuple(
-        WorkerProcess(_label(module, number if count > 1 else None), (*command, module))
+        WorkerProcess(_label(module, number if count > 1 else None, among_others=names[_name(module)] > 1), (*command, module))
         for module in modules
         for number in range(1, count + 1)
     )
 
 
-def _label(module: str, number: int | None) -> str:
-    name = Path(module.partition(":")[0]).name.removesuffix(".py").rpartition(".")[2]
+def _name(module: str) -> str:
+    return Path(module.partition(":")[0]).name.removesuffix(".py").rpartition(".")[2]
+
+
+def _label(module: str, number: int | None, *, among_others: bool) -> str:
+    """With its attribute where several workers of one module are started."""
+    name = f"{_name(module)}:{module.partition(':')[2] or 'worker'}" if among_others else _name(module)
     return name if number is None else f"{name}.{number}"
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stepmesh_projector.summary import Summary
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600}
-_TASKS = ("dispatched", "ok", "failed", "retried", "p50", "p95", "p99 ms", "wait p95 ms")
-_RUNS = ("started", "completed", "failed", "cancelled", "p50", "p95", "p99 ms", "tasks")
+_TASKS = ("dispatched", "ok", "failed", "retried", "p50", "p95", "p99 ms", "wait p95 ms", "tokens", "cost")
+_RUNS = ("started", "completed", "failed", "cancelled", "p50", "p95", "p99 ms", "tasks", "tokens", "cost")
 
 
 def stats(
@@ -55,7 +55,7 @@ def stats(
     found = run_to_end(_read(store, Namespace(checked_name("namespace", namespace)), by, since_ms))
     if json:
         for summary in found:
-            print_json({**msgspec.structs.asdict(summary), "counts": msgspec.structs.asdict(summary.counts)})
+            print_json(msgspec.to_builtins(summary) | {"counts": msgspec.structs.asdict(summary.counts)})
     else:
         columns = _TASKS if by == "pool" else _RUNS
         print_table((by, *columns), [_row(summary, by == "pool") for summary in found])
@@ -86,8 +86,9 @@ async def _read(store: str, namespace: Namespace, by: str, since_ms: int) -> lis
 
 def _row(summary: Summary, tasks: bool) -> list[object]:
     counts, latency, wait = summary.counts, summary.latency_ms or ("", "", ""), summary.wait_ms or ("", "", "")
+    used = (summary.tokens.total or "", ", ".join(f"{cost:g} {currency}".rstrip() for currency, cost in summary.cost.items()))
     if tasks:
-        return [summary.name, counts.dispatched, counts.succeeded, counts.failed, counts.retried, *latency, wait[1]]
+        return [summary.name, counts.dispatched, counts.succeeded, counts.failed, counts.retried, *latency, wait[1], *used]
     name = summary.name or summary.namespace
     runs = (counts.runs_started, counts.runs_completed, counts.runs_failed, counts.runs_cancelled)
-    return [name, *runs, *latency, counts.dispatched]
+    return [name, *runs, *latency, counts.dispatched, *used]

@@ -251,10 +251,10 @@ class Operations:
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
-    async def send_event(self, name: str, key: str, id: str | None, data: bytes) -> EventKept:
+    async def send_event(self, name: str, key: str, id: str | None, data: bytes, tenant: str | None = None) -> EventKept:
         """Journaled when this returns; without an `id` it is a new one."""
         check_payload("the event's data", data, self.settings.limits)
-        return await self.requests.send_event(name, key, id or new_run_id(), data)
+        return await self.requests.send_event(name, key, id or new_run_id(), data, tenant)
 
     async def update(self, asked: AskUpdate, timeout_s: float) -> bytes:
         """The reply of a durable function, as JSON text. Raises `UpdateFailed`, `WaitTimeout`, `Closing`."""

@@ -1,7 +1,7 @@
 """Events → counts in windows: what each event tells of pools, flows and namespaces, by a look at the state just before it.
 
-Invariant: it decides by events and state alone, so a replay counts the same. Events tell neither usage nor price, so nothing is
-said of cost.
+Invariant: it decides by events and state alone, so a replay counts the same. Tokens and cost are those that outputs of tasks tell
+(usage.py); what a step of the engine passes on, or a run takes from its sub-runs, is not told again.
 
 A task's latency is from its dispatch to its outcome in the journal, a run's from its creation to its end; the wait of a task is from the
 moment its step could begin (the item's start, the last outcome that it needs, the end of a retry's delay) to its dispatch.
@@ -21,6 +21,7 @@ from stepmesh_orchestrator.core.flow.compiled import CompiledStep
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.flow.routing import Route, Router
 from stepmesh_orchestrator.core.state import RUNNING, Item, Run, State
+from stepmesh_projector.usage import usage_in
 from stepmesh_projector.windows import FLOW, NAMESPACE, POOL, Label, Window, Windows
 
 UNROUTED = "-"
@@ -116,8 +117,11 @@ class Meter:
         of_pool = self._at(state, at_ms, Label(run.namespace, POOL, sent.pool))
         for window in of_pool:
             window.latency.add(max(0, at_ms - sent.at_ms))
+        told = usage_in(event.output) if type(event) is events.StepSucceeded else None
         for window in (*of_pool, *self._at(state, at_ms, _flow_of(run), Label(run.namespace, NAMESPACE, ""))):
             setattr(window.counts, outcome, getattr(window.counts, outcome) + 1)
+            if told is not None:
+                window.usage.count(told)
 
     def _item_ended(self, state: State, event: events.ItemEnded) -> None:
         self._began.pop((event.run, event.item), None)

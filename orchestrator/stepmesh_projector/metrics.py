@@ -46,6 +46,10 @@ class Metrics:
             (names.WINDOW_RUNS, self._runs),
             (names.WINDOW_RUN_LATENCY, lambda: self._both(lambda kind: self._times(kind, names.FLOW_NAME, lambda one: one.latency_ms))),
             (names.WINDOW_RUN_FAILURES, lambda: self._both(lambda kind: self._failures(kind, names.FLOW_NAME))),
+            (names.WINDOW_TASK_TOKENS, lambda: self._tokens(POOL, names.POOL)),
+            (names.WINDOW_TASK_COST, lambda: self._cost(POOL, names.POOL)),
+            (names.WINDOW_RUN_TOKENS, lambda: self._both(lambda kind: self._tokens(kind, names.FLOW_NAME))),
+            (names.WINDOW_RUN_COST, lambda: self._both(lambda kind: self._cost(kind, names.FLOW_NAME))),
         ):
             meter.create_observable_gauge(shown.name, [_callback(observed)], shown.unit, shown.meaning)
 
@@ -90,6 +94,17 @@ class Metrics:
     def _failures(self, kind: str, by: str) -> Observed:
         return [Observation(one.failure_rate, _about(one, by)) for one in self._of(kind) if one.failure_rate is not None]
 
+    def _tokens(self, kind: str, by: str) -> Observed:
+        for one in self._of(kind):
+            if one.tokens.total:
+                for type_, count in (("prompt", one.tokens.prompt), ("completion", one.tokens.completion), ("total", one.tokens.total)):
+                    yield Observation(self._per_second(count), {**_about(one, by), names.TOKEN_TYPE: type_})
+
+    def _cost(self, kind: str, by: str) -> Observed:
+        for one in self._of(kind):
+            for currency, cost in one.cost.items():
+                yield Observation(self._per_second(cost), {**_about(one, by), names.CURRENCY: currency})
+
     def _both(self, observed: Callable[[str], Observed]) -> Observed:
         """Of flows, and of the namespace as a flow without a name."""
         return [*observed(FLOW), *observed(NAMESPACE)]
@@ -97,7 +112,7 @@ class Metrics:
     def _of(self, kind: str) -> list[Summary]:
         return self._reading.figures.get(kind, [])
 
-    def _per_second(self, count: int) -> float:
+    def _per_second(self, count: float) -> float:
         return count / self._reading.size_ms * 1000
 
 

@@ -12,6 +12,7 @@ from typing import LiteralString
 
 import msgspec
 from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 
 from stepmesh_broker.protocol.ids import Namespace, Partition
 from stepmesh_orchestrator.addresses import without_password
@@ -19,6 +20,7 @@ from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.postgres import Connection, ForeignSchema, PostgresConnections, migrate, schema_name
 from stepmesh_projector.ports import Checkpoint
 from stepmesh_projector.progress import store_error
+from stepmesh_projector.usage import BILLION, Usage
 from stepmesh_projector.windows import Counts, Label, Place, Window, decode_window
 
 TIMEOUT_S = 30.0
@@ -36,16 +38,22 @@ STEPS: tuple[tuple[LiteralString, ...], ...] = (
         "CREATE TABLE generation(number bigint NOT NULL)",
         "INSERT INTO generation VALUES(0)",
     ),
+    (
+        """ALTER TABLE windows ADD prompt_tokens bigint NOT NULL DEFAULT 0, ADD completion_tokens bigint NOT NULL DEFAULT 0,
+            ADD total_tokens bigint NOT NULL DEFAULT 0, ADD cost jsonb NOT NULL DEFAULT '{}'""",
+    ),
 )
 _SAVE: LiteralString = """INSERT INTO checkpoints VALUES(%s, %s, %s, %b, %b)
     ON CONFLICT(partition) DO UPDATE SET sequence=excluded.sequence, position=excluded.position,
     anchor=excluded.anchor, image=excluded.image WHERE checkpoints.sequence<=excluded.sequence RETURNING 1"""
 _WINDOWS: LiteralString = """INSERT INTO windows SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[],
         %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
-        %b::bytea[])
+        %b::bytea[], %b::bigint[], %b::bigint[], %b::bigint[], %b::jsonb[])
     ON CONFLICT(start_ms, namespace, kind, name, partition) DO UPDATE SET sequence=excluded.sequence, dispatched=excluded.dispatched,
         succeeded=excluded.succeeded, failed=excluded.failed, retried=excluded.retried, runs_started=excluded.runs_started,
-        runs_completed=excluded.runs_completed, runs_failed=excluded.runs_failed, runs_cancelled=excluded.runs_cancelled, row=excluded.row
+        runs_completed=excluded.runs_completed, runs_failed=excluded.runs_failed, runs_cancelled=excluded.runs_cancelled, row=excluded.row,
+        prompt_tokens=excluded.prompt_tokens, completion_tokens=excluded.completion_tokens, total_tokens=excluded.total_tokens,
+        cost=excluded.cost
     WHERE windows.sequence<=excluded.sequence"""
 
 
@@ -130,5 +138,10 @@ def _columns(partition: Partition, windows: Mapping[Place, bytes]) -> list[list[
         window = decode_window(data)
         counts = msgspec.structs.astuple(window.counts)
         name = label.name.replace("\0", "\ufffd")  # no text of the database has it
-        rows.append((label.namespace, label.kind, name, start_ms, partition, window.sequence, *counts, data))
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(7 + len(_COUNTS))]
+        rows.append((label.namespace, label.kind, name, start_ms, partition, window.sequence, *counts, data, *_usage(window.usage)))
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(11 + len(_COUNTS))]
+
+
+def _usage(usage: Usage) -> tuple[object, ...]:
+    cost = {currency: billionths / BILLION for currency, billionths in usage.costs.items()}
+    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, Jsonb(cost)

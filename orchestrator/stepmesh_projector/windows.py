@@ -16,6 +16,7 @@ from ddsketch.pb import ddsketch_pb2
 from ddsketch.pb.proto import DDSketchProto
 
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_projector.usage import Usage
 
 _Message: Any = ddsketch_pb2.DDSketch  # generated and untyped code, both
 _Proto: Any = DDSketchProto
@@ -61,19 +62,23 @@ class Window:
     """`latency` and `wait` are sketches of ms. `sequence`: the last frame that counts here; frames up to `through` counted before this
     process had the window."""
 
-    __slots__ = ("counts", "latency", "sequence", "through", "wait")
+    __slots__ = ("counts", "latency", "sequence", "through", "usage", "wait")
 
-    def __init__(self, sequence: int = 0, counts: Counts | None = None, latency: Any = None, wait: Any = None) -> None:
+    def __init__(
+        self, sequence: int = 0, counts: Counts | None = None, latency: Any = None, wait: Any = None, usage: Usage | None = None
+    ) -> None:
         self.sequence = self.through = sequence
         self.counts = Counts() if counts is None else counts
         self.latency: BaseDDSketch = DDSketch(ACCURACY) if latency is None else latency
         self.wait: BaseDDSketch = DDSketch(ACCURACY) if wait is None else wait
+        self.usage = Usage() if usage is None else usage
 
     def add(self, other: Window) -> None:
         """Another partition's, or the next window."""
         self.counts.add(other.counts)
         self.latency.merge(other.latency)
         self.wait.merge(other.wait)
+        self.usage.add(other.usage)
 
 
 class _Image(msgspec.Struct, array_like=True):
@@ -81,6 +86,7 @@ class _Image(msgspec.Struct, array_like=True):
     counts: Counts
     latency: bytes
     wait: bytes
+    usage: Usage = msgspec.field(default_factory=Usage)  # none in windows of releases that did not count it
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -89,13 +95,13 @@ _decoder = msgspec.msgpack.Decoder(_Image)
 
 def encode_window(window: Window) -> bytes:
     """What `decode_window` reads."""
-    return _encoder.encode(_Image(window.sequence, window.counts, encode_sketch(window.latency), encode_sketch(window.wait)))
+    return _encoder.encode(_Image(window.sequence, window.counts, encode_sketch(window.latency), encode_sketch(window.wait), window.usage))
 
 
 def decode_window(data: bytes) -> Window:
     """Raises `ValueError` for bytes that are none."""
     image = _decoder.decode(data)
-    return Window(image.sequence, image.counts, decode_sketch(image.latency), decode_sketch(image.wait))
+    return Window(image.sequence, image.counts, decode_sketch(image.latency), decode_sketch(image.wait), image.usage)
 
 
 def encode_sketch(sketch: BaseDDSketch) -> bytes:

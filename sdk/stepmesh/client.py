@@ -1,28 +1,27 @@
 """The client: store flows, submit runs, wait, look, cancel; what is about schedules is in schedules.py.
 
-Invariant: a submission is repeated with the same run id while the orchestrator is away, so it makes one run at most. The
-client holds no state of runs. Rules about flows are the orchestrator's.
+Invariant: the client holds no state of runs. Rules about flows are the orchestrator's.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from stepmesh import endpoint, payloads
 from stepmesh.documents import FlowLike
 from stepmesh.errors import RequestRefused
 from stepmesh.instrument import SubmitInstrument
 from stepmesh.outside import Events, Promises
+from stepmesh.producer import PRODUCER_LIMITS, Producer, ProducerLimits
 from stepmesh.requests import Requests
 from stepmesh.run_control import RunControl
 from stepmesh.runs import RunHandle
 from stepmesh.schedules import ScheduleClient
+from stepmesh.submitting import RunOptions, Submitter
 from stepmesh.telemetry import configured
-from stepmesh.uuid7 import new_run_id, new_run_id_on
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol.api import (
     ComponentEntry,
@@ -41,8 +40,7 @@ from stepmesh_broker.protocol.api import (
     Runs,
     RunSummary,
 )
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
-from stepmesh_broker.protocol.messages import Submit
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId
 from stepmesh_broker.protocol.subjects import checked_name
 
 
@@ -131,24 +129,23 @@ class Client:
             raise RequestRefused(
                 "`inputs` is a list with one entry per item", code="SM-5103", hint=f"submit(flow, [{type(inputs).__name__}])"
             )
-        flow_id = await self.requests.flow_id(flow)
-        partitions = (await self.requests.info()).partitions
-        run = new_run_id() if run_key is None else new_run_id_on(partition_of(run_key, partitions), partitions)
-        request = Submit(
-            run,
-            self.namespace if tenant is None else Namespace(checked_name("namespace", tenant)),
-            flow_id,
-            [payloads.write(value) for value in inputs],
-            None if variables is None else payloads.write(variables),
-            None if overrides is None else payloads.write(overrides),
-            max_concurrency,
-            run_key,
-            tags=None if tags is None else dict(tags),
+        submitter = await Submitter.of(
+            self.requests,
+            flow,
+            self.instrument,
+            variables=variables,
+            overrides=overrides,
+            max_concurrency=max_concurrency,
+            tags=tags,
             priority=priority,
+            tenant=tenant,
         )
-        send = partial(self.requests.tell, partition_of(run, partitions))
-        accepted = await (send(request) if self.instrument is None else self.instrument.submit(request, send))
-        return self.handle(accepted.run, accepted.existing and accepted.run != run)  # else it is this submission, which was sent twice
+        return await submitter.submit([payloads.write(value) for value in inputs], run_key)
+
+    def producer(self, flow: FlowLike, *, limits: ProducerLimits = PRODUCER_LIMITS, **options: Unpack[RunOptions]) -> Producer:
+        """For very many submissions of one flow: `async with client.producer(flow) as producer: await producer.submit(inputs, key=…)`.
+        `options`: those of `submit`, of every run."""
+        return Producer(self.requests, flow, self.instrument, limits, options)
 
     async def run(self, flow: FlowLike, input: Any, *, timeout: float | None = None, **options: Any) -> Any:
         """Submit one input and wait for its result. `options`: those of `submit`. Raises `RunFailed`, `WaitTimeout`."""

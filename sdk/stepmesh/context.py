@@ -165,6 +165,12 @@ class Context:
         return turns, self._attempt.frame.header.partition, news
 
     @property
+    def is_new(self) -> bool:
+        """Whether nobody had this task before, as far as it can tell."""
+        attempt, task = self._attempt, self._attempt.task
+        return task.attempt == task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
+
+    @property
     def journal(self) -> str:
         """Id of the journal that knows the task."""
         return self._attempt.frame.header.journal

@@ -8,6 +8,7 @@ This module must not know how either travels (see failures.py and requests.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +39,8 @@ __all__ = [
     "RunNotFound",
     "StepmeshError",
     "StuckTask",
+    "SubmissionRefusal",
+    "SubmissionsRefused",
     "UnknownAddress",
     "UpdateFailed",
     "WaitTimeout",
@@ -178,6 +181,30 @@ class BadFlow(StepmeshError):
     """A flow cannot be built or read from what was given."""
 
     default_code = "SM-2101"
+
+
+@dataclass(frozen=True)
+class SubmissionRefusal:
+    """A part of a producer's batch that became no run, as far as is known: `count` inputs of the batch from index `first` on. `key`: of the
+    part."""
+
+    key: str | None
+    first: int
+    count: int
+    problem: StepmeshError
+
+
+class SubmissionsRefused(StepmeshError):
+    """What a producer submitted was refused in part; the rest is journaled. `refused` says which, and why."""
+
+    default_code = "SM-6121"
+
+    def __init__(self, refused: Sequence[SubmissionRefusal]) -> None:
+        one = refused[0]
+        what = f"{one.count} inputs from {one.first} on" + ("" if one.key is None else f" of {one.key!r}")
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        super().__init__(f"{what} were not taken{more}: {one.problem}", hint="submit them again with the same key, corrected")
+        self.refused = list(refused)
 
 
 class WaitTimeout(StepmeshError):

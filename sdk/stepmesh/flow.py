@@ -82,6 +82,7 @@ class Flow:
         pool: str | None = None,
         priority: int | None = None,
         concurrency_key: Any = None,
+        concurrency_limit: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> StepHandle:
         """Add a step; returns its handle. `input` and `skip` are expressions. Raises `BadFlow` for an id twice or a path without `/`."""
@@ -100,6 +101,7 @@ class Flow:
             pool=pool,
             priority=priority,
             concurrencyKey=None if concurrency_key is None else expression(concurrency_key),
+            concurrencyLimit=concurrency_limit,
             metadata=None if metadata is None else plain(dict(metadata)),
         )
         return StepHandle(step_id)

@@ -27,11 +27,14 @@ class Events:
         """Status events of a run; to resume, pass the last seen event's `position` as `after`."""
         return RunHandle(self._requests, RunId(run)).events(follow, after)
 
-    async def send(self, name: str, *, key: str | int = "", data: Any = None, id: str | None = None) -> EventKept:
+    async def send(
+        self, name: str, *, key: str | int = "", data: Any = None, id: str | None = None, tenant: str | None = None
+    ) -> EventKept:
         """An event for everybody who waits at the address (name, key), now or within the time that it is kept; returns once it is
         journaled. `key`: a run's id is that run's own address. `id`: an event with an id that is known there already changes nothing; by
-        default a new one. Raises `RequestRefused`: SM-5200 to SM-5202."""
-        return await self._requests.send_event(name, str(key), new_run_id() if id is None else id, payloads.write(data))
+        default a new one. `tenant`: for runs of that namespace; a run's own address is the same in all. Raises `RequestRefused`: SM-5200
+        to SM-5202, SM-5008."""
+        return await self._requests.send_event(name, str(key), new_run_id() if id is None else id, payloads.write(data), tenant)
 
 
 class Promises:

@@ -50,7 +50,7 @@ from stepmesh_broker.protocol.messages import (
     UpdateTaken,
 )
 from stepmesh_broker.protocol.schedules import DeleteSchedule
-from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_broker.protocol.subjects import Subject, checked_name
 from stepmesh_broker.protocol.tokens import read_token
 
 _A = TypeVar("_A", bound=ApiAnswer)
@@ -97,10 +97,11 @@ class Requests:
         """Have a shard journal something. Raises `RequestRefused`, `BrokerUnavailable`."""
         return await self._tell(partition, message, Accepted)
 
-    async def send_event(self, name: str, key: str, id: str, data: bytes) -> EventKept:
+    async def send_event(self, name: str, key: str, id: str, data: bytes, tenant: str | None = None) -> EventKept:
         """Have an event kept at the home of its address. Raises as `tell`."""
+        namespace = self.namespace if tenant is None else Namespace(checked_name("namespace", tenant))
         home = home_of(name, key, (await self.info()).partitions)
-        return await self._tell(home, SendEvent(self.namespace, name, key, id, data), EventKept)
+        return await self._tell(home, SendEvent(namespace, name, key, id, data), EventKept)
 
     async def ask_update(self, update: AskUpdate) -> UpdateTaken:
         """Have an update put into a function's history. Raises as `tell`: SM-5280 to SM-5285, `RunNotFound`."""

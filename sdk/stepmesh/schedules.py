@@ -19,7 +19,7 @@ from stepmesh.runs import RunHandle
 from stepmesh.uuid7 import new_run_id_on
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.api import Deleted
-from stepmesh_broker.protocol.ids import FlowId
+from stepmesh_broker.protocol.ids import FlowId, scheduled_run_id
 from stepmesh_broker.protocol.schedules import (
     BackfillSchedule,
     DeleteSchedule,
@@ -110,10 +110,12 @@ class ScheduleClient:
         """What was due meanwhile is not made up for; `backfill` does that. Raises `RequestRefused` (SM-5240)."""
         return await self._requests.ask(ResumeSchedule(schedule), ScheduleInfo)
 
-    async def trigger(self, schedule: str) -> RunHandle:
-        """Start a run now, whatever else runs. Raises `RequestRefused` (SM-5240)."""
-        partitions = (await self._requests.info()).partitions
-        run = new_run_id_on(home_of(self._requests.namespace, schedule, partitions), partitions)
+    async def trigger(self, schedule: str, key: str | None = None) -> RunHandle:
+        """Start a run now, whatever else runs. The same `key` gives the same run. Raises `RequestRefused` (SM-5240)."""
+        namespace, partitions = self._requests.namespace, (await self._requests.info()).partitions
+        home = home_of(namespace, schedule, partitions)
+        about = f"{namespace}/{schedule}/trigger/{key}"
+        run = new_run_id_on(home, partitions) if key is None else scheduled_run_id(about, 0, home, partitions)
         started = await self._requests.ask(TriggerSchedule(schedule, run), ScheduleStarted)
         return RunHandle(self._requests, started.runs[0])
 

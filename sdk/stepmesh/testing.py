@@ -13,6 +13,8 @@ import msgspec
 
 from stepmesh import payloads
 from stepmesh.component import build
+from stepmesh.durable import fixtures
+from stepmesh.durable.rehearsal import replay
 from stepmesh.durable.testing import env
 from stepmesh.errors import ComponentError
 from stepmesh.uuid7 import new_run_id
@@ -22,7 +24,7 @@ from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Result, Results, Task, TaskFrame
 
-__all__ = ["call", "env"]
+__all__ = ["call", "env", "fixtures", "replay"]
 _POOL, _NAMESPACE, _PARTITION = Pool("call"), Namespace("call"), Partition(0)
 
 

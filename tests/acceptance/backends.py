@@ -1,6 +1,7 @@
 """A deployment's servers as processes of one test, to be killed, wiped and started again: a broker and PostgreSQL.
 
-What starts them waits for them, so it is called in a thread while a load goes on. It must not know what runs on them.
+What starts them waits for them, so it is called in a thread while a load goes on. PostgreSQL is in a folder that its user may reach: pytest
+closes its own ones again whenever it is started, also by somebody else. It must not know what runs on them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 
 from tests.acceptance.cluster import PARTITIONS, Deployment
-from tests.services.kafka import KafkaServers
+from tests.services.kafka import QUICK_FAILOVER, KafkaServers
 from tests.services.nats import NatsServers
 from tests.services.postgres import PostgresServer
 
@@ -36,14 +38,17 @@ class Backends:
     def __init__(self, backend: Backend, folder: Path) -> None:
         self.backend = backend
         self.count = THREE if backend.broker.endswith("-cluster") else 1
-        self.broker = (NatsServers if backend.broker.startswith("nats") else KafkaServers)(folder / "broker", self.count)
-        self.postgres = PostgresServer(folder / "postgres")
+        settings = QUICK_FAILOVER if backend.broker.startswith("kafka") else ()
+        self.broker = (NatsServers if backend.broker.startswith("nats") else KafkaServers)(folder / "broker", self.count, settings)
+        self._place = TemporaryDirectory(prefix="stepmesh-postgres-")
+        self.postgres = PostgresServer(Path(self._place.name) / "server")
         self._stack = ExitStack()
 
     def __enter__(self) -> Backends:
         with ExitStack() as stack:
+            stack.enter_context(self._place)
             for server in (self.broker, self.postgres):
-                stack.callback(server.stop)
+                stack.callback(server.end)
                 server.start()
             self._stack = stack.pop_all()
         return self

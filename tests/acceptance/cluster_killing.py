@@ -9,7 +9,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from random import Random
 
 from tests.acceptance.audit import check, check_recorded, executed_again
@@ -30,9 +30,11 @@ PROGRESS_S = 120.0
 
 
 class Disaster:
-    """`servers`: those that `lab` is on. `finished`: how many runs are over."""
+    """`servers`: those that `lab` is on. `finished`: how many runs are over. `kinds`: of strokes, all by default."""
 
-    def __init__(self, lab: ClusterLab, servers: Backends, random: Random, finished: Callable[[], int]) -> None:
+    def __init__(
+        self, lab: ClusterLab, servers: Backends, random: Random, finished: Callable[[], int], kinds: Sequence[str] | None = None
+    ) -> None:
         self.lab = lab
         self.finished = finished
         self.servers = servers
@@ -49,6 +51,8 @@ class Disaster:
         }
         if servers.may_be_wiped:
             self.kinds["wiped broker"] = self._wiped_broker
+        if kinds is not None:
+            self.kinds = {kind: self.kinds[kind] for kind in kinds}
         self._servers_change = asyncio.Lock()
         self._killed: set[int] = set()
         self._thawing: list[asyncio.Task[None]] = []
@@ -169,10 +173,10 @@ class Disaster:
         return all(node.alive and '"ready"' in node.output() for node in nodes) and all(worker.alive for worker in workers)
 
 
-async def destroyed_at_random(lab: ClusterLab, servers: Backends, rounds: int, seed: int) -> None:
+async def destroyed_at_random(lab: ClusterLab, servers: Backends, rounds: int, seed: int, kinds: Sequence[str] | None = None) -> None:
     """Run the batch on a cluster that was started, strike as often as asked, and hold the oracle against what is left."""
     random, began, since = Random(seed), time.monotonic(), time.time()
-    batch, disaster = Batch(lab, random), Disaster(lab, servers, random, lambda: batch.finished)
+    batch, disaster = Batch(lab, random), Disaster(lab, servers, random, lambda: batch.finished, kinds)
     busy = asyncio.create_task(batch.keep_busy())
     striking = asyncio.create_task(disaster.rounds(rounds))
     await asyncio.wait((busy, striking), return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -23,7 +23,7 @@ from stepmesh_broker.protocol.ids import RunId
 LIVE_RUNS = 14
 DRAIN_S = 120.0
 VICTIMS = ("orchestrator",) * 5 + ("worker",) * 3 + ("nats",) * 2 + ("all",) * 2
-"""What is killed, as often as it stands here."""
+"""What is killed, as often as it stands here before any of them is killed more often."""
 
 FLOW: dict[str, Any] = {
     "name": "kill me",
@@ -121,14 +121,19 @@ class Killer:
         self.victims = victims
         self.done: Counter[str] = Counter()
 
+    def _order(self) -> Iterator[str]:
+        while True:
+            yield from self.random.sample(self.victims, len(self.victims))
+
     async def rounds(self, count: int) -> None:
         """Every eighth round leaves time for some progress; some come while the last victim still recovers."""
+        order = self._order()
         for number in range(count):
             pause = (
                 self.random.uniform(1.5, 3.0) if number % 8 == 7 else self.random.choice((0.05, 0.4, 0.9, 1.4)) * self.random.random() * 2
             )
             await asyncio.sleep(pause)
-            victim = self.random.choice(self.victims)
+            victim = next(order)
             self.done[victim] += 1
             self.kill(victim)
 

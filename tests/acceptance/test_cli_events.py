@@ -42,12 +42,17 @@ def test_what_waits_and_what_was_sent_outlives_a_kill() -> None:
         assert sent == [{"id": "e1", "matched": 0, "buffered": True, "existing": False}]
         run = stepmesh("submit", "order.yaml", "--input-json", '{"order": 7}').strip()
         token = token_of(run)
+        asks = {"title": "Send it?", "approvers": ["ann"]}
+        assert objects("approvals") == [{"run": run, "item": 0, "step": "ok", "token": token, "asks": asks}]
+        assert "Send it?" in stepmesh("approvals", "--flow", "order")
+        assert objects("approvals", "--flow", "other") == []
         up.process.kill()
         up.process.wait(60)
     with running() as up:
         assert "was there already" in stepmesh("event", "send", "packed", "--key", "7", "--id", "e1")
         assert "SM-5204" in refused("approve", token, "--by", "eve")
         assert stepmesh("approve", token, "--by", "ann", "--comment", "fine") == "approved\n"
+        assert objects("approvals") == []
         up.process.kill()
         up.process.wait(60)
     with running():

@@ -1,7 +1,11 @@
-"""Three orchestrators as processes: one is killed, one stands still beyond its lease, all are replaced; nothing fails, nothing is lost."""
+"""Three orchestrators as processes: one is killed, one stands still beyond its lease, all are replaced; nothing fails, nothing is lost.
+
+STEPMESH_CLUSTER_RUNS: runs that are accepted before, while and after it (default 100).
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +20,7 @@ from tests.acceptance.processes import until
 from stepmesh_orchestrator.runtime.sharing import TTL_S
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+RUNS = int(os.environ.get("STEPMESH_CLUSTER_RUNS", "100"))
 PAIRS = (Pair("nats", "sqlite"), Pair("nats", "postgres"), Pair("kafka", "postgres"), Pair("kafka", "broker"))
 
 
@@ -37,12 +42,12 @@ async def checked(lab: ClusterLab, load: SteadyLoad) -> None:
 async def test_kill_nine_under_load(lab: ClusterLab) -> None:
     load = SteadyLoad(lab)
     await load.start()
-    await load.go_on(300)
+    await load.go_on(RUNS)
     begin = time.time()
     victim = lab.nodes.pop(0)
     victim.kill()
     await lab.shared(2)
-    await load.go_on(300)
+    await load.go_on(RUNS)
     stall, partition = await lab.longest_stall(begin, time.time())
     print(f"\nkill -9 of one of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest}")
     await checked(lab, load)
@@ -53,14 +58,14 @@ async def test_a_node_that_is_stopped_beyond_its_lease_and_continued_changes_not
     """Z2: it wakes with turns half done, clients that ask it and workers that claim from it."""
     load = SteadyLoad(lab)
     await load.start()
-    await load.go_on(300)
+    await load.go_on(RUNS)
     zombie = lab.nodes[0]
     await lab.stand_still(zombie)
     await lab.shared(2)
-    await load.go_on(300)
+    await load.go_on(RUNS)
     zombie.send(signal.SIGCONT)
     await lab.shared(3)
-    await load.go_on(300)
+    await load.go_on(RUNS)
     assert zombie.alive, zombie.output()[-3000:]
     await checked(lab, load)
 
@@ -68,13 +73,13 @@ async def test_a_node_that_is_stopped_beyond_its_lease_and_continued_changes_not
 async def test_a_rolling_restart_of_all_three_under_load(lab: ClusterLab) -> None:
     load = SteadyLoad(lab)
     await load.start()
-    await load.go_on(300)
+    await load.go_on(RUNS)
     begin = time.time()
     for node in list(lab.nodes):
         await lab.stop_node(node)
         await lab.ready(lab.start_node())
         await lab.shared(3)
-        await load.go_on(100)
+        await load.go_on(RUNS)
     await until("some load after it", lambda: time.time() - begin > 1.0)
     stall, partition = await lab.longest_stall(begin, time.time())
     print(f"\nrolling restart of three: partition {partition} stood still for {stall:.2f} s; slowest run {load.slowest}")

@@ -26,6 +26,7 @@ SAME_MEANING_ELSEWHERE = {
     **{code: {"durable/guards.py", "durable/lint.py"} for code in ("SM-1010", "SM-1011", "SM-1013")},  # when it is done, and before
     "SM-1012": {"durable/loop.py", "durable/lint.py"},
     "SM-1015": {"durable/loop.py", "durable/lint.py"},
+    "SM-1021": {"durable/endings.py", "durable/lint.py"},
     "SM-0200": {"config/errors.py", "config/loading.py"},
     "SM-3004": {
         "protocol/subjects.py",

@@ -13,7 +13,7 @@ PAGE = Page.of("docs/durable-functions.md")
 
 
 def test_consoles_show_what_comes(tmp_path: Path) -> None:
-    assert rehearse(PAGE, tmp_path) == 4
+    assert rehearse(PAGE, tmp_path) == 8
 
 
 def test_every_file_of_tests_is_run_by_a_console(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ IN_SOURCE = [
     ENGINE.event_bytes,
     ENGINE.events_per_address,
     ENGINE.kept_event_bytes,
-    ENGINE.keep_events_ms // 86_400_000,
+    ENGINE.keep_events_ms // 3_600_000,
     ENGINE.transport_max_retries,
     Worker("x").concurrency,
     LEASE_MS // 1000,

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.replay.scheduled import schedules
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
@@ -112,7 +113,7 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 
 async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events."""
+    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events, schedules."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
@@ -135,6 +136,8 @@ async def record() -> dict[str, object]:
     await client.cancel(slow.id)
     await client.requests.ask(api.DeleteRun(slow.id), api.Deleted)
     await control(client)
+    await schedules(world, client)
+    await gates(client)
     await functions(world, client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
@@ -158,6 +161,25 @@ async def control(client: Client) -> None:
     await paused.wait(timeout=2_000)
     fork = await client.control.fork(paused.id, from_step="inner")
     await client.handle(fork.run).wait(timeout=2_000)
+
+
+async def gates(client: Client) -> None:
+    """Runs that wait for a place and for their part of a rate, one that a later one ends, one that is skipped, and steps with a key."""
+    steps = [{"id": "a", "component": "/cpu/slow", "input": 1, "concurrencyKey": "one"}, {"id": "b", "component": "/cpu/echo", "input": 2}]
+    limited = {
+        "name": "limited",
+        "concurrency": {"limit": 1},
+        "throttle": "1/5s",
+        "steps": steps,
+        "output": [{"$step": "a"}, {"$step": "b"}],
+    }
+    last = {**limited, "name": "last", "concurrency": {"policy": "cancel_previous"}}
+    first = {**limited, "name": "first", "concurrency": {"policy": "skip"}}
+    late = {**limited, "name": "late", "debounce": {"period": "20s"}}
+    for flow in (limited, last, first, late):
+        runs = [await client.submit(flow, [None, 1], priority=number) for number in range(3)]
+        for run in runs:
+            await run.wait(timeout=2_000)
 
 
 async def functions(world: World, client: Client) -> None:

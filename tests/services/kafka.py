@@ -16,6 +16,8 @@ from tests.services.servers import Servers
 
 HERE = Path(__file__).parent
 LIB = HERE.parent.parent / ".environments" / "kafka"
+QUICK_FAILOVER = ("broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500")
+"""Settings for brokers that are killed. A dead one is noticed, and may come back under its number, after three seconds; else after nine."""
 JAVA_OPTIONS = ("-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 

@@ -159,6 +159,11 @@ class _Maker:
             step["mustExecute"] = True
         if chance(choices, 55):
             step["onError"] = self._on_error()
+        if chance(choices, 8):
+            step |= {
+                "concurrencyKey": pick(choices, ("k", {"$variable": "given", "default": "k"})),
+                "concurrencyLimit": 1 + choices.below(2),
+            }
         return step
 
     def _on_error(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
+from stepmesh_orchestrator.core.decide.step_keys import asker
 from stepmesh_orchestrator.core.effects import CallKeys, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.state import (
     AWAITING,
@@ -61,7 +62,7 @@ def _check_places(world: World) -> None:
     """Places are counted right, none is free while somebody waits, and who waits keeps a slot of its tree."""
     session, places = world.session, world.session.places
     if places is None:
-        assert not any(tree.promised for tree in session.state.trees.values())
+        assert sum(tree.promised for tree in session.state.trees.values()) == len(session.asking)
         return
     assert not places.vacant
     holders: Counter[str] = Counter()
@@ -76,6 +77,8 @@ def _check_places(world: World) -> None:
         else:
             assert item.phases[step] == RUNNING
             holders[name] += item.holds_slot(step)
+    for item, _, _ in session.asking.values():
+        promised[item.run.tree.root] += 1
     for name, of_pool in places.pools.items():
         assert of_pool.taken == holders[name], f"{of_pool.taken} places of pool {name} taken by {holders[name]}"
         assert of_pool.waiting == waiting[name] == sum(lane.waiting for lane in of_pool.lanes.values())
@@ -87,11 +90,16 @@ def _check_places(world: World) -> None:
         assert not tree.limit or tree.promised <= tree.limit
 
 
+def told(world: World) -> set[str]:
+    """Runs and attempts about which a letter is on its way."""
+    sent = [effect.letter for effect in world.session.effects if isinstance(effect, Send)]
+    return {letter.run for letter in [*world.postman.letters, *sent] if isinstance(letter, PermitLetter)}
+
+
 def _check_gates(world: World) -> None:
     """Whoever is held waits at the home of its key, which has no room, or has set a time; and only who lives has to do with keys."""
     state = world.session.state
-    sent = [effect.letter for effect in world.session.effects if isinstance(effect, Send)]
-    told = {letter.run for letter in [*world.postman.letters, *sent] if isinstance(letter, PermitLetter)}
+    about = told(world)
     calls = {*world.calls, *(effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys))}
     for run in state.runs.values():
         held = run.gates is not None and run.gates_open < len(run.gates)
@@ -101,14 +109,15 @@ def _check_gates(world: World) -> None:
         assert not run.items
         found = state.permits.keys.get(run.gates[run.gates_open].key)
         if found is None or run.id not in found.waiting:
-            assert run.id in told, "nobody will open the gate"
+            assert run.id in about, "nobody will open the gate"
         elif found.has_room():
             assert found.opens_ms() > world.session.now
             assert any(due <= found.opens_ms() for due in calls), "nobody will open the gate"
     for key, found in state.permits.keys.items():
         assert found.is_idle() is (key in state.permits.idle)
         for run_id in found.holders:
-            assert run_id in told or run_id in state.runs or run_id in state.dormant, "nobody gives it back"
+            live = run_id in state.runs or run_id in state.dormant or run_id in world.session.granted
+            assert live or run_id in about, "nobody gives it back"
 
 
 def _check_dormant(world: World) -> None:
@@ -138,6 +147,8 @@ class _Causes:
         self.queued = {(id(item), step) for tree in session.state.trees.values() for item, step in tree.queue}
         places = {} if session.places is None else session.places.held
         self.placed = {key for key, of_pool in places.items() if of_pool.taken >= of_pool.limit}
+        self.asking, self.permits = session.asking, session.state.permits
+        self.told = told(world)
         self.runs = session.state.runs
 
 
@@ -196,6 +207,9 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
     else:
         assert phase == QUEUED
         if (item.run.id, item.index, step) in causes.placed:
+            return
+        if (name := asker(item, step)) in causes.asking:
+            assert name in causes.told or name in causes.permits.keys[causes.asking[name][2]].waiting, "nobody will let it through"
             return
         assert (id(item), step) in causes.queued, "a step is queued nowhere"
         assert _is_full(item.run.tree), "a step is queued although there is a slot"

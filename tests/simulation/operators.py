@@ -10,13 +10,14 @@ import msgspec
 from tests.simulation.flows import Case, chance, compact, pick
 from tests.simulation.script import VALUES
 
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, Refused, Submit, TaskRef
+from stepmesh_broker.protocol.ids import RunId, child_run_id
+from stepmesh_broker.protocol.messages import Accepted, Refused, TaskRef
 from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun, StartRun, WakeSteps
-from stepmesh_orchestrator.core.events import RunSeeded, Seed
+from stepmesh_orchestrator.core.events import RunCreated, RunSeeded
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.reuse import Given, Past, past_of, seeds_of
+from stepmesh_orchestrator.core.reuse import Given, nothing, past_of, restarted, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.state import SLEEPING
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Operators:
-    """`forks`: runs that began with results of others; `reused`: how many results in all."""
+    """`forks`: runs that began with results of others; `reused`: how many results in all; `inherited`: sub-runs with results."""
 
     def __init__(self) -> None:
         self.forks: set[RunId] = set()
-        self.reused = 0
+        self.reused = self.inherited = 0
 
     def options(self, world: World) -> Iterable[Callable[[], None]]:
         """What may be done now."""
@@ -114,13 +115,15 @@ class Operators:
         variables = None if changed.variables is None else compact(changed.variables)
         submit = msgspec.structs.replace(message, run=name, run_key=None, inputs=list(map(compact, changed.inputs)), variables=variables)
         from_step = world.choices.below(len(flow.steps)) if flow.steps and chance(world.choices, 50) else None
-        seeds = self._seeds(world, message, submit, flow, from_step)
-        command = StartRun(submit, flow, RunSeeded(name, source, list(range(len(seeds))), seeds))
+        taken = _Taken(world, name)
+        seeds = taken.seeds(message.run, submit.inputs, (flow, submit.variables), from_step)
+        command = StartRun(submit, flow, RunSeeded(name, source, list(range(len(seeds))), seeds, taken.below))
         world.send(command)
         assert world.last_answer() == Accepted(name)
         world.runs[name], world.submissions[name] = changed, command
         self.forks.add(name)
         self.reused += sum(map(len, seeds))
+        self.inherited += len(taken.below)
 
     def _changed(self, world: World, case: Case) -> Case:
         choices, others = world.choices, [value for one in world.runs.values() for value in one.inputs]
@@ -128,16 +131,43 @@ class Operators:
         variables = {name: pick(choices, VALUES) for name in ("given", "declared")} if chance(choices, 20) else case.variables
         return replace(case, inputs=inputs, variables=variables)
 
-    def _seeds(self, world: World, before: Submit, now: Submit, flow: CompiledFlow, from_step: int | None) -> list[list[Seed]]:
-        rows = {row.item: row for row in world.rows if isinstance(row, ItemRow) and row.run == before.run}
-        found: list[list[Seed]] = []
-        for index, value in enumerate(now.inputs):
-            past = past_of(rows[index], len(flow.steps)) if index in rows else Past([None] * len(flow.steps), frozenset())
-            given = Given.of(flow, before.inputs[index], before.variables, past.outcomes)
-            found.append(seeds_of(given, past.defaulted, Given.of(flow, value, now.variables), from_step))
-        return found
-
     def _refused(self, world: World) -> str:
         answer = world.last_answer()
         assert isinstance(answer, Refused)
         return answer.code
+
+
+class _Taken:
+    """What the run `name` takes over of another one, from the journal and the rows."""
+
+    def __init__(self, world: World, name: RunId) -> None:
+        self.name = name
+        self.below: list[SeededRun] = []
+        self._store = world.store
+        self._created = {event.run: event for event in world.journaled() if isinstance(event, RunCreated)}
+        self._rows = {(row.run, row.item): row for row in world.rows if isinstance(row, ItemRow)}
+
+    def seeds(
+        self, source: RunId, inputs: list[bytes], now: tuple[CompiledFlow, bytes | None], from_step: int | None, name: RunId | None = None
+    ) -> list[list[Seed]]:
+        """Of each item."""
+        created, found = self._created[source], list[list[Seed]]()
+        flow = self._store.load(created.flow, created.overrides)
+        assert flow is not None
+        for index, value in enumerate(inputs):
+            row = self._rows.get((source, index))
+            past = nothing(flow) if row is None else past_of(row, len(flow.steps))
+            given = Given.of(flow, created.inputs[index], created.variables, past.outcomes)
+            found.append(seeds_of(given, past.defaulted, Given.of(now[0], value, now[1]), from_step))
+            for old, new in restarted(past, flow, now[0], found[-1], from_step):
+                self._sub_runs(source, f"{index}/{old}/{past.attempts[old]}", name or self.name, f"{index}/{new}/1")
+        return found
+
+    def _sub_runs(self, source: RunId, was: str, name: RunId, will: str) -> None:
+        ordinal = 0
+        while (created := self._created.get(child_run_id(source, f"{was}/{ordinal}"))) is not None:
+            flow, child = self._store.load(created.flow, created.overrides), child_run_id(name, f"{will}/{ordinal}")
+            assert flow is not None
+            seeds = self.seeds(created.run, created.inputs, (flow, created.variables), None, child)
+            self.below.append(SeededRun(child, created.run, created.flow, created.variables, created.inputs, seeds))
+            ordinal += 1

@@ -50,13 +50,13 @@ class Postman:
             world.sleepers.wake(world, run)
         world.send(TakeLetter(letter))
 
-    def send(self, world: World, key: str) -> None:
+    def send(self, world: World, key: str, namespace: str = "default") -> None:
         """Somebody sends an event; one in four is one that was sent before."""
         again = self.sent and chance(world.choices, 25)
         number = 1 + world.choices.below(self.sent) if again else self.sent + 1
         self.sent = max(self.sent, number)
         known = len(world.session.events)
-        event = SendEvent(Namespace("default"), NAME, key, f"e{number}", compact(payload(key)))
+        event = SendEvent(Namespace(namespace), NAME, key, f"e{number}", compact(payload(key)))
         world.send(KeepEvent(event))
         told = [effect.answer for effect in world.session.effects if isinstance(effect, Answered)][-1]
         assert isinstance(told, EventKept)
@@ -72,6 +72,6 @@ class Postman:
             for item in run.items.values():
                 for step, phase in enumerate(item.phases):
                     if phase == AWAITING and (key := awaited_of(item, step).key) != NEVER:
-                        self.send(world, key)
+                        self.send(world, key, run.namespace)
                         return True
         return False

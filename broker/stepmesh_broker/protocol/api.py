@@ -215,7 +215,8 @@ class GetSteps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="get_
 
 class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="step_status"):
     """`status`: waiting, queued, running, retrying, sleeping, awaiting, child, success, failed, skipped, cancelled, not_needed.
-    `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last."""
+    `fraction` (0..1) and `details` (JSON): the progress of which a running attempt's worker told last; `details` of a step that awaits
+    somebody outside: for what."""
 
     item: int
     step: int

@@ -38,6 +38,8 @@ POOL = "stepmesh.pool"
 TASK_STATE = "stepmesh.task.state"
 RETRY_KIND = "stepmesh.retry.kind"
 QUANTILE = "stepmesh.quantile"
+TOKEN_TYPE = "stepmesh.token.type"
+CURRENCY = "stepmesh.currency"
 WORKER = "messaging.client.id"
 ERROR_TYPE = "error.type"
 MESSAGING_SYSTEM = "messaging.system"
@@ -77,6 +79,8 @@ ATTRIBUTES: dict[str, str] = {
     TASK_STATE: "`queued` (with the broker, or begun less than a lease ago) or `claimed` (a worker holds its lease)",
     RETRY_KIND: "`transport` or `component`: the budget that paid for the retry",
     QUANTILE: "`0.5`, `0.95` or `0.99`",
+    TOKEN_TYPE: "`prompt`, `completion` or `total`",
+    CURRENCY: "three capital letters, empty for a cost whose currency was not named",
     WORKER: "worker id",
     ERROR_TYPE: "name of the failure's code, e.g. `TIMEOUT`; the exception's type for a submission",
     MESSAGING_SYSTEM: "`stepmesh`",
@@ -142,10 +146,14 @@ WINDOW_TASK_FAILURES = Metric("stepmesh.window.task_failures", "gauge", "1", (NA
 WINDOW_RUNS = Metric("stepmesh.window.runs", "gauge", "{run}/s", (NAMESPACE, FLOW_NAME, RUN_STATUS), "runs that ended, per second")
 WINDOW_RUN_LATENCY = Metric("stepmesh.window.run_latency", "gauge", "s", (NAMESPACE, FLOW_NAME, QUANTILE), "from creation to end of a run")
 WINDOW_RUN_FAILURES = Metric("stepmesh.window.run_failures", "gauge", "1", (NAMESPACE, FLOW_NAME), "share of runs that failed")
+WINDOW_TASK_TOKENS = Metric("stepmesh.window.task_tokens", "gauge", "{token}/s", (NAMESPACE, POOL, TOKEN_TYPE), "tokens that tasks told of")
+WINDOW_TASK_COST = Metric("stepmesh.window.task_cost", "gauge", "{cost}/s", (NAMESPACE, POOL, CURRENCY), "cost that tasks told of")
+WINDOW_RUN_TOKENS = Metric("stepmesh.window.run_tokens", "gauge", "{token}/s", (NAMESPACE, FLOW_NAME, TOKEN_TYPE), "tokens, by flow")
+WINDOW_RUN_COST = Metric("stepmesh.window.run_cost", "gauge", "{cost}/s", (NAMESPACE, FLOW_NAME, CURRENCY), "cost, by flow")
 
 OF_PROJECTORS: tuple[Metric, ...] = (
     PROJECTOR_LAG, PROJECTOR_FRAMES, PROJECTOR_ROWS, WINDOW_TASKS, WINDOW_TASK_LATENCY, WINDOW_TASK_WAIT, WINDOW_TASK_FAILURES, WINDOW_RUNS,
-    WINDOW_RUN_LATENCY, WINDOW_RUN_FAILURES,
+    WINDOW_RUN_LATENCY, WINDOW_RUN_FAILURES, WINDOW_TASK_TOKENS, WINDOW_TASK_COST, WINDOW_RUN_TOKENS, WINDOW_RUN_COST,
 )  # fmt: skip
 METRICS: tuple[Metric, ...] = (
     POOL_TASKS, POOL_WANTED, POOL_OLDEST, QUEUE_WAIT, TASK_DURATION, TASK_RETRIES, TASK_FAILURES, TASK_PARKED, TASKS_PUBLISHED,

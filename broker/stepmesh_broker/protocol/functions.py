@@ -16,13 +16,15 @@ from stepmesh_broker.protocol.messages import FORMAT, TaskRef
 class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One activation of a function goes on. `task`: its attempt is the activation.
 
-    `number`: of the turn within the activation, from 1; 0 asks for records only. `base`: how many records the worker has. `records`: what
-    the body issued and what came of its local steps, to be appended in this order. `abandoned`: ids of commands whose results the body
-    waits for no more. `idle`: nothing of it runs here, so the worker lets go of it unless there is news. `blocked`: why the body cannot
-    go on with this history and this code; then it is idle. `continued`: the body is over, and begins anew with this input (JSON).
+    `driver`: whoever takes the activation further, a random number; `number`: of its turn, from 1; 0 asks for records only. `base`: how
+    many records the worker has. `records`: what the body issued and what came of its local steps, to be appended in this order.
+    `abandoned`: ids of commands whose results the body waits for no more. `idle`: nothing of it runs here, so the worker lets go of it
+    unless there is news. `blocked`: why the body cannot go on with this history and this code; then it is idle. `continued`: the body is
+    over, and begins anew with this input (JSON).
     """
 
     task: TaskRef
+    driver: int
     number: int
     base: int
     records: list[Record] = []

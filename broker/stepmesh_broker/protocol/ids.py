@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import count
 from typing import NewType
 
@@ -15,6 +16,7 @@ Pool = NewType("Pool", str)  # a named queue of tasks with its consumer group
 Namespace = NewType("Namespace", str)  # tenant
 Partition = NewType("Partition", int)
 Position = NewType("Position", int)  # of a message in a stream; grows, starts at 1; 0 is "before the first"
+_RUN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def partition_of(key: str, partitions: int) -> Partition:
@@ -25,6 +27,11 @@ def partition_of(key: str, partitions: int) -> Partition:
 def home_of(name: str, key: str, partitions: int) -> Partition:
     """The partition that keeps the events of an address. No name holds a slash, so no two addresses are one here."""
     return partition_of(f"{name}/{key}", partitions)
+
+
+def scope_of(namespace: str, key: str) -> str:
+    """In which namespace an address is one of its own: a run's own address, whose key is its id, is the same in all of them."""
+    return "" if _RUN.fullmatch(key) else namespace
 
 
 def content_id(content: bytes) -> str:

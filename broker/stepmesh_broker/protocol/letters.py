@@ -1,7 +1,7 @@
 """What partitions of one deployment tell each other: letters, many of them in one message of an inbox.
 
 Invariant: a letter may arrive twice, late, and in any order, and its receiver is right all the same. Same encoding as messages.py; a new
-kind is a struct with a tag here, and a row in `core/decide/letters.py`.
+kind is a struct with a tag here, and a row in `core/decide/letters.py`. `scope`: of an address, see `ids.scope_of`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sub
     waiter: Waiter
     since_ms: int
     taken: list[int] = []
+    scope: str = ""
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="unsubscribe"):
@@ -40,6 +41,7 @@ class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="u
     name: str
     key: str
     waiter: Waiter
+    scope: str = ""
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="deliver"):
@@ -53,6 +55,7 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="deliv
     id: str
     at_ms: int
     payload: bytes
+    scope: str = ""
 
 
 Letter = Subscribe | Unsubscribe | Deliver | PermitLetter

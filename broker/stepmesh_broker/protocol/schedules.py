@@ -100,7 +100,7 @@ class BackfillSchedule(msgspec.Struct, frozen=True, array_like=True, gc=False, t
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="schedule_info"):
-    """`status`: active, paused or finished. `next_ms`: due times to come, without jitter; of a
+    """`status`: active, paused, finished, or blocked (then `skipped_reason` says why). `next_ms`: due times to come, without jitter; of a
     paused one those that would if it were resumed now. `fired`, `skipped`: due times that were met or
     not (one gap counts 1,000 at most if it is cron's). `live`: its runs that have not ended. `waiting_ms`: the due time that waits for
     their end. In a list `input` and `variables` of the definition are left out."""

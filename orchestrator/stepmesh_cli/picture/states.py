@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from stepmesh_broker.protocol.api import StepStatus
 
 ORDER = (
-    "failed", "retrying", "running", "child", "awaiting", "sleeping", "queued", "fetching", "waiting", "cancelled", "success", "skipped",
-    "not_needed",
+    "failed", "retrying", "running", "child", "parked", "awaiting", "sleeping", "queued", "fetching", "waiting", "cancelled", "success",
+    "skipped", "not_needed",
 )  # fmt: skip
 """Which status stands for a step whose items differ: the first of these that one has."""
 COLOURS: Mapping[str, str] = {
     "failed": "#f4b6b6", "retrying": "#f9d9a6", "running": "#b9d7f7", "child": "#b9d7f7", "sleeping": "#d9ccf2", "queued": "#dbe7f5",
-    "awaiting": "#d9ccf2", "fetching": "#dbe7f5", "waiting": "#e8eef5", "cancelled": "#d8d8d8", "success": "#bfe5c4", "skipped": "#efefef",
-    "not_needed": "#fafafa",
+    "awaiting": "#d9ccf2", "parked": "#d9ccf2", "fetching": "#dbe7f5", "waiting": "#e8eef5", "cancelled": "#d8d8d8", "success": "#bfe5c4",
+    "skipped": "#efefef", "not_needed": "#fafafa",
 }  # fmt: skip
 TERMINAL: Mapping[str, str] = {
     "failed": "red", "retrying": "yellow", "running": "blue", "child": "blue", "sleeping": "magenta", "awaiting": "magenta",
+    "parked": "magenta",
     "queued": "cyan", "fetching": "cyan", "waiting": "cyan", "cancelled": "bright_black", "success": "green",
     "skipped": "bright_black", "not_needed": "bright_black",
 }  # fmt: skip

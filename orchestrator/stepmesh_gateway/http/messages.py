@@ -239,7 +239,8 @@ class ItemResult(Camel, frozen=True, kw_only=True):
 
 
 class StepStatus(Camel, frozen=True, kw_only=True):
-    """A step of an item. `journalSeqno`: `sequenceNumber` of its last event."""
+    """A step of an item. `journalSeqno`: `sequenceNumber` of its last event. `token`: of one that awaits somebody outside, whom it lets
+    answer."""
 
     step_id: str
     step_index: Uint32
@@ -254,6 +255,7 @@ class StepStatus(Camel, frozen=True, kw_only=True):
     started_at: Rfc3339 | None = None
     completed_at: Rfc3339 | None = None
     updated_at: Rfc3339 | None = None
+    token: str | None = None
 
 
 class Created(Camel, frozen=True, kw_only=True):

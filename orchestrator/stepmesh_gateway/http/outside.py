@@ -22,12 +22,14 @@ _HOP = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class SendEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event for everybody who waits at (`name`, `key`). `id`: one that is known there already changes nothing."""
+    """An event for everybody who waits at (`name`, `key`). `id`: one that is known there already changes nothing. `namespace`: of a
+    tenant, if not the deployment's own."""
 
     name: str
     key: str = ""
     data: Json = msgspec.field(default_factory=lambda: Json(NULL))
     id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    namespace: str | None = None
 
 
 class EventSent(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ class HookQuery(msgspec.Struct, frozen=True):
 async def send_event(asked: Asked[NoQuery, SendEvent]) -> EventSent:
     """Kept for those who will wait, too."""
     body = asked.body
-    return _sent(await asked.operations.send_event(body.name, body.key, _id(asked, body.id), bytes(body.data)))
+    return _sent(await asked.operations.send_event(body.name, body.key, _id(asked, body.id), bytes(body.data), body.namespace))
 
 
 async def signal_run(asked: Asked[SignalQuery, bytes]) -> EventSent:

@@ -12,7 +12,7 @@ from stepmesh.schedules import moment_ms
 from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_broker.protocol.schedules import Schedule, ScheduleInfo
 from stepmesh_gateway.http.messages import NULL, Json
-from stepmesh_gateway.http.refusals import bad_body
+from stepmesh_gateway.http.refusals import bad_body, bad_parameter
 from stepmesh_gateway.http.registry import Asked, Handler, NoQuery, Route, Scope
 from stepmesh_gateway.http.schedule_messages import Definition, Gone, NewSchedule, Nothing, Page, PageQuery, Period, ScheduleView, Started
 from stepmesh_gateway.http.views import rfc3339
@@ -20,6 +20,7 @@ from stepmesh_gateway.limits import check_payload
 from stepmesh_gateway.translate.fields import flow_id
 
 PATH = "/v1/schedules"
+LONGEST_KEY = 200
 
 
 async def create_schedule(asked: Asked[NoQuery, NewSchedule]) -> ScheduleView:
@@ -61,8 +62,11 @@ async def resume_schedule(asked: Asked[NoQuery, Nothing]) -> ScheduleView:
 
 
 async def trigger_schedule(asked: Asked[NoQuery, Nothing]) -> Started:
-    """Whatever else runs, also while it is paused."""
-    return Started(run_ids=[(await asked.operations.schedules.trigger(asked.path["schedule"])).id])
+    """Whatever else runs, also while it is paused; the same `Idempotency-Key` gives the same run."""
+    key = asked.caller.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= LONGEST_KEY:
+        raise bad_parameter(f"Idempotency-Key wants 1 to {LONGEST_KEY} characters")
+    return Started(run_ids=[(await asked.operations.schedules.trigger(asked.path["schedule"], key)).id])
 
 
 async def backfill_schedule(asked: Asked[NoQuery, Period]) -> Started:
@@ -148,7 +152,10 @@ ROUTES = (
     Route(method="DELETE", path=f"{PATH}/{{schedule}}", scope=Scope.RUN, summary="Forget a schedule", handler=delete_schedule, answer=Gone),
     _post("pause", "Start nothing by its times", pause_schedule, Nothing, ScheduleView),
     _post("resume", "Go on with its times", resume_schedule, Nothing, ScheduleView),
-    _post("trigger", "Start a run of it now", trigger_schedule, Nothing, Started),
+    Route(
+        method="POST", path=f"{PATH}/{{schedule}}/trigger", scope=Scope.RUN, summary="Start a run of it now", handler=trigger_schedule,
+        body=Nothing, answer=Started, headers={"Idempotency-Key": "the same key gives the same run, however often it is sent"},
+    ),
     _post("backfill", "Start a run for each due time of a period", backfill_schedule, Period, Started),
 )  # fmt: skip
 """All of schedules."""

@@ -76,6 +76,7 @@ def step(status: api.StepStatus) -> messages.StepStatus:
         started_at=None if status.started_ms is None else rfc3339(status.started_ms),
         completed_at=None if status.finished_ms is None else rfc3339(status.finished_ms),
         updated_at=None if updated is None else rfc3339(updated),
+        token=status.token or None,
     )
 
 

@@ -12,6 +12,7 @@ from stepmesh_orchestrator.config.plugins import BuiltinPlugin, Plugin, PoolName
 from stepmesh_orchestrator.config.retry import RetryConfig
 from stepmesh_orchestrator.config.section import Section
 from stepmesh_orchestrator.config.storage import Backend, StorageConfig
+from stepmesh_orchestrator.core.evolve.addresses import MAX_TAKEN
 from stepmesh_orchestrator.core.flow import paths
 from stepmesh_orchestrator.core.flow.findings import nearest
 from stepmesh_orchestrator.core.flow.paths import Path
@@ -115,7 +116,9 @@ class LeaseManagerConfig(Section):
 
 class LimitsConfig(Section):
     """What one deployment accepts. `maxConcurrency` is the default of a run tree (0 = no limit); sizes in bytes.
-    `retentionHours`: how long the journal keeps the history of what is over. From `messageBytes` on: of a gateway."""
+    `retentionHours`: how long the journal keeps the history of what is over. From `messageBytes` to `unreadEvents`: of a gateway.
+    `eventRetentionHours` and `eventsPerAddress`: how long, and how many, events from outside are kept for waits to come; `eventBytes`: the
+    data of one, `keptEventBytes`: all that a partition keeps."""
 
     max_concurrency: int = Field(default=10, ge=0)
     items: int = Field(default=1_000_000, ge=1)
@@ -132,6 +135,10 @@ class LimitsConfig(Section):
     idle_s: float = Field(default=60, gt=0)
     connections: int = Field(default=10_000, ge=1)
     unread_events: int = Field(default=1_000, ge=1)
+    event_retention_hours: float = Field(default=168, gt=0)
+    events_per_address: int = Field(default=1_000, ge=1, le=MAX_TAKEN)
+    event_bytes: int = Field(default=256 * 1024, ge=1024)
+    kept_event_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
 
 
 class FlowControlConfig(Section):

@@ -7,11 +7,13 @@ may live on any partition: here it is a name.
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 
 from stepmesh_broker.protocol.letters import Waiter
 
+_SCOPED = "\x1f"
 _OVERHEAD = 200
 """Bytes that an event costs beside its id and payload, about."""
 
@@ -50,7 +52,8 @@ class Address(msgspec.Struct, array_like=True):
 
     def first(self, since_ms: int, taken: list[int]) -> Kept | None:
         """The oldest event since then that is none of those taken."""
-        return next((kept for kept in self.events.values() if kept.at_ms >= since_ms and kept.position not in taken), None)
+        had = frozenset(taken)
+        return next((kept for kept in self.events.values() if kept.at_ms >= since_ms and kept.position not in had), None)
 
 
 def waiter_key(waiter: Waiter) -> str:
@@ -58,9 +61,24 @@ def waiter_key(waiter: Waiter) -> str:
     return f"{waiter.run}/{waiter.item}/{waiter.step}/{waiter.attempt}/{waiter.command}"
 
 
-def address_key(name: str, key: str) -> str:
-    """One text per address, because no name holds a slash."""
-    return f"{name}/{key}"
+class Place(NamedTuple):
+    """Where an address is."""
+
+    scope: str
+    name: str
+    key: str
+
+    @property
+    def text(self) -> str:
+        """One text per address, because no name holds a slash, and none what is not printable."""
+        address = f"{self.name}/{self.key}"
+        return f"{self.scope}{_SCOPED}{address}" if self.scope else address
+
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """Of its text."""
+        scope, scoped, address = text.rpartition(_SCOPED)
+        return cls(scope if scoped else "", *address.split("/", 1))
 
 
 class Addresses:
@@ -75,35 +93,34 @@ class Addresses:
             deque()
         )  # time, address and id of all events, oldest first; perhaps of some that are gone
 
-    def get(self, name: str, key: str) -> Address | None:
+    def get(self, place: Place) -> Address | None:
         """None: neither an event nor a waiter."""
-        return self.places.get(address_key(name, key))
+        return self.places.get(place.text)
 
-    def made(self, name: str, key: str) -> Address:
+    def made(self, place: Place) -> Address:
         """The address, new if need be."""
-        return self.places.setdefault(address_key(name, key), Address())
+        return self.places.setdefault(place.text, Address())
 
-    def keep(self, name: str, key: str, kept: Kept) -> None:
+    def keep(self, place: Place, kept: Kept) -> None:
         """One more event, in place of one with its id that the time had let go."""
-        address = self.made(name, key)
+        address = self.made(place)
         self._drop(address, kept.id)
         address.events[kept.id] = kept
         self.size += kept.size
-        self._order.append((kept.at_ms, address_key(name, key), kept.id))
+        self._order.append((kept.at_ms, place.text, kept.id))
 
-    def drop_through(self, name: str, key: str, position: int) -> None:
+    def drop_through(self, place: Place, position: int) -> None:
         """No room for the events of the address up to there."""
-        address = self.made(name, key)
+        address = self.made(place)
         for kept in [kept for kept in address.events.values() if kept.position <= position]:
             self._drop(address, kept.id)
 
-    def leave(self, name: str, key: str, waiter: Waiter) -> None:
+    def leave(self, place: Place, waiter: Waiter) -> None:
         """Somebody waits there no more."""
-        place = address_key(name, key)
-        address = self.places.get(place)
+        address = self.get(place)
         if address is not None:
             address.waiters.pop(waiter_key(waiter), None)
-            self._tidy(place, address)
+            self._tidy(place.text, address)
 
     def forget(self, before_ms: int) -> None:
         """Let go of the events from before then."""

@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.function_events import FunctionEvent
 from stepmesh_orchestrator.core.gates import Gate, Rule
 from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 
 class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -197,6 +198,7 @@ class EventReceived(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     id: str
     payload: bytes
     dropped_through: int = 0
+    scope: str = ""  # of the address, see `ids.scope_of`
 
 
 class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
@@ -208,6 +210,7 @@ class WaiterPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
     waiter: Waiter
     since_ms: int
     offered: int = 0
+    scope: str = ""
 
 
 class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22):
@@ -217,6 +220,7 @@ class WaiterLeft(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=22)
     name: str
     key: str
     waiter: Waiter
+    scope: str = ""
 
 
 class StepAwaiting(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=23):
@@ -237,6 +241,7 @@ class WaitOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=24):
     key: str
     waiter: Waiter
     position: int = 0
+    scope: str = ""
 
     @property
     def run(self) -> RunId:
@@ -275,21 +280,15 @@ class StepWoken(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=27):
     step: int
 
 
-class Seed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a step gave in another run, and gives here too. `output` None: it was skipped."""
-
-    step: int
-    output: bytes | None
-
-
 class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
     """The run, which was created just now, takes over results of `source`: its item i is the item `items[i]` there, and begins with
-    `seeds[i]`. Those steps do not run."""
+    `seeds[i]`. Those steps do not run. `below`: what is kept for sub-runs of its tree."""
 
     run: RunId
     source: RunId
     items: list[int]
     seeds: list[list[Seed]]
+    below: list[SeededRun] = []
 
 
 HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
@@ -310,7 +309,8 @@ class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36
 
 
 class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
-    """A run, perhaps of another partition, wants to begin under a key whose home is here. From here on this is the key's rule."""
+    """A run, or an attempt of a step, perhaps of another partition, wants to begin under a key whose home is here. From here on this is
+    the key's rule."""
 
     run: ClassVar[RunId] = RunId("")
     key: str

@@ -9,15 +9,15 @@ from stepmesh_broker.protocol.ids import RunId
 
 
 class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
-    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `attempt`,
-    `turn`: of the worker's turn that brought them; 0: the core itself did."""
+    """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `driver`,
+    `turn`: the number of who brought them, and of its turn; 0: the core itself did."""
 
     run: RunId
     item: int
     step: int
     records: list[Record]
     abandoned: list[str] = []
-    attempt: int = 0
+    driver: int = 0
     turn: int = 0
 
 

@@ -12,19 +12,33 @@ from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Sett
 
 MAX_CARRIED_BYTES = 256 * 1024
 """A history that is larger does not travel with the task: the worker asks for it, page by page."""
+
+
+class _Retry(msgspec.Struct):
+    max: int = 1
+    initial_ms: int = 1_000
+    max_ms: int = 60_000
+
+
+class _Options(msgspec.Struct):
+    retry: _Retry | None = None
+    timeout_ms: int = 0
+
+
+_options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
 class Function(msgspec.Struct, array_like=True, gc=False):
     """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
-    step is due. `seen`: records that the worker had when it let go. `attempt` and `turn`: of the newest turn. `blocked`: why the newest
-    code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
+    step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
+    newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
 
     records: list[Record] = []
     open: dict[str, int] = {}
     retries: dict[str, int] = {}
     seen: int = 0
-    attempt: int = 0
+    driver: int = 0
     turn: int = 0
     blocked: str = ""
     due_ms: int = 0
@@ -80,9 +94,29 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
 
 
+def call_document(command: Issued) -> bytes:
+    """The flow of one step that a call is, with the retries and the time limit that its options ask for. Equal calls have equal flows."""
+    step: dict[str, object] = {"id": "call", "component": command.name, "input": {"$input": "$"}}
+    options = _options.decode(command.options) if command.options else _Options()
+    if options.timeout_ms:
+        step["timeout"] = f"{options.timeout_ms}ms"
+    if options.retry is not None:
+        backoff = {"initial": f"{options.retry.initial_ms}ms", "max": f"{max(options.retry.initial_ms, options.retry.max_ms)}ms"}
+        step["onError"] = {"action": "retry", "maxRetries": max(0, options.retry.max - 1), "backoff": backoff}
+    return msgspec.json.encode({"steps": [step], "output": {"$step": "call"}})
+
+
 def due_ms(timer: Issued) -> int:
     """When a timer is due, ms since 1970; 0 when what the worker said cannot be read: at once."""
     try:
         return _due.decode(timer.arguments)["due_ms"]
     except (msgspec.MsgspecError, KeyError):
         return 0
+
+
+def size_of(records: list[Record]) -> int:
+    """About how many bytes they take on their way."""
+    payloads = (
+        record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"" for record in records
+    )
+    return sum(64 + len(payload) for payload in payloads)

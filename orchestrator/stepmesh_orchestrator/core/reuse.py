@@ -11,15 +11,15 @@ was changed, what may be a default's result is not taken over, and that of a sub
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stepmesh_orchestrator.core.events import Seed
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, PlanFailed, PlanSkipped, Scope, Skipped, is_truthy
 from stepmesh_orchestrator.core.rows import ItemRow
+from stepmesh_orchestrator.core.seeds import Seed
 from stepmesh_orchestrator.core.state import Item
 
 _WITH_SUB_RUNS = ("/eval", "/map", "/iterate")
@@ -40,8 +40,8 @@ class Given:
     @classmethod
     def of(cls, flow: CompiledFlow, value: bytes, variables: bytes | None, outcomes: list[Outcome | None] | None = None) -> Given:
         """An item of a run with these variables. `outcomes`: none without. Raises `ValueError` for variables that are no object."""
-        known = [None] * len(flow.steps) if outcomes is None else outcomes
-        return cls(flow, value, variables, effective_variables(flow, variables), known)
+        known: list[Outcome | None] = [None] * len(flow.steps)
+        return cls(flow, value, variables, effective_variables(flow, variables), known if outcomes is None else outcomes)
 
     def alike(self, other: Given) -> bool:
         """Whether steps see the same but for the outcomes."""
@@ -49,10 +49,12 @@ class Given:
 
 
 class Past(NamedTuple):
-    """What an item has to give: outcomes by step, successes and skips only. `defaulted`: those that may be the step's default."""
+    """What an item has to give: outcomes by step, successes and skips only. `defaulted`: those that may be the step's default. `attempts`:
+    the last one of each step that was begun."""
 
     outcomes: list[Outcome | None]
     defaulted: frozenset[int]
+    attempts: Mapping[int, int]
 
 
 def seeds_of(past: Given, defaulted: Collection[int], found: Given, from_step: int | None) -> list[Seed]:
@@ -76,13 +78,32 @@ def past_of(row: ItemRow, steps: int) -> Past:
             outcomes[step.step] = SKIPPED
         elif step.status == "success":
             outcomes[step.step] = step.output
-    return Past(outcomes, frozenset(step.step for step in row.steps if step.failure is not None))
+    defaulted = frozenset(step.step for step in row.steps if step.failure is not None)
+    return Past(outcomes, defaulted, {step.step: step.attempt for step in row.steps})
 
 
 def past_of_live(item: Item) -> Past:
     """Of an item that is under way."""
-    outcomes = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
-    return Past(outcomes, frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None))
+    outcomes: list[Outcome | None] = [outcome if isinstance(outcome, bytes | Skipped) else None for outcome in item.outcomes]
+    defaulted = frozenset(step for step, wait in (item.waits or {}).items() if wait.last_failure is not None)
+    return Past(outcomes, defaulted, {step: item.attempt(step) for step in range(len(outcomes))})
+
+
+def nothing(flow: CompiledFlow) -> Past:
+    """Of an item that never began."""
+    return Past([None] * len(flow.steps), frozenset(), {})
+
+
+def restarted(
+    past: Past, before: CompiledFlow, flow: CompiledFlow, taken: Sequence[Seed], from_step: int | None
+) -> Iterator[tuple[int, int]]:
+    """Steps that run again though nobody asked for it, and whose sub-runs may take results over: index there, index in `flow`."""
+    done = {seed.step for seed in taken} | (set() if from_step is None else _after(flow, from_step))
+    there = {step.id: step for step in before.steps if step.index in past.attempts and step.component.endswith(_WITH_SUB_RUNS)}
+    for step in flow.steps if there else ():
+        old = there.get(step.id)
+        if old is not None and step.index not in done and step.component == old.component:
+            yield old.index, step.index
 
 
 def _named(past: Given, flow: CompiledFlow) -> dict[int, int]:

@@ -11,7 +11,7 @@ import msgspec
 from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.schedules import Schedule
 
-ACTIVE, PAUSED, FINISHED = "active", "paused", "finished"
+ACTIVE, PAUSED, FINISHED, BLOCKED = "active", "paused", "finished", "blocked"
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False, eq=False):

@@ -109,6 +109,8 @@ class Session:
     partitions: int = 1  # of the deployment
     awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
     letters: deque[PermitLetter] = field(default_factory=deque)  # of this partition to itself, about keys
+    asking: dict[RunId, tuple[Item, int, str]] = field(default_factory=dict)  # derived: attempts that wait for a permit, and of which key
+    granted: dict[RunId, str] = field(default_factory=dict)  # derived: attempts that hold one
     places: Places | None = field(init=False)  # derived; None: no pool has a limit
 
     def __post_init__(self) -> None:

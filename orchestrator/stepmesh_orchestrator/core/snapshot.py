@@ -85,7 +85,9 @@ def encoding(state: State, runs_at_once: int, *, places: bool = True) -> Generat
 
 def _has_rare(state: State) -> bool:
     """Whether a tree or run is kept in a form that earlier releases do not know."""
-    return any(tree.paused_ms or tree.cancelling for tree in state.trees.values()) or any(map(is_rare, state.runs.values()))
+    return any(tree.paused_ms or tree.cancelling or tree.inherited for tree in state.trees.values()) or any(
+        map(is_rare, state.runs.values())
+    )
 
 
 def state_hash(state: State) -> str:

@@ -18,12 +18,13 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.addresses import Addresses
 from stepmesh_orchestrator.core.dormant import Dormant
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.gates import Gate, Permits
 from stepmesh_orchestrator.core.schedules import Schedules
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -77,6 +78,7 @@ class Tree(msgspec.Struct, gc=False, eq=False):
     pending: dict[RunId, Run] = {}  # runs with items not yet started
     roomy: list[tuple[int, RunId]] = []  # derived, a heap: those of them that may have room for one more item, oldest first
     paused_ms: int = 0  # since when nothing new of it starts; 0 = it goes on
+    inherited: dict[RunId, SeededRun] = {}  # results of another tree, kept for sub-runs that may be created
     promised: int = 0  # derived: targets that wait for a place of their pool, each with a slot kept for it
     is_held: bool = False  # derived: its root run waits at a gate
 

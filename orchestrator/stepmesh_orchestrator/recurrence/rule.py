@@ -12,7 +12,7 @@ from typing import Protocol
 from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.recurrence.cron import COUNTED, Cron
 from stepmesh_orchestrator.recurrence.interval import Interval
-from stepmesh_orchestrator.recurrence.zones import zone_of
+from stepmesh_orchestrator.recurrence.zones import UnknownZone, zone_of
 
 LATE_MS = 60_000
 """A due time without catch-up is met up to so much later: a partition that moves or a machine that stutters is no downtime."""
@@ -33,10 +33,24 @@ class Met:
     missed_ms: int
 
 
-class Rule:
-    """Of one schedule."""
+class _Never:
+    """Nothing is due."""
 
-    def __init__(self, schedule: Schedule, times: _Times) -> None:
+    def next_after(self, after_ms: int) -> int | None:
+        return None
+
+    def count(self, after_ms: int, until_ms: int) -> int:
+        return 0
+
+    def newest(self, after_ms: int, until_ms: int, keep: int) -> list[int]:
+        return []
+
+
+class Rule:
+    """Of one schedule. `trouble`: why nothing is due, if that is not as its definition says."""
+
+    def __init__(self, schedule: Schedule, times: _Times, trouble: str = "") -> None:
+        self.trouble = trouble
         self._schedule = schedule
         self._times = times
 
@@ -81,10 +95,13 @@ class Rule:
 
 
 def rule_of(schedule: Schedule) -> Rule:
-    """Of a definition that was checked. Raises `UnknownZone`."""
-    if schedule.cron:
+    """Of a definition that was checked, perhaps on a machine with other time zone data."""
+    if not schedule.cron:
+        return Rule(schedule, Interval(schedule.every_ms, schedule.anchor_ms or 0))
+    try:
         return Rule(schedule, Cron(schedule.cron, zone_of(schedule.time_zone)))
-    return Rule(schedule, Interval(schedule.every_ms, schedule.anchor_ms or 0))
+    except UnknownZone:
+        return Rule(schedule, _Never(), f"the machine that has it knows no time zone {schedule.time_zone}")
 
 
 __all__ = ["COUNTED", "LATE_MS", "Met", "Rule", "rule_of"]

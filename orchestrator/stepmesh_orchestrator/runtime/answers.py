@@ -11,7 +11,7 @@ from msgspec import structs
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.tokens import token_of
 from stepmesh_orchestrator.core.decide.subruns import CANCELLED
-from stepmesh_orchestrator.core.decide.waits import waiter_of
+from stepmesh_orchestrator.core.decide.waits import awaited_json, waiter_of
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.explain import Cause
 from stepmesh_orchestrator.core.failures import flow_result
@@ -65,7 +65,8 @@ def live_steps(item: Item, leases: Leases, secret: str | None = None) -> list[ap
         lease = leases.held.get((item.run.id, item.index, index)) if phase == RUNNING else None
         shown = _step(item.index, row, row.status if item.outcomes[index] is not None else PHASE_NAMES[phase], lease)
         if phase == AWAITING and secret is not None:
-            shown = structs.replace(shown, token=step_token(item, index, secret))
+            details = awaited_json(item.wait(index).output or b"")
+            shown = structs.replace(shown, token=step_token(item, index, secret), details=details)
         steps.append(shown)
     return steps
 

@@ -7,32 +7,29 @@ partition.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.messages import Refused, Submit
-from stepmesh_orchestrator.core.events import RunCreated, RunSeeded, Seed, decode_turn
+from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.findings import nearest
-from stepmesh_orchestrator.core.reuse import Given, Past, past_of, past_of_live, seeds_of
-from stepmesh_orchestrator.core.rows import ItemRow, RunRow
-from stepmesh_orchestrator.ports import JournalTrimmed
+from stepmesh_orchestrator.core.reuse import Given
+from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
+from stepmesh_orchestrator.runtime.sources import Origin, Sources, Takeover, TooMuch
 
 MAX_BYTES = 16 * 1024 * 1024
 """Inputs and results that one new run takes over at most."""
 PAGE = 1_000
-"""Rows that are read at once, and items that the answer names at most."""
-AT_ONCE = 50
-"""Items that are compared without a pause."""
+"""Items that the answer names at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +37,28 @@ class _Plan:
     """What is wanted, with all that it takes: the first run's beginning, and both flows."""
 
     request: ContinueRun
-    source: RunRow
-    created: RunCreated
-    before: CompiledFlow
+    origin: Origin
     flow: CompiledFlow
     from_step: int | None
 
     @property
     def variables(self) -> bytes | None:
         """Of the new run."""
-        return self.created.variables if self.request.variables is None else self.request.variables
+        return self.origin.created.variables if self.request.variables is None else self.request.variables
 
     def submit(self, items: Sequence[int]) -> Submit:
         """The new run, without what it takes over."""
-        request, created = self.request, self.created
+        request, created = self.request, self.origin.created
         inputs = [created.inputs[index] for index in items] if request.inputs is None else request.inputs
         overrides = created.overrides if request.overrides is None else request.overrides
         link = {"retry_of" if request.retry else "forked_from": request.run}
         tags = {**(created.tags or {}), **(request.tags or {}), **link}
         key = None if request.run_key is None else f"{request.run}/{request.run_key}"
         flow = request.flow or created.flow
-        return Submit(request.into, created.namespace, flow, inputs, self.variables, overrides, created.limit, key, tags=tags)
+        return Submit(
+            request.into, created.namespace, flow, inputs, self.variables, overrides, created.limit, key, tags=tags,
+            priority=created.priority,
+        )  # fmt: skip
 
 
 class Continuations:
@@ -68,8 +66,8 @@ class Continuations:
 
     def __init__(self, view: RunView, flows: FlowRegistry) -> None:
         self._view = view
-        self._store = view.ports.store
         self._flows = flows
+        self._sources = Sources(view, flows)
         self.answers: dict[type, Callable[[Any], Awaitable[api.ApiAnswer]]] = {ContinueRun: self._continue}
 
     async def _continue(self, request: ContinueRun) -> api.ApiAnswer:
@@ -85,20 +83,21 @@ class Continuations:
         items = await self._items(plan)
         if isinstance(items, Refused):
             return items
-        seeds = await self._seeds(plan, items)
-        if isinstance(seeds, Refused):
-            return seeds
-        answer = await service.begin(plan.submit(items), RunSeeded(request.into, request.run, items, seeds))
+        seeded = await self._seeded(plan, items)
+        if isinstance(seeded, Refused):
+            return seeded
+        answer = await service.begin(plan.submit(items), seeded)
         if isinstance(answer, Refused):
             return answer
         if answer.run != request.into:  # by its key; else it is this request, which was sent twice
             return Continued(answer.run, existing=True)
-        return Continued(answer.run, items=items[:PAGE], reused=sum(map(len, seeds)))
+        reused = sum(map(len, seeded.seeds)) + sum(len(seeds) for one in seeded.below for seeds in one.seeds)
+        return Continued(answer.run, items=items[:PAGE], reused=reused)
 
     # --- what is wanted -----------------------------------------------------------------------------------------
 
     async def _plan(self, request: ContinueRun, source: RunRow) -> _Plan | Refused:
-        created = await self._created(source)
+        created = await self._sources.created(source)
         if created is None:
             return _forgotten(source)
         wanted = request.flow or created.flow
@@ -112,26 +111,16 @@ class Continuations:
         from_step = None if request.from_step is None else flow.step_index(request.from_step)
         if request.from_step is not None and from_step is None:
             return _unknown_step(request.from_step, flow)
-        return _Plan(request, source, created, before, flow, from_step)
-
-    async def _created(self, source: RunRow) -> RunCreated | None:
-        """How it began, as its frame says; None when that frame was trimmed."""
-        try:
-            async for frame in self._view.ports.journal.read(source.partition, after=source.created_sequence - 1):
-                events = decode_turn(frame.payload).events
-                return next((one for one in events if isinstance(one, RunCreated) and one.run == source.run), None)
-        except JournalTrimmed:
-            pass
-        return None
+        return _Plan(request, Origin(source, created, before), flow, from_step)
 
     async def _items(self, plan: _Plan) -> list[int] | Refused:
-        request, total = plan.request, plan.source.total
+        request, total = plan.request, plan.origin.run.total
         chosen = range(total) if request.items is None else request.items
         if any(not 0 <= index < total for index in chosen) or len(set(chosen)) < len(chosen):
             return Refused("SM-5227", f"run {request.run} has {total} items, from 0 on", "name each item once, by its index")
         items = list(chosen)
         if request.retry:
-            succeeded = {index async for index in self._succeeded(plan.source)}
+            succeeded = {index async for index in self._sources.succeeded(plan.origin.run)}
             items = [index for index in chosen if index not in succeeded]
             if not items:
                 return _nothing_failed(request)
@@ -139,54 +128,21 @@ class Continuations:
             return Refused("SM-5227", f"{len(request.inputs)} inputs for {len(items)} items", "give one input per item, or none")
         return items
 
-    async def _succeeded(self, source: RunRow) -> AsyncIterator[int]:
-        async for row in self._rows(source, 0, source.total):
-            if row.status == "success":
-                yield row.item
-
-    async def _rows(self, source: RunRow, first: int, behind: int) -> AsyncIterator[ItemRow]:
-        """Ended items by index."""
-        while first < behind:
-            rows = await self._store.get_items(source.run, first, min(PAGE, behind - first))
-            for row in rows:
-                if row.item < behind:
-                    yield row
-            if not rows:
-                return
-            first = rows[-1].item + 1
-
     # --- what is taken over -------------------------------------------------------------------------------------
 
-    async def _seeds(self, plan: _Plan, items: Sequence[int]) -> list[list[Seed]] | Refused:
-        """For each of the items, in their order."""
-        submit = plan.submit(items)
-        size = sum(map(len, submit.inputs))
-        past = await self._past(plan, items)
-        found: list[list[Seed]] = []
-        for place, index in enumerate(items):
-            known = past.get(index) or Past([None] * len(plan.before.steps), frozenset())
-            before = Given.of(plan.before, plan.created.inputs[index], plan.created.variables, known.outcomes)
-            try:
-                now = Given.of(plan.flow, submit.inputs[place], submit.variables)
-            except ValueError:
-                return [[] for _ in items]  # the submission is refused for its variables
-            found.append(seeds_of(before, known.defaulted, now, plan.from_step))
-            size += sum(len(seed.output or b"") for seed in found[-1])
-            if size > MAX_BYTES:
-                return _too_large(place, plan)
-            if place % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
-        return found
-
-    async def _past(self, plan: _Plan, items: Sequence[int]) -> Mapping[int, Past]:
-        wanted, steps = set(items), len(plan.before.steps)
-        live = await self._view.live(plan.source.run)
-        found = {} if live is None else {item.index: past_of_live(item) for item in live.run.items.values() if item.index in wanted}
-        await self._view.projected()
-        async for row in self._rows(plan.source, min(items, default=0), max(items, default=-1) + 1):
-            if row.item in wanted:
-                found[row.item] = past_of(row, steps)
-        return found
+    async def _seeded(self, plan: _Plan, items: Sequence[int]) -> RunSeeded | Refused:
+        """What the new run begins with."""
+        submit, request = plan.submit(items), plan.request
+        try:
+            now = [Given.of(plan.flow, value, submit.variables) for value in submit.inputs]
+        except ValueError:  # the submission is refused for its variables
+            return RunSeeded(request.into, request.run, list(items), [[] for _ in items])
+        takeover = Takeover(self._sources, MAX_BYTES)
+        try:
+            seeds = await takeover.seeds(plan.origin, request.into, items, now, plan.from_step)
+        except TooMuch as problem:
+            return _too_large(problem.items, plan)
+        return RunSeeded(request.into, request.run, list(items), seeds, takeover.below)
 
 
 def _refusal(request: ContinueRun, source: RunRow) -> Refused | None:
@@ -218,5 +174,5 @@ def _unknown_step(name: str, flow: CompiledFlow) -> Refused:
 
 
 def _too_large(items: int, plan: _Plan) -> Refused:
-    what = f"inputs and results of run {plan.source.run} above {MAX_BYTES // 2**20} MiB"
+    what = f"inputs and results of run {plan.origin.run.run} above {MAX_BYTES // 2**20} MiB"
     return Refused("SM-5228", f"{what} cannot be taken over at once", f"name fewer items: about {max(1, items)} fit")

@@ -9,7 +9,7 @@ FRAME_WORK_US = 20_000
 MAX_TASKS = 64
 """Frames of 64 reach the broker's limit; 8 already give 80 % of it (architecture.md, Speed)."""
 MAX_BYTES = 512 * 1024
-"""Inputs in one frame of more than one task, bytes."""
+"""Inputs and histories in one frame of more than one task, bytes."""
 _UNKNOWN_US = 20_000.0
 _WEIGHT = 0.05
 
@@ -39,11 +39,12 @@ def pack(tasks: list[Task], size: int) -> list[list[Task]]:
     frame: list[Task] = []
     held = 0
     for task in tasks:
-        if frame and (len(frame) >= size or held + len(task.input) > MAX_BYTES):
+        size_of = len(task.input) + len(task.history)
+        if frame and (len(frame) >= size or held + size_of > MAX_BYTES):
             frames.append(frame)
             frame, held = [], 0
         frame.append(task)
-        held += len(task.input)
+        held += size_of
     if frame:
         frames.append(frame)
     return frames

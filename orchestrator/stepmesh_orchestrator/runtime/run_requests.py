@@ -165,7 +165,7 @@ class RunRequests:
             row = await self._view.row(request.run)
             return unknown_run(request.run) if row is None else api.Explained([f"the run is over: {row.status}"])
         shard, state, run = live
-        causes = explain(state, run, self._view.ports.clock.now_ms(), shard.session.places)
+        causes = explain(state, run, self._view.ports.clock.now_ms(), shard.session)
         lines = [answers.cause_line(one, self._note(shard, state, one)) for one in causes[:MAX_CAUSES]]
         if len(causes) > MAX_CAUSES:
             lines.append(f"… and {len(causes) - MAX_CAUSES} more")

@@ -20,7 +20,7 @@ from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide.schedules import unknown_schedule
 from stepmesh_orchestrator.core.decide.submit import refusal_of
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.schedules import ACTIVE, FINISHED, PAUSED, Entry
+from stepmesh_orchestrator.core.schedules import ACTIVE, BLOCKED, FINISHED, PAUSED, Entry
 from stepmesh_orchestrator.recurrence import check, rule_of
 from stepmesh_orchestrator.runtime.answers import fitting
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
@@ -157,14 +157,14 @@ def merged(pages: Iterable[schedules.Schedules], limit: int, max_bytes: int) -> 
 def info(entry: Entry, due_times: int, now_ms: int) -> schedules.ScheduleInfo:
     """A schedule as the api tells it. What comes of a paused one is what would if it were resumed now."""
     schedule = entry.schedule
-    after_ms = now_ms if schedule.paused else entry.after_ms
-    coming = [] if entry.is_finished else rule_of(schedule).coming(after_ms, due_times)
+    after_ms, rule = now_ms if schedule.paused else entry.after_ms, rule_of(schedule)
+    coming = [] if entry.is_finished else rule.coming(after_ms, due_times)
     if schedule.max_runs:
         coming = coming[: schedule.max_runs - entry.fired]
-    status = PAUSED if schedule.paused else ACTIVE if coming or entry.waiting_ms is not None else FINISHED
+    status = PAUSED if schedule.paused else BLOCKED if rule.trouble else ACTIVE if coming or entry.waiting_ms is not None else FINISHED
     return schedules.ScheduleInfo(
         schedule, status, entry.created_ms, coming, entry.fired, entry.skipped, list(entry.live), entry.waiting_ms, entry.last_due_ms,
-        entry.last_run, entry.skipped_due_ms, entry.skipped_reason,
+        entry.last_run, entry.skipped_due_ms, rule.trouble or entry.skipped_reason,
     )  # fmt: skip
 
 

@@ -357,16 +357,8 @@ class Shard:
             self.dispatcher.nudge(nudged)
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, SetTimer):
-            self.waits.set_timer(effect)
-        elif isinstance(effect, TreeLeft):
-            self.waits.tree_left(effect.root)
-        elif isinstance(effect, SetScheduleTimer):
-            self.waits.agenda.set(effect.schedule, effect.due_ms)
-        elif isinstance(effect, WakeRun):
-            self.waits.wake(effect.run)
-        elif isinstance(effect, CallKeys):
-            self.waits.call_keys(effect.due_ms)
+        if isinstance(effect, SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys):
+            self.waits.carry_out(effect)
         elif isinstance(effect, LimitWait):
             self.queue_limits.put(effect)
         elif isinstance(effect, RunOver):

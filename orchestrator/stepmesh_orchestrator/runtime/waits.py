@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.commands import FireSchedule, FireTimer, RestTree, ServeKeys
 from stepmesh_orchestrator.core.dormant import frame_of, wakes_ms_of
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import CallKeys, SetScheduleTimer, SetTimer, TreeLeft, WakeRun
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.runtime.agenda import Agenda
 from stepmesh_orchestrator.runtime.timers import Timers
@@ -46,6 +46,19 @@ class Waits:
         self.rested = 0
         self.keys_due_ms: int | None = None
 
+    def carry_out(self, effect: SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys) -> None:
+        """What the core wants because of the time."""
+        if isinstance(effect, SetTimer):
+            self.set_timer(effect)
+        elif isinstance(effect, TreeLeft):
+            self.tree_left(effect.root)
+        elif isinstance(effect, SetScheduleTimer):
+            self.agenda.set(effect.schedule, effect.due_ms)
+        elif isinstance(effect, CallKeys):
+            self.call_keys(effect.due_ms)
+        else:  # a dormant run is needed
+            self.wheel.hurry(effect.run, self._session.now)
+
     def set_timer(self, effect: SetTimer) -> None:
         """Of a live run; a far one may let its tree become dormant."""
         session = self._session
@@ -62,10 +75,6 @@ class Waits:
         back_ms = self._back_at(root)
         if back_ms is not None:
             self.wheel.put(root, back_ms)
-
-    def wake(self, run: RunId) -> None:
-        """A dormant run is needed."""
-        self.wheel.hurry(run, self._session.now)
 
     def call_keys(self, due_ms: int) -> None:
         """Some key may let somebody through then."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from stepmesh.component import Components
 from stepmesh.durable.durations import Duration
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.events import Event
+from stepmesh.durable.flow_control import FlowControl
 from stepmesh.durable.hosting import hosted
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.pools import component_of
@@ -73,16 +74,26 @@ class App:
     def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
     @overload
     def workflow(
-        self, /, *, name: str = "", version: int | str = 1, guard: Guard | None = None
+        self, /, *, name: str = "", version: int | str = 1, guard: Guard | None = None, **control: Unpack[FlowControl]
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
     def workflow(
-        self, function: Callable[..., Any] | None = None, /, *, name: str = "", version: int | str = 1, guard: Guard | None = None
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str = "",
+        version: int | str = 1,
+        guard: Guard | None = None,
+        **control: Unpack[FlowControl],
     ) -> Any:
-        """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. Raises `BadWorkflow`, `BadComponent`."""
+        """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. `control`: of its runs, see `FlowControl`. Raises
+        `BadWorkflow`, `BadComponent`."""
 
         def declare(given: Callable[..., Any]) -> Workflow[..., Any]:
             called = name or given.__name__
-            made: Workflow[..., Any] = Workflow(given, f"/{self.name}/{called}", called, version=version, guard=guard or self.guard)
+            made: Workflow[..., Any] = Workflow(
+                given, f"/{self.name}/{called}", called, version=version, guard=guard or self.guard, control=control
+            )
             self._add(self.workflows, "workflow", made)
             return made
 

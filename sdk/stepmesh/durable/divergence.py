@@ -16,12 +16,15 @@ AHEAD = 10
 """Records of a scope that are looked at to tell an insertion from a removal."""
 SHOWN = 80
 """Characters of an argument that a message shows."""
+AROUND = 5
+"""Commands before and after a divergence that a message shows."""
 
 
 @dataclass(frozen=True)
 class Divergence:
     """`code`: SM-1001 to SM-1005. `where`: `file:line` in the code as it is now, or as it was recorded when there is none now. `new`: name
-    of what the code asks for and the history lacks, "" when that is not the matter."""
+    of what the code asks for and the history lacks, "" when that is not the matter. `around`: names of commands in the same task, those
+    that were recorded before and after it."""
 
     code: str
     id: str
@@ -31,7 +34,12 @@ class Divergence:
     now: str
     cause: str
     new: str = ""
+    around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     identity: Identity = field(default_factory=Identity)
+
+    def between(self, before: Iterable[str], after: Iterable[str]) -> Divergence:
+        """The same, with what stands around it."""
+        return replace(self, around=(tuple(before), tuple(after)))
 
     def of(self, identity: Identity) -> Divergence:
         """The same, of this run. On the build that the run began with no deployment is to blame: SM-1005, with what lint finds."""
@@ -50,11 +58,17 @@ class Divergence:
         fixes = "\n                 ".join(f"- {fix}" for fix in self._fixes())
         return (
             f"{self.code} Replay diverged at {self.where}: {self.what}\n\n"
-            f"  run        {self.identity}\n  at         {self.id}\n  recorded   {self.recorded}{build}\n  now        {self.now}{now}\n\n"
+            f"  run        {self.identity}\n  at         {self.id}\n  recorded   {self.recorded}{build}\n  now        {self.now}{now}\n"
+            f"  history    {self._history()}\n\n"
             f"  Likely cause   {self.cause}\n"
             f"  The run        is BLOCKED at {self.id}. Nothing was done twice and nothing is lost: it goes on once the code fits again.\n"
             f"  Do one of      {fixes}"
         )
+
+    def _history(self) -> str:
+        """`reserve, → charge, ship`: the arrow is where it is."""
+        before, after = self.around
+        return ", ".join((*before, f"→ {self.id.partition('/')[2]}", *after))
 
     def _fixes(self) -> list[str]:
         if self.code == "SM-1005":

@@ -7,6 +7,7 @@ a body that waits for others only is let go of, so that waiting costs no worker 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
+TURN_BYTES = 256 * 1024
+"""Records in one turn of more than one record, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
 
@@ -55,13 +58,15 @@ class Begin(Protocol):
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here."""
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
+    and nobody else had it, so there is no history."""
 
     task: Task
     begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
+    is_first: bool = False
 
 
 async def drive(activation: Activation) -> Any:
@@ -78,7 +83,7 @@ class _Driver:
         self._activation = activation
         task = activation.task
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
-        self._number = 0
+        self._driver, self._number = secrets.randbits(53) or 1, 0
         self._waiting = False  # local steps begin when this turn is told
         self._base = 0
         self._unsent: list[Record] = []
@@ -115,12 +120,13 @@ class _Driver:
             self._execution.drop()
 
     async def _history(self) -> list[Record]:
+        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
         task = self._activation.task
-        if not task.records or task.history:
-            return decode_records(task.history) if task.history else []
-        history: list[Record] = []
+        history = decode_records(task.history) if task.history else []
+        if self._activation.is_first:
+            return history
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, 0, len(history)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history)))
             history += answer.records or []
             if not answer.more:
                 return history
@@ -195,20 +201,32 @@ class _Driver:
                 self._unsent.append(task.result())
 
     async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
-        sent, self._unsent = self._unsent, []
+        sent, self._unsent = self._fitting()
+        idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
-        answer = await self._asked(FunctionTurn(self._ref, self._number, self._base, sent, abandoned, idle, blocked, continued))
+        answer = await self._asked(
+            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued)
+        )
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
         while answer.more:
-            answer = await self._asked(FunctionTurn(self._ref, 0, self._base + len(news)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, self._base + len(news)))
             news += answer.records or []
         self._base += len(news)
         return [record for record in news if not isinstance(record, Began)]
+
+    def _fitting(self) -> tuple[list[Record], list[Record]]:
+        """What fits one turn, of what is to be told; and the rest."""
+        size = 0
+        for index, record in enumerate(self._unsent):
+            size += len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+            if size > TURN_BYTES and index:
+                return self._unsent[:index], self._unsent[index:]
+        return self._unsent, []
 
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
@@ -220,10 +238,10 @@ class _Driver:
 
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
+        while len(self._unsent) > (0 if self._base else 1):
+            await self._tell(idle=False)
         if turn.state is State.CONTINUED:
             await self._tell(idle=False, continued=payloads.write(turn.value))
-        elif self._base or len(self._unsent) > 1:
-            await self._tell(idle=False)
         if turn.error is not None:
             raise turn.error
         if turn.state is State.CANCELLED:

@@ -21,6 +21,8 @@ from stepmesh_broker.protocol.histories import Issued
 log = logging.getLogger("stepmesh.durable")
 _NAMED = 5
 """Names that a message shows."""
+_SOME = 64
+"""Coroutines that are remembered before it is looked which of them began."""
 
 
 class CancelSwallowed(StepmeshError):
@@ -85,23 +87,19 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._expected: list[tuple[Coroutine[Any, Any, Any], str, str]] = []
+        self._full = _SOME
         self._detached: list[asyncio.Future[Any]] = []
-        self._excused: list[asyncio.Future[Any]] = []
 
     def expect(self, coroutine: Coroutine[Any, Any, Any], what: str, where: str) -> None:
         """It is there to be awaited."""
-        if len(self._expected) >= 64:
+        if len(self._expected) >= self._full:
             self._expected = [one for one in self._expected if _is_new(one[0])]
+            self._full = max(_SOME, 2 * len(self._expected))
         self._expected.append((coroutine, what, where))
-
-    def excuse(self, task: asyncio.Future[Any]) -> None:
-        """Nobody needs to wait for this one."""
-        self._excused.append(task)
 
     def detach(self, task: asyncio.Future[Any]) -> None:
         """Nobody needs to wait for this one but the run: it ends after it."""
         self._detached.append(task)
-        task.add_done_callback(_told)
 
     def detached_are_done(self) -> bool:
         """Whether the run may end."""
@@ -122,7 +120,7 @@ class Leftovers:
     def found(self, alive: Iterable[asyncio.Task[Any]], identity: Identity, policy: str) -> LeftBehind | None:
         """At the end of a body that returned. `alive`: tasks that are not done. A task that was left, such as the loser of a race, is told
         of; what never even began is an error."""
-        excused = {*self._detached, *self._excused}
+        excused = {*self._detached}
         never = [f"{what} ({where}) was never awaited" for coroutine, what, where in self._expected if _is_new(coroutine)]
         left = [*never, *(f"{_standing(task)} was not waited for" for task in alive if task not in excused)]
         if not left or policy == "off":
@@ -177,8 +175,3 @@ def _standing(task: asyncio.Task[Any]) -> str:
     file = "?" if code is None else Path(code.co_filename).name
     line = 0 if frame is None else frame.f_lineno
     return f"the task {getattr(coroutine, '__qualname__', task.get_name())} ({file}:{line})"
-
-
-def _told(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and (problem := task.exception()) is not None:
-        log.warning("a detached task failed: %s", problem)

@@ -12,13 +12,12 @@ import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from stepmesh.durable import divergence
-from stepmesh.durable.attempts import LocalStep, Plan
+from stepmesh.durable.attempts import Plan
 from stepmesh.durable.callsite import here
 from stepmesh.durable.divergence import Divergence
 from stepmesh.durable.endings import Cancelling, Leftovers, TooLong
@@ -29,6 +28,7 @@ from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
 from stepmesh.durable.scopes import Scope, current
 from stepmesh.durable.turns import State, Turn
+from stepmesh.durable.waits import Settle, Wait, Waits
 from stepmesh.durable.watchdog import watched
 from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
@@ -38,25 +38,6 @@ from stepmesh_broker.protocol.letters import Waiter
 __all__ = ["Execution", "Settle", "State", "Turn", "executing"]
 T = TypeVar("T")
 log = logging.getLogger("stepmesh.durable")
-Settle = Callable[[asyncio.Future[Any], Settled], None]
-"""Puts what came of a command into its future."""
-
-
-@dataclass
-class _Pending:
-    """A command whose result is awaited."""
-
-    command: Issued
-    future: asyncio.Future[Any] | None = None
-    settle: Settle | None = None
-    timer: Timer | None = None
-    plan: Plan | None = None
-
-    @property
-    def abandoned(self) -> bool:
-        if self.timer is not None:
-            return self.timer.cancelled()
-        return self.future is not None and self.future.done()
 
 
 class Execution:
@@ -85,8 +66,6 @@ class Execution:
         self.handlers = Handlers()
         self._patches: dict[str, bool] = {}
         self._ledger = Ledger()
-        self._pending: dict[str, _Pending] = {}
-        self._tried: dict[str, Tried] = {}
         self._cancelling = Cancelling(limits.after_cancel)
         self._leftovers = Leftovers()
         self._history = TooLong(limits.history_warn, limits.history_most)
@@ -96,6 +75,7 @@ class Execution:
         self._root: asyncio.Task[Any] | None = None
         self._updates = Scope("u")
         self.loop = ReplayLoop(self._timer_set, self._trouble.append)
+        self._waits = Waits(run, self.loop)
         self.loop.now = started_ms / 1000
         self.loop.policy = limits.guard
 
@@ -157,19 +137,16 @@ class Execution:
     def _deliver(self, record: Settled | Tried | CancelAsked | UpdateAsked) -> None:
         self.loop.now = max(self.loop.now, record.at_ms / 1000)
         if isinstance(record, Tried):
-            self._tried[record.id] = record
+            self._waits.tried(record)
             return
         if isinstance(record, CancelAsked):
             self._cancelling.ask(record.reason)
             self._pass_cancel()
         elif isinstance(record, UpdateAsked):
-            self._leftovers.excuse(self._task(lambda: self._answered(record), self._updates))
-        else:
-            pending = self._pending.pop(record.id, None)
-            if pending is None:
-                self._diverge(self._unasked(record))
-                return
-            self._settle(pending, record)
+            self._leftovers.detach(self._task(lambda: self._answered(record), self._updates))
+        elif not self._waits.settle(record):
+            self._diverge(self._unasked(record))
+            return
         self.loop.drain()
 
     async def _answered(self, asked: UpdateAsked) -> None:
@@ -180,12 +157,6 @@ class Execution:
         if self._root is not None and self._root.done() and (rest := self._ledger.remaining()):
             return divergence.unfinished(rest, self._ledger.last)
         return divergence.unasked(result, self._ledger.find(result.id))
-
-    def _settle(self, pending: _Pending, record: Settled) -> None:
-        if pending.timer is not None:
-            self.loop.fire(pending.timer)
-        elif pending.future is not None and pending.settle is not None and not pending.future.done():
-            pending.settle(pending.future, record)
 
     # --- the end of a turn -------------------------------------------------------------------------------------------
 
@@ -200,12 +171,7 @@ class Execution:
             self.stop(Turn(State.FAILED, error=full))
         turn = self._stopped or Turn(State.IDLE)
         turn.commands = [] if full is not None else self._ledger.new
-        turn.abandoned = [id for id, pending in self._pending.items() if pending.abandoned]
-        turn.local = {
-            id: LocalStep(pending.command, self.run, pending.plan, self._tried.get(id))
-            for id, pending in self._pending.items()
-            if pending.plan is not None and not pending.abandoned
-        }
+        turn.abandoned, turn.local = self._waits.abandoned, self._waits.local
         if self._stopped is None and over and root is not None:
             self._ended(turn, root)
         return turn
@@ -214,13 +180,15 @@ class Execution:
         return self._root is not None and self._root.done() and self._leftovers.detached_are_done()
 
     def _ended(self, turn: Turn, root: asyncio.Task[Any]) -> None:
-        left = self._leftovers.found(self.loop.alive(), self.identity, self.limits.guard)
         if root.cancelled():
             turn.state = State.CANCELLED
-        elif (error := root.exception() or left) is not None:
+        elif (error := root.exception() or self._left()) is not None:
             turn.state, turn.error = State.FAILED, error
         else:
             turn.state, turn.value = State.DONE, root.result()
+
+    def _left(self) -> BaseException | None:
+        return self._leftovers.found(self.loop.alive(), self.identity, self.limits.guard)
 
     def stop(self, turn: Turn) -> None:
         """The body goes no further, and this is how it ended."""
@@ -234,7 +202,7 @@ class Execution:
     @property
     def waits(self) -> bool:
         """Whether a record could move the body: a result, or an update, whose handler may set what the body waits for."""
-        return bool(self.handlers.updates) or any(not pending.abandoned for pending in self._pending.values())
+        return bool(self.handlers.updates or self._waits)
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 
@@ -264,11 +232,11 @@ class Execution:
         where: str = "",
     ) -> tuple[str, asyncio.Future[Any]]:
         """The same with the command's id, "" when the body may go no further."""
-        future = self.loop.create_future()
+        future = Wait(loop=self.loop)
         command = self._asked(current.get(), kind, name, arguments, options=options, where=where)
         if command is None:
             return "", future
-        self._pending[command.id] = _Pending(command, future, settle, plan=plan)
+        self._waits.add(command, future, settle, plan)
         return command.id, future
 
     def note(self, kind: Kind, name: str, arguments: bytes) -> None:
@@ -279,7 +247,7 @@ class Execution:
         """A value (JSON text) that is made once: the record itself holds it."""
         scope = current.get()
         recorded = self._ledger.next(scope.path)
-        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else make()
+        known = recorded.arguments if recorded is not None and recorded.kind is Kind.EFFECT else self.loop.outside(make)
         self._asked(scope, Kind.EFFECT, name, known, compare=False)
         return known
 
@@ -302,6 +270,11 @@ class Execution:
     def detach(self, task: asyncio.Future[Any]) -> None:
         """Nobody waits for it, and the run does not end before it."""
         self._leftovers.detach(task)
+        task.add_done_callback(self._detached_ended)
+
+    def _detached_ended(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (problem := task.exception()) is not None and not self.replaying:
+            log.warning("a detached task of run %s failed: %s", self.identity, problem)
 
     def shield(self) -> None:
         """A cancellation waits from now on."""
@@ -324,7 +297,7 @@ class Execution:
         due = msgspec.json.encode({"due_ms": round(timer.when() * 1000)})
         command = self._asked(scope, Kind.TIMER, timer.name, due)
         if command is not None:
-            self._pending[command.id] = _Pending(command, timer=timer)
+            self._waits.add_timer(command, timer)
 
     def _asked(
         self, scope: Scope, kind: Kind, name: str, arguments: bytes, *, compare: bool = True, options: bytes = b"", where: str = ""

@@ -1,11 +1,13 @@
 """What others may ask a body while it runs: queries, which read its state, and updates, which change it and give a reply.
 
 Handlers are declared in the body, so they see its variables. Invariant: a query asks for nothing and changes nothing that is recorded; an
-update runs as a task of the body, at its place in the history, and ends in one reply. It must not know how either got here.
+update runs as a task of the body, at its place in the history, and ends in one reply, which the end of the run waits for. It must not
+know how either got here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import inspect
 from collections.abc import Callable
@@ -85,9 +87,10 @@ class Handlers:
         """Its reply as JSON: {value}, or {error: {code, message}}."""
         try:
             return b'{"value":%b}' % payloads.write(await self._updated(name, arguments))
+        except asyncio.CancelledError:
+            return _refused(ErrorCode.CANCELLED, "the run was cancelled")
         except Exception as problem:
-            error = {"code": int(_code(problem)), "message": str(problem)}
-            return msgspec.json.encode({"error": error})
+            return _refused(_code(problem), str(problem))
 
     async def _updated(self, name: str, arguments: bytes) -> Any:
         handler = self.updates.get(name)
@@ -98,6 +101,10 @@ class Handlers:
             handler.validate(given, _NO_CONTEXT)
         done = handler.form.invoke(given, _NO_CONTEXT)
         return await done if inspect.isawaitable(done) else done
+
+
+def _refused(code: ErrorCode, message: str) -> bytes:
+    return msgspec.json.encode({"error": {"code": int(code), "message": message}})
 
 
 def _code(problem: Exception) -> ErrorCode:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, Begin, LetGo, drive
@@ -38,10 +40,11 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
+        fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
-        begin = _body(workflow, task, context.journal, limits)
+        begin = _body(workflow, task, context.journal, fitting)
         try:
-            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version))
+            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
         except LetGo:
             context.idle()
             return None

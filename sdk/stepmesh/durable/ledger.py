@@ -45,7 +45,8 @@ class Ledger:
         if recorded:
             found = divergence.compared(recorded[0], command, islice(recorded, 1, None), self._issued[scope])
             if found is not None:
-                return found
+                later = (one.name for one in islice(recorded, 1, 1 + divergence.AROUND))
+                return found.between(self._issued[scope][-divergence.AROUND :], later)
             recorded.popleft()
         else:
             self._unrecorded[scope].append(command)

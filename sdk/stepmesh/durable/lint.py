@@ -36,6 +36,11 @@ _CALLS: dict[tuple[str, str], tuple[str, str]] = {
 """(module, qualified name) → (code, why and what else)."""
 _HOMES = {"posix": "os", "_random": "random", "_io": "io", "asyncio.tasks": "asyncio", "asyncio.threads": "asyncio"}
 """Where functions say they are from → the module that people import."""
+_AWAITED = {
+    *(("stepmesh.durable.wf", name) for name in ("run", "call", "child", "sleep", "sleep_until")),
+    ("stepmesh.durable.events", "wait_for_event"),
+}  # fmt: skip
+_STEP_MAKERS = {("stepmesh.durable.wf", "run"), ("stepmesh.durable.wf", "side_effect")}
 
 
 class Finding(NamedTuple):
@@ -52,17 +57,59 @@ class Finding(NamedTuple):
 
 
 def lint(function: Callable[..., Any]) -> list[Finding]:
-    """In the order of the lines; none when there is no source to read."""
-    function = inspect.unwrap(function)
+    """Of the function, and of those of its own module that it calls: in the order of the lines; none when there is no source to read."""
+    found: list[Finding] = []
+    seen: set[Any] = set()
+    left: list[Any] = [inspect.unwrap(function)]
+    while left:
+        one = left.pop()
+        if one not in seen:
+            seen.add(one)
+            findings, called = _read(one)
+            found += findings
+            left += called
+    return sorted(found)
+
+
+def _read(function: Callable[..., Any]) -> tuple[list[Finding], list[Any]]:
+    """What is found in it, and the functions of its module that it calls."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
-        return []
+        return [], []
     file = inspect.getsourcefile(function) or "?"
     scope = {**vars(builtins), **getattr(function, "__globals__", {}), **_closure(function)}
-    found = [(_line(node), *said) for node in ast.walk(tree) for said in _said(node, scope)]
-    return sorted(Finding(file, first - 1 + line, code, what) for line, code, what in found)
+    steps = {name for node in ast.walk(tree) if isinstance(node, ast.Call) for name in _handed_over(node, scope)}
+    nodes = list(_body(tree, scope, steps))
+    called = [_resolved(node.func, scope) for node in nodes if isinstance(node, ast.Call)]
+    own = [one for one in called if isinstance(one, FunctionType) and one.__module__ == function.__module__]
+    return [Finding(file, first - 1 + _line(node), *said) for node in nodes for said in _said(node, scope)], own
+
+
+def _body(node: ast.AST, scope: dict[str, Any], steps: set[str]) -> Iterator[ast.AST]:
+    """Nodes of what a replay runs again: without the functions that are steps."""
+    yield node
+    makes_step = isinstance(node, ast.Call) and _makes_step(node, scope)
+    for part in ast.iter_child_nodes(node):
+        is_step = (makes_step and isinstance(part, ast.Lambda)) or (
+            isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and part.name in steps
+        )
+        if not is_step:
+            yield from _body(part, scope, steps)
+
+
+def _handed_over(call: ast.Call, scope: dict[str, Any]) -> list[str]:
+    """Names of functions that the call makes steps of."""
+    return [part.id for part in call.args if isinstance(part, ast.Name)] if _makes_step(call, scope) else []
+
+
+def _makes_step(call: ast.Call, scope: dict[str, Any]) -> bool:
+    """`wf.run(…)`, `wf.side_effect(…)`, and `step.run(…)` of what is only known when it runs."""
+    called = _resolved(call.func, scope)
+    if called is None:
+        return isinstance(call.func, ast.Attribute) and call.func.attr == "run"
+    return (getattr(called, "__module__", ""), getattr(called, "__name__", "")) in _STEP_MAKERS
 
 
 def _line(node: ast.AST) -> int:
@@ -76,6 +123,8 @@ def _said(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "SM-1011", "`os.environ` may differ between workers: read it in a step"
     elif isinstance(node, ast.Try):
         yield from _try(node)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _waits(_resolved(node.value.func, scope)):
+        yield "SM-1021", f"`{ast.unparse(node.value.func)}(…)` is never awaited: `await` it, or wf.detach(…)"
     elif isinstance(node, (ast.For, ast.comprehension)) and _is_set(node.iter, scope):
         yield "SM-1013", "a set is gone through in no order: sort it first"
 
@@ -85,6 +134,15 @@ def _call(node: ast.Call, scope: dict[str, Any]) -> Iterator[tuple[str, str]]:
     known = _CALLS.get(_name(called)) if called is not None else None
     if known is not None:
         yield known[0], f"`{ast.unparse(node.func)}()` {known[1]}"
+
+
+def _waits(called: Any) -> bool:
+    """Whether what it gives is to be awaited: of steps, of `wf`, of any `async def`."""
+    kind = type(called)
+    is_step = (kind.__module__, kind.__name__) == ("stepmesh.durable.steps", "Step")
+    return (
+        is_step or inspect.iscoroutinefunction(called) or (getattr(called, "__module__", ""), getattr(called, "__name__", "")) in _AWAITED
+    )
 
 
 def _try(node: ast.Try) -> Iterator[tuple[str, str]]:

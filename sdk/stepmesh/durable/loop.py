@@ -146,12 +146,11 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
     def within(self, ask: Callable[[], T]) -> T:
         """Call it as the body would be called, so that guards see it; nothing else runs meanwhile."""
-        outer = events._get_running_loop()
-        events._set_running_loop(self)
-        try:
-            return ask()
-        finally:
-            events._set_running_loop(outer)
+        return _with_loop(self, ask)
+
+    def outside(self, make: Callable[[], T]) -> T:
+        """Call it as what a replay does not do again: it may ask clocks and chance."""
+        return _with_loop(None, make)
 
     def alive(self) -> list[asyncio.Task[Any]]:
         """Tasks that are not done, in the order in which they were made."""
@@ -187,6 +186,15 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps."""
+
+
+def _with_loop(loop: asyncio.AbstractEventLoop | None, call: Callable[[], T]) -> T:
+    outer = events._get_running_loop()
+    events._set_running_loop(loop)
+    try:
+        return call()
+    finally:
+        events._set_running_loop(outer)
 
 
 def _close(coroutine: Any) -> None:

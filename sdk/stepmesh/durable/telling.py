@@ -14,23 +14,30 @@ from typing import Any
 from stepmesh.hedging import first_answer
 from stepmesh.requests import RETRY_S, TIMEOUT_S, TOLD_AGAIN_S
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
-from stepmesh_broker.ports import Requester
+from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
+from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
 
 AT_ONCE = 2
 """Messages to one partition that are under way."""
 TURNS = 256
 """Turns in one message at most."""
+MESSAGE_BYTES = 512 * 1024
+"""Payloads in one message of more than one turn, bytes."""
+OVERHEAD_BYTES = 64 * 1024
+"""Of a message, beside the payload of its largest record: its other fields, and a failure's text."""
 _Waiting = tuple[FunctionTurn, asyncio.Future[FunctionTurned | None]]
 
 
 class Turns:
     """Of one worker over one connection."""
 
-    def __init__(self, broker: Requester, namespace: Namespace, worker: WorkerId) -> None:
+    def __init__(self, broker: Broker, namespace: Namespace, worker: WorkerId) -> None:
         self._broker = broker
+        self.payload_bytes = broker.max_message_bytes - OVERHEAD_BYTES
+        """The largest value that a record may carry."""
         self._namespace = namespace
         self._worker = worker
         self._waiting: defaultdict[Partition, list[_Waiting]] = defaultdict(list)
@@ -62,7 +69,9 @@ class Turns:
 
     async def _deliver(self, partition: Partition) -> None:
         await asyncio.sleep(0)  # what this pass of the loop still brings goes along
-        taken, self._waiting[partition] = self._waiting[partition][:TURNS], self._waiting[partition][TURNS:]
+        waiting = self._waiting[partition]
+        count = _fitting(waiting)
+        taken, self._waiting[partition] = waiting[:count], waiting[count:]
         answers: list[FunctionTurned | None] = [None] * len(taken)
         try:
             answers = await self._answers(partition, [turn for turn, _ in taken]) if taken else []
@@ -87,3 +96,13 @@ class Turns:
         task = asyncio.get_running_loop().create_task(work, name="stepmesh turns")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _fitting(waiting: list[_Waiting]) -> int:
+    """How many go with one message."""
+    size = 0
+    for index, (turn, _) in enumerate(waiting[:TURNS]):
+        size += sum(len(record.value if isinstance(record, Settled) else getattr(record, "arguments", b"")) for record in turn.records)
+        if size > MESSAGE_BYTES and index:
+            return index
+    return min(len(waiting), TURNS)

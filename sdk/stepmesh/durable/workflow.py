@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 from stepmesh import signature
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.execution import Execution
+from stepmesh.durable.flow_control import FlowControl, of_flow, of_step
 from stepmesh.durable.guards import log
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
@@ -32,7 +33,14 @@ class Workflow(Generic[P, R]):
     """`path`: of the component that it is, `/<app>/<name>`. Raises `BadWorkflow`, `BadComponent`."""
 
     def __init__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], path: str, name: str = "", *, version: int | str = 1, guard: Guard = "error"
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        path: str,
+        name: str = "",
+        *,
+        version: int | str = 1,
+        guard: Guard = "error",
+        control: FlowControl | None = None,
     ) -> None:
         self.function = function
         self.name = name or function.__name__
@@ -40,18 +48,21 @@ class Workflow(Generic[P, R]):
         _checked(function, self.name)
         self.version = f"{version}+{_hash(function)}"
         self.form = signature.of(function)
+        self._description = inspect.getdoc(function) or ""
+        self._gates, self._as_step = of_flow(control or {}), of_step(control or {})
         self.findings = lint(function)
         _judged(self.name, self.findings, guard)
         functools.update_wrapper(self, function)
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
-        return ComponentInfo(self.path, inspect.getdoc(self.function) or "", self.form.input_schema, self.form.output_schema)
+        return ComponentInfo(self.path, self._description, self.form.input_schema, self.form.output_schema)
 
     def to_dict(self) -> dict[str, Any]:
         """The flow of a run of its own: one step, which is this workflow."""
-        step = {"id": self.name, "component": self.path, "input": {"$input": "$"}}
-        return {"name": self.path.removeprefix("/"), "steps": [step], "output": {"$step": self.name}}
+        step = {"id": self.name, "component": self.path, "input": {"$input": "$"}, **self._as_step}
+        told = {"description": self._description} if self._description else {}
+        return {"name": self.path.removeprefix("/"), **told, **self._gates, "steps": [step], "output": {"$step": self.name}}
 
     def begin(
         self,
@@ -122,9 +133,10 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def _hash(function: Callable[..., Any]) -> str:
-    """Of the source; of the compiled code where there is none."""
+    """Of the source; of the compiled code where there is no file of it."""
+    code = inspect.unwrap(function).__code__
     try:
-        text = inspect.getsource(function).encode()
+        text = code.co_code if code.co_filename.startswith("<") else inspect.getsource(function).encode()
     except (OSError, TypeError):
-        text = function.__code__.co_code
+        text = code.co_code
     return hashlib.sha256(text).hexdigest()[:_DIGITS]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc.aio
 import pytest
 
-from stepmesh import Client, Worker
+from stepmesh import Client, ProducerLimits, Worker
 from stepmesh.errors import FlowNotFound, PackageMissing, RunNotFound
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.gateway import GatewayAddress, GatewayConnection, GatewayRefused
@@ -93,6 +93,18 @@ async def test_runs_are_controlled_through_it(door: Door) -> None:
         fork = await client.control.fork(handle.id)
         assert fork.reused == 1
         assert await client.handle(fork.run).result(20) == 5
+
+
+async def test_a_producer_goes_through_it(door: Door) -> None:
+    async with Client.connect(door.url) as client, client.producer(FLOW, limits=ProducerLimits(items_per_run=10)) as producer:
+        for number in range(50):
+            await producer.submit([number], key=f"k{number}")
+        batch = await producer.submit(range(35), key="large")
+        async with asyncio.timeout(30):
+            assert sorted([one.value async for one in batch.results()]) == list(range(35))
+        await producer.submit(["again"], key="k7")
+        await producer.flush()
+        assert len(await client.list_runs(limit=1_000)) == 54
 
 
 async def test_refusals_of_the_orchestrator_keep_their_type(door: Door) -> None:

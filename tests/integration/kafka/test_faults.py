@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.integration.kafka.load import POOL, Load, P, connected, namespace
-from tests.services.kafka import KafkaServers
+from tests.services.kafka import QUICK_FAILOVER, KafkaServers
 
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.kafka import KafkaBroker
 from stepmesh_broker.protocol.ids import Position
 from stepmesh_broker.protocol.subjects import Subject
 
-QUICK_FAILOVER = ("broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500")
-"""Kafka waits nine seconds for a broker that is gone, unless it is told otherwise."""
 ECHO = Subject("echo")
 CONSUMER = Path(__file__).parent / "consumer_process.py"
 
@@ -77,7 +75,7 @@ async def test_one_of_three_brokers_dies_under_load_and_nothing_is_lost(tmp_path
 
 @pytest.mark.slow
 async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path) -> None:
-    with KafkaServers(tmp_path) as kafka:
+    with KafkaServers(tmp_path, settings=QUICK_FAILOVER) as kafka:
         broker = await connected(kafka.url, namespace(), publish_timeout_s=3.0)
         load = Load(broker)
         await load.start()
@@ -95,7 +93,7 @@ async def test_the_only_broker_dies_and_comes_back_and_all_go_on(tmp_path: Path)
 @pytest.mark.slow
 async def test_a_group_that_came_together_without_its_topic_takes_tasks_when_it_is_there_again(tmp_path: Path) -> None:
     """The broker lost all its data, and for a while nobody has tasks for the pool."""
-    with KafkaServers(tmp_path) as kafka:
+    with KafkaServers(tmp_path, settings=QUICK_FAILOVER) as kafka:
         name = namespace()
         worker = await connected(kafka.url, name)
         source = await worker.tasks(POOL)
@@ -114,7 +112,7 @@ async def test_a_group_that_came_together_without_its_topic_takes_tasks_when_it_
 
 @pytest.mark.slow
 async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_positions_grow(tmp_path: Path) -> None:
-    with KafkaServers(tmp_path) as kafka:
+    with KafkaServers(tmp_path, settings=QUICK_FAILOVER) as kafka:
         name = namespace()
         broker, other = await connected(kafka.url, name), await connected(kafka.url, name)
         await other.serve(ECHO, echo)
@@ -153,7 +151,7 @@ async def test_a_broker_that_lost_its_data_has_another_incarnation_and_inbox_pos
 @pytest.mark.slow
 async def test_what_a_consumer_committed_before_the_loss_of_all_data_hides_no_frame_of_the_new_life(tmp_path: Path) -> None:
     """It comes back to an empty group, and what it commits on the way is taken: the offsets of a log that is gone."""
-    with KafkaServers(tmp_path) as kafka:
+    with KafkaServers(tmp_path, settings=QUICK_FAILOVER) as kafka:
         broker = await connected(kafka.url, namespace())
         source = await broker.tasks(POOL)
         for number in range(100):
@@ -249,7 +247,7 @@ async def test_an_instance_that_was_killed_has_its_place_again_before_the_others
 @pytest.mark.slow
 async def test_a_connection_closes_while_the_cluster_is_away(tmp_path: Path) -> None:
     """A worker with work in hand that is told to stop must not wait for a broker to come back."""
-    with KafkaServers(tmp_path) as kafka:
+    with KafkaServers(tmp_path, settings=QUICK_FAILOVER) as kafka:
         broker = await connected(kafka.url, namespace())
         await broker.publish_tasks(POOL, b"frame", "1")
         source, inbox = await broker.tasks(POOL), await broker.inbox(P, Position(0))

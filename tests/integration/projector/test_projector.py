@@ -74,6 +74,9 @@ async def test_the_read_model_and_the_windows_are_those_of_the_journal(where: Wh
     counts = pool["counts"]
     assert (pool["name"], counts["succeeded"] + counts["failed"] + counts["retried"]) == ("cpu", len(tasks))
     assert pool["latency_ms"][-1] == pytest.approx(max(tasks), rel=0.05)
+    assert (pool["tokens"], pool["cost"]) == ({"prompt": 14, "completion": 10, "total": 26}, {"USD": 0.2})
+    table = await asyncio.to_thread(subprocess.run, [*command, "--last", "999999h", "--by", "namespace"], capture_output=True, check=True)
+    assert table.stdout.split()[-3:] == [b"26", b"0.2", b"USD"]
 
 
 async def test_it_goes_on_where_it_stopped_and_where_it_was_killed(where: Where) -> None:

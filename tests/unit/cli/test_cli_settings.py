@@ -27,6 +27,7 @@ def test_each_module_gets_its_processes() -> None:
     assert [process.label for process in one] == ["steps", "gpu"]
     assert one[1].command == (sys.executable, "-m", "stepmesh_cli", "worker", "pkg.gpu:worker")
     assert [process.label for process in worker_processes(("dir/steps.py",), 2)] == ["steps.1", "steps.2"]
+    assert [process.label for process in worker_processes(("a.py", "a.py:gpu", "b.py"), 1)] == ["a:worker", "a:gpu", "b"]
     assert worker_processes((), 1) == ()
 
 
@@ -297,3 +298,10 @@ def test_a_password_comes_from_the_environment() -> None:
 )
 def test_the_store_of_the_file_goes_with_the_journal_of_the_file(journal: str | None, store: str | None, expected: str | None) -> None:
     assert Backends(None, "sqlite:x.db", None, "sqlite:file.db").store_for(journal, store) == expected
+
+
+def test_how_events_are_kept_is_configured() -> None:
+    said = "limits: {eventRetentionHours: 0.5, eventsPerAddress: 7, eventBytes: 2048, keptEventBytes: 4096}"
+    engine = parts_of(config(said)).engine
+    assert (engine.keep_events_ms, engine.events_per_address, engine.event_bytes, engine.kept_event_bytes) == (1_800_000, 7, 2048, 4096)
+    assert parts_of(config("{}")).engine == parts_of(None).engine

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 from stepmesh.durable import guards, simple, wf
@@ -18,6 +19,7 @@ from stepmesh.durable.workflow import Workflow
 from stepmesh.errors import ComponentError, InvalidInput
 from stepmesh.testing import call
 from stepmesh_broker.protocol.histories import Issued, Kind
+from stepmesh_orchestrator.core.flow.compile import compile_flow
 
 
 class Order(msgspec.Struct):
@@ -29,6 +31,19 @@ class Order(msgspec.Struct):
 class Shipped:
     order: str
     label: str
+
+
+class Line(pydantic.BaseModel):
+    sku: str
+    count: int = 1
+
+
+class Basket(pydantic.BaseModel):
+    lines: list[Line]
+
+
+def doubled(basket: Basket) -> Basket:
+    return Basket(lines=[Line(sku=line.sku, count=2 * line.count) for line in basket.lines])
 
 
 def app() -> App:
@@ -55,6 +70,24 @@ async def test_a_workflow_has_a_path_a_version_and_types() -> None:
     async with env(orders) as t:
         run = await t.start(ship, Order("o1", 7))
         assert await run.result() == Shipped("o1", "o1/7")
+
+
+async def test_pydantic_models_go_in_and_out() -> None:
+    @App("orders").workflow
+    async def total(basket: Basket) -> Basket:
+        other: Basket = await wf.run("doubled", doubled, basket)
+        event: Basket = await wf.wait_for_event("more", type=Basket)
+        return Basket(lines=[*other.lines, *event.lines])
+
+    async with env(total) as t:
+        run = await t.start(total, Basket(lines=[Line(sku="tea")]))
+        await t.send("more", {"lines": [{"sku": "cup", "count": 3}]})
+        assert await run.result() == Basket(lines=[Line(sku="tea", count=2), Line(sku="cup", count=3)])
+        t.crash_at_every_record(run)
+        assert b'"Line"' in (total.info().input_schema or b"")
+        run = await t.start(total, {"lines": [{"count": 1}]})
+        with pytest.raises(InvalidInput, match=r"lines\[0\]\.sku"):
+            await run.result()
 
 
 async def test_several_parameters_are_fields_of_the_input() -> None:
@@ -127,6 +160,45 @@ def test_what_lint_finds_is_refused_told_or_let_be(monkeypatch: pytest.MonkeyPat
     assert f"test_app.py:{line}" in said[0]
     app().workflow(guard="off")(late)
     assert len(said) == 1
+
+
+def test_flow_control_of_a_workflow_is_that_of_its_flow() -> None:
+    @app().workflow(
+        concurrency={"key": "input.customer.id", "limit": 2},
+        throttle="100/m",
+        debounce={"key": {"$variable": "cart"}, "period": "5s", "max": "1m"},
+        priority=10,
+    )
+    async def ship(order: dict[str, Any]) -> None:
+        """Told of."""
+
+    @app().workflow(concurrency={"key": "input", "policy": "skip"}, throttle={"rate": "1/10m", "key": "input.to"})
+    async def mail(order: Any) -> None:
+        """Told of."""
+
+    @app().workflow
+    async def plain(order: Any) -> None:
+        """Told of."""
+
+    document = ship.to_dict()
+    assert document["concurrency"] == {"key": {"$input": "$.customer.id"}, "limit": 2}
+    compiled = {one.name: compile_flow(one.to_dict()) for one in (ship, mail, plain)}
+    assert [str(found) for _, findings in compiled.values() for found in findings.items] == []
+    flows = {name: flow for name, (flow, _) in compiled.items() if flow is not None}
+    assert {name: [gate.kind for gate in flow.gates] for name, flow in flows.items()} == {
+        "ship": ["debounce", "concurrency", "throttle"],
+        "mail": ["concurrency", "throttle"],
+        "plain": [],
+    }
+    assert flows["ship"].steps[0].priority == 10
+
+
+@pytest.mark.parametrize("key", ["customer", "input.", "step.x", ""])
+def test_a_key_that_is_not_of_the_input_is_refused(key: str) -> None:
+    async def ship(order: Any) -> None: ...
+
+    with pytest.raises(BadWorkflow, match="is no key of runs"):
+        app().workflow(throttle={"rate": "1/s", "key": key})(ship)
 
 
 async def test_options_of_a_step_stand_in_its_command() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN
 
-from stepmesh.durable import wf
+from stepmesh.durable import execution, wf
 from stepmesh.durable.app import App
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.handlers import ReadOnly, UnknownHandler
@@ -17,8 +17,9 @@ from stepmesh.durable.limits import Limits
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.workflow import Workflow
-from stepmesh.errors import ComponentError
+from stepmesh.errors import Cancelled, ComponentError
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, UpdateAsked
+from stepmesh_broker.protocol.messages import Failure
 
 
 def workflow(body: Any) -> Workflow[..., Any]:
@@ -80,9 +81,9 @@ def test_a_query_that_could_wait_is_refused() -> None:
         async def state() -> int:
             return 1
 
-    execution = Execution(body, BEGAN_MS)
-    turn = execution.turn()
-    execution.drop()
+    made = Execution(body, BEGAN_MS)
+    turn = made.turn()
+    made.drop()
     assert isinstance(turn.error, ReadOnly)
     assert "the query `state` (test_asking.py:" in str(turn.error)
 
@@ -140,6 +141,33 @@ async def test_updates_run_beside_each_other_and_the_body_in_every_order() -> No
                 run.append(lambda now_ms, n=n: UpdateAsked(f"u{n}", now_ms, "add", str(n).encode()))  # type: ignore[misc]
             assert await run.result() == [1, 2, 3]
             t.crash_at_every_record(run)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_the_run_ends_after_the_replies(is_cancelled: bool) -> None:
+    @workflow
+    async def waits() -> str:
+        @wf.update
+        async def slow() -> str:
+            await wf.sleep("1h")
+            return "done"
+
+        await wf.sleep("1s")
+        return "over"
+
+    async with env(waits) as t:
+        run = await t.start(waits)
+        run.append(lambda now_ms: UpdateAsked("u1", now_ms, "slow"))
+        run.look()
+        if is_cancelled:
+            await t.cancel(run)
+            with pytest.raises(Cancelled):
+                await run.result()
+        else:
+            assert await run.result() == "over"
+        t.crash_at_every_record(run)
+    (reply,) = (record for record in run.records if isinstance(record, Issued) and record.kind is Kind.REPLY)
+    assert reply.arguments == (b'{"error":{"code":4,"message":"the run was cancelled"}}' if is_cancelled else b'{"value":"done"}')
 
 
 async def test_notes_are_records_in_their_order() -> None:
@@ -251,11 +279,11 @@ def test_a_body_that_went_on_is_over_with_its_new_input() -> None:
         except BaseException:
             await wf.run("never", lambda: 1)
 
-    execution = Execution(body, BEGAN_MS, RUN)
-    first = execution.turn()
-    last = execution.turn([*first.commands, Settled("r/poll", BEGAN_MS + 1)])
+    made = Execution(body, BEGAN_MS, RUN)
+    first = made.turn()
+    last = made.turn([*first.commands, Settled("r/poll", BEGAN_MS + 1)])
     assert (last.state, last.value, last.commands) == (State.CONTINUED, {"cursor": 5}, [])
-    execution.drop()
+    made.drop()
 
 
 async def test_the_run_ends_after_what_was_detached() -> None:
@@ -276,14 +304,35 @@ async def test_the_run_ends_after_what_was_detached() -> None:
             assert done == ["mail"]
 
 
+def test_a_detached_task_that_fails_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(execution.log, "warning", lambda text, *values: said.append(text % values))
+
+    async def body() -> None:
+        wf.detach(wf.run("mail", lambda: None))
+        await wf.run("first", lambda: None)
+        await wf.run("second", lambda: None)
+
+    failed = Settled("r.1/mail", BEGAN_MS + 1, failure=Failure(3, "refused"))
+    one = Execution(body, BEGAN_MS, RUN)
+    records = [*one.turn().commands, failed, Settled("r/first", BEGAN_MS + 2)]
+    live = one.turn(records)
+    one.drop()
+    assert said == [f"a detached task of run {RUN} (workflow) failed: mail failed after 1 attempt: refused"]
+    again = Execution(body, BEGAN_MS, RUN)
+    again.turn([*records, *live.commands])
+    again.drop()
+    assert len(said) == 1
+
+
 def test_what_was_detached_is_cancelled_with_the_run() -> None:
     async def body() -> None:
         wf.detach(wf.sleep("30d"))
         await wf.sleep("1d")
 
-    execution = Execution(body, BEGAN_MS, RUN)
-    first = execution.turn()
-    last = execution.turn([*first.commands, CancelAsked(BEGAN_MS + 1)])
+    made = Execution(body, BEGAN_MS, RUN)
+    first = made.turn()
+    last = made.turn([*first.commands, CancelAsked(BEGAN_MS + 1)])
     assert last.state is State.CANCELLED
     assert sorted(last.abandoned) == ["r.1/sleep", "r/sleep"]
-    execution.drop()
+    made.drop()

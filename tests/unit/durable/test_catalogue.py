@@ -304,6 +304,36 @@ async def test_what_ends_in_time_is_not_left_behind() -> None:
         assert await (await t.start(body)).result() == 200
 
 
+@workflow
+async def nests() -> Any:
+    inner = Step(lambda: 1, "inner")
+
+    async def outer() -> Any:
+        return await inner()
+
+    return await wf.run("outer", outer)
+
+
+async def test_a_step_within_a_step_is_refused() -> None:
+    async with env(nests) as t:
+        with pytest.raises(Exception, match="outer failed after 1 attempt") as caught:
+            await (await t.start(nests)).result()
+    assert f"SM-1020 the step `inner` was called inside a step ({line_of(nests.function, 4 + 1)})" in str(caught.value)
+    assert "call the function by itself: `inner.fn(…)`" in str(caught.value)
+
+
+async def test_what_is_made_and_awaited_later_costs_no_more() -> None:
+    @workflow
+    async def body() -> int:
+        calls = [wf.run("many", lambda n=n: n) for n in range(2_000)]
+        return sum(await asyncio.gather(*calls))
+
+    execution = body.begin(RUN, b"null", BEGAN_MS)
+    turn = execution.turn()
+    assert len(turn.local) == 2_000
+    execution.drop()
+
+
 # --- values -------------------------------------------------------------------------------------------------------------
 
 

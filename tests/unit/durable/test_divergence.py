@@ -97,6 +97,18 @@ def test_what_is_changed_is_caught_where_it_is(body: Body, code: str, id: str, c
     assert turn.divergence.now in text
 
 
+def test_the_message_shows_the_history_around_it() -> None:
+    async def many(names: str) -> None:
+        for name in names:
+            await step(name)
+
+    journal = halfway(lambda: many("abcdefghijklmnopqr"), 15)
+    turn = journal.replay(lambda: many("abcdefgxhijk"))
+    assert "  history    c, d, e, f, g, → h, i, j, k, l, m\n" in str(turn.divergence)
+    turn = journal.replay(lambda: many("x"))
+    assert "  history    → a, b, c, d, e, f\n" in str(turn.divergence)
+
+
 def test_the_message_shows_the_field_that_differs() -> None:
     turn = halfway().replay(changed)
     assert turn.divergence is not None

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from stepmesh.durable import wf
 from stepmesh.durable.lint import lint
+from stepmesh.durable.steps import Step
 
 
 async def step(_: Any = None) -> Any: ...
@@ -88,6 +90,59 @@ async def is_fine(now: Callable[[], int]) -> None:
     [value async for value in several()]
 
 
+async def makes_steps(step: Any) -> None:
+    def reads() -> str:
+        return open("file").read()
+
+    async def counts() -> float:
+        return time.time()
+
+    await wf.run("now", lambda: time.time())
+    wf.side_effect("chance", lambda: random.random())
+    await wf.run("reads", reads)
+    await step.run("counts", counts)
+
+
+async def has_functions_of_its_own() -> None:
+    async def counts() -> float:
+        return time.time()
+
+    await wf.map(counts, [])
+    await wf.run("fine", lambda: 1, time.time())
+    sorted([], key=lambda _: time.time())
+
+
+def helper() -> float:
+    return deeper(3)
+
+
+def deeper(n: int) -> float:
+    return deeper(n - 1) if n else time.time()
+
+
+async def calls_helpers() -> None:
+    random.random()
+    helper()
+
+
+async def forgets() -> None:
+    remembered()
+    wf.sleep("1d")
+    wf.wait_for_event("paid")
+    several_steps()
+    await remembered()
+    wf.detach(remembered())
+    later = remembered()
+    await later
+
+
+@Step
+def remembered() -> None: ...
+
+
+async def several_steps() -> None: ...
+
+
 async def several() -> Any:
     yield 1
 
@@ -101,6 +156,10 @@ async def several() -> Any:
         (waits_without_order, ["SM-1013", "SM-1013", "SM-1012", "SM-1013", "SM-1013"]),
         (swallows, ["SM-1015"] * 3),
         (is_fine, []),
+        (makes_steps, []),
+        (calls_helpers, ["SM-1010"] * 2),
+        (forgets, ["SM-1021"] * 4),
+        (has_functions_of_its_own, ["SM-1010"] * 3),
     ],
 )
 def test_what_is_found(body: Callable[..., Any], expected: list[str]) -> None:

@@ -50,6 +50,24 @@ async def first_of_two() -> Any:
     return await step(f"won{await winner}", await winner)
 
 
+async def queues() -> Any:
+    """Two workers take from a queue, and share a lock, as they would in any program."""
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    lock, taken = asyncio.Lock(), []
+
+    async def worker(name: str) -> None:
+        while not queue.empty():
+            number = queue.get_nowait()
+            found = await step(f"{name}{number}", number)
+            async with lock:
+                taken.append(found + await step("locked", 10))
+
+    for number in range(4):
+        queue.put_nowait(number)
+    await asyncio.gather(worker("a"), worker("b"))
+    return sorted(taken)
+
+
 @pytest.mark.parametrize(
     ("body", "results"),
     [
@@ -58,6 +76,7 @@ async def first_of_two() -> Any:
         (sleeps, [30]),
         (races, ["in time", "too late"]),
         (first_of_two, [1, 2]),
+        (queues, [[10, 11, 12, 13]]),
     ],
 )
 def test_every_order_of_completion_replays(body: Body, results: list[Any]) -> None:

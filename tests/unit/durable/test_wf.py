@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from stepmesh.durable import wf
 from stepmesh.durable.durations import BadDuration, Duration, seconds
 from stepmesh.durable.errors import OutsideRun, StepFailed
 from stepmesh.durable.execution import Execution, State
+from stepmesh.durable.guards import guarded
 from stepmesh.durable.steps import Step
 from stepmesh.durable.values import NotSerialisable
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind
@@ -150,6 +153,17 @@ def test_a_side_effect_is_made_once() -> None:
     assert journal.run(body).value == [2, 1]
     assert journal.turns > 1
     assert made == [1]
+
+
+def test_a_side_effect_may_ask_clocks_and_chance() -> None:
+    guarded()
+
+    async def body() -> Any:
+        made = [wf.side_effect("clock", time.time) > 0, wf.side_effect("id", lambda: len(str(uuid.uuid4())))]
+        await double(1)
+        return made
+
+    assert ended(body, 2) == [[True, 36]]
 
 
 def test_the_first_of_several_wins_and_the_others_are_let_go() -> None:

@@ -79,6 +79,7 @@ async def test_notify_is_an_event_by_its_name_alone(api: Web) -> None:
 async def test_a_decision_is_given_by_token_and_another_one_is_too_late(door: Door, api: Web, how: str, approved: bool) -> None:
     run = await waiting(api, APPROVAL)
     name = await token(door, run)
+    assert (await api("GET", f"/runs/{run}/steps"))["steps"][0]["token"] == name
     for _ in range(2):
         assert (await api.http.post(f"/v1/promises/{name}/{how}")).status_code == 200
     assert (await output(api, run))["approved"] is approved

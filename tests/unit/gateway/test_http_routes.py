@@ -27,6 +27,8 @@ PROMISED = {
     **{f"/v1/runs/{{runId}}/{verb}": {"POST"} for verb in ("cancel", "pause", "resume", "wake", "retry", "fork")},
     "/v1/runs/bulk": {"POST"},
     "/api/v1/pools": {"GET"}, "/api/v1/pools/{pool}": {"GET"}, "/metrics": {"GET"},
+    "/v1/schedules": {"GET", "POST"}, "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
+    **{f"/v1/schedules/{{schedule}}/{verb}": {"POST"} for verb in ("pause", "resume", "trigger", "backfill")},
     "/v1/events": {"POST"}, "/v1/runs/{runId}/signals/{name}": {"POST"}, "/notify/{eventId}": {"POST"},
     "/v1/promises/{token}/resolve": {"POST"}, "/v1/promises/{token}/reject": {"POST"},
     "/v1/hooks/{token}": {"GET", "POST", "PUT", "PATCH", "DELETE"},
@@ -62,7 +64,7 @@ def test_a_route_says_all_that_there_is_to_say(route: Route) -> None:
         assert route.scope in (Scope.RUN, Scope.DEPLOY), "what changes something is more than reading"
     assert route.summary
     assert route.handler.__doc__
-    assert (route.body is not None or bool(route.raw)) == (route.method == "POST" or "hooks" in route.path)
+    assert (route.body is not None or bool(route.raw)) == (route.method in ("POST", "PUT") or "hooks" in route.path)
     assert not route.octets or route.body is not None
 
 
@@ -114,11 +116,11 @@ async def test_a_method_that_the_registry_does_not_name_is_refused(api: Web, pat
         assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == taken
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.body is not None], ids=lambda route: route.path)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.body is not None], ids=lambda route: f"{route.method} {route.path}")
 async def test_every_body_is_checked(api: Web, route: Route) -> None:
     path = example(route.path)
-    refusal(await api.http.post(path, content=b"{}", headers={"Content-Type": "text/html"}), 415, "SM-7104")
-    refusal(await api.http.post(path, content=b"[1]", headers={"Content-Type": "application/json"}), 400, "SM-7102")
+    refusal(await api.http.request(route.method, path, content=b"{}", headers={"Content-Type": "text/html"}), 415, "SM-7104")
+    refusal(await api.http.request(route.method, path, content=b"[1]", headers={"Content-Type": "application/json"}), 400, "SM-7102")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ async def test_it_is_paused_resumed_triggered_and_filled(schedules: Schedules) -
     assert (await schedules("POST", "/daily/resume", json={}))["status"] == "active"
     (run,) = (await schedules("POST", "/daily/trigger"))["run_ids"]
     assert (await schedules.http.get(f"/api/v1/runs/{run}?wait=true")).json()["summary"]["status"] == 2
+    keyed = [(await schedules("POST", "/daily/trigger", headers={"Idempotency-Key": key}))["run_ids"] for key in ("k", "k", "x" * 200)]
+    assert (keyed[0] == keyed[1] != keyed[2], keyed[0] != [run]) == (True, True)
+    await schedules.refused("POST", "/daily/trigger", 400, "SM-7103", headers={"Idempotency-Key": "x" * 201})
     first = datetime.fromisoformat(made["next"][0])
     period = {"start": first.isoformat(), "end": (first + timedelta(days=7)).isoformat(), "key": "k"}
     filled = (await schedules("POST", "/daily/backfill", json=period))["run_ids"]

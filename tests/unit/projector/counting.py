@@ -11,6 +11,7 @@ import msgspec
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.ports import Frame, Store
+from stepmesh_projector.usage import Usage
 from stepmesh_projector.windows import Counts, Label, Place, Window
 
 _TASKS = {
@@ -20,8 +21,8 @@ _TASKS = {
     "StepFallingBack": "failed",
     "StepRetrying": "retried",
 }
-Numbers = dict[Place, tuple[dict[str, int], int, int]]
-"""Counts that are not zero, and how many latencies and waits were seen."""
+Numbers = dict[Place, tuple[dict[str, int], int, int, Usage]]
+"""Counts that are not zero, how many latencies and waits were seen, and what was used."""
 
 
 class Model:
@@ -51,7 +52,9 @@ class Model:
         found = {}
         for place, counter in self._counts.items():
             counts = {name: counter[name] for name in Counts.__struct_fields__ if counter[name]}
-            found[place] = (counts, counter["latencies"], counter["waits"])
+            used = [counter["prompt_tokens"], counter["completion_tokens"], counter["total_tokens"]]
+            costs = {name[5:]: cost for name, cost in counter.items() if name.startswith("cost ")}
+            found[place] = (counts, counter["latencies"], counter["waits"], Usage(*used, costs))
         return found
 
     async def _created(self, event: events.RunCreated, flows: Store, at_ms: int) -> None:
@@ -75,6 +78,14 @@ class Model:
             pool = self._pool(event)
             self._counts[self._place(event.run, "pool", pool, at_ms)]["latencies"] += 1
             self.latencies[pool].append(at_ms - sent_ms)
+            if isinstance(event, events.StepSucceeded):
+                self._used(event, msgspec.json.decode(event.output), at_ms)
+
+    def _used(self, event: Any, output: Any, at_ms: int) -> None:
+        if isinstance(output, dict) and "usage" in output:
+            used = {**output["usage"], f"cost {output['currency']}": round(output["cost"] * 1e9)}
+            for label, name in (("pool", self._pool(event)), ("flow", self._runs[event.run][1]), ("namespace", "")):
+                self._counts[self._place(event.run, label, name, at_ms)].update(used)
 
     def _pool(self, event: Any) -> str:
         component: str = self._steps[event.run][event.step]["component"]
@@ -99,5 +110,5 @@ def numbers_of(windows: dict[Place, Window]) -> Numbers:
     found = {}
     for place, window in windows.items():
         counts = {name: value for name, value in msgspec.structs.asdict(window.counts).items() if value}
-        found[place] = (counts, round(window.latency.count), round(window.wait.count))
+        found[place] = (counts, round(window.latency.count), round(window.wait.count), window.usage)
     return found

@@ -28,6 +28,8 @@ DORMANT = {
     ],
     "output": {"$step": "last"},
 }
+TELLS = {"usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 13}, "cost": 0.1, "currency": "USD"}
+"""Told by two tasks of a run; the sleep between them hands it on and is none."""
 ReadModel = list[tuple[RunRow, list[ItemRow]]]
 NAMESPACE = Namespace("default")
 PARTITION = Partition(0)
@@ -64,7 +66,7 @@ async def _record() -> Recorded:
     deleted = await client.submit(FAILING, [{"skip": True}])
     await deleted.wait(timeout=100)
     await client.requests.ask(api.DeleteRun(deleted.id), api.Deleted)
-    dormant = await client.submit(DORMANT, [1, 2])
+    dormant = await client.submit(DORMANT, [TELLS, 2])
     await dormant.wait(timeout=200)
     slow = await client.submit(FLOW, [{"n": 3}])
     await asyncio.sleep(1)

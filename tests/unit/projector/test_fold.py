@@ -13,6 +13,7 @@ from stepmesh_orchestrator.ports import Frame
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.store.memory import MemoryStore
 from stepmesh_projector.fold import Fold
+from stepmesh_projector.usage import Usage
 from stepmesh_projector.windows import Place, Window, Windows, decode_window
 
 SIZE_MS = 2_000
@@ -65,6 +66,12 @@ async def test_windows_are_those_of_the_obvious_model() -> None:
     assert numbers_of(shelf.read()) == model.numbers()
     assert len({place.start_ms for place in shelf.kept}) > 3
     assert {place.label.kind for place in shelf.kept} == {"pool", "flow", "namespace"}
+    for kind in ("pool", "flow", "namespace"):
+        used = Usage()
+        for place, window in shelf.read().items():
+            if place.label.kind == kind:
+                used.add(window.usage)
+        assert used == Usage(14, 10, 26, {"USD": 200_000_000})
 
 
 async def test_quantiles_are_those_of_the_obvious_model() -> None:

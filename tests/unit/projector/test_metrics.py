@@ -14,6 +14,7 @@ from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_projector.metrics import Metrics
 from stepmesh_projector.readings import LATELY_MS, MAX_NAMES, OTHER, Reading, Standing, figures, latest
+from stepmesh_projector.usage import BILLION, Told
 from stepmesh_projector.windows import FLOW, NAMESPACE, POOL, Counts, Label, Place, Window
 
 N = Namespace("default")
@@ -64,7 +65,11 @@ def window(counts: Counts, *latencies_ms: int) -> Window:
 def test_every_metric_comes_with_its_attributes_and_seconds() -> None:
     gpu = window(Counts(dispatched=9, succeeded=6, failed=2, retried=4), 1_000, 1_000)
     gpu.wait.add(500)
+    gpu.usage.count(Told(4, 2, 6, BILLION, "USD"))
     run, both = window(Counts(runs_completed=3, runs_failed=1), 2_000), window(Counts(runs_completed=4, runs_failed=4), 4_000)
+    for told in (Told(0, 2, 2, 2 * BILLION, "EUR"), Told(0, 0, 0, 4 * BILLION, "")):
+        run.usage.count(told)
+    both.usage.count(Told(0, 0, 0, BILLION, ""))
     found = exported(
         Reading(
             [Standing(PARTITION, 7, 20, 30)], SIZE_MS,
@@ -83,6 +88,10 @@ def test_every_metric_comes_with_its_attributes_and_seconds() -> None:
     assert found[names.WINDOW_TASK_WAIT.name][N, "gpu", "0.5"] == pytest.approx(0.5, rel=0.02)
     assert found[names.WINDOW_RUNS.name] == {(N, "f", "completed"): 1.5, (N, "f", "failed"): 0.5, (N, "f", "cancelled"): 0}
     assert found[names.WINDOW_RUN_FAILURES.name] == {(N, "f"): 0.25, (N, ""): 0.5}
+    assert found[names.WINDOW_TASK_TOKENS.name] == {(N, "gpu", "prompt"): 2, (N, "gpu", "completion"): 1, (N, "gpu", "total"): 3}
+    assert found[names.WINDOW_TASK_COST.name] == {(N, "gpu", "USD"): 0.5}
+    assert found[names.WINDOW_RUN_TOKENS.name] == {(N, "f", "prompt"): 0, (N, "f", "completion"): 1, (N, "f", "total"): 1}
+    assert found[names.WINDOW_RUN_COST.name] == {(N, "f", "EUR"): 1, (N, "f", ""): 2, (N, "", ""): 0.5}
     assert found[names.WINDOW_RUN_LATENCY.name][N, "", "0.95"] == pytest.approx(4, rel=0.02)
 
 

@@ -3,10 +3,10 @@ take. An offer stands, and is told again when asked or after a recovery, until i
 
 from __future__ import annotations
 
-from stepmesh_broker.protocol.ids import partition_of
+from stepmesh_broker.protocol.ids import partition_of, scope_of
 from stepmesh_broker.protocol.letters import Deliver, Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import EventKept, Refused, SendEvent
-from stepmesh_orchestrator.core.addresses import Address, Kept, waiter_key
+from stepmesh_orchestrator.core.addresses import Address, Kept, Place, waiter_key
 from stepmesh_orchestrator.core.commands import KeepEvent
 from stepmesh_orchestrator.core.decide.results import checked_json
 from stepmesh_orchestrator.core.effects import Answered, Send
@@ -34,64 +34,65 @@ def keep_event(session: Session, command: KeepEvent) -> None:
     if refusal is not None:
         session.cause(Answered(refusal))
         return
-    address = session.state.addresses.get(event.name, event.key)
+    place = Place(scope_of(event.namespace, event.key), event.name, event.key)
+    address = session.state.addresses.get(place)
     if address is not None and event.id in address.events:
         session.cause(Answered(EventKept(event.id, 0, existing=True)))
         return
-    session.emit(EventReceived(event.name, event.key, event.id, data or b"null", _without_room(session, address)))
-    session.cause(Answered(EventKept(event.id, _offer_all(session, event))))
+    dropped = _without_room(session, address)
+    session.emit(EventReceived(place.name, place.key, event.id, data or b"null", dropped, place.scope))
+    session.cause(Answered(EventKept(event.id, _offer_all(session, place, event.id))))
 
 
-def _offer_all(session: Session, event: SendEvent) -> int:
-    address = session.state.addresses.made(event.name, event.key)
-    kept = address.events[event.id]
+def _offer_all(session: Session, place: Place, event: str) -> int:
+    address = session.state.addresses.made(place)
+    kept = address.events[event]
     free = [one for one in address.waiters.values() if not one.offered and one.since_ms <= kept.at_ms]
     for standing in free:
-        _offer(session, event.name, event.key, standing.waiter, standing.since_ms, kept)
+        _offer(session, place, standing.waiter, standing.since_ms, kept)
     return len(free)
 
 
 def subscribe(session: Session, letter: Subscribe) -> None:
     """One that was offered an event, and does not say that it had it, is told again."""
-    name, key, waiter = letter.name, letter.key, letter.waiter
-    address = session.state.addresses.get(name, key) or Address()
+    place, waiter = Place(letter.scope, letter.name, letter.key), letter.waiter
+    address = session.state.addresses.get(place) or Address()
     standing = address.waiters.get(waiter_key(waiter))
     if standing is not None and standing.offered and standing.offered not in letter.taken:
         kept = address.at(standing.offered)
         if kept is not None:
-            _tell(session, name, key, waiter, standing.since_ms, kept)
+            _tell(session, place, waiter, standing.since_ms, kept)
             return
     first = address.first(letter.since_ms, letter.taken)
     if first is not None:
-        _offer(session, name, key, waiter, letter.since_ms, first)
+        _offer(session, place, waiter, letter.since_ms, first)
     elif standing is None or standing.offered or standing.since_ms != letter.since_ms:
-        session.emit(WaiterPlaced(name, key, waiter, letter.since_ms))
+        session.emit(WaiterPlaced(place.name, place.key, waiter, letter.since_ms, 0, place.scope))
 
 
 def unsubscribe(session: Session, letter: Unsubscribe) -> None:
     """Nothing for one that is not here."""
-    address = session.state.addresses.get(letter.name, letter.key)
+    address = session.state.addresses.get(Place(letter.scope, letter.name, letter.key))
     if address is not None and waiter_key(letter.waiter) in address.waiters:
-        session.emit(WaiterLeft(letter.name, letter.key, letter.waiter))
+        session.emit(WaiterLeft(letter.name, letter.key, letter.waiter, letter.scope))
 
 
 def tell_again(session: Session) -> None:
     """All offers that stand: after a recovery, for they may never have left."""
-    for place, address in session.state.addresses.places.items():
-        name, key = place.split("/", 1)
+    for text, address in session.state.addresses.places.items():
         for standing in address.waiters.values():
             kept = address.at(standing.offered) if standing.offered else None
             if kept is not None:
-                _tell(session, name, key, standing.waiter, standing.since_ms, kept)
+                _tell(session, Place.of(text), standing.waiter, standing.since_ms, kept)
 
 
-def _offer(session: Session, name: str, key: str, waiter: Waiter, since_ms: int, kept: Kept) -> None:
-    session.emit(WaiterPlaced(name, key, waiter, since_ms, kept.position))
-    _tell(session, name, key, waiter, since_ms, kept)
+def _offer(session: Session, place: Place, waiter: Waiter, since_ms: int, kept: Kept) -> None:
+    session.emit(WaiterPlaced(place.name, place.key, waiter, since_ms, kept.position, place.scope))
+    _tell(session, place, waiter, since_ms, kept)
 
 
-def _tell(session: Session, name: str, key: str, waiter: Waiter, since_ms: int, kept: Kept) -> None:
-    letter = Deliver(name, key, waiter, since_ms, kept.position, kept.id, kept.at_ms, kept.payload)
+def _tell(session: Session, place: Place, waiter: Waiter, since_ms: int, kept: Kept) -> None:
+    letter = Deliver(place.name, place.key, waiter, since_ms, kept.position, kept.id, kept.at_ms, kept.payload, place.scope)
     session.cause(Send(partition_of(waiter.root or waiter.run, session.partitions), letter))
 
 

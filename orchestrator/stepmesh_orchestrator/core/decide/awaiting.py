@@ -34,7 +34,7 @@ _approval_input = msgspec.json.Decoder(_Approval)
 
 
 def wait_for_event(session: Session, item: Item, step: CompiledStep, value: bytes) -> None:
-    """The output is the event's data. Without a key it is the run's own address, to which nothing can be sent before the run is known."""
+    """The output is the event's data. Without a key it is the run's own address, where all that was ever sent counts."""
     try:
         request = _wait_input.decode(value)
         key = item.run.id if request.key is None else str(request.key)

@@ -23,7 +23,7 @@ from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
-from stepmesh_orchestrator.core.functions import Function, due_ms
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms, size_of
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
@@ -48,11 +48,11 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         return
     function = item.function(task.step) or Function()
     own = False
-    if turn.number and (function.attempt, function.turn) != (task.attempt, turn.number):
+    if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
-        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, task.attempt, turn.number))
+        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
         waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
@@ -77,7 +77,7 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
         return Tried(record.id, now, record.attempt, record.failure, due)
     if isinstance(record, Began):
         return None if function.records else record
-    return record if isinstance(record, Issued) else None
+    return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
@@ -115,7 +115,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
 def _page(news: list[Record]) -> list[Record]:
     size = 0
     for index, record in enumerate(news):
-        size += 64 + len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+        size += size_of([record])
         if size > PAGE_BYTES and index:
             return news[:index]
     return news
@@ -134,8 +134,7 @@ def _arm_timer(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_call(session: Session, item: Item, step: int, command: Issued) -> None:
     """A component of any pool: a sub-run of one step."""
-    document = b'{"steps":[{"id":"call","component":%b,"input":{"$input":"$"}}],"output":{"$step":"call"}}'
-    text = document % msgspec.json.encode(command.name)
+    text = call_document(command)
     _start(session, item, step, command, text, session.flows.by_text(text))
 
 

@@ -11,21 +11,14 @@ from collections.abc import Mapping
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
-from stepmesh_orchestrator.core.decide import cancel, keys
+from stepmesh_orchestrator.core.decide import cancel, keys, step_keys
 from stepmesh_orchestrator.core.events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, GatePlan
-from stepmesh_orchestrator.core.flow.plan import Outcome, PlanFailed, PlanSkipped
+from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Run
-
-LONGEST_KEY = 200
-"""Characters of a key's value."""
-
-
-class BadKey(Exception):
-    """A key cannot be told from the input."""
 
 
 class _Scope:
@@ -47,15 +40,7 @@ def gates_of(flow: CompiledFlow, submit: Submit) -> list[Gate]:
 
 
 def _gate(plan: GatePlan, flow: CompiledFlow, namespace: Namespace, scope: _Scope) -> Gate:
-    shown = ""
-    if plan.key is not None:
-        try:
-            shown = plan.key.render(scope).decode().strip('"')
-        except (PlanFailed, PlanSkipped) as problem:
-            why = problem.failure.message if isinstance(problem, PlanFailed) else "it is skipped"
-            raise BadKey(f"the key of `{plan.kind}` has no value: {why}") from problem
-        if len(shown) > LONGEST_KEY:
-            raise BadKey(f"the key of `{plan.kind}` has {len(shown)} characters, more than {LONGEST_KEY}")
+    shown = keys.value_of(plan.key, scope, plan.kind)
     return Gate(f"{namespace}/{flow.name or flow.id}/{plan.kind}/{shown}", shown, plan.rule)
 
 
@@ -63,7 +48,7 @@ def refusal(flow: CompiledFlow, submit: Submit) -> Refused | None:
     """Why a submission has no key; None when it has all that its flow asks for."""
     try:
         gates_of(flow, submit)
-    except BadKey as problem:
+    except keys.BadKey as problem:
         return Refused("SM-5260", str(problem), "give the input, or the variable, that the flow's key is made of")
     return None
 
@@ -86,6 +71,9 @@ def ask(session: Session, run: Run) -> None:
 
 def granted(session: Session, letter: PermitGrant) -> None:
     """One gate is open; the run goes on to the next."""
+    if "/" in letter.run:
+        step_keys.granted(session, letter)
+        return
     run = session.state.runs.get(letter.run)
     if run is None:
         _give_back_unknown(session, letter.key, letter)

@@ -8,8 +8,30 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import Partition, partition_of
 from stepmesh_broker.protocol.permit_letters import PermitLetter, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.effects import Send
+from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, Scope
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Run
+
+LONGEST_KEY = 200
+"""Characters of a key's value."""
+
+
+class BadKey(Exception):
+    """A key cannot be told from the input."""
+
+
+def value_of(plan: Plan | None, scope: Scope, kind: str) -> str:
+    """The value of a key's expression, as people read it; "" without one. Raises `BadKey`."""
+    if plan is None:
+        return ""
+    try:
+        shown = plan.render(scope).decode().strip('"')
+    except (PlanFailed, PlanSkipped) as problem:
+        why = problem.failure.message if isinstance(problem, PlanFailed) else "it is skipped"
+        raise BadKey(f"the key of `{kind}` has no value: {why}") from problem
+    if len(shown) > LONGEST_KEY:
+        raise BadKey(f"the key of `{kind}` has {len(shown)} characters, more than {LONGEST_KEY}")
+    return shown
 
 
 def tell(session: Session, partition: Partition, letter: PermitLetter) -> None:

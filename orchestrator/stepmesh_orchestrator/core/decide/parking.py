@@ -26,7 +26,7 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
         first, most = BLOCKED_MS
         due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
         session.cause(SetTimer(due, wait_of(item, step)))
-    places.leave(session, item, step)
+    places.end(session, item, step)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.decide import step_keys
 from stepmesh_orchestrator.core.events import Parent
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.places import POINT_MS, Places, PoolPlaces
@@ -45,13 +46,28 @@ def leave(session: Session, item: Item, step: int) -> None:
         _give_back(places, of_pool)
 
 
+def end(session: Session, item: Item, step: int) -> None:
+    """The attempt in flight is about to be over: it gives back its place, and the permit of its key. What `leave` does, in a hot place."""
+    places = session.places
+    if places is not None:
+        of_pool = places.held.pop((item.run.id, item.index, step), None)
+        if of_pool is not None and (item.waits is None or item.holds_slot(step)):
+            of_pool.taken -= 1
+            if of_pool.waiting:
+                places.vacant[of_pool] = None
+    if session.granted:
+        step_keys.leave(session, item, step)
+
+
 def leave_all(session: Session, item: Item) -> None:
     """The item is about to end."""
     phases = item.phases
-    if session.places is not None and (RUNNING in phases or QUEUED in phases):
+    if RUNNING in phases or QUEUED in phases:
         for step in range(len(item.outcomes)):
             if phases[step] in (RUNNING, QUEUED):
                 leave(session, item, step)
+                if session.asking or session.granted:
+                    step_keys.leave(session, item, step)
 
 
 def beside(session: Session, parent: Parent, change: Callable[[], None]) -> None:
@@ -80,6 +96,8 @@ def _give_back(places: Places, of_pool: PoolPlaces) -> None:
 
 def adopt(session: Session, item: Item, step: int) -> None:
     """After a recovery: an attempt that is in flight has its place. One that can be routed nowhere any more has none."""
+    if item.run.flow.steps[step].concurrency_key is not None:
+        step_keys.adopt(session, item, item.run.flow.steps[step])
     places = session.places
     if places is None:
         return

@@ -26,7 +26,7 @@ def end_task(session: Session, command: EndTask) -> None:
     if item is None:
         session.stale_results += 1
         return
-    places.leave(session, item, result.step)
+    places.end(session, item, result.step)
     step = item.run.flow.steps[result.step]
     failure = result.failure
     if failure is None and result.output is not None:
@@ -53,7 +53,7 @@ def fail_attempt(session: Session, command: FailAttempt) -> None:
     if item is None:
         session.stale_results += 1
         return
-    places.leave(session, item, task.step)
+    places.end(session, item, task.step)
     failing.attempt_failed(session, item, item.run.flow.steps[task.step], command.failure)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide import builtins, failure, finish, places
+from stepmesh_orchestrator.core.decide import builtins, failure, finish, keys, places, step_keys
 from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
@@ -46,6 +46,8 @@ def begin(session: Session, item: Item, target: int) -> None:
 
 def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, route: Route) -> None:
     """One attempt goes to its pool, or waits for a place of it."""
+    if step.concurrency_key is not None and not _may_go(session, item, step):
+        return
     run, known = item.run, session.places
     of_pool = None if known is None else known.pools.get(route.pool) or known.of(route.pool)
     if of_pool is not None and (of_pool.taken >= of_pool.limit or (of_pool.waiting and not of_pool.calling)):
@@ -53,8 +55,10 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
         return
     attempt = item.attempt(step.index)
     session.emit(StepDispatched(run.id, item.index, step.index, attempt))
-    if of_pool is not None:
-        places.take(of_pool, item, step.index)
+    if of_pool is not None:  # `places.take`, in a hot place
+        of_pool.held[run.id, item.index, step.index] = of_pool
+        if item.waits is None or item.holds_slot(step.index):
+            of_pool.taken += 1
     root = run.tree.root
     queue_ms = route.queue_ms
     function = item.function(step.index)
@@ -74,6 +78,14 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
         session.tasks[route.pool] = [task]
     else:
         waiting.append(task)
+
+
+def _may_go(session: Session, item: Item, step: CompiledStep) -> bool:
+    try:
+        return step_keys.may_go(session, item, step)
+    except keys.BadKey as problem:
+        failure.attempt_failed(session, item, step, Failure(ErrorCode.INVALID_INPUT, str(problem)))
+        return False
 
 
 def _input_failed(session: Session, item: Item, step: CompiledStep, problem: Failure) -> None:

@@ -14,11 +14,11 @@ from stepmesh_broker.protocol.ids import FlowId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.decide import failure, finish, results
 from stepmesh_orchestrator.core.effects import NeedFlow
-from stepmesh_orchestrator.core.events import Parent, RunCreated
+from stepmesh_orchestrator.core.events import Parent, RunCreated, RunSeeded
 from stepmesh_orchestrator.core.failures import flow_result
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, CompiledStep
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import CHILD, FETCHING, Item, Run
+from stepmesh_orchestrator.core.state import CHILD, FETCHING, Item, Run, Tree
 
 CANCELLED = Failure(ErrorCode.CANCELLED, "cancelled before it started")
 _NULL = msgspec.Raw(b"null")
@@ -196,9 +196,22 @@ def _create(
         variables=variables, parent=parent, traceparent=run.traceparent, priority=run.priority,
     )  # fmt: skip
     session.create(event, flow)
+    if run.tree.inherited:
+        _take_over(session, run.tree, event)
     session.touched[run.tree.root] = run.tree
     if not inputs:
         finish.try_end_run(session, session.state.runs[name])
+
+
+def _take_over(session: Session, tree: Tree, event: RunCreated) -> None:
+    """The results that are kept for this sub-run, as far as it works on what that one worked on."""
+    given = tree.inherited.get(event.run)
+    if given is None or (given.flow, given.variables) != (event.flow, event.variables):
+        return
+    known = zip(given.inputs, given.seeds, strict=True)
+    seeds = [taken if value == there else [] for value, (there, taken) in zip(event.inputs, known, strict=False)]
+    if any(seeds):
+        session.emit(RunSeeded(event.run, given.source, list(range(len(seeds))), seeds))
 
 
 def _fetch(session: Session, item: Item, step: CompiledStep, flow_id: str | None, document: bytes) -> None:

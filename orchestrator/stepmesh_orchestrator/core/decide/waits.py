@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import msgspec
 
 from stepmesh_broker.protocol.histories import Issued, Kind, Settled
-from stepmesh_broker.protocol.ids import home_of
+from stepmesh_broker.protocol.ids import home_of, scope_of
 from stepmesh_broker.protocol.letters import Deliver, Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
-from stepmesh_orchestrator.core.addresses import address_key
+from stepmesh_orchestrator.core.addresses import Place
 from stepmesh_orchestrator.core.decide import failure, news, results
 from stepmesh_orchestrator.core.effects import Send, SetTimer
 from stepmesh_orchestrator.core.events import StepAwaiting, WaitOver
@@ -61,14 +61,15 @@ def awaited_of(item: Item, step: int) -> Awaited:
 def subscribe(session: Session, item: Item, step: int, command: str, name: str, key: str, since_ms: int) -> None:
     """Wait at an address, from now on or still. `command`: which wait of the step; "" when it has one at most."""
     taken = _taken(item, name, key)
-    _send(session, Subscribe(name, key, waiter_of(item, step, command), since_ms, taken))
+    scope = scope_of(item.run.namespace, key)
+    _send(session, Subscribe(name, key, waiter_of(item, step, command), since_ms, taken, scope))
 
 
 def unsubscribe(session: Session, item: Item, step: int, command: str, name: str, key: str) -> None:
     """That wait is over, and took nothing."""
-    waiter = waiter_of(item, step, command)
-    session.emit(WaitOver(name, key, waiter))
-    _send(session, Unsubscribe(name, key, waiter))
+    waiter, scope = waiter_of(item, step, command), scope_of(item.run.namespace, key)
+    session.emit(WaitOver(name, key, waiter, 0, scope))
+    _send(session, Unsubscribe(name, key, waiter, scope))
 
 
 def waiter_of(item: Item, step: int, command: str) -> Waiter:
@@ -147,7 +148,7 @@ def key_of(item: Item, command: Issued) -> str:
 
 def tell_over(session: Session, over: WaitOver) -> None:
     """Tell the home once more that a wait is over: after a recovery, when that may never have left."""
-    _send(session, Unsubscribe(over.name, over.key, over.waiter))
+    _send(session, Unsubscribe(over.name, over.key, over.waiter, over.scope))
 
 
 def deliver(session: Session, letter: Deliver) -> None:
@@ -155,16 +156,16 @@ def deliver(session: Session, letter: Deliver) -> None:
     state, waiter = session.state, letter.waiter
     run = state.runs.get(waiter.run)
     if run is None and waiter.run in state.dormant:
-        _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms))
+        _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, [], letter.scope))
         return
     item = None if run is None else run.items.get(waiter.item)
     if item is None or not is_awaited(item, letter):
-        _send(session, Unsubscribe(letter.name, letter.key, waiter))
+        _send(session, Unsubscribe(letter.name, letter.key, waiter, letter.scope))
     elif letter.position in (taken := _taken(item, letter.name, letter.key)):
-        _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, taken))
+        _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, taken, letter.scope))
     else:
-        session.emit(WaitOver(letter.name, letter.key, waiter, letter.position))
-        _send(session, Unsubscribe(letter.name, letter.key, waiter))
+        session.emit(WaitOver(letter.name, letter.key, waiter, letter.position, letter.scope))
+        _send(session, Unsubscribe(letter.name, letter.key, waiter, letter.scope))
         receive(session, item, waiter.step, waiter.command, letter)
 
 
@@ -220,7 +221,7 @@ def _command(item: Item, waiter: Waiter) -> Issued | None:
 
 def _taken(item: Item, name: str, key: str) -> list[int]:
     taken = item.run.taken
-    return [] if taken is None else list(taken.get(address_key(name, key), ()))
+    return [] if taken is None else list(taken.get(Place("", name, key).text, ()))
 
 
 def _send(session: Session, letter: Subscribe | Unsubscribe) -> None:

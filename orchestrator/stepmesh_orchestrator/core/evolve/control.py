@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.flow.plan import SKIPPED
+from stepmesh_orchestrator.core.seeds import Seed
 from stepmesh_orchestrator.core.state import DONE, Item, State
 
 REUSED = 0
@@ -23,11 +24,15 @@ def run_resumed(state: State, event: events.RunResumed, at_ms: int) -> None:
 
 
 def run_seeded(state: State, event: events.RunSeeded, at_ms: int) -> None:
-    """They wait for their items to start."""
-    state.runs[event.run].seeds = {index: seeds for index, seeds in enumerate(event.seeds) if seeds}
+    """They wait for their items, and for sub-runs, to start."""
+    run = state.runs[event.run]
+    run.seeds = {index: seeds for index, seeds in enumerate(event.seeds) if seeds}
+    run.tree.inherited.pop(event.run, None)
+    for one in event.below:
+        run.tree.inherited[one.run] = one
 
 
-def plant(state: State, item: Item, seeds: Iterable[events.Seed], at_ms: int) -> None:
+def plant(state: State, item: Item, seeds: Iterable[Seed], at_ms: int) -> None:
     """The item begins with these outcomes. One whose flow is gone has no steps to give them to."""
     for seed in seeds:
         step = seed.step

@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.evolve.images import (
     run_image,
 )
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
+from stepmesh_orchestrator.core.seeds import SeededRun
 from stepmesh_orchestrator.core.state import Run, State, Tree
 
 _FORMAT = 2
@@ -35,6 +36,7 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
     runs: list[RareRunImage]
     places: list[Places]
     paused_ms: int = 0
+    inherited: dict[RunId, SeededRun] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -67,8 +69,8 @@ def encode_tree(tree: Tree, runs: list[Run]) -> bytes:
             image.id = _ROOT
         images.append(image)
     form = (tree.limit, images, [places_of(run) for run in runs])  # the fields of _TreeForm
-    if tree.paused_ms or any(map(is_rare, runs)):
-        return _encoder.encode((_FORMAT, *form, tree.paused_ms))
+    if tree.paused_ms or tree.inherited or any(map(is_rare, runs)):
+        return _encoder.encode((_FORMAT, *form, tree.paused_ms, tree.inherited))
     return _encoder.encode((_PLAIN, *form))
 
 
@@ -87,7 +89,7 @@ def flows_needed(event: events.Event) -> list[tuple[FlowId, bytes | None]]:
 def restore(state: State, root: RunId, image: bytes, flows: FlowLookup) -> list[Run]:
     """Put a tree into a state in which it is not; its runs. What is derived is to be derived again."""
     form = _decode(image)
-    restore_tree(state, RareTreeImage(root, form.limit, 0, {}, form.paused_ms))
+    restore_tree(state, RareTreeImage(root, form.limit, 0, {}, form.paused_ms, inherited=form.inherited))
     runs: list[Run] = []
     for run, places in zip(form.runs, form.places, strict=True):
         run.root, run.id = root, run.id or root

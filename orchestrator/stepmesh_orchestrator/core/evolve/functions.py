@@ -17,7 +17,7 @@ def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -
     for id in event.abandoned:
         function.close(id)
     if event.turn:
-        function.attempt, function.turn = event.attempt, event.turn
+        function.driver, function.turn = event.driver, event.turn
         function.blocked, function.blocks = "", 0
         if item.waits is not None and event.step in item.waits:
             item.waits[event.step].transport_used = 0

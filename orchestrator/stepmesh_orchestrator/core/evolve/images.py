@@ -13,12 +13,13 @@ from msgspec import structs
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.events import PER_FRAME, Parent, Seed
+from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.gates import Gate
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
@@ -87,10 +88,11 @@ class TreeImage(msgspec.Struct, array_like=True, gc=False):
 
 
 class RareTreeImage(TreeImage, array_like=True, gc=False):
-    """Of a tree that is paused, or is to be cancelled. Written only then, read always."""
+    """Of a tree that is paused, or is to be cancelled, or keeps results for sub-runs to come. Written only then, read always."""
 
     paused_ms: int = 0
     cancelling: dict[RunId, str] = {}
+    inherited: dict[RunId, SeededRun] = {}
 
 
 class Places(msgspec.Struct, array_like=True, gc=False):
@@ -103,15 +105,22 @@ class Places(msgspec.Struct, array_like=True, gc=False):
 
 def tree_image(tree: Tree) -> TreeImage:
     """Without its runs."""
-    if tree.paused_ms or tree.cancelling:
-        return RareTreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.paused_ms, tree.cancelling)
+    if tree.paused_ms or tree.cancelling or tree.inherited:
+        return RareTreeImage(tree.root, tree.limit, tree.in_flight, tree.ended, tree.paused_ms, tree.cancelling, tree.inherited)
     return TreeImage(tree.root, tree.limit, tree.in_flight, tree.ended)
 
 
 def restore_tree(state: State, image: RareTreeImage) -> Tree:
     """A tree that has no runs yet."""
     tree = state.trees[image.root] = Tree(
-        image.root, image.limit, image.in_flight, 0, image.ended, paused_ms=image.paused_ms, cancelling=image.cancelling
+        image.root,
+        image.limit,
+        image.in_flight,
+        0,
+        image.ended,
+        paused_ms=image.paused_ms,
+        cancelling=image.cancelling,
+        inherited=image.inherited,
     )
     return tree
 

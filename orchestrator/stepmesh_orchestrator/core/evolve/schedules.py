@@ -24,12 +24,13 @@ def schedule_deleted(state: State, event: events.ScheduleDeleted, at_ms: int) ->
 
 
 def schedule_fired(state: State, event: events.ScheduleFired, at_ms: int) -> None:
-    """The run lives until it ends."""
+    """The run lives until it ends; a gate of its flow may have ended it already."""
     entry = state.schedules.entries[event.schedule]
-    entry.live.append(event.started)
+    if event.started in state.runs:
+        entry.live.append(event.started)
+        state.schedules.runs[event.started] = event.schedule
     entry.ends += event.ends
     entry.last_due_ms, entry.last_run = event.due_ms, event.started
-    state.schedules.runs[event.started] = event.schedule
     if not event.manual:
         entry.fired += 1
         _dealt_with(entry, event.due_ms)

@@ -63,6 +63,7 @@ class CompiledStep:
     pool: str | None
     priority: int
     concurrency_key: Plan | None
+    concurrency_limit: int
     output_schema: Validator | None
     metadata: dict[str, Any]
 

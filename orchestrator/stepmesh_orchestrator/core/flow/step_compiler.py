@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from stepmesh_orchestrator.core.flow.codes import Code
 from stepmesh_orchestrator.core.flow.compiled import Backoff, CompiledStep, ErrorAction, ErrorPolicy, Validator
@@ -14,11 +15,12 @@ from stepmesh_orchestrator.core.flow.nodes import Node
 
 STEP_KEYS = (
     "id", "component", "input", "onError", "mustExecute", "metadata",
-    "skip", "timeout", "pool", "priority", "concurrencyKey",
+    "skip", "timeout", "pool", "priority", "concurrencyKey", "concurrencyLimit",
 )  # fmt: skip
 ON_ERROR_KEYS = ("action", "defaultValue", "maxRetries", "backoff")
 BACKOFF_KEYS = ("type", "initial", "max", "factor", "jitter")
 MAX_RETRIES = 1_000_000
+MAX_LIMIT = 100_000
 _POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRIORITIES = (-(2**31), 2**31 - 1)
 
@@ -38,7 +40,8 @@ def compile_step(fields: Fields, index: int, context: Context, output_schemas: M
         timeout_ms=_duration(fields, "timeout", 0),
         pool=_pool(fields),
         priority=fields.integer("priority", 0, *_PRIORITIES),
-        concurrency_key=_optional(fields, "concurrencyKey", context),
+        concurrency_key=_optional(fields, "concurrencyKey", replace(context, step=-1)),
+        concurrency_limit=_concurrency_limit(fields),
         output_schema=output_schemas.get(step_id),
         metadata=dict(fields.inner("metadata").value),
     )
@@ -47,6 +50,12 @@ def compile_step(fields: Fields, index: int, context: Context, output_schemas: M
 def _optional(fields: Fields, key: str, context: Context) -> Node | None:
     value = fields.get(key)
     return None if value is None else compile_expression(value, fields.at(key), context)
+
+
+def _concurrency_limit(fields: Fields) -> int:
+    if fields.get("concurrencyLimit") is not None and fields.get("concurrencyKey") is None:
+        fields.report(Code.UNUSED, "concurrencyLimit", "`concurrencyLimit` has no effect without `concurrencyKey`", "add the key")
+    return fields.integer("concurrencyLimit", 1, 1, MAX_LIMIT)
 
 
 def _component(fields: Fields) -> str:

@@ -171,7 +171,7 @@ class Engine:
             apply(state, event, at_ms, self.shelf, [])
         state.sequence = self.session.state.sequence
         now, settings = self.session.now, self.session.settings
-        self.session = Session(state, self.shelf, default_router(), settings)
+        self.session = Session(state, self.shelf, default_router(), settings, partitions=self.session.partitions)
         self.session.now = now
         rebuild(self.session)
         return self.take()

@@ -10,14 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
-from stepmesh_broker.protocol.ids import Namespace, RunId
+from stepmesh_broker.protocol.ids import Namespace, Partition, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Refused, Submit
-from stepmesh_orchestrator.core.commands import ServeKeys, StartRun
-from stepmesh_orchestrator.core.effects import CallKeys
+from stepmesh_broker.protocol.permit_letters import PermitLetter, PermitReturn
+from stepmesh_orchestrator.core.commands import ServeKeys, StartRun, TakeLetter
+from stepmesh_orchestrator.core.effects import CallKeys, Send
 from stepmesh_orchestrator.core.events import RunCancelled, RunEnded
-from stepmesh_orchestrator.core.explain import explain, ordinal
+from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
 from stepmesh_orchestrator.core.rows import RunRow
+from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
+from stepmesh_orchestrator.core.standing import ordinal
 
 STEPS = [step("a", input={"$input": "$"})]
 BY_CUSTOMER = {"$input": "customer"}
@@ -346,3 +349,76 @@ def test_gates_are_told_in_the_journal_once() -> None:
 
     told = Counter(kinds([event for _, event in door.engine.journal]))
     assert (told["RunHeld"], told["RunReleased"], told["PermitAsked"]) == (2, 2, 2)
+
+
+class Pair:
+    """Two partitions, the second of which is the home of the key, and what they tell each other."""
+
+    def __init__(self) -> None:
+        self.run_side, self.home = Engine(), Engine()
+        self.home.session.state.partition = Partition(1)
+        for engine in (self.run_side, self.home):
+            engine.session.partitions = 2
+        self.customer = next(f"c{number}" for number in range(100) if partition_of(f"default/test/concurrency/c{number}", 2) == 1)
+        self.run_side.submit(LIMITED, {"customer": self.customer})
+
+    def letters(self, engine: Engine) -> list[PermitLetter]:
+        sent = [effect for effect in engine.new_effects if isinstance(effect, Send)]
+        assert all(one.partition != engine.state.partition for one in sent)
+        return [one.letter for one in sent if isinstance(one.letter, PermitLetter)]
+
+    def carry(self, letters: list[PermitLetter], to: Engine) -> list[PermitLetter]:
+        answers: list[PermitLetter] = []
+        for letter in letters:
+            to.send(TakeLetter(letter))
+            answers += self.letters(to)
+        return answers
+
+
+def test_a_key_of_another_partition_is_asked_by_letter() -> None:
+    pair = Pair()
+    asked = pair.letters(pair.run_side)
+    assert pair.run_side.live().tree.is_held
+
+    granted = pair.carry(asked, pair.home)
+    assert pair.carry(asked, pair.home) == granted, "who asks again is told again"
+    assert pair.carry(granted, pair.run_side) == []
+    assert pair.run_side.dispatched() == ["a"]
+    assert pair.carry(granted, pair.run_side) == []
+    pair.run_side.succeed("a")
+
+    (returned,) = pair.letters(pair.run_side)
+    assert isinstance(returned, PermitReturn)
+    assert pair.carry([returned, returned], pair.home) == []
+    assert not pair.home.state.permits.keys
+
+
+def test_what_was_lost_between_partitions_is_told_again() -> None:
+    pair = Pair()
+    asked = pair.letters(pair.run_side)
+    pair.run_side.restart()
+    assert pair.letters(pair.run_side) == asked, "a held run asks again after a recovery"
+
+    granted = pair.carry(asked, pair.home)
+    pair.home.send(ServeKeys(again=True))
+    assert pair.letters(pair.home) == granted
+    pair.carry(granted, pair.run_side)
+    pair.run_side.succeed("a")  # and that it gave its permit back is lost
+
+    pair.home.send(ServeKeys(again=True))
+    returned = pair.carry(pair.letters(pair.home), pair.run_side)
+    pair.carry(returned, pair.home)
+    assert not pair.home.state.permits.keys
+
+
+def test_a_snapshot_knows_gates_and_permits() -> None:
+    door = Door()
+    for _ in range(3):
+        door.come(priority=5)
+
+    state = decode_state(encode_state(door.engine.state), door.engine.shelf)
+
+    assert state_hash(state) == state_hash(door.engine.state)
+    held = state.runs[door.runs[2]]
+    assert (held.tree.is_held, held.priority, held.gates_open) == (True, 5, 0)
+    assert not state.runs[door.runs[0]].tree.is_held

@@ -232,9 +232,9 @@ def test_explain_says_how_many_are_ahead() -> None:
     line = Line(pool_window=1)
     line.submit()
     runs = [line.submit(namespace=namespace) for namespace in "aab"]
-    state, places = line.engine.state, line.engine.session.places
+    state = line.engine.state
 
-    (cause, _) = explain(state, state.runs[runs[1]], line.engine.session.now, places)
+    (cause, _) = explain(state, state.runs[runs[1]], line.engine.session.now, line.engine.session)
 
     assert cause.text == ("ready, waits for a place of pool py (1 of 1 tasks in flight): 2nd of 2 of namespace a, 2 namespaces by turns")
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, Shelf, flow, js, kinds, ref, step
 
-from stepmesh_broker.protocol.ids import Namespace, RunId
+from stepmesh_broker.protocol.ids import Namespace, RunId, child_run_id
 from stepmesh_broker.protocol.messages import Accepted, Submit
 from stepmesh_orchestrator.core import events
 from stepmesh_orchestrator.core.commands import StartRun
-from stepmesh_orchestrator.core.events import RunSeeded, Seed
+from stepmesh_orchestrator.core.events import RunSeeded
+from stepmesh_orchestrator.core.evolve.dormancy import encode_tree, restore
 from stepmesh_orchestrator.core.flow.plan import SKIPPED
 from stepmesh_orchestrator.core.replica import Replica
 from stepmesh_orchestrator.core.reuse import Given, seeds_of
 from stepmesh_orchestrator.core.rows import ItemRow
+from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 from stepmesh_orchestrator.core.snapshot import SNAPSHOT_FORMAT, decode_state, encode_state, state_hash
+from stepmesh_orchestrator.core.state import State
 
 CHAIN = [step("a", input={"$input": "x"}), step("b", input=ref("a")), step("c", input={"$input": "y"})]
 OUTPUT = [ref("a"), ref("b"), ref("c")]
@@ -216,6 +220,58 @@ def test_they_survive_a_crash_and_a_snapshot() -> None:
     engine.succeed("b", 20, item=1)
     assert [task.step_id for task in engine.tasks] == ["b", "b"]
     assert engine.result(1) == {"outcome": "success", "result": 20}
+
+
+BODY = flow([step("w", input={"$input": "$"}), step("x", input=ref("w"))], ref("x"))
+WITH_SUB_RUN = flow([step("a"), step("e", "/builtin/eval", {"flow": {"$literal": BODY}, "input": ref("a")})], ref("e", path="result"))
+
+
+def start_with_sub_run(engine: Engine, **other: Any) -> RunId:
+    """A run whose step `e` will start a sub-run of `BODY`, for which a result of `w` on input 5 is kept. `other`: fields of that."""
+    body, compiled = engine.shelf.put(BODY), engine.shelf.put(WITH_SUB_RUN)
+    child = child_run_id(ROOT, "0/1/1/0")
+    kept = SeededRun(child, SOURCE, body.id, None, [b"5"], [[Seed(0, b"50")]])
+    submit = Submit(ROOT, Namespace("default"), compiled.id, [b"null"])
+    engine.run = ROOT
+    engine.send(StartRun(submit, compiled, RunSeeded(ROOT, SOURCE, [0], [[]], [structs.replace(kept, **other)])))
+    return child
+
+
+def test_a_sub_run_begins_with_what_is_kept_for_it() -> None:
+    engine = Engine()
+    child = start_with_sub_run(engine)
+    found = engine.succeed("a", 5)
+    assert kinds(found) == ["StepSucceeded", "RunCreated", "RunSeeded", "ItemStarted", "StepDispatched"]
+    assert (engine.tasks[-1].step_id, engine.tasks[-1].input) == ("x", b"50")
+    assert engine.live().tree.inherited == {}
+    engine.succeed("x", 1, run=child)
+    assert engine.result()["result"] == {"outcome": "success", "result": 1}
+
+
+@pytest.mark.parametrize(
+    "other", [{"flow": "0" * 64}, {"variables": b"{}"}, {"inputs": [b"6"]}, {"run": RunId("other")}, {"inputs": [], "seeds": []}]
+)
+def test_it_must_be_the_same_sub_run(other: dict[str, Any]) -> None:
+    engine = Engine()
+    start_with_sub_run(engine, **other)
+    assert kinds(engine.succeed("a", 5)) == ["StepSucceeded", "RunCreated", "ItemStarted", "StepDispatched"]
+    assert engine.tasks[-1].step_id == "w"
+
+
+def test_what_is_kept_for_a_sub_run_survives_a_crash_and_a_snapshot() -> None:
+    engine = Engine()
+    start_with_sub_run(engine)
+    kept = decode_state(encode_state(engine.state), engine.shelf)
+    assert state_hash(kept) == state_hash(engine.state)
+    assert kept.trees[ROOT].inherited == engine.live().tree.inherited != {}
+    image = encode_tree(engine.live().tree, [engine.live()])
+    state = State(engine.state.partition)
+    restore(state, ROOT, image, engine.shelf)
+    assert state.trees[ROOT].inherited == engine.live().tree.inherited
+
+    engine.restart()
+    engine.succeed("a", 5)
+    assert engine.tasks[-1].step_id == "x"
 
 
 def test_a_submission_that_comes_twice_is_one_run() -> None:

@@ -626,3 +626,13 @@ def accounted(one: Clockwork) -> None:
     assert len(fired) + sum(count for _, count, _ in one.skipped) + waiting == minutes(one.entry.after_ms)
     live = {run for run, created in ((run.id, run) for run in one.state.runs.values()) if created.tags and "schedule" in created.tags}
     assert set(one.entry.live) == live == set(one.state.schedules.runs)
+
+
+def test_a_run_that_a_gate_of_its_flow_ended_at_once_does_not_live() -> None:
+    one = engine()
+    one.session.emit(schedule_events.ScheduleFired("s", NOW + MINUTE, RunId("gone")))
+    assert (one.entry.live, one.state.schedules.runs, one.entry.last_run, one.entry.fired) == ([], {}, "gone", 1)
+    one.take()
+    one.restart()
+    one.at(2)
+    assert one.fired == [1, 2]

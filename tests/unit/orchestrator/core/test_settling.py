@@ -128,7 +128,7 @@ def test_an_event_may_be_answered_by_token_too() -> None:
     engine.submit(flow([step("w", "/builtin/wait_for_event", {"name": "paid", "key": "k"})], ref("w")))
 
     assert settle(engine, {"any": ["thing"]}) == Accepted(ROOT)
-    assert [effect.letter for effect in engine.new_effects if isinstance(effect, Send)] == [Unsubscribe("paid", "k", WAITER)]
+    assert [effect.letter for effect in engine.new_effects if isinstance(effect, Send)] == [Unsubscribe("paid", "k", WAITER, "default")]
     assert engine.result()["result"] == {"any": ["thing"]}
 
 

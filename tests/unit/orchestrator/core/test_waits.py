@@ -9,16 +9,19 @@ from tests.unit.orchestrator.core.engine import NOW, ROOT, Engine, flow, js, kin
 
 from stepmesh_broker.protocol.ids import Namespace, RunId, home_of, partition_of
 from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe, Waiter
-from stepmesh_broker.protocol.messages import EventKept, Refused, SendEvent
+from stepmesh_broker.protocol.messages import EventKept, Refused, SendEvent, Submit
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.commands import KeepEvent, RestTree, TakeLetter, WakeTree
+from stepmesh_orchestrator.core.addresses import Place
+from stepmesh_orchestrator.core.commands import KeepEvent, RestTree, StartRun, TakeLetter, WakeTree
 from stepmesh_orchestrator.core.decide.addresses import ID, KEY, NAME
 from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
 from stepmesh_orchestrator.core.effects import Answered, Effect, Send, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.evolve import addresses
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
 
 OTHER = RunId("01900000-0000-7000-8000-000000000002")
+PLACE = Place("default", "paid", "order-7")
 DAY_MS = 24 * 3_600_000
 
 
@@ -66,7 +69,7 @@ def test_a_wait_asks_at_the_home_of_its_address_and_holds_no_slot() -> None:
     engine = waiting()
 
     assert kinds(engine.new)[-1] == "StepAwaiting"
-    assert letters(engine) == [Subscribe("paid", "order-7", Waiter(ROOT, 0, 0, 1), NOW)]
+    assert letters(engine) == [Subscribe("paid", "order-7", Waiter(ROOT, 0, 0, 1), NOW, [], "default")]
     assert engine.live().tree.in_flight == 0
     post(engine)
     assert kinds(engine.new) == ["WaiterPlaced"]
@@ -79,7 +82,7 @@ def test_an_event_that_comes_after_the_wait_is_its_output() -> None:
     assert send(engine, data={"amount": 12}) == EventKept("e1", 1)
     assert kinds(post(engine)) == ["WaitOver", "StepSucceeded", "ItemEnded", "RunEnded", "WaiterLeft"]
     assert result(engine) == {"w": {"amount": 12}}
-    assert not engine.state.addresses.made("paid", "order-7").waiters
+    assert not engine.state.addresses.made(PLACE).waiters
 
 
 def test_an_event_that_came_before_the_wait_is_its_output() -> None:
@@ -140,6 +143,27 @@ def test_a_key_may_be_a_number() -> None:
     assert send(engine, key="7").matched == 1
 
 
+@pytest.mark.parametrize(("key", "scope"), [("order-7", "acme"), (ROOT, "")])
+def test_tenants_have_addresses_of_their_own_but_a_run_has_one(key: str, scope: str) -> None:
+    engine = Engine()
+    compiled = engine.shelf.put(flow([wait(key=key)], ref("w")))
+    engine.send(StartRun(Submit(ROOT, Namespace("acme"), compiled.id, [b"null"]), compiled))
+    post(engine)
+    here, theirs = (KeepEvent(SendEvent(Namespace(name), "paid", key, name, b"1")) for name in ("default", "acme"))
+    matched = []
+    for event in (here, theirs):
+        engine.send(event)
+        matched += [effect.answer.matched for effect in engine.new_effects if isinstance(effect, Answered)]
+
+    assert matched == ([0, 1] if scope else [1, 0])
+    assert engine.state.addresses.get(Place(scope, "paid", key)) is not None
+
+
+@pytest.mark.parametrize("place", [Place("", "a", "b/c"), Place("ns", "a", "b/c"), Place("ns", "a", ""), Place("", "ns", "a/b")])
+def test_the_text_of_a_place_is_its_own(place: Place) -> None:
+    assert Place.of(place.text) == place
+
+
 # --- once -------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +201,19 @@ def test_two_waits_of_a_run_one_after_the_other_get_two_events_that_came_before(
     assert result(engine) == {"a": 1, "b": 2}
 
 
+def test_what_a_run_took_is_remembered_for_as_many_events_as_an_address_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MAX_TAKEN", 2)
+    engine = waiting(*(wait(f"w{number}") for number in range(4)), events_per_address=2)
+    post(engine)
+    for number in range(4):
+        send(engine, id=f"e{number}", data=number)
+        post(engine)
+        if number < 3:
+            assert len((engine.live().taken or {})["paid/order-7"]) == min(number + 1, 2)
+
+    assert sorted(result(engine).values()) == [0, 1, 2, 3]
+
+
 def test_an_event_that_is_delivered_again_is_taken_once() -> None:
     engine = waiting(wait("a"), step("after", "/py/work", ref("a")))
     post(engine)
@@ -186,7 +223,7 @@ def test_an_event_that_is_delivered_again_is_taken_once() -> None:
     engine.send(TakeLetter(delivery))
 
     assert engine.send(TakeLetter(delivery)) == []
-    assert letters(engine) == [Unsubscribe("paid", "order-7", delivery.waiter)]
+    assert letters(engine) == [Unsubscribe("paid", "order-7", delivery.waiter, "default")]
 
 
 def test_a_waiter_that_asks_again_gets_the_same_event() -> None:
@@ -235,7 +272,7 @@ def test_a_cancelled_run_waits_no_more() -> None:
     post(engine)
     engine.cancel()
 
-    assert letters(engine) == [Unsubscribe("paid", "order-7", Waiter(ROOT, 0, 0, 1))]
+    assert letters(engine) == [Unsubscribe("paid", "order-7", Waiter(ROOT, 0, 0, 1), "default")]
     assert send(engine).matched == 1  # the letter is on its way
     post(engine)
 
@@ -282,9 +319,9 @@ def test_no_more_events_of_an_address_are_kept_than_the_limit() -> None:
     for number in range(1, 4):
         send(engine, id=f"e{number}")
 
-    assert list(engine.state.addresses.made("paid", "order-7").events) == ["e2", "e3"]
+    assert list(engine.state.addresses.made(PLACE).events) == ["e2", "e3"]
     engine.restart()
-    assert list(engine.state.addresses.made("paid", "order-7").events) == ["e2", "e3"]
+    assert list(engine.state.addresses.made(PLACE).events) == ["e2", "e3"]
 
 
 @pytest.mark.parametrize(("size", "code"), [(100, None), (101, "SM-5201")])
@@ -343,14 +380,10 @@ def test_a_snapshot_holds_what_is_kept_and_what_was_taken() -> None:
 
     state = decode_state(encode_state(engine.state), engine.shelf)
     assert state_hash(state) == state_hash(engine.state)
-    assert (
-        state.runs[ROOT].taken
-        == engine.live().taken
-        == {"paid/order-7": [engine.state.addresses.made("paid", "order-7").events["e1"].position]}
-    )
+    assert state.runs[ROOT].taken == engine.live().taken == {"paid/order-7": [engine.state.addresses.made(PLACE).events["e1"].position]}
     assert state.addresses.size == engine.state.addresses.size
     state.addresses.forget(NOW + 1)
-    assert not state.addresses.made("paid", "order-7").events
+    assert not state.addresses.made(PLACE).events
 
 
 def test_a_state_without_events_looks_as_it_did_before_there_were_any() -> None:

@@ -102,3 +102,9 @@ def replace_every(schedule: Schedule, every_ms: int) -> Schedule:
 def test_a_clock_that_stands_before_the_last_due_time_meets_nothing() -> None:
     assert rule_of(each_minute(catch_up="all")).met(T + 5 * MINUTE, T + MINUTE) == Met([], 0, 0)
     assert rule_of(Schedule("s", FlowId("f"), cron="* * * * *", catch_up="all")).met(T + 5 * MINUTE, T + MINUTE) == Met([], 0, 0)
+
+
+def test_a_zone_that_this_machine_does_not_know_makes_nothing_due_and_says_so() -> None:
+    rule = rule_of(Schedule("s", FlowId("f"), cron="* * * * *", time_zone="Moon/Tranquility"))
+    assert (rule.next_after(T), rule.coming(T, 5), rule.met(T, T + 9 * MINUTE), rule.starts_ms(T)) == (None, [], Met([], 0, 0), T)
+    assert "Moon/Tranquility" in rule.trouble

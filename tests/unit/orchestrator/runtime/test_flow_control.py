@@ -14,7 +14,7 @@ from stepmesh.client import Client
 from stepmesh.errors import RequestRefused
 from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId
+from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Hello, Refused, Submit
 from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.runtime import windows
@@ -162,6 +162,47 @@ async def test_a_held_run_is_listed_as_queued_and_waits_on_through_a_crash() -> 
     await lab.finish(task)
     await second.wait(timeout=60)
     assert await client.list_runs(status="queued") == []
+    await lab.stop()
+
+
+@virtual
+async def test_a_key_is_one_for_runs_of_all_partitions() -> None:
+    """Its home lies on one of them; the others ask it, and give back, through their inboxes."""
+    lab = await Lab(partitions=4).start()
+    client = await connected(lab)
+    document = {**SINGLE, "concurrency": {"key": {"$input": "who"}, "limit": 2}}
+    runs = [await client.submit(document, [{"who": "x"}]) for _ in range(12)]
+    assert len({partition_of(run.id, 4) for run in runs}) > 1
+    most = 0
+    while tasks := await lab.take(timeout_s=30):
+        most = max(most, len(await client.list_runs(status="running")))
+        await lab.finish(tasks[0])
+        for task in tasks[1:]:
+            await lab.finish(task)
+
+    assert most == 2
+    assert {(await run.info()).summary.status for run in runs} == {"completed"}
+    homes = [service.shard.session.state.permits for service in lab.node.partitions.values()]
+    await until(lambda: not any(permits.keys for permits in homes))
+    await lab.stop()
+
+
+@virtual
+async def test_a_crash_loses_no_permit_between_partitions() -> None:
+    lab = await Lab(partitions=4).start()
+    client = await connected(lab)
+    runs = [await client.submit(SINGLE, [{"who": "x"}]) for _ in range(8)]
+    ended: set[str] = set()
+    while len(ended) < len(runs):
+        if len(ended) in (0, 1, 5):
+            await lab.restart()
+        assert len(await client.list_runs(status="running")) <= 1
+        for task in await lab.take(timeout_s=90):
+            await lab.finish(task)
+            ended.add(task.run)
+
+    for run in runs:
+        assert (await run.wait(timeout=100)).summary.status == "completed"
     await lab.stop()
 
 

@@ -11,6 +11,7 @@ from stepmesh_broker.protocol.codec import decode_inbox
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId, home_of
 from stepmesh_broker.protocol.letters import Letter, Letters, Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import EventKept, SendEvent
+from stepmesh_orchestrator.core.addresses import Place
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.events import EventReceived, decode_turn
 from stepmesh_orchestrator.runtime.mail import LETTERS, in_messages
@@ -58,16 +59,16 @@ async def test_a_letter_reaches_the_partition_that_it_is_for() -> None:
     """A waiter that is not there any more is told an event until it says so: home → its partition → home."""
     lab = await Lab(partitions=4).start()
     name, key = "paid", "order-7"
-    home = home_of(name, key, 4)
+    home, place = home_of(name, key, 4), Place("default", name, key)
     waiter = Waiter(RunId("01900000-0000-7000-8000-00000000dead"), 0, 0, 1)
     home_shard = lab.node.partitions[home].shard
-    (message,) = [data for _, data in in_messages(P0, [Send(home, Subscribe(name, key, waiter, 0))], 1 << 20)]
+    (message,) = [data for _, data in in_messages(P0, [Send(home, Subscribe(name, key, waiter, 0, [], "default"))], 1 << 20)]
     await lab.client.post(home, message)
     await lab.client.post(home, message)
-    await until(lambda: home_shard.session.state.addresses.get(name, key))
+    await until(lambda: home_shard.session.state.addresses.get(place))
     answer = await lab.control(SendEvent(Namespace("default"), name, key, "e1", b'{"n": 1}'), home)
     assert answer == EventKept("e1", 1)
-    address = home_shard.session.state.addresses.made(name, key)
+    address = home_shard.session.state.addresses.made(place)
     await until(lambda: not address.waiters)
     await until(lambda: home_shard.dispatcher.confirmed == home_shard.sequence)
     kinds = [type(event).__name__ async for frame in lab.journal.read(home) for event in decode_turn(frame.payload).events]

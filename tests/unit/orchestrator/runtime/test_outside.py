@@ -11,6 +11,7 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId, home_of, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Cancel, EventKept, Refused, SendEvent, SettleToken
 from stepmesh_broker.protocol.tokens import read_token
+from stepmesh_orchestrator.core.addresses import Place
 from stepmesh_orchestrator.core.decide import dormancy, waits
 
 PARTITIONS = 4
@@ -45,7 +46,7 @@ def is_dormant(lab: Lab, run: RunId) -> bool:
 
 
 def standing(lab: Lab, key: str = "o1") -> int:
-    address = lab.node.partitions[home_of("paid", key, PARTITIONS)].shard.session.state.addresses.get("paid", key)
+    address = lab.node.partitions[home_of("paid", key, PARTITIONS)].shard.session.state.addresses.get(Place("default", "paid", key))
     return 0 if address is None else len(address.waiters)
 
 
@@ -68,7 +69,9 @@ async def test_a_dormant_run_asks_again_before_what_it_missed_is_forgotten(monke
     lab = await lab_of()
     run = await lab.submit(flow())
     await until(lambda: is_dormant(lab, run))
-    lab.node.partitions[home_of("paid", "o1", PARTITIONS)].shard.session.state.addresses.made("paid", "o1").waiters.clear()
+    lab.node.partitions[home_of("paid", "o1", PARTITIONS)].shard.session.state.addresses.made(
+        Place("default", "paid", "o1")
+    ).waiters.clear()
     assert (await send(lab)).matched == 0
     await until(lambda: not is_dormant(lab, run), 100)
     assert await lab.result(run) == {"outcome": "success", "result": 1}

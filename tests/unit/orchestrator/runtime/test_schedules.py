@@ -14,10 +14,13 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol import schedules as sched
 from stepmesh_broker.protocol.ids import FlowId, partition_of
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSkipped
+from stepmesh_orchestrator.core.schedules import Entry
 from stepmesh_orchestrator.runtime import schedule_requests
 from stepmesh_orchestrator.runtime.agenda import Agenda
+from stepmesh_orchestrator.runtime.wheel import Wheel
 from stepmesh_orchestrator.store.memory import MemoryStore
 
 NOOP: dict[str, Any] = {"name": "nothing", "steps": [{"id": "a", "component": "/builtin/noop", "input": 1}], "output": {"$step": "a"}}
@@ -364,6 +367,22 @@ async def test_the_history_of_its_run_is_that_of_a_run() -> None:
     await lab.stop()
 
 
+@virtual
+async def test_a_schedule_whose_zone_is_not_known_here_is_blocked_and_costs_nothing_else() -> None:
+    lab = await Lab().start()
+    await put(lab)
+    moon = sched.Schedule("moon", await lab.flow(NOOP), cron="* * * * *", time_zone="Moon/Tranquility")
+    await lab.shard.command(commands.PutSchedule(lab.namespace, moon, False))  # SM-5243
+    lab.shard.session.state.schedules.entries["moon"] = Entry(lab.namespace, moon, now_ms(), now_ms())  # as another machine left it
+    await lab.shard.command(commands.FireSchedule("moon"))
+    listed = (await lab.ask(sched.ListSchedules(), sched.Schedules)).schedules
+    assert [(one.schedule.id, one.status) for one in listed] == [("moon", "blocked"), ("s", "active")]
+    assert "Moon/Tranquility" in listed[0].skipped_reason
+    await asyncio.sleep(11)
+    assert (await get(lab)).fired == 1
+    await lab.stop()
+
+
 def test_an_agenda_has_one_time_for_each() -> None:
     agenda = Agenda()
     assert agenda.next_due() is None
@@ -378,3 +397,17 @@ def test_an_agenda_has_one_time_for_each() -> None:
     assert agenda.due(100, 2) == ["a"]
     agenda.set("a", 1)
     assert agenda.due(100, 2) == ["a"]
+
+
+def test_a_dormant_run_that_is_needed_now_comes_first_however_far_its_time_is() -> None:
+    times = {run_id(number): now for number, now in ((1, 10**9), (2, 5_000))}
+    wheel = Wheel(times.get)
+    for run, when in times.items():
+        wheel.put(run, when)
+    assert wheel.due(1_000, 9) == []
+    wheel.changed.clear()
+    wheel.hurry(run_id(1), 1_000)
+    assert wheel.changed.is_set()
+    assert (wheel.next_due(), wheel.due(1_000, 9)) == (1_000, [run_id(1)])
+    wheel.hurry(run_id(3), 1_000)
+    assert wheel.due(1_000, 9) == [], "it is not dormant any more"

@@ -1,0 +1,72 @@
+"""Steps with a `concurrencyKey`: an attempt asks at the home of its key before it is dispatched, and gives the permit back when it is over.
+
+No event tells of it but those of the key's home: who asks, and who may go, follows from the state, and is asked again after a recovery.
+An attempt that asks keeps a slot of its tree, as one does that waits for a place. At a home it goes by the name that `asker` gives it.
+"""
+
+from __future__ import annotations
+
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
+from stepmesh_orchestrator.core.decide import keys
+from stepmesh_orchestrator.core.flow.compiled import CompiledStep
+from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import QUEUED, Item
+
+
+def asker(item: Item, step: int) -> RunId:
+    """An attempt, among runs. No id of a run has a slash."""
+    return RunId(f"{item.run.id}/{item.index}/{step}/{item.attempt(step)}")
+
+
+def may_go(session: Session, item: Item, step: CompiledStep) -> bool:
+    """Whether the attempt holds its permit; if not, it asks for it. Raises `BadKey`."""
+    name = asker(item, step.index)
+    if name in session.granted:
+        return True
+    key = key_of(item, step)
+    session.asking[name] = (item, step.index, key)
+    item.run.tree.promised += 1
+    letter = PermitAsk(key, name, session.state.partition, [step.concurrency_limit, "queue", 0, 0, 0, 0])
+    keys.tell(session, keys.home_of(session, key), letter)
+    return False
+
+
+def key_of(item: Item, step: CompiledStep) -> str:
+    """Shared by all flows of a namespace. Raises `BadKey`."""
+    shown = keys.value_of(step.concurrency_key, item, "concurrencyKey")
+    return f"{item.run.namespace}//step/{shown}"
+
+
+def granted(session: Session, letter: PermitGrant) -> None:
+    """The attempt goes on. One that is over, or of another owner's time, gives it back."""
+    waiting = session.asking.pop(letter.run, None)
+    if waiting is not None:
+        item, step, key = waiting
+        item.run.tree.promised -= 1
+        session.touched[item.run.tree.root] = item.run.tree  # an attempt whose sub-runs live takes no slot in place of the one it kept
+        session.granted[letter.run] = key
+        session.work.append((item, step))
+    elif letter.run not in session.granted:
+        keys.tell(session, keys.home_of(session, letter.key), PermitReturn(letter.key, letter.run))
+
+
+def adopt(session: Session, item: Item, step: CompiledStep) -> None:
+    """After a recovery: an attempt in flight was let through."""
+    try:
+        session.granted[asker(item, step.index)] = key_of(item, step)
+    except keys.BadKey:  # it was let through, so this cannot be; if it is, the home finds out
+        return
+
+
+def leave(session: Session, item: Item, step: int) -> None:
+    """The attempt is over, or never begins."""
+    if item.run.flow.steps[step].concurrency_key is None:
+        return
+    name = asker(item, step)
+    waiting = session.asking.pop(name, None)
+    key = session.granted.pop(name, None) if waiting is None else waiting[2]
+    if waiting is not None and item.phases[step] == QUEUED:
+        item.run.tree.promised -= 1
+    if key is not None:
+        keys.tell(session, keys.home_of(session, key), PermitReturn(key, name))
