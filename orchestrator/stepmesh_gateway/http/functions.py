@@ -22,9 +22,9 @@ from stepmesh_gateway.http.refusals import JSON
 from stepmesh_gateway.http.registry import EVENT_STREAM, Asked, Route, Scope
 from stepmesh_gateway.translate.fields import run_id
 
-WAIT_S = 30.0
+WAIT_S = 30
 """How long a reply is waited for unless another time is asked for, in seconds."""
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=60)]
 
 
 class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
