@@ -20,7 +20,7 @@ from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import AskUpdate, UpdateTaken
 
 BEGIN_S = 5.0
-"""How long a run may take to begin its function before an update is refused, in seconds."""
+"""How long a run may take to begin its function before an update is refused, in seconds; half of the time for the reply at most."""
 PAUSE_S = 0.05
 """Pause before it is asked again meanwhile, in seconds."""
 Reader = Callable[[bool, int], AsyncIterator[RunEvent]]
@@ -77,7 +77,9 @@ async def update(requests: Requests, events: Reader, asked: AskUpdate, timeout_s
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:
-            return await _replied(events, asked, await _taken(requests, asked))
+            return await _replied(
+                events, asked, await _taken(requests, asked, BEGIN_S if timeout_s is None else min(BEGIN_S, timeout_s / 2))
+            )
     except TimeoutError:
         if not limit.expired():
             raise
@@ -86,10 +88,10 @@ async def update(requests: Requests, events: Reader, asked: AskUpdate, timeout_s
         ) from None
 
 
-async def _taken(requests: Requests, asked: AskUpdate) -> UpdateTaken:
+async def _taken(requests: Requests, asked: AskUpdate, begin_s: float) -> UpdateTaken:
     """A function that was submitted just now is waited for."""
     clock = asyncio.get_running_loop().time
-    until = clock() + BEGIN_S
+    until = clock() + begin_s
     while True:
         try:
             return await requests.ask_update(asked)

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
+from stepmesh import ResourceUnavailable, Worker
 from stepmesh.client import Client
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
@@ -138,6 +140,7 @@ async def record() -> dict[str, object]:
     await control(client)
     await schedules(world, client)
     await gates(client)
+    await breakers(world, client)
     await functions(world, client)
     await world.close()
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
@@ -180,6 +183,25 @@ async def gates(client: Client) -> None:
         runs = [await client.submit(flow, [None, 1], priority=number) for number in range(3)]
         for run in runs:
             await run.wait(timeout=2_000)
+
+
+async def breakers(world: World, client: Client) -> None:
+    """A component that is not there for a while: its breaker opens, lets one attempt through, and closes."""
+    worker, calls = Worker(pool="far"), Counter[str]()
+
+    @worker.component
+    async def busy(value: Any) -> Any:
+        calls["busy"] += 1
+        if calls["busy"] <= 12:
+            raise ResourceUnavailable("not now")
+        return value
+
+    running = asyncio.create_task(worker.run(await world.connection()))
+    steps = [{"id": "busy", "component": "/far/busy", "input": 1, "onError": {"action": "retry", "maxRetries": 20}}]
+    handle = await client.submit({"steps": steps, "output": {"$step": "busy"}}, [None] * 12, max_concurrency=0)
+    assert (await handle.wait(timeout=5_000)).summary.status == "completed"
+    worker.stop()
+    await running
 
 
 async def functions(world: World, client: Client) -> None:

@@ -22,9 +22,9 @@ from stepmesh_gateway.http.refusals import JSON
 from stepmesh_gateway.http.registry import EVENT_STREAM, Asked, Route, Scope
 from stepmesh_gateway.translate.fields import run_id
 
-WAIT_S = 30.0
+WAIT_S = 30
 """How long a reply is waited for unless another time is asked for, in seconds."""
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=60)]
 
 
 class UpdateQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +79,15 @@ async def update_run(asked: Asked[UpdateQuery, bytes]) -> Replied:
 
 
 async def query_run(asked: Asked[QueryQuery, bytes | None]) -> Told:
-    """How it stands; nothing is recorded. The body is the arguments."""
+    """How it stands; nothing is recorded."""
     run = run_id(asked.path["runId"], "runId")
     question = AskQuery(run, asked.path["name"], asked.body or b"{}", asked.query.item, asked.query.step)
     return Told(value=Json(await asked.operations.query(question)))
+
+
+async def query_run_with(asked: Asked[QueryQuery, bytes]) -> Told:
+    """The same with arguments: the body."""
+    return await query_run(asked)
 
 
 async def follow_stream(asked: Asked[StreamQuery, None]) -> Response:
@@ -123,8 +128,8 @@ ROUTES = (
         handler=query_run, query=QueryQuery, answer=Told,
     ),
     Route(
-        method="POST", path="/v1/runs/{runId}/queries/{name}", scope=Scope.READ, summary="Ask a durable function with arguments",
-        handler=query_run, query=QueryQuery, raw=JSON, answer=Told,
+        method="POST", path="/v1/runs/{runId}/queries/{name}", scope=Scope.RUN, summary="Ask a durable function with arguments",
+        handler=query_run_with, query=QueryQuery, raw=JSON, answer=Told,
     ),
     Route(
         method="GET", path="/v1/runs/{runId}/streams/{name}", scope=Scope.READ, summary="Follow a stream of a run",

@@ -30,6 +30,8 @@ PROMISED = {
     "/v1/schedules": {"GET", "POST"}, "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{f"/v1/schedules/{{schedule}}/{verb}": {"POST"} for verb in ("pause", "resume", "trigger", "backfill")},
     "/v1/events": {"POST"}, "/v1/runs/{runId}/signals/{name}": {"POST"}, "/notify/{eventId}": {"POST"},
+    "/v1/runs/{runId}/updates/{name}": {"POST"}, "/v1/runs/{runId}/queries/{name}": {"GET", "POST"},
+    "/v1/runs/{runId}/streams/{name}": {"GET"},
     "/v1/promises/{token}/resolve": {"POST"}, "/v1/promises/{token}/reject": {"POST"},
     "/v1/hooks/{token}": {"GET", "POST", "PUT", "PATCH", "DELETE"},
 }  # fmt: skip
