@@ -99,6 +99,8 @@ class UpdateAsked(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=Fals
 
 
 Record = Began | Issued | Settled | Tried | CancelAsked | UpdateAsked
+_LEAST_BYTES = 64
+"""Of a record, beside its texts."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
 
@@ -114,3 +116,20 @@ def decode_records(data: bytes) -> list[Record]:
         return _decoder.decode(data)
     except msgspec.MsgspecError as problem:
         raise MalformedMessage(f"not a history: {problem} ({len(data)} bytes)", hint="upgrade the worker first") from problem
+
+
+def size_of(record: Record) -> int:
+    """About how many bytes it takes on its way: all that may be large is counted."""
+    if isinstance(record, Issued):
+        return _LEAST_BYTES + len(record.arguments) + len(record.options) + len(record.id) + len(record.name) + len(record.where)
+    if isinstance(record, Settled):
+        return _LEAST_BYTES + len(record.value) + len(record.id) + _size_of_failure(record.failure)
+    if isinstance(record, Tried):
+        return _LEAST_BYTES + len(record.id) + _size_of_failure(record.failure)
+    if isinstance(record, UpdateAsked):
+        return _LEAST_BYTES + len(record.arguments) + len(record.id) + len(record.name)
+    return _LEAST_BYTES + (len(record.reason) if isinstance(record, CancelAsked) else 0)
+
+
+def _size_of_failure(failure: Failure | None) -> int:
+    return 0 if failure is None else len(failure.message) + len(failure.data or b"")

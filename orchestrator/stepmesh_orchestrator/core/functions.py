@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import NOTES, Issued, Kind, Record, Settled, Tried, encode_records
+from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
 
 MAX_CARRIED_BYTES = 256 * 1024
 """A history that is larger does not travel with the task: the worker asks for it, page by page."""
@@ -55,6 +55,10 @@ class Function(msgspec.Struct, array_like=True, gc=False):
             self.close(record.id)
         elif isinstance(record, Tried):
             self.retries[record.id] = record.due_ms
+
+    def began(self) -> Began | None:
+        """The body's first word. What it was asked before that stands before it."""
+        return next((record for record in self.records if isinstance(record, Began)), None)
 
     def asked(self, id: str) -> Issued | None:
         """A command without a result."""
@@ -112,11 +116,3 @@ def due_ms(timer: Issued) -> int:
         return _due.decode(timer.arguments)["due_ms"]
     except (msgspec.MsgspecError, KeyError):
         return 0
-
-
-def size_of(records: list[Record]) -> int:
-    """About how many bytes they take on their way."""
-    payloads = (
-        record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"" for record in records
-    )
-    return sum(64 + len(payload) for payload in payloads)

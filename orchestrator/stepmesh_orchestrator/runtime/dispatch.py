@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
@@ -202,6 +204,8 @@ class Dispatcher:
             return [
                 self._departure(departure.sequence, departure.since, flight.pool, part) for part in (tasks[:half], tasks[half:]) if part
             ]
+        if too_large and tasks and tasks[0].history:  # the worker asks for it, page by page
+            return [self._departure(departure.sequence, departure.since, flight.pool, [replace(tasks[0], history=b"")])]
         log.warning("a task frame cannot be published to pool %s; its tasks fail: %s", flight.pool, problem)
         self.leases.drop(flight)
         code = ErrorCode.INVALID_INPUT if too_large else ErrorCode.ORCHESTRATOR_ERROR

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
+from stepmesh_broker.protocol.histories import size_of
 from stepmesh_broker.protocol.ids import WorkerId
 from stepmesh_broker.protocol.messages import Verdict
-from stepmesh_orchestrator.core.functions import size_of
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.claims import claimed
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -32,7 +32,7 @@ def _fitting(answers: list[FunctionTurned | None]) -> list[FunctionTurned | None
     """As many as fit one message; the first one always does. The others are asked for again, as their turns are known by then."""
     size, fitting = 0, list[FunctionTurned | None]()
     for answer in answers:
-        size += 0 if answer is None or answer.records is None else size_of(answer.records)
+        size += 0 if answer is None or answer.records is None else sum(map(size_of, answer.records))
         fitting.append(answer if size <= ANSWER_BYTES or not any(fitting) else None)
     return fitting
 

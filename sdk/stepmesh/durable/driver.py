@@ -16,7 +16,7 @@ from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
@@ -96,19 +96,20 @@ class _Driver:
         self._set_clock(task.at_ms)
 
     async def run(self) -> Any:
-        history = await self._history()
-        self._base = len(history)
-        if not history:
-            self._unsent.append(Began(self._activation.task.at_ms, self._activation.version))
-        began, *records = history or self._unsent
-        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
-        turn = execution.turn(records)
+        records = await self._history()
+        self._base = len(records)
+        began = next((record for record in records if isinstance(record, Began)), None)
+        if began is None:  # it is new, though it may have been told something already
+            began = Began(self._activation.task.at_ms, self._activation.version)
+            self._unsent.append(began)
+        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version)
+        turn = execution.turn([record for record in records if record is not began])
         while turn.state is State.IDLE:
             self._take(turn)
             turn = execution.turn(await self._onwards())
         if turn.state is State.DIVERGED:
-            await self._tell(idle=True, blocked=str(turn.divergence))
-            raise LetGo
+            while True:  # until the shard lets go: records that came meanwhile change nothing
+                await self._tell(idle=True, blocked=str(turn.divergence))
         self._take(turn)
         return await self._end(turn)
 
@@ -223,7 +224,7 @@ class _Driver:
         """What fits one turn, of what is to be told; and the rest."""
         size = 0
         for index, record in enumerate(self._unsent):
-            size += len(record.value if isinstance(record, Settled) else record.arguments if isinstance(record, Issued) else b"")
+            size += size_of(record)
             if size > TURN_BYTES and index:
                 return self._unsent[:index], self._unsent[index:]
         return self._unsent, []

@@ -13,11 +13,11 @@ from typing import Any
 
 from stepmesh.hedging import first_answer
 from stepmesh.requests import RETRY_S, TIMEOUT_S, TOLD_AGAIN_S
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Settled
+from stepmesh_broker.protocol.histories import size_of
 from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
 
 AT_ONCE = 2
@@ -25,7 +25,7 @@ AT_ONCE = 2
 TURNS = 256
 """Turns in one message at most."""
 MESSAGE_BYTES = 512 * 1024
-"""Payloads in one message of more than one turn, bytes."""
+"""Records in one message of more than one turn, bytes."""
 OVERHEAD_BYTES = 64 * 1024
 """Of a message, beside the payload of its largest record: its other fields, and a failure's text."""
 _Waiting = tuple[FunctionTurn, asyncio.Future[FunctionTurned | None]]
@@ -75,6 +75,10 @@ class Turns:
         answers: list[FunctionTurned | None] = [None] * len(taken)
         try:
             answers = await self._answers(partition, [turn for turn, _ in taken]) if taken else []
+        except MessageTooLarge as problem:  # it stays too large however often it is told
+            for _, future in taken:
+                if not future.done():
+                    future.set_exception(problem)
         finally:
             for (_, future), answer in zip(taken, answers, strict=True):
                 if not future.done():
@@ -102,7 +106,7 @@ def _fitting(waiting: list[_Waiting]) -> int:
     """How many go with one message."""
     size = 0
     for index, (turn, _) in enumerate(waiting[:TURNS]):
-        size += sum(len(record.value if isinstance(record, Settled) else getattr(record, "arguments", b"")) for record in turn.records)
+        size += sum(map(size_of, turn.records))
         if size > MESSAGE_BYTES and index:
             return index
     return min(len(waiting), TURNS)

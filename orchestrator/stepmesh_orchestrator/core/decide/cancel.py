@@ -48,6 +48,24 @@ def function_ended(session: Session, tree: Tree) -> None:
             stop(session, run, reason)
 
 
+def reason_of(session: Session, run: Run) -> str | None:
+    """Why the run is being cancelled, itself or with one above it; None when it is not. What a function set going is for it to end."""
+    cancelling, over = run.tree.cancelling, run
+    while over.id not in cancelling:
+        parent = over.parent
+        if parent is None or parent.kind == "function":
+            return None
+        over = session.state.runs[parent.run]
+    return cancelling[over.id]
+
+
+def tell_late(session: Session, item: Item, step: int) -> None:
+    """A step that proves to be a durable function, or begins anew, while its run is being cancelled."""
+    reason = reason_of(session, item.run) if item.run.tree.cancelling else None
+    if reason is not None:
+        session.emit(HistoryGrew(item.run.id, item.index, step, [CancelAsked(session.now, reason)]))
+
+
 def _functions(session: Session, run: Run) -> Iterator[tuple[Item, int]]:
     """Durable functions of the run and below it that can clean up: not those that their code cannot go on with."""
     for child in run.children or ():

@@ -12,23 +12,23 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import results, subruns, waits
+from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
-from stepmesh_orchestrator.core.functions import Function, call_document, due_ms, size_of
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
-"""Records in one answer, in bytes of their payloads."""
+"""Records in one answer of more than one record, bytes."""
 _GONE = FunctionTurned(gone=True)
 
 
@@ -56,7 +56,10 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
+            is_new = item.functions is None or task.step not in item.functions
             session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
+            if is_new:
+                cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
@@ -87,7 +90,7 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
         due = now + max(0, record.due_ms - record.at_ms)
         return Tried(record.id, now, record.attempt, record.failure, due)
     if isinstance(record, Began):
-        return None if function.records else record
+        return None if function.began() is not None else record
     return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
@@ -119,6 +122,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
     """The body began anew: what it waited for is void."""
     end_children(session, item, step)
     session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    cancel.tell_late(session, item, step)
     session.touched[item.run.tree.root] = item.run.tree
     activate(session, item, step)
 
@@ -126,7 +130,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
 def _page(news: list[Record]) -> list[Record]:
     size = 0
     for index, record in enumerate(news):
-        size += size_of([record])
+        size += size_of(record)
         if size > PAGE_BYTES and index:
             return news[:index]
     return news
@@ -197,8 +201,8 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
 def _child_id(item: Item, step: int, command: Issued) -> RunId:
     """A function that began anew after a failure names others."""
     function = item.function(step)
-    first = function.records[0] if function is not None and function.records else None
-    began = first.at_ms if isinstance(first, Began) else 0
+    first = None if function is None else function.began()
+    began = 0 if first is None else first.at_ms
     return child_run_id(item.run.id, f"{item.index}/{step}/{began}/{command.id}")
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.orchestrator.core.engine import Engine, flow, js, kinds, ref, step
 from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sleeping
 
-from stepmesh_broker.protocol.histories import Issued, Kind, Settled
+from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, decode_records
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_orchestrator.core.commands import CancelRun
 from stepmesh_orchestrator.core.snapshot import state_hash
@@ -64,3 +64,28 @@ def test_a_function_that_begins_anew_waits_for_no_events_of_before() -> None:
     body.turn(BEGAN, Issued("r/paid", Kind.EVENT, "paid", "", js({"key": "k"}), "orders.py:7", 0, js({"since_ms": 0})))
     body.fail("f")
     assert kinds(body.new) == ["StepRetrying", "WaitOver"]
+
+
+def test_a_function_that_shows_itself_while_its_run_is_cancelled_is_told() -> None:
+    body = Beside()
+    body.turn(BEGAN, sleeping(60_000), idle=True)
+    late = body.task_ref("g")
+    body.send(CancelRun(body.run, "enough"))
+    body.driver += 1
+    answer = body.turn(BEGAN, issued("r/approval", Kind.PROMISE), task=late, number=1, base=0, idle=True)
+    assert not answer.left
+    assert answer.records is not None
+    assert answer.records[-1] == CancelAsked(body.session.now, "enough")
+
+
+def test_a_body_that_begins_anew_while_it_is_cancelled_is_told_once_more() -> None:
+    body = Body()
+    body.turn(BEGAN, sleeping(60_000))
+    body.send(CancelRun(body.run, "enough"))
+    body.turn(continued=b"2", base=2)
+    task = body.again()
+    assert decode_records(task.history) == [CancelAsked(body.session.now, "enough")]
+    answer = body.turn(BEGAN, sleeping(60_000))
+    assert answer.records is None, "its first word may follow what it was asked"
+    assert body.item().functions is not None
+    assert body.item().functions[0].began() == BEGAN

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 from tests.simulation.virtual_loop import LoopTimeClock
-from tests.unit.orchestrator.runtime.lab import Lab, frame_of, until, virtual
+from tests.unit.orchestrator.runtime.lab import W1, Lab, frame_of, ref, until, virtual
 
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge, StepmeshError
 from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol.codec import decode_task_frame
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurns
+from stepmesh_broker.protocol.histories import Began, Issued, Kind
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, RunId
 from stepmesh_broker.protocol.messages import FORMAT, Task, TaskFrame
 from stepmesh_orchestrator.core.flow.routing import Route, Router
@@ -263,4 +265,23 @@ async def test_an_oversize_task_fails_also_when_the_orchestrator_dies_before_its
     await lab.start()
     error = (await lab.result(run))["error"]
     assert error["code"] == "INVALID_INPUT"
+    await lab.stop()
+
+
+@virtual
+async def test_a_history_that_does_not_fit_beside_its_input_is_asked_for_instead() -> None:
+    lab = await Lab(bus=MemoryBus(max_message_bytes=LIMIT)).start()
+    run = await lab.submit(BIG, "x" * (LIMIT // 2))
+    (task,) = await lab.take()
+    asked = [Issued(f"r/{n}", Kind.CALL, "/py/none", "", b"null", "w" * 80) for n in range(LIMIT // 200)]
+    first = FunctionTurn(ref(task), 1, 1, 0, [Began(0), *asked], idle=True)
+    answer = await lab.control(FunctionTurns(W1, [first]))
+    assert [one.left for one in answer.answers] == [True]
+    news: list[Task] = []
+    while not (again := [one for one in news if one.attempt == 2 and one.run == run]):
+        news += await lab.take()
+        await lab.finish(*(one for one in news if one.run != run))
+    assert (again[0].history, again[0].records > len(asked)) == (b"", True)
+    await lab.finish(again[0], output="done")
+    assert (await lab.result(run))["outcome"] == "success"
     await lab.stop()

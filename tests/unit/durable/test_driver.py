@@ -1,0 +1,104 @@
+"""The driver of one activation: how it tells what it has to tell, whatever the shard answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
+
+from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.execution import Execution, executing
+from stepmesh_broker.protocol import codec
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned, FunctionTurns
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, encode_records
+from stepmesh_broker.protocol.ids import RunId, WorkerId
+from stepmesh_broker.protocol.messages import Task
+
+NATS_BYTES = 1 << 20
+"""Largest message of a NATS server as it comes."""
+
+
+class Shard:
+    """A history in memory. `meanwhile`: appended before a turn is looked at, once."""
+
+    def __init__(self, *history: Record, meanwhile: tuple[Record, ...] = ()) -> None:
+        self.history = list(history)
+        self.meanwhile = meanwhile
+        self.turns: list[FunctionTurn] = []
+
+    async def take(self, turn: FunctionTurn) -> FunctionTurned:
+        if turn.number:
+            self.turns.append(turn)
+            self.history += self.meanwhile
+            self.meanwhile = ()
+        own = turn.base == len(self.history)
+        self.history += turn.records
+        news = self.history[turn.base :]
+        left = turn.idle and own
+        return FunctionTurned(at_ms=BEGAN_MS, records=None if own and turn.number else news, left=left)
+
+
+async def driven(body: Body, shard: Shard) -> Any:
+    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
+
+    def begin(started_ms: int, *, recorded: str) -> Execution:
+        return Execution(body, started_ms, RUN)
+
+    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1")), 30)
+
+
+def played(run: Callable[[], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        return await run()
+
+    return asyncio.run(main())
+
+
+def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
+    async def wide() -> None:
+        await asyncio.gather(*(call(f"charge-{n}") for n in range(8_000)))
+
+    async def call(name: str) -> None:
+        where = "services/orders/workflows/settlement.py:1207"
+        await executing.get().issue(Kind.CALL, name, b"{}", settle, where=where, options=msgspec.json.encode({"timeout_ms": 30_000}))
+
+    shard = Shard()
+    with pytest.raises(LetGo):
+        played(lambda: driven(wide, shard))
+    assert len(shard.history) == 8_001
+    sizes = [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in shard.turns]
+    assert max(sizes) < NATS_BYTES // 2
+    assert [turn.idle for turn in shard.turns][-1]
+
+
+def test_code_that_cannot_go_on_is_told_until_the_shard_lets_go() -> None:
+    async def other() -> None:
+        await step("another")
+
+    began, asked = Began(BEGAN_MS, "1"), Issued("r/one", Kind.CALL, "one", "", b"null", "")
+    shard = Shard(began, asked, meanwhile=(Settled("r/one", BEGAN_MS),))
+    with pytest.raises(LetGo):
+        played(lambda: driven(other, shard))
+    assert [(bool(turn.blocked), turn.base) for turn in shard.turns] == [(True, 2), (True, 3)]
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_body_hears_what_it_was_asked_before_its_first_word(meanwhile: bool) -> None:
+    async def patient() -> str:
+        try:
+            await executing.get().issue(Kind.PROMISE, "decision", b"null", settle)
+        except asyncio.CancelledError:
+            return "told"
+        return "not told"
+
+    asked = CancelAsked(BEGAN_MS, "enough")
+    shard = Shard(meanwhile=(asked,)) if meanwhile else Shard(asked)
+    assert played(lambda: driven(patient, shard)) == "told"
+    assert [type(record) for record in shard.history[:2]] == [CancelAsked, Began]
+    again = Shard(*shard.history)
+    assert played(lambda: driven(patient, again)) == "told"
+    assert again.history == shard.history
