@@ -26,6 +26,7 @@ LONGEST = (
     "integration/journals/test_log_servers_killed.py",
     "interop/test_lifecycle.py",
     "acceptance/test_herds.py",
+    "integration/nats/test_access.py",
     "integration/nats/test_cluster_faults.py",
     "acceptance/test_submit_topic.py",
     "acceptance/test_process_faults.py",

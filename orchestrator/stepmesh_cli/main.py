@@ -85,11 +85,11 @@ COMMANDS = (
     Command("delete", "stepmesh_cli.runs:delete", OPERATE, "Remove an ended run for good.", "stepmesh delete RUN"),
     Command("explain", "stepmesh_cli.runs:explain", OPERATE, "Say what a run waits for.", "stepmesh explain RUN"),
     Command("event", "stepmesh_cli.outside:event", OPERATE, "Send an event to runs that wait.", "stepmesh event send paid --key order-7"),
+    Command("approvals", "stepmesh_cli.outside:approvals", OPERATE, "List approvals that wait.", "stepmesh approvals --flow order"),
     Command(
         "update", "stepmesh_cli.asking:update", OPERATE, "Ask a workflow for a change.", "stepmesh update RUN change --json-args '\"x\"'"
     ),
     Command("query", "stepmesh_cli.asking:query", OPERATE, "Ask a workflow how it stands.", "stepmesh query RUN state"),
-    Command("approvals", "stepmesh_cli.outside:approvals", OPERATE, "List approvals that wait.", "stepmesh approvals --flow order"),
     Command("approve", "stepmesh_cli.outside:approve", OPERATE, "Decide on an approval.", 'stepmesh approve TOKEN --comment "fine"'),
     Command(
         "schedule",

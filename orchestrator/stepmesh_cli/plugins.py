@@ -118,6 +118,7 @@ def _engine(config: Config) -> EngineSettings:
         kept_event_bytes=config.limits.kept_event_bytes,
         pool_window=config.flow_control.pool_window,
         weights=config.flow_control.weights,
+        breaker_after=config.flow_control.breaker_after,
     )
 
 

@@ -191,7 +191,7 @@ class SubmissionRefusal:
     key: str | None
     first: int
     count: int
-    problem: StepmeshError
+    problem: Exception
 
 
 class SubmissionsRefused(StepmeshError):

@@ -137,7 +137,7 @@ class Producer:
             if run.existing and not part.whole:
                 await self._check(run, part, key)
             return run
-        except StepmeshError as problem:
+        except Exception as problem:  # whatever it is, nobody else would tell it
             refusal = SubmissionRefusal(key, part.first, len(part.inputs), problem)
             self._refused.append(refusal)
             return refusal

@@ -12,12 +12,18 @@ from tests.infra.command_lines import INFRA
 
 from stepmesh_broker.protocol.attributes import METRICS, POOL, POOL_WANTED, Metric
 
-SUFFIX = {"s": "_seconds", "By": "_bytes", "1": "_ratio", "{task}/s": "_per_second", "{run}/s": "_per_second"}
+SUFFIX = {
+    "s": "_seconds",
+    "By": "_bytes",
+    "1": "_ratio",
+    **dict.fromkeys(("{task}/s", "{run}/s", "{token}/s", "{cost}/s"), "_per_second"),
+}
 """What the collector's Prometheus exporter adds for a unit; one in braces adds nothing."""
 LEFT_OUT = {
     "stepmesh.turn.size",
     *(f"stepmesh.projector.{name}" for name in ("frames", "rows")),
     *(f"stepmesh.window.{name}" for name in ("runs", "run_latency", "run_failures", "task_latency", "task_wait", "task_failures")),
+    *(f"stepmesh.window.{name}" for name in ("task_tokens", "run_tokens", "run_cost")),
 }
 """What no panel shows: of the stream application its lag and its rates are there, the rest of a window is for those who ask for it."""
 DASHBOARD: dict[str, Any] = json.loads((INFRA / "dashboards" / "stepmesh.json").read_text())

@@ -104,7 +104,10 @@ class World:
         return set() if service is None else set(service.shard.session.state.dormant.places)
 
     async def start_worker(self, *, exclusive: bool = False) -> None:
-        worker = self.worker(exclusive=exclusive)
+        await self.employ(self.worker(exclusive=exclusive))
+
+    async def employ(self, worker: Worker) -> None:
+        """Let it work until the end."""
         self.workers.append((worker, asyncio.create_task(worker.run(await self.connection()))))
 
     async def client(self) -> Client:

@@ -161,7 +161,7 @@ class _Maker:
             step["onError"] = self._on_error()
         if chance(choices, 8):
             step |= {
-                "concurrencyKey": pick(choices, ("k", {"$variable": "given", "default": "k"})),
+                "concurrencyKey": pick(choices, ("k", "l", {"$if": {"$variable": "given", "default": None}, "then": "k", "else": "l"})),
                 "concurrencyLimit": 1 + choices.below(2),
             }
         return step

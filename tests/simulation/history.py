@@ -47,6 +47,7 @@ def make_world(choices: Choices) -> World:
         dormant_ms=pick(choices, (0, 0, 1_000)),
         pool_window=pick(choices, (4_000, 0, 1, 2)),
         weights=pick(choices, ({}, {"acme": 2})),
+        breaker_after=pick(choices, (10, 1, 2)),
     )
     return World(choices, limits)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_broker.protocol.permit_letters import PermitLetter
+from stepmesh_orchestrator.core.decide.breakers import name_of
 from stepmesh_orchestrator.core.decide.failure import default_blockers
 from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
 from stepmesh_orchestrator.core.decide.step_keys import asker
 from stepmesh_orchestrator.core.effects import CallKeys, Send, SetTimer, TreeLeft
+from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import (
     AWAITING,
     CHILD,
@@ -62,7 +64,7 @@ def _check_places(world: World) -> None:
     """Places are counted right, none is free while somebody waits, and who waits keeps a slot of its tree."""
     session, places = world.session, world.session.places
     if places is None:
-        assert sum(tree.promised for tree in session.state.trees.values()) == len(session.asking)
+        assert sum(tree.promised for tree in session.state.trees.values()) == len(_asking_or_held_back(session))
         return
     assert not places.vacant
     holders: Counter[str] = Counter()
@@ -77,7 +79,7 @@ def _check_places(world: World) -> None:
         else:
             assert item.phases[step] == RUNNING
             holders[name] += item.holds_slot(step)
-    for item, _, _ in session.asking.values():
+    for item, *_ in _asking_or_held_back(session):
         promised[item.run.tree.root] += 1
     for name, of_pool in places.pools.items():
         assert of_pool.taken == holders[name], f"{of_pool.taken} places of pool {name} taken by {holders[name]}"
@@ -88,6 +90,10 @@ def _check_places(world: World) -> None:
     for tree in session.state.trees.values():
         assert tree.promised == promised[tree.root]
         assert not tree.limit or tree.promised <= tree.limit
+
+
+def _asking_or_held_back(session: Session) -> list[tuple[Any, ...]]:
+    return [*session.asking.values(), *(one for waiting in session.held_back.values() for one in waiting.values())]
 
 
 def told(world: World) -> set[str]:
@@ -149,6 +155,7 @@ class _Causes:
         self.placed = {key for key, of_pool in places.items() if of_pool.taken >= of_pool.limit}
         self.asking, self.permits = session.asking, session.state.permits
         self.told = told(world)
+        self.held_back, self.canaries, self.now = session.held_back, session.canaries, session.now
         self.runs = session.state.runs
 
 
@@ -207,6 +214,9 @@ def _check_cause(causes: _Causes, item: Item, step: int, phase: int) -> None:
     else:
         assert phase == QUEUED
         if (item.run.id, item.index, step) in causes.placed:
+            return
+        if asker(item, step) in causes.held_back.get(about := name_of(item.run.flow.steps[step]), {}):
+            assert about in causes.canaries or causes.permits.breakers[about].due_ms > causes.now, "nobody will try it"
             return
         if (name := asker(item, step)) in causes.asking:
             assert name in causes.told or name in causes.permits.keys[causes.asking[name][2]].waiting, "nobody will let it through"

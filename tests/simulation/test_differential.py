@@ -35,7 +35,7 @@ def test_the_histories_reach_what_they_are_for() -> None:
     assert {
         "RunCreated", "ItemStarted", "StepDispatched", "StepSucceeded", "StepFailed", "StepDefaulted", "StepSkipped", "StepRetrying",
         "StepSleeping", "StepFallingBack", "ItemEnded", "RunEnded", "RunCancelled",
-        "TreeDormant", "TreeWoken", "RunHeld", "RunReleased", "PermitAsked", "PermitMoved", "rest_any", "wake_any",
+        "TreeDormant", "TreeWoken", "RunHeld", "RunReleased", "PermitAsked", "PermitMoved", "BreakerMoved", "rest_any", "wake_any",
         "EventReceived", "WaiterPlaced", "WaiterLeft", "StepAwaiting", "WaitOver", "bring_letter", "send_event",
         "RunPaused", "RunResumed", "StepWoken", "RunSeeded", "pause_any", "resume_any", "skip_sleep", "fork_any",
         "answer_task", "lose_task", "duplicate", "answer_late", "answer_odd", "fire_timer", "fire_spuriously", "resolve_flow",

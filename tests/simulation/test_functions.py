@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.deployment_world import Crash, World, until
 from tests.simulation.virtual_loop import run_virtual
 
-from stepmesh import Client, Worker
+from stepmesh import Client
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
 from stepmesh.durable.steps import Step
@@ -49,12 +49,16 @@ class Ledger:
         return Step(do, name)
 
 
-def saga_worker(ledger: Ledger, child: str) -> Worker:
+def saga_app(ledger: Ledger, child: str) -> App:
     app = App("py")
 
     @app.step
     async def ask(token: str) -> None:
         ledger.tokens.add(token)
+
+    @app.step(pool="gpu")
+    async def render(n: int) -> int:
+        return -n
 
     charge, reserve, ship = ledger.step("charge"), ledger.step("reserve", 2.0), ledger.step("ship")
 
@@ -64,7 +68,8 @@ def saga_worker(ledger: Ledger, child: str) -> Worker:
         promise = wf.promise(str, timeout="2h")
         await ask(promise.token)
         stock, picture = await asyncio.gather(reserve(order["n"]), wf.call("/cpu/slow", order["n"]))
-        await asyncio.sleep(3_600)
+        await asyncio.sleep(order["sleep"])
+        label = await render(order["n"])
         by = await promise
         inner = await wf.child(child, {"of": receipt})
         try:
@@ -72,14 +77,15 @@ def saga_worker(ledger: Ledger, child: str) -> Worker:
                 await wf.call("/nobody/never", 1)
         except TimeoutError:
             wf.set("status", "late")
-        return {"all": [receipt, stock, picture], "inner": inner, "paid": paid, "by": by, "sent": await wf.map(ship, [1, 2, 3], limit=2)}
+        found = {"inner": inner, "label": label, "paid": paid, "by": by}
+        return {"all": [receipt, stock, picture], **found, "sent": await wf.map(ship, [1, 2, 3], limit=2)}
 
     app.workflow(saga)
-    return app.worker(concurrency=2)
+    return app
 
 
 def expected(n: int) -> dict[str, Any]:
-    return {"all": [n, n, n], "inner": {"of": n}, "paid": n, "by": "ann", "sent": [1, 2, 3]}
+    return {"all": [n, n, n], "inner": {"of": n}, "label": -n, "paid": n, "by": "ann", "sent": [1, 2, 3]}
 
 
 class CrashAt:
@@ -95,24 +101,26 @@ class CrashAt:
             raise Crash(f"at write {self.calls}")
 
 
-async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -> tuple[World, Ledger]:
+async def play(journal: MemoryJournal, kill_worker_after: float | None = None, sleep_s: float = 3_600) -> tuple[World, Ledger]:
     world, ledger = World(journal), Ledger()
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
     client = await world.client()
     child = await client.store_flow(CHILD)
-    worker = saga_worker(ledger, child)
+    app = saga_app(ledger, child)
+    await world.employ(app.worker("gpu"))
+    worker = app.worker(concurrency=2)
     running = asyncio.create_task(worker.run(await world.connection()))
     await client.events.send("paid", key="o7", data=7, id="early")
-    handle = await client.submit(SAGA, [{"n": 7}, {"n": 8}])
+    handle = await client.submit(SAGA, [{"n": number, "sleep": sleep_s} for number in (7, 8)])
     outside = asyncio.create_task(answer(client, ledger))
     if kill_worker_after is not None:
         await asyncio.sleep(kill_worker_after)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        worker = saga_worker(ledger, child)
+        worker = app.worker(concurrency=2)
         running = asyncio.create_task(worker.run(await world.connection()))
-    await handle.wait(timeout=20_000)
+    await handle.wait(timeout=20_000 + 2 * sleep_s)
     await outside
     results = [json.loads(item.result).get("result", item.result) async for item in handle.items()]
     assert results == [expected(7), expected(8)]
@@ -179,6 +187,12 @@ def test_a_crash_at_any_single_write_loses_nothing(side: str, first: int) -> Non
     assert writes > 20
     restarts = [run_virtual(play(journal(side, CrashAt(at))), 30_000)[0].restarts for at in range(first, writes + 1, 2)]
     assert sum(restarts) > writes // 2 - 4, "each write is reached, but for some at the end: what shares a write depends on ids"
+
+
+@pytest.mark.timeout(600)
+def test_it_may_sleep_for_three_days() -> None:
+    world, _ = run_virtual(play(MemoryJournal(after_append=CrashAt(30)), sleep_s=3 * 86_400), 600_000)
+    assert world.restarts == 1
 
 
 @pytest.mark.parametrize("gap", [1, 3])

@@ -11,7 +11,8 @@ from tests.simulation.test_crash_every_write import CrashAt, journal
 from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_orchestrator.core.events import HOLDS, PermitMoved, RunEnded, RunReleased, decode_turn
+from stepmesh_orchestrator.core.events import RunEnded, decode_turn
+from stepmesh_orchestrator.core.gate_events import HOLDS, PermitMoved, RunReleased
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.node import Node, NodeSettings
 from stepmesh_orchestrator.runtime.partition import Ports

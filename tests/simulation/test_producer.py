@@ -90,6 +90,27 @@ def test_a_result_that_is_a_failure_is_told_with_its_error() -> None:
     run_virtual(main())
 
 
+def test_results_of_a_run_that_is_cancelled_end() -> None:
+    async def main() -> None:
+        world = World()
+        await world.start_node()
+        await world.start_worker()
+        client = await world.client()
+        async with client.producer(SLOW_ONE, max_concurrency=1) as producer:
+            batch = await producer.submit([{"slow": number == 3, "n": number} for number in range(9)])
+            (run,) = await batch
+            found = []
+            async for one in batch.results():
+                found.append(one)
+                if len(found) == 3:
+                    await client.cancel(run.id)
+        assert {one.index for one in found[:3]} == {0, 1, 2}
+        assert all(one.error is not None and one.error.error_code == "CANCELLED" for one in found[3:])
+        await world.close()
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("reader", ["stops", "stays"])
 def test_a_reader_that_stops_leaves_nothing_behind(reader: str) -> None:
     async def main() -> None:

@@ -130,6 +130,7 @@ PROJECTION_ROWS = Metric("stepmesh.projection.rows", "gauge", "{row}", (PARTITIO
 POOL_WAITING = Metric(
     "stepmesh.pool.waiting", "gauge", "{task}", (POOL, NAMESPACE, PARTITION), "tasks that are ready and wait for a place of their pool"
 )
+BREAKERS_OPEN = Metric("stepmesh.breaker.open", "gauge", "{component}", (PARTITION,), "components that a breaker leaves alone")
 PROJECTOR_LAG = Metric(
     "stepmesh.projector.lag", "gauge", "{record}", (PARTITION,), "records of the journal's topic that are still to be read"
 )
@@ -158,5 +159,5 @@ OF_PROJECTORS: tuple[Metric, ...] = (
 METRICS: tuple[Metric, ...] = (
     POOL_TASKS, POOL_WANTED, POOL_OLDEST, QUEUE_WAIT, TASK_DURATION, TASK_RETRIES, TASK_FAILURES, TASK_PARKED, TASKS_PUBLISHED,
     REDISPATCHED, STALE_RESULTS, MALFORMED, QUARANTINED, TURN_EVENTS, TURN_BYTES, JOURNAL_APPEND, RUNS_LIVE, RUNS_ENDED, OUTBOX_FRAMES,
-    INBOX_MESSAGES, PROJECTION_ROWS, POOL_WAITING, *OF_PROJECTORS,
+    INBOX_MESSAGES, PROJECTION_ROWS, POOL_WAITING, BREAKERS_OPEN, *OF_PROJECTORS,
 )  # fmt: skip

@@ -45,6 +45,7 @@ class TaskCounts(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ta
     held: dict[Pool, int]
     expected: list[Pool]
     waiting_ms: dict[Pool, int]
+    breakers: dict[Pool, str] = {}  # what is said of components that are left alone
 
 
 class FindFlow(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="find_flow"):

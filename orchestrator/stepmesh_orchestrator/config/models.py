@@ -144,11 +144,12 @@ class LimitsConfig(Section):
 class FlowControlConfig(Section):
     """`namespaces`: of tenants that share this deployment, or `any`. `weights`: places that a namespace gets in each round, 1 if it is not
     named. `poolWindow`: tasks of one pool in flight beyond twice what its workers take at once, at most, for each partition; 0: no
-    limit, and no fair shares."""
+    limit, and no fair shares. `breakerAfter`: bad outcomes of a component that open its breaker; 0 = never."""
 
     namespaces: list[PoolName] | Literal["any"] = Field(default_factory=list)
     weights: dict[str, Annotated[int, Field(ge=1, le=1_000)]] = Field(default_factory=dict)
     pool_window: int = Field(default=4_000, ge=0)
+    breaker_after: int = Field(default=10, ge=0, le=20)
 
 
 class TelemetryConfig(Section):

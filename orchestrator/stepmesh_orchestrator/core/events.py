@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import msgspec
 
-from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.function_events import FunctionEvent
-from stepmesh_orchestrator.core.gates import Gate, Rule
+from stepmesh_orchestrator.core.gate_events import GateEvent
 from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
 from stepmesh_orchestrator.core.seeds import Seed, SeededRun
 
@@ -291,43 +291,6 @@ class RunSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=28):
     below: list[SeededRun] = []
 
 
-HOLDS, REVOKED, GONE_AWAY = "holds", "revoked", "gone"
-
-
-class RunHeld(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=35):
-    """The run, created just now, begins when it has passed these gates, one after the other."""
-
-    run: RunId
-    gates: list[Gate]
-
-
-class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36):
-    """The gate at which the run stood is open."""
-
-    run: RunId
-    key: str
-
-
-class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
-    """A run, or an attempt of a step, perhaps of another partition, wants to begin under a key whose home is here. From here on this is
-    the key's rule."""
-
-    run: ClassVar[RunId] = RunId("")
-    key: str
-    rule: Rule
-    asker: RunId
-    partition: Partition
-
-
-class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
-    """`to`: it holds a permit from now on, is revoked, or is gone."""
-
-    run: ClassVar[RunId] = RunId("")
-    key: str
-    asker: RunId
-    to: str
-
-
 Event = (
     RunCreated
     | ItemStarted
@@ -346,6 +309,7 @@ Event = (
     | TreeDormant
     | TreeWoken
     | FunctionEvent
+    | GateEvent
     | EventReceived
     | WaiterPlaced
     | WaiterLeft
@@ -356,10 +320,6 @@ Event = (
     | StepWoken
     | RunSeeded
     | ScheduleEvent
-    | RunHeld
-    | RunReleased
-    | PermitAsked
-    | PermitMoved
 )
 
 PER_FRAME = 1_000_000

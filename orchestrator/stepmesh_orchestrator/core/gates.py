@@ -63,9 +63,17 @@ class KeyPermits(msgspec.Struct, array_like=True, gc=False):
         return not (self.holders or self.waiting or self.revoked)
 
 
+class Breaker(msgspec.Struct, array_like=True, gc=False):
+    """Of a component that is left alone until `due_ms`, when one attempt may try it. `pause_ms`: how long that was."""
+
+    pause_ms: int
+    due_ms: int
+
+
 class _Image(msgspec.Struct, array_like=True, gc=False):
     keys: dict[str, KeyPermits]
     idle: list[str]
+    breakers: dict[str, Breaker]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -73,18 +81,20 @@ _decoder = msgspec.msgpack.Decoder(_Image)
 
 
 class Permits:
-    """By key. `idle`: keys that are kept only because their rate remembers; they go when it has forgotten."""
+    """By key. `idle`: keys that are kept only because their rate remembers; they go when it has forgotten. `breakers`: open ones, by
+    component."""
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyPermits] = {}
         self.idle: OrderedDict[str, None] = OrderedDict()
+        self.breakers: dict[str, Breaker] = {}
 
     def encoded(self) -> bytes:
         """For a snapshot; empty when there is nothing."""
-        return _encoder.encode(_Image(self.keys, list(self.idle))) if self.keys else b""
+        return _encoder.encode(_Image(self.keys, list(self.idle), self.breakers)) if self.keys or self.breakers else b""
 
     def restore(self, image: bytes) -> None:
         """From a snapshot."""
         if image:
             found = _decoder.decode(image)
-            self.keys, self.idle = found.keys, OrderedDict.fromkeys(found.idle)
+            self.keys, self.idle, self.breakers = found.keys, OrderedDict.fromkeys(found.idle), found.breakers

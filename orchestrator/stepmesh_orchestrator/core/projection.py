@@ -13,9 +13,7 @@ from stepmesh_orchestrator.core.events import (
     RunCreated,
     RunDeleted,
     RunEnded,
-    RunHeld,
     RunPaused,
-    RunReleased,
     RunResumed,
     TreeDormant,
 )
@@ -23,6 +21,7 @@ from stepmesh_orchestrator.core.evolve import STEPS, FlowLookup, evolve
 from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.failures import error_json, flow_result
 from stepmesh_orchestrator.core.flow.plan import Skipped
+from stepmesh_orchestrator.core.gate_events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, WAITING, Item, Run, State
 

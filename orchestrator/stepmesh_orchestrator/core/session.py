@@ -34,7 +34,7 @@ class EngineSettings:
     `secrets_may_rest`: values of secret variables may be journaled, because the journal leaves no trace of them.
     `retain_ms`: how long the journal keeps what recovery does not need. `dormant_ms`: a run with nothing to do for longer leaves memory.
     `pool_window`: tasks of one pool in flight (see runtime/windows.py), 0 = no limit. `weights`: namespace → places that it gets in a
-    round, if not one.
+    round, if not one. `breaker_after`: bad outcomes of a component that open its breaker, 0 = never.
     `keep_events_ms`, `events_per_address`: how long, and how many, events from outside are kept for waits to come; `event_bytes`: of one,
     `kept_event_bytes`: of all that a partition keeps. `max_schedules`: of a partition."""
 
@@ -52,6 +52,7 @@ class EngineSettings:
     dormant_ms: int = 30_000
     pool_window: int = 4_000
     weights: Mapping[str, int] = field(default_factory=dict)
+    breaker_after: int = 10
     keep_events_ms: int = 7 * 24 * 3_600_000
     events_per_address: int = 1_000
     event_bytes: int = 256 * 1024
@@ -110,6 +111,9 @@ class Session:
     awaiting_start: dict[bytes, list[str]] = field(default_factory=dict)  # derived: schedules with due times, by the flow that they need
     letters: deque[PermitLetter] = field(default_factory=deque)  # of this partition to itself, about keys
     asking: dict[RunId, tuple[Item, int, str]] = field(default_factory=dict)  # derived: attempts that wait for a permit, and of which key
+    troubles: dict[str, deque[bool]] = field(default_factory=dict)  # derived: the last outcomes of components that had bad ones
+    held_back: dict[str, dict[RunId, tuple[Item, int]]] = field(default_factory=dict)  # derived: who waits for which breaker
+    canaries: dict[str, RunId] = field(default_factory=dict)  # derived: attempts that try what a breaker guards
     granted: dict[RunId, str] = field(default_factory=dict)  # derived: attempts that hold one
     places: Places | None = field(init=False)  # derived; None: no pool has a limit
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core.decide.breakers import name_of
 from stepmesh_orchestrator.core.decide.step_keys import asker
-from stepmesh_orchestrator.core.gates import Gate
+from stepmesh_orchestrator.core.gates import Breaker, Gate
 from stepmesh_orchestrator.core.places import Key
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item, Run, State
@@ -21,11 +22,19 @@ class Standing:
         """What a ready step waits for; "" when it is not known to wait in a queue."""
         if self._session is None:
             return ""
+        name, who = name_of(item.run.flow.steps[step]), asker(item, step)
+        if who in self._session.held_back.get(name, {}):
+            breaker = self._session.state.permits.breakers[name]
+            when = "now" if name in self._session.canaries else f"in {self._seconds(breaker):.1f} s"
+            return f"ready, held back: {name} said that what it needs is not available; one attempt tries it {when}"
         asking = self._session.asking.get(asker(item, step)) if self._session.asking else None
         if asking is not None:
             shown, limit = asking[2].partition("//step/")[2], item.run.flow.steps[step].concurrency_limit
             return f"ready, waits for a place{_rank(self._session.state, asking[2], asker(item, step))} of key {shown} (limit {limit})"
         return self._for_a_place(item.run, item.index, step)
+
+    def _seconds(self, breaker: Breaker) -> float:
+        return 0.0 if self._session is None else max(0.0, (breaker.due_ms - self._session.now) / 1000)
 
     def _for_a_place(self, run: Run, item: int, step: int) -> str:
         places = None if self._session is None else self._session.places

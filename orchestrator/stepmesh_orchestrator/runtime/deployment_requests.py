@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition, Pool
+from stepmesh_broker.protocol.messages import Failure
 from stepmesh_broker.protocol.peers import TaskCounts
 from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.runtime.partition import PartitionService
@@ -81,13 +82,15 @@ class DeploymentRequests:
         held: dict[str, int] = {}
         flying: dict[str, int] = {}
         waits: dict[str, int] = {}
+        breakers: dict[Pool, str] = {}
         for count in counts:
             _add(held, count.held)
             _add(flying, count.queued)
             for one, waited in count.waiting_ms.items():
                 waits[one] = max(waits.get(one, 0), waited)
+            breakers.update(count.breakers)
         pools: list[api.PoolEntry] = []
-        troubles = self._presence.troubles()
+        troubles = {str(pool): said for pool, said in breakers.items()} | self._presence.troubles()
         for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
             workers = [
                 api.WorkerEntry(seen.hello.worker, seen.hello.capacity, seen.hello.running, seen.hello.version, seen.at_ms)
@@ -111,7 +114,17 @@ def count_tasks(shard: Shard, now_ms: int) -> TaskCounts:
         if of_pool.waiting:
             _add(queued, {Pool(pool): of_pool.waiting})
     pools = [Pool(pool) for pool in leases.by_pool]
-    return TaskCounts(queued, held, pools, {pool: waiting_ms(shard, pool, now_ms) for pool in pools})
+    waits = {pool: waiting_ms(shard, pool, now_ms) for pool in pools}
+    return TaskCounts(queued, held, pools, waits, breakers=dict(_breakers(shard, now_ms)))
+
+
+def _breakers(shard: Shard, now_ms: int) -> Iterator[tuple[Pool, str]]:
+    for name, breaker in shard.session.state.permits.breakers.items():
+        component, _, pool = name.partition(" in ")
+        route = shard.session.router.route(component, b"null", pool or None)
+        if not isinstance(route, Failure):
+            seconds = max(0.0, (breaker.due_ms - now_ms) / 1000)
+            yield Pool(route.pool), f"{component} said that what it needs is not available; one attempt tries it in {seconds:.0f} s"
 
 
 def _add(sums: dict[str, int] | dict[Pool, int], counts: Mapping[Pool, int]) -> None:

@@ -29,6 +29,7 @@ def read_shard(shard: Shard, sweeper: Sweeper, clock: Clock) -> ShardReading:
         stale_results=session.stale_results,
         malformed=counters.malformed,
         quarantined=counters.quarantined,
+        breakers=len(session.state.permits.breakers),
         lanes={} if session.places is None else dict(_lanes(session.places, shard.namespace)),
     )
 

@@ -7,7 +7,7 @@ import msgspec
 from stepmesh_broker.protocol.api import RunEvent
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core import events, function_events
+from stepmesh_orchestrator.core import events, function_events, gate_events
 from stepmesh_orchestrator.core.decide.waits import awaited_json
 from stepmesh_orchestrator.core.events import Event
 from stepmesh_orchestrator.core.failures import error_json, flow_result
@@ -32,8 +32,8 @@ _KINDS: dict[type, str] = {
     events.RunEnded: "run_completed",
     events.RunCancelled: "run_cancelled",
     events.RunDeleted: "run_deleted",
-    events.RunHeld: "run_queued",
-    events.RunReleased: "run_released",
+    gate_events.RunHeld: "run_queued",
+    gate_events.RunReleased: "run_released",
     function_events.HistoryGrew: "function_advanced",
     function_events.FunctionIdle: "function_idle",
     function_events.FunctionContinued: "function_continued",
@@ -75,15 +75,15 @@ def _data(event: Event) -> bytes:
         return flow_result(event.failure if event.failure is not None else event.output or b"null")
     if isinstance(event, events.RunEnded):
         return msgspec.json.encode({"status": event.status})
-    if isinstance(event, events.RunHeld):
+    if isinstance(event, gate_events.RunHeld):
         return msgspec.json.encode({"keys": [gate.key for gate in event.gates]})
-    if isinstance(event, events.RunReleased):
+    if isinstance(event, gate_events.RunReleased):
         return msgspec.json.encode({"key": event.key})
     if isinstance(event, events.RunCancelled | function_events.RunCancelling | events.RunPaused):
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.RunSeeded):
         return msgspec.json.encode({"source": event.source, "items": event.items})
-    if isinstance(event, events.PermitAsked | events.PermitMoved):
+    if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved):
         return b"{}"  # of no run, so nobody is told
     if isinstance(
         event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent

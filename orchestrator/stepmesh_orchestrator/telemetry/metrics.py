@@ -36,6 +36,7 @@ _LEVELS: tuple[tuple[names.Metric, Callable[[ShardReading], int]], ...] = (
     (names.OUTBOX_FRAMES, lambda shard: shard.outbox_frames),
     (names.INBOX_MESSAGES, lambda shard: shard.inbox_messages),
     (names.PROJECTION_ROWS, lambda shard: shard.projection_rows),
+    (names.BREAKERS_OPEN, lambda shard: shard.breakers),
 )
 _IDLE = PoolReading(0, 0, 0.0)
 _EVENT_BOUNDS = (1, 5, 10, 50, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000)

@@ -59,6 +59,7 @@ class ShardReading:
     malformed: int
     quarantined: int
     lanes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    breakers: int = 0
 
 
 class TurnObserver(Protocol):

@@ -16,7 +16,7 @@ from stepmesh import outcome, payloads
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.steps import Step
 from stepmesh.durable.workflow import Workflow
-from stepmesh_broker.protocol.histories import Issued, Settled
+from stepmesh_broker.protocol.histories import Issued, Kind, Settled
 
 Target = Step[..., Any] | Workflow[..., Any] | str
 """What is doubled: a step, a workflow, or the name that the body calls it by: `/openai/chat`, `flow://ship@2`."""
@@ -50,10 +50,6 @@ class Doubles:
 
         return replace(step, plan=replace(step.plan, work=work, is_async=function is not None or step.plan.is_async))
 
-    def answers(self, name: str) -> bool:
-        """Whether anything answers a call by this name."""
-        return name in self._functions or name in self._failures or self._real(name) is not None
-
     async def answer(self, command: Issued, now_ms: int) -> Settled:
         """What comes of a call or child, with the attempts that its options allow."""
         options = msgspec.json.decode(command.options) if command.options else {}
@@ -69,7 +65,8 @@ class Doubles:
 
     async def _attempt(self, command: Issued) -> bytes:
         self._begin(command)
-        function, real = self._functions.get(command.name), self._real(command.name)
+        function = self._functions.get(command.name)
+        real = self._real(command.name) if command.kind is Kind.CALL else None  # a child is a stored flow, and nothing is stored
         if function is not None:
             return await _written(_called(function, command.arguments))
         if real is None:

@@ -53,7 +53,7 @@ class Step(Generic[P, R]):
         self._is_async = inspect.iscoroutinefunction(fn)
         self._options = options(retry, self.timeout_s)
         self.signature = inspect.signature(fn)
-        self._read = payloads.reader(_returns(fn))
+        self._read = payloads.reader(returns(fn))
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -125,7 +125,8 @@ def written(name: str, value: Any) -> bytes:
     return journaled(name, value, here(2), running(f"`{name}`").limits.payload_bytes)
 
 
-def _returns(function: Callable[..., Any]) -> Any:
+def returns(function: Callable[..., Any]) -> Any:
+    """The type that it says it returns; any, when it does not say so."""
     try:
         return typing.get_type_hints(function, include_extras=True).get("return", Any)
     except NameError:  # a type of somewhere else: the value stays JSON-like data

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,7 @@ from stepmesh.durable.sagas import saga
 from stepmesh.durable.scopes import current
 from stepmesh.durable.steps import Step, options, running, settling, written
 from stepmesh.durable.values import journaled
+from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol.histories import Kind
 
 __all__ = [
@@ -75,23 +76,36 @@ def run(
     return Step(function, name, retry=retry, timeout=timeout)(*args, **kwargs)
 
 
-def call(component: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
-    """The output of a component of any pool, as a flow's step would have it. Raises `StepFailed`."""
+@overload
+def call(component: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]: ...
+@overload
+def call(
+    component: Workflow[..., T], input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None
+) -> Coroutine[Any, Any, T]: ...
+def call(
+    component: str | Workflow[..., Any], input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None
+) -> Coroutine[Any, Any, Any]:
+    """The output of a component of any pool, as a flow's step would have it, or of another workflow: by its path, or itself, and then
+    with the type that it returns. It is a run of its own below this one. Raises `StepFailed`."""
+    if isinstance(component, Workflow):
+        return _sub(Kind.CALL, component.path, input, retry, timeout, component.read)
     return _sub(Kind.CALL, component, input, retry, timeout)
 
 
 def child(flow: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
-    """The result of another flow or workflow, which runs as a run of its own below this one. Raises `StepFailed`."""
+    """The result of a stored flow, `flow://` and its id, which runs as a run of its own below this one. Raises `StepFailed`."""
     return _sub(Kind.CHILD, flow, input, retry, timeout)
 
 
-def _sub(kind: Kind, name: str, input: Any, retry: Retry, timeout: Duration | None) -> Coroutine[Any, Any, Any]:
+def _sub(
+    kind: Kind, name: str, input: Any, retry: Retry, timeout: Duration | None, read: payloads.Reader = _decode
+) -> Coroutine[Any, Any, Any]:
     execution, where = running(f"wf.{kind}({name!r})"), here(2)
     how = options(retry, None if timeout is None else seconds(timeout))
 
     async def issued() -> Any:
         arguments = journaled(name, input, where, execution.limits.payload_bytes)
-        return await execution.issue(kind, name, arguments, settling(name, _decode), options=how, where=where)
+        return await execution.issue(kind, name, arguments, settling(name, read), options=how, where=where)
 
     return execution.expecting(issued(), f"wf.{kind}({name!r})", where)
 

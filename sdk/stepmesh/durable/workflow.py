@@ -20,7 +20,9 @@ from stepmesh.durable.guards import log
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.lint import Finding, lint
+from stepmesh.durable.steps import returns
 from stepmesh.durable.values import journaled
+from stepmesh.payloads import Reader, reader
 from stepmesh_broker.protocol.messages import ComponentInfo
 
 P = ParamSpec("P")
@@ -53,6 +55,11 @@ class Workflow(Generic[P, R]):
         self.findings = lint(function)
         _judged(self.name, self.findings, guard)
         functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def read(self) -> Reader:
+        """What it returned, from JSON text."""
+        return reader(returns(self.function))
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""

@@ -90,6 +90,23 @@ async def test_pydantic_models_go_in_and_out() -> None:
             await run.result()
 
 
+async def test_a_workflow_calls_another_one_by_itself_or_by_its_path() -> None:
+    orders = App("orders")
+
+    @orders.workflow
+    async def ship(order: Order) -> Shipped:
+        return Shipped(order.id, "label")
+
+    @orders.workflow
+    async def both(order: Order) -> list[Any]:
+        return [await wf.call(ship, order), await wf.call("/orders/ship", order)]
+
+    async with env(orders) as t:
+        run = await t.start(both, Order("o1"))
+        assert await run.result() == [Shipped("o1", "label"), {"order": "o1", "label": "label"}]
+        t.assert_history(run, ["/orders/ship", "/orders/ship"])
+
+
 async def test_several_parameters_are_fields_of_the_input() -> None:
     orders = app()
 

@@ -68,7 +68,7 @@ async def order_saga(order: Order) -> Any:
         if not answer.approved:
             raise ValueError("not approved")
         await wf.sleep("1h")
-        return [receipt.id, picture, stock, await wf.child("/orders/ship", order)]
+        return [receipt.id, picture, stock, await wf.call(ship, order)]
 
 
 def workflow(body: Any, guard: Any = "error") -> Workflow[..., Any]:
@@ -117,10 +117,10 @@ async def test_doubles_stand_in_for_steps_components_and_flows() -> None:
         t.mock(charge, calls=lambda order: {"id": f"double of {order['id']}"})
         t.mock(render, returns="double")
         t.mock("/stock/reserve", calls=lambda order: f"double of {order}")
-        t.mock("/orders/ship", returns=None)
+        t.mock(ship, returns="double of a parcel")
         run = await t.start(order_saga, Order("o1", 7))
         await t.send("Approval", {"approved": True}, key="o1")
-        assert await run.result() == ["double of o1", "double", "double of o1", None]
+        assert await run.result() == ["double of o1", "double", "double of o1", "double of a parcel"]
         assert ("/stock/reserve", {"order": "o1"}) in t.doubles.calls
 
 
@@ -139,6 +139,18 @@ async def test_what_nothing_answers_says_what_to_do() -> None:
         run = await t.start(order_saga, Order("o1", 7))
         with pytest.raises(StepFailed, match=r"nothing answers /stock/reserve: t.mock\('/stock/reserve', returns=…\)"):
             await run.result()
+
+
+async def test_a_child_is_a_stored_flow_and_needs_a_double() -> None:
+    @workflow
+    async def parent() -> Any:
+        return await wf.child("flow://report", {"of": 1})
+
+    async with env(parent) as t:
+        with pytest.raises(StepFailed, match="nothing answers flow://report"):
+            await (await t.start(parent)).result()
+        t.mock("flow://report", calls=lambda of: f"report of {of}")
+        assert await (await t.start(parent)).result() == "report of 1"
 
 
 async def test_waiting_for_what_never_comes_is_told() -> None:

@@ -152,6 +152,25 @@ async def test_submit_waits_when_too_much_is_not_acknowledged(client, engine, li
     assert producer.under_way == NOTHING
 
 
+async def test_a_source_is_read_no_further_than_there_is_room(client, engine) -> None:
+    read = 0
+
+    async def source():
+        nonlocal read
+        while read < 100:
+            read += 1
+            yield read
+
+    engine.open.clear()
+    async with client.producer(FLOW, limits=ProducerLimits(items_per_run=2, inputs_under_way=6)) as producer:
+        submitting = asyncio.create_task(producer.submit(source(), key="k"))
+        await settled()
+        assert read == 6 + 2 + 1, "under way, the part that waits, and the input by which it is known to be over"
+        engine.open.set()
+        await submitting
+    assert sorted(engine.by_key()) == sorted(f"k/{number}" for number in range(50))
+
+
 async def test_a_batch_is_one_run_or_several_with_keys_of_their_own(client, engine) -> None:
     async def source():
         for number in range(7):
@@ -204,8 +223,8 @@ async def test_what_is_refused_loses_nothing_else_and_flush_tells_it(client, eng
             await producer.flush()
         await producer.flush()
     (one,) = refused.value.refused
-    assert (one.key, one.first, one.count, one.problem.code) == ("k3/0", 0, 2, "SM-5001")
     assert isinstance(one.problem, RequestRefused)
+    assert (one.key, one.first, one.count, one.problem.code) == ("k3/0", 0, 2, "SM-5001")
     assert len(engine.runs) == 9
     assert "k3/1" in engine.keys
 
@@ -281,6 +300,19 @@ async def test_an_input_that_no_message_holds_is_refused_alone(bus, client, engi
     assert isinstance(one.problem, MessageTooLarge)
     assert (one.first, one.count) == (1, 1)
     assert sorted(engine.keys) == ["k/0", "k/2"]
+
+
+class BrokenInstrument:
+    async def submit(self, request, send):
+        raise ZeroDivisionError
+
+
+async def test_a_defect_is_told_like_a_refusal(broker, client) -> None:
+    async with Client(broker, instrument=BrokenInstrument()).producer(FLOW) as producer:
+        await producer.submit([1])
+        with pytest.raises(SubmissionsRefused) as refused:
+            await producer.flush()
+    assert [type(one.problem) for one in refused.value.refused] == [ZeroDivisionError]
 
 
 async def test_leaving_by_an_exception_gives_up_what_is_not_acknowledged(client, engine) -> None:

@@ -28,14 +28,16 @@ class ErrorScope:
 def attempt_failed(session: Session, item: Item, step: CompiledStep, failure: Failure, *, no_worker: bool = False) -> None:
     """Decide what follows from the failure of the present attempt. `no_worker`: none was lost with it, whatever its code says, because it
     is that of a step further down, which had its transport retries there, or of a wait."""
-    if item.function(step.index) is None:
+    function = item.function(step.index)
+    if function is None:
         _decide(session, item, step, failure, no_worker=no_worker)
     elif failure.code == ErrorCode.COMPONENT_NOT_FOUND:
         parking.let_go(session, item, step.index, failure.message)
     else:
+        commands = function.commands()
         _decide(session, item, step, failure, no_worker=no_worker)
         if item.function(step.index) is None:
-            parking.end(session, item, step.index)
+            parking.end(session, item, step.index, commands)
 
 
 def _decide(session: Session, item: Item, step: CompiledStep, failure: Failure, *, no_worker: bool) -> None:

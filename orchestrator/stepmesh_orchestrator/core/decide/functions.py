@@ -47,12 +47,16 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         session.cause(Answered(_GONE))
         return
     function = item.function(task.step) or Function()
+    if _speaks_over(function, turn):
+        session.cause(Answered(_GONE))
+        return
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
         own = turn.base == len(function.records) and len(taken) == len(turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
-        session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
+        if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
+            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
         waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
         for record in taken:
@@ -61,6 +65,13 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
+    """Whether the turn would issue what another driver of the same activation may have issued already: its task came twice."""
+    if not function.driver or turn.driver == function.driver or not any(isinstance(record, Issued) for record in turn.records):
+        return False
+    return any(isinstance(record, Issued) for record in function.records[turn.base :])
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:

@@ -12,10 +12,10 @@ from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.decide import cancel, keys, step_keys
-from stepmesh_orchestrator.core.events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, GatePlan
 from stepmesh_orchestrator.core.flow.plan import Outcome
+from stepmesh_orchestrator.core.gate_events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.gates import Gate
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Run

@@ -5,8 +5,9 @@ Knows nothing of turns; an idle function with news is brought back by functions.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide import cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
@@ -29,13 +30,13 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
     places.end(session, item, step)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
+    if blocked and item.run.tree.cancelling:
+        cancel.function_ended(session, item.run.tree)  # it cannot clean up
 
 
-def end(session: Session, item: Item, step: int) -> None:
-    """It is over: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
-    function = (item.functions or {}).get(step)
-    if function is not None:
-        waits.leave(session, item, step, function.commands())
+def end(session: Session, item: Item, step: int, commands: Iterable[Issued]) -> None:
+    """It is over, and had no result of `commands`: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
+    waits.leave(session, item, step, commands)
     end_children(session, item, step)
     if item.run.tree.cancelling:
         cancel.function_ended(session, item.run.tree)

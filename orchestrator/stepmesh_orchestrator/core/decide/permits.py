@@ -12,9 +12,9 @@ import msgspec
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.commands import ServeKeys
-from stepmesh_orchestrator.core.decide import keys
+from stepmesh_orchestrator.core.decide import breakers, keys
 from stepmesh_orchestrator.core.effects import CallKeys
-from stepmesh_orchestrator.core.events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
+from stepmesh_orchestrator.core.gate_events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
 from stepmesh_orchestrator.core.gates import CANCEL_PREVIOUS, SKIP, KeyPermits, Rule
 from stepmesh_orchestrator.core.session import Session
 
@@ -60,6 +60,7 @@ def serve(session: Session, key: str) -> None:
 
 def serve_keys(session: Session, command: ServeKeys) -> None:
     """Some time has come, or the home is another process now."""
+    breakers.serve(session)
     for key, found in list(session.state.permits.keys.items()):
         if command.again:
             for run in (*found.holders, *found.revoked):

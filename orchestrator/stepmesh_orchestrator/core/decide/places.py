@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepmesh_broker.protocol.messages import Failure
-from stepmesh_orchestrator.core.decide import step_keys
+from stepmesh_orchestrator.core.decide import breakers, step_keys
 from stepmesh_orchestrator.core.events import Parent
 from stepmesh_orchestrator.core.flow.plan import PlanFailed, PlanSkipped
 from stepmesh_orchestrator.core.places import POINT_MS, Places, PoolPlaces
@@ -68,6 +68,8 @@ def leave_all(session: Session, item: Item) -> None:
                 leave(session, item, step)
                 if session.asking or session.granted:
                     step_keys.leave(session, item, step)
+                if session.held_back or session.canaries:
+                    breakers.leave(session, item, step)
 
 
 def beside(session: Session, parent: Parent, change: Callable[[], None]) -> None:

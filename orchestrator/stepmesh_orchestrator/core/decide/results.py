@@ -7,8 +7,9 @@ import msgspec
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.commands import EndTask, FailAttempt
+from stepmesh_orchestrator.core.decide import breakers, parking, places
 from stepmesh_orchestrator.core.decide import failure as failing
-from stepmesh_orchestrator.core.decide import parking, places
+from stepmesh_orchestrator.core.decide.step_keys import asker
 from stepmesh_orchestrator.core.events import StepSucceeded
 from stepmesh_orchestrator.core.flow.jsontext import depth_at_most
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
@@ -39,11 +40,15 @@ def end_task(session: Session, command: EndTask) -> None:
             failure = Failure(ErrorCode.COMPONENT_FAILED, "output does not match the step's schema: " + "; ".join(violations))
         else:
             function = item.function(step.index)
+            if session.troubles or session.state.permits.breakers:
+                breakers.succeeded(session, step)
             complete(session, item, step.index, output)
             if function is not None:
-                parking.end(session, item, step.index)
+                parking.end(session, item, step.index, function.commands())
             return
-    failing.attempt_failed(session, item, step, _checked(failure, step.id))
+    failure = _checked(failure, step.id)
+    breakers.failed(session, step, failure.code, asker(item, step.index))
+    failing.attempt_failed(session, item, step, failure)
 
 
 def fail_attempt(session: Session, command: FailAttempt) -> None:
@@ -54,7 +59,9 @@ def fail_attempt(session: Session, command: FailAttempt) -> None:
         session.stale_results += 1
         return
     places.end(session, item, task.step)
-    failing.attempt_failed(session, item, item.run.flow.steps[task.step], command.failure)
+    step = item.run.flow.steps[task.step]
+    breakers.failed(session, step, command.failure.code, asker(item, step.index))
+    failing.attempt_failed(session, item, step, command.failure)
 
 
 def complete(session: Session, item: Item, step: int, output: bytes) -> None:

@@ -80,6 +80,8 @@ def told_of_ended(row: StepRow | None, command: SettleWait) -> Accepted | Refuse
     if row is None:
         return token_refused("unknown: no such wait is known")
     when = "" if row.finished_ms is None else f" at {instant_text(row.finished_ms)}"
+    if command.waiter.command:
+        return token_refused(f"expired: its step is over{when}")
     if row.status != "success" or row.failure is not None or row.output is None:
         return token_refused(f"expired: its wait ended without an answer{when}")
     if _is_same(row.output, command):
@@ -134,4 +136,5 @@ def _is_same(output: bytes, command: SettleWait) -> bool:
 
 def waiter_row(waiter: Waiter, steps: list[StepRow]) -> StepRow | None:
     """Of the steps of an ended item, the one that waited."""
-    return next((row for row in steps if row.step == waiter.step and row.attempt == waiter.attempt), None)
+    same = (row for row in steps if row.step == waiter.step and (row.attempt == waiter.attempt or waiter.command))
+    return next(same, None)

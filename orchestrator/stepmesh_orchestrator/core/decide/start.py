@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide import builtins, failure, finish, keys, places, step_keys
+from stepmesh_orchestrator.core.decide import breakers, builtins, failure, finish, keys, places, step_keys
 from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
@@ -46,6 +46,8 @@ def begin(session: Session, item: Item, target: int) -> None:
 
 def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, route: Route) -> None:
     """One attempt goes to its pool, or waits for a place of it."""
+    if session.state.permits.breakers and breakers.holds_back(session, item, step):
+        return
     if step.concurrency_key is not None and not _may_go(session, item, step):
         return
     run, known = item.run, session.places

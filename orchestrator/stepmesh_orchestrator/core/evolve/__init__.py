@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stepmesh_orchestrator.core import events, function_events, schedule_events
+from stepmesh_orchestrator.core import events, function_events, gate_events, schedule_events
 from stepmesh_orchestrator.core.evolve import addresses, control, dormancy, functions, gates, runs, schedules, steps
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.state import State
@@ -47,10 +47,11 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     schedule_events.ScheduleFired: schedules.schedule_fired,
     schedule_events.ScheduleSkipped: schedules.schedule_skipped,
     schedule_events.ScheduleWaits: schedules.schedule_waits,
-    events.RunHeld: gates.run_held,
-    events.RunReleased: gates.run_released,
-    events.PermitAsked: gates.permit_asked,
-    events.PermitMoved: gates.permit_moved,
+    gate_events.RunHeld: gates.run_held,
+    gate_events.RunReleased: gates.run_released,
+    gate_events.PermitAsked: gates.permit_asked,
+    gate_events.PermitMoved: gates.permit_moved,
+    gate_events.BreakerMoved: gates.breaker_moved,
 }
 
 

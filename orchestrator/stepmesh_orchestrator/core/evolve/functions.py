@@ -27,8 +27,7 @@ def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -
 def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int) -> None:
     """The slot is free; the next activation has its number."""
     item = leave(state, event.run, event.item, event.step)
-    item.phases[event.step] = PARKED
-    item.wait(event.step).attempt += 1
+    _rest(item, event.step)
     function = _function(item, event.step)
     function.seen = len(function.records)
     function.blocked, function.due_ms = event.blocked, event.due_ms
@@ -38,9 +37,15 @@ def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int)
 def function_continued(state: State, event: function_events.FunctionContinued, at_ms: int) -> None:
     """Nothing of what it was is left but the number of its next activation."""
     item = leave(state, event.run, event.item, event.step)
-    item.phases[event.step] = PARKED
-    item.wait(event.step).attempt += 1
+    _rest(item, event.step)
     item.functions = {**(item.functions or {}), event.step: Function(input=event.input)}
+
+
+def _rest(item: Item, step: int) -> None:
+    item.phases[step] = PARKED
+    wait = item.wait(step)
+    wait.attempt += 1
+    wait.due_ms = 0  # a retry is no longer what it waits for
 
 
 def _function(item: Item, step: int) -> Function:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import Partition, RunId
-from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.gates import KeyPermits
+from stepmesh_orchestrator.core import gate_events
+from stepmesh_orchestrator.core.gates import Breaker, KeyPermits
 from stepmesh_orchestrator.core.state import State, may_have_room
 
 
-def run_held(state: State, event: events.RunHeld, at_ms: int) -> None:
+def run_held(state: State, event: gate_events.RunHeld, at_ms: int) -> None:
     """Nothing of it starts."""
     run = state.runs[event.run]
     run.gates = event.gates
     run.tree.is_held = True
 
 
-def run_released(state: State, event: events.RunReleased, at_ms: int) -> None:
+def run_released(state: State, event: gate_events.RunReleased, at_ms: int) -> None:
     """One gate is open; with the last one the run begins."""
     run = state.runs[event.run]
     run.gates_open += 1
@@ -25,7 +25,7 @@ def run_released(state: State, event: events.RunReleased, at_ms: int) -> None:
             may_have_room(run)
 
 
-def permit_asked(state: State, event: events.PermitAsked, at_ms: int) -> None:
+def permit_asked(state: State, event: gate_events.PermitAsked, at_ms: int) -> None:
     """The run waits, behind all others. The rule is that of who came last."""
     permits = state.permits
     found = permits.keys.get(event.key)
@@ -40,15 +40,15 @@ def permit_asked(state: State, event: events.PermitAsked, at_ms: int) -> None:
     _forget(state, at_ms)
 
 
-def permit_moved(state: State, event: events.PermitMoved, at_ms: int) -> None:
+def permit_moved(state: State, event: gate_events.PermitMoved, at_ms: int) -> None:
     """The run holds a permit, is to end, or has nothing to do with the key any more."""
     found = state.permits.keys[event.key]
-    if event.to == events.HOLDS:
+    if event.to == gate_events.HOLDS:
         found.holders[event.asker] = found.waiting.pop(event.asker)
         found.first_ms = found.due_ms = 0
         if found.rule.interval_us:
             found.next_us = max(found.next_us, at_ms * 1000) + found.rule.interval_us
-    elif event.to == events.REVOKED:
+    elif event.to == gate_events.REVOKED:
         found.revoked[event.asker] = _partition(found, event.asker)
         found.waiting.pop(event.asker, None)
     else:
@@ -57,6 +57,14 @@ def permit_moved(state: State, event: events.PermitMoved, at_ms: int) -> None:
         if found.is_idle():
             state.permits.idle[event.key] = None
     _forget(state, at_ms)
+
+
+def breaker_moved(state: State, event: gate_events.BreakerMoved, at_ms: int) -> None:
+    """Open, or closed."""
+    if event.pause_ms:
+        state.permits.breakers[event.name] = Breaker(event.pause_ms, event.due_ms)
+    else:
+        del state.permits.breakers[event.name]
 
 
 def _partition(found: KeyPermits, run: RunId) -> Partition:

@@ -187,8 +187,13 @@ def _recorded_phases(item: Item) -> bytes:
     phases[-1] = IDLE
     for step, phase in enumerate(phases):
         if phase in DERIVED:
-            phases[step] = IDLE if item.attempt(step) == 1 else RETRYING if item.function(step) is None else PARKED
+            phases[step] = IDLE if item.attempt(step) == 1 else PARKED if _is_parked(item, step) else RETRYING
     return bytes(phases)
+
+
+def _is_parked(item: Item, step: int) -> bool:
+    """Of a step with a later attempt: whether a worker let go of it, and none was lost."""
+    return item.function(step) is not None and not item.wait(step).due_ms
 
 
 def _run(image: RareRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:

@@ -121,6 +121,10 @@ def test_what_the_read_model_says_of_an_ended_item_is_told() -> None:
     unknown = told_of_ended(waiter_row(Waiter(ROOT, 0, 0, 2), row.steps), SettleWait(WAITER, b"true"))
     assert isinstance(unknown, Refused)
     assert "unknown" in unknown.message
+    promise = Waiter(ROOT, 0, 0, 0, "r/promise#1")
+    over = told_of_ended(waiter_row(promise, row.steps), SettleWait(promise, b"true"))
+    assert isinstance(over, Refused)
+    assert over.message == f"this token is expired: its step is over at {AT}"
 
 
 def test_an_event_may_be_answered_by_token_too() -> None:

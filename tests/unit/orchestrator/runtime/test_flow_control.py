@@ -15,7 +15,7 @@ from stepmesh.errors import RequestRefused
 from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId, partition_of
-from stepmesh_broker.protocol.messages import Accepted, Hello, Refused, Submit
+from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Hello, Refused, Submit
 from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.runtime import windows
 from stepmesh_orchestrator.runtime.packing import PoolPace
@@ -203,6 +203,27 @@ async def test_a_crash_loses_no_permit_between_partitions() -> None:
 
     for run in runs:
         assert (await run.wait(timeout=100)).summary.status == "completed"
+    await lab.stop()
+
+
+@virtual
+async def test_an_open_breaker_is_shown_and_tried_when_its_pause_is_over() -> None:
+    lab = await Lab(breaker_after=2).start()
+    away = Failure(ErrorCode.RESOURCE_UNAVAILABLE, "503")
+    for _ in range(2):
+        await lab.submit()
+        await lab.finish(*await lab.take(), failure=away)
+    run = await lab.submit()
+    assert await lab.take(timeout_s=5) == []
+
+    pools = await lab.ask(api.ListPools(), api.Pools)
+    assert "/py/work said that what it needs is not available" in next(pool.trouble for pool in pools.pools if pool.pool == "py")
+    assert read_shard(lab.shard, lab.sweeper, lab.node.ports.clock).breakers == 1
+    assert "held back" in (await lab.ask(api.Explain(run), api.Explained)).lines[0]
+    (canary,) = await lab.take(timeout_s=30)
+    await lab.finish(canary)
+    assert (await lab.ended(run)).summary.status == "completed"
+    assert read_shard(lab.shard, lab.sweeper, lab.node.ports.clock).breakers == 0
     await lab.stop()
 
 
