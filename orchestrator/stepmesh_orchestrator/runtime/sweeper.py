@@ -59,6 +59,8 @@ class Sweeper:
         places = self._shard.session.places
         if places is not None:
             windows.fit(places, dispatcher.presence, dispatcher.paces)
+            if places.vacant:
+                self._shard.post(ServeKeys())
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         if reborn:
             self._shard.post(AskAgain())

@@ -17,12 +17,15 @@ AHEAD_US = 1_000_000.0
 
 
 def fit(places: Places, presence: Presence, paces: Mapping[str, PoolPace]) -> None:
-    """Set the limits of all pools by what their workers said last, and how long their tasks took lately."""
+    """Set the limits of all pools by what their workers said last, and how long their tasks took lately. The next decision calls those
+    who wait where places became free by that."""
     for pool in {*presence.pools(), *places.pools}:
         capacity = sum(max(1, seen.hello.capacity) for seen in presence.seen(pool))
         places.limits[pool] = limit(capacity, paces.get(pool), places.window) if capacity else places.window
     for pool, of_pool in places.pools.items():
         of_pool.limit = places.limits[pool]
+        if of_pool.waiting and of_pool.taken < of_pool.limit:
+            places.vacant[of_pool] = None
 
 
 def limit(capacity: int, pace: PoolPace | None, window: int) -> int:

@@ -111,7 +111,7 @@ def serve(session: Session) -> None:
 
 
 def leave(session: Session, item: Item, step: int) -> None:
-    """The item ends: its attempt waits no more, and is no canary."""
+    """The attempt goes no further, or waits for something else: it is held back no more, and no canary."""
     name, who = name_of(item.run.flow.steps[step]), asker(item, step)
     if session.held_back.get(name, {}).pop(who, None) is not None:
         item.run.tree.promised -= 1

@@ -53,9 +53,10 @@ def reason_of(session: Session, run: Run) -> str | None:
     cancelling, over = run.tree.cancelling, run
     while over.id not in cancelling:
         parent = over.parent
-        if parent is None or parent.kind == "function":
+        above = None if parent is None or parent.kind == "function" else session.state.runs.get(parent.run)
+        if above is None:  # also of a worker's sub-run that outlived its parent
             return None
-        over = session.state.runs[parent.run]
+        over = above
     return cancelling[over.id]
 
 

@@ -7,7 +7,7 @@ flight, and it was submitted already. To cancel it, it must be woken first.
 from __future__ import annotations
 
 from stepmesh_orchestrator.core.commands import CancelRun, RestTree, WakeTree
-from stepmesh_orchestrator.core.decide import cancel, firing
+from stepmesh_orchestrator.core.decide import firing, pausing
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.decide.waits import FOR_EVER, RENEWED_MS
 from stepmesh_orchestrator.core.dormant import MAX_FRAME, frame_of
@@ -69,7 +69,7 @@ def wake_tree(session: Session, command: WakeTree) -> None:
             resume_item(session, item)
     schedule = state.schedules.of_run(tree.root)
     if schedule is not None and tree.root in schedule.ends:
-        cancel.cancel_run(session, CancelRun(tree.root, firing.ENDED))
+        pausing.cancel_run(session, CancelRun(tree.root, firing.ENDED))
 
 
 def _resting(session: Session, tree: Tree) -> list[Run] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from stepmesh_broker.protocol.ids import RunId, scheduled_run_id
 from stepmesh_broker.protocol.messages import Accepted, Failure, Refused, Submit
 from stepmesh_orchestrator.core.commands import CancelRun, FireSchedule, StartRun
-from stepmesh_orchestrator.core.decide import cancel, submit
+from stepmesh_orchestrator.core.decide import pausing, submit
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetScheduleTimer, WakeRun
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.schedule_events import ScheduleFired, ScheduleSkipped, ScheduleWaits
@@ -125,6 +125,6 @@ def _answer(session: Session, before: int) -> Accepted | Refused:
 def _end(session: Session, other: RunId) -> None:
     """A dormant run is cancelled when it is back (see dormancy.py)."""
     if other in session.state.runs:
-        cancel.cancel_run(session, CancelRun(other, ENDED))
+        pausing.cancel_run(session, CancelRun(other, ENDED))
     else:
         session.cause(WakeRun(other))

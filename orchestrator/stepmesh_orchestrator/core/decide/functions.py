@@ -18,7 +18,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
 from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
-from stepmesh_orchestrator.core.decide.parking import end_children, let_go, wait_of
+from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -121,6 +121,9 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
 def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
     """The body began anew: what it waited for is void."""
     end_children(session, item, step)
+    function = item.function(step)
+    waits.leave(session, item, step, [] if function is None else function.commands())
+    activation_over(session, item, step)
     session.emit(FunctionContinued(item.run.id, item.index, step, value))
     cancel.tell_late(session, item, step)
     session.touched[item.run.tree.root] = item.run.tree

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.messages import TaskRef
-from stepmesh_orchestrator.core.decide import cancel, places, waits
+from stepmesh_orchestrator.core.decide import breakers, cancel, places, waits
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import Parent
 from stepmesh_orchestrator.core.function_events import FunctionIdle
@@ -27,11 +27,21 @@ def let_go(session: Session, item: Item, step: int, blocked: str = "") -> None:
         first, most = BLOCKED_MS
         due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
         session.cause(SetTimer(due, wait_of(item, step)))
-    places.end(session, item, step)
+    activation_over(session, item, step, heard=not blocked)
     session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due))
     session.touched[item.run.tree.root] = item.run.tree
     if blocked and item.run.tree.cancelling:
         cancel.function_ended(session, item.run.tree)  # it cannot clean up
+
+
+def activation_over(session: Session, item: Item, step: int, *, heard: bool = True) -> None:
+    """About to be: its place and its permit are free. `heard`: its component did what it is for, which its breaker is told."""
+    places.end(session, item, step)
+    if session.troubles or session.state.permits.breakers:
+        if heard:
+            breakers.succeeded(session, item.run.flow.steps[step])
+        else:
+            breakers.leave(session, item, step)
 
 
 def end(session: Session, item: Item, step: int, commands: Iterable[Issued]) -> None:

@@ -22,6 +22,8 @@ def begin(session: Session, item: Item, target: int) -> None:
     tree = item.run.tree
     if tree.paused_ms or (tree.limit and tree.in_flight + tree.promised >= tree.limit):
         tree.queue.append((item, target))
+        if session.canaries:
+            breakers.leave(session, item, target)
         return
     step = flow.steps[target]
     try:
@@ -84,10 +86,13 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
 
 def _may_go(session: Session, item: Item, step: CompiledStep) -> bool:
     try:
-        return step_keys.may_go(session, item, step)
+        if step_keys.may_go(session, item, step):
+            return True
+        breakers.leave(session, item, step.index)
     except keys.BadKey as problem:
+        breakers.leave(session, item, step.index)
         failure.attempt_failed(session, item, step, Failure(ErrorCode.INVALID_INPUT, str(problem)))
-        return False
+    return False
 
 
 def _input_failed(session: Session, item: Item, step: CompiledStep, problem: Failure) -> None:

@@ -54,6 +54,8 @@ def permit_moved(state: State, event: gate_events.PermitMoved, at_ms: int) -> No
     else:
         for kept in (found.holders, found.waiting, found.revoked):
             kept.pop(event.asker, None)
+        if not found.waiting:
+            found.first_ms = found.due_ms = 0
         if found.is_idle():
             state.permits.idle[event.key] = None
     _forget(state, at_ms)

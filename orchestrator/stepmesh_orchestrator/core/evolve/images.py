@@ -156,7 +156,7 @@ def run_image(run: Run) -> RunImage:
     if not (run.taken is not None or run.seeds or run.priority or run.gates is not None):
         return image
     return RareRunImage(
-        **structs.asdict(image), taken=run.taken, seeds=run.seeds, priority=run.priority, gates=run.gates, gates_open=run.gates_open
+        **structs.asdict(image), taken=run.taken, seeds=run.seeds or None, priority=run.priority, gates=run.gates, gates_open=run.gates_open
     )
 
 

@@ -259,6 +259,21 @@ def test_a_window_is_what_workers_take_and_a_second_of_their_work() -> None:
         assert of_pool.limit == limit
 
 
+@virtual
+async def test_who_waits_is_called_when_more_workers_come_though_no_task_ends() -> None:
+    lab = await Lab(pool_window=1).start()
+    runs = [await lab.submit(ONE_STEP, number) for number in range(4)]
+    begun = [task.run for task in await lab.take()]
+    assert begun == runs[:1]
+
+    lab.node.presence.hear(Hello(WorkerId("w"), Pool("py"), 2, "1", []))
+    while len(begun) < len(runs):
+        begun += [task.run for task in await lab.take()]
+
+    assert begun == runs
+    await lab.stop()
+
+
 class _Clock:
     def now_ms(self) -> int:
         return 0
