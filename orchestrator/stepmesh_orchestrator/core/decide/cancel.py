@@ -21,7 +21,7 @@ def cancel_run(session: Session, command: CancelRun) -> None:
     """A run that is over already stays as it is, and the answer says so."""
     run = session.state.runs.get(command.run)
     if run is not None:
-        _cancel(session, run, command.reason or "cancelled", force=command.force)
+        ask_to_end(session, run, command.reason or "cancelled", force=command.force)
         session.cause(Answered(Accepted(command.run)))
     elif command.run not in session.state.dormant and has_ended(session, command.run):
         session.cause(Answered(Accepted(command.run, existing=True)))
@@ -29,7 +29,8 @@ def cancel_run(session: Session, command: CancelRun) -> None:
         session.cause(Answered(not_live(session, command.run)))
 
 
-def _cancel(session: Session, run: Run, reason: str, *, force: bool) -> None:
+def ask_to_end(session: Session, run: Run, reason: str, *, force: bool = False) -> None:
+    """Its durable functions may clean up first, unless by force; a second time is as once."""
     told = [] if force else list(_functions(session, run))
     if not told:
         stop(session, run, reason)

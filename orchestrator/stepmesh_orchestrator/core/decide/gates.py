@@ -84,12 +84,12 @@ def granted(session: Session, letter: PermitGrant) -> None:
 
 
 def revoked(session: Session, letter: PermitRevoke) -> None:
-    """The run is to end."""
+    """The run is to end, its durable functions after they have cleaned up."""
     run = session.state.runs.get(letter.run)
     if run is None:
         _give_back_unknown(session, letter.key, letter)
     else:
-        cancel.stop(session, run, letter.reason)
+        cancel.ask_to_end(session, run, letter.reason)
 
 
 def _give_back_unknown(session: Session, key: str, letter: PermitGrant | PermitRevoke) -> None:

@@ -33,6 +33,8 @@ def ask(session: Session, letter: PermitAsk) -> None:
         _revoke(session, key, [one for one in found.waiting if one != run])
     elif rule.policy == SKIP and (not found.has_room() or len(found.waiting) > 1):
         _revoke(session, key, [run])
+        for holder in found.holders:  # nobody waits, so nobody else asks after one whose last word was lost
+            _tell(session, key, found, holder)
     elif rule.policy == CANCEL_PREVIOUS:
         _revoke(session, key, [one for one in (*found.waiting, *found.holders) if one != run and one not in found.revoked])
     serve(session, key)

@@ -9,8 +9,10 @@ from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sle
 from tests.unit.orchestrator.core.test_gates import Door, document
 
 from stepmesh_broker.protocol.histories import CancelAsked, Kind
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun, TakeLetter
+from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.functions import call_document
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
 
@@ -179,6 +181,38 @@ def test_a_period_begins_anew_when_nobody_waits_any_more() -> None:
     assert door.going() == []
     assert door.wait() == 5_000
     assert door.going() == [second]
+
+
+def test_a_later_run_lets_the_functions_of_the_one_before_clean_up() -> None:
+    body = Body()
+    body.send(CancelRun(body.run, "not of this test", force=True))
+    saga = flow([step("f", "/py/saga")], ref("f"), name="saga", concurrency={"policy": "cancel_previous"})
+    body.submit(saga, run=OTHER)
+    body.turn(BEGAN, sleeping(60_000), idle=True)
+    body.submit(saga, run=RATED)
+    body.run = OTHER
+
+    assert isinstance(body.history()[-1], CancelAsked)
+    assert not body.live(RATED).items
+    body.again()
+    body.succeed("f", "cleaned up")
+
+    assert body.result()["error"]["message"] == "singleton: a later run came in its place"
+    assert body.live(RATED).items
+
+
+def test_a_place_whose_holder_is_lost_is_asked_for_by_who_is_turned_away() -> None:
+    door = Door(document(concurrency={"policy": "skip"}))
+    key, lost = "default/test/concurrency/", RunId("01900000-0000-7000-8000-00000000dead")
+    door.engine.send(TakeLetter(PermitAsk(key, lost, Partition(1), [1, "skip", 0, 0, 0, 0])))  # it ended there, which was never told
+
+    away = door.come()
+
+    assert door.cancelled() == {away: "singleton: another run has its place"}
+    assert Send(Partition(1), PermitGrant(key, lost)) in door.engine.new_effects
+    door.engine.send(TakeLetter(PermitReturn(key, lost)))
+    later = door.come()
+    assert door.going() == [later]
 
 
 def test_a_run_whose_items_have_all_begun_has_the_same_state_after_a_snapshot() -> None:
