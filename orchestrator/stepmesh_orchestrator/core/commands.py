@@ -129,9 +129,11 @@ class WakeTree:
 
 @dataclass(frozen=True, slots=True)
 class ServeKeys:
-    """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost."""
+    """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost; `full`: of
+    keys alone whose limit keeps somebody waiting."""
 
     again: bool = False
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class KeyPermits(msgspec.Struct, array_like=True, gc=False):
         """Whether one more may be let through, as far as the limit says."""
         return not self.rule.limit or len(self.holders) < self.rule.limit
 
+    def is_full(self) -> bool:
+        """Whether somebody waits for those who hold a permit."""
+        return bool(self.waiting) and not self.has_room()
+
     def opens_ms(self) -> int:
         """When the next one may be let through, as far as rate and period say."""
         opens_us = self.next_us - self.rule.interval_us * (self.rule.burst - 1) if self.rule.interval_us else 0

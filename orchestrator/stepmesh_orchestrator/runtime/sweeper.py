@@ -70,12 +70,12 @@ class Sweeper:
         self._expire()  # last: what fails now is not looked for above before its failure was decided on
 
     def _remind_keys(self) -> None:
-        """While somebody waits for a key of this partition, ask now and then after those who hold it: their word may have been lost."""
+        """While somebody waits for a full key of this partition, ask now and then after those who hold it: their word may have been lost."""
         now = self._clock.monotonic()
         if now >= self._keys_reminded + REMIND_S:
             self._keys_reminded = now
-            if any(found.waiting for found in self._shard.session.state.permits.keys.values()):
-                self._shard.post(ServeKeys(again=True))
+            if any(found.is_full() for found in self._shard.session.state.permits.keys.values()):
+                self._shard.post(ServeKeys(again=True, full=True))
 
     def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:
         leases = self._shard.dispatcher.leases

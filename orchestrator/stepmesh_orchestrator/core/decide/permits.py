@@ -64,7 +64,7 @@ def serve_keys(session: Session, command: ServeKeys) -> None:
     """Some time has come, or the home is another process now."""
     breakers.serve(session)
     for key, found in list(session.state.permits.keys.items()):
-        if command.again:
+        if command.again and (found.is_full() or not command.full):
             for run in (*found.holders, *found.revoked):
                 _tell(session, key, found, run)
         serve(session, key)

@@ -11,7 +11,7 @@ from tests.unit.orchestrator.core.test_gates import Door, document
 from stepmesh_broker.protocol.histories import CancelAsked, Kind
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
-from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun, TakeLetter
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.functions import call_document
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
@@ -213,6 +213,23 @@ def test_a_place_whose_holder_is_lost_is_asked_for_by_who_is_turned_away() -> No
     door.engine.send(TakeLetter(PermitReturn(key, lost)))
     later = door.come()
     assert door.going() == [later]
+
+
+def test_only_holders_for_whom_somebody_waits_are_asked_after() -> None:
+    engine = Engine()
+    rules: dict[str, list[int | str]] = {
+        "full": [1, "queue", 0, 0, 0, 0],
+        "roomy": [2, "queue", 0, 0, 0, 0],
+        "rate": [0, "queue", 60_000_000, 1, 0, 0],
+    }
+    for key, rule in rules.items():
+        for number in range(1 if key == "roomy" else 2):
+            engine.send(TakeLetter(PermitAsk(key, RunId(f"{key}-{number}"), Partition(1), rule)))
+
+    engine.send(ServeKeys(again=True, full=True))
+
+    told = [effect.letter for effect in engine.new_effects if isinstance(effect, Send)]
+    assert told == [PermitGrant("full", RunId("full-0"))]
 
 
 def test_a_run_whose_items_have_all_begun_has_the_same_state_after_a_snapshot() -> None:
