@@ -70,7 +70,7 @@ class Sweeper:
         self._expire()  # last: what fails now is not looked for above before its failure was decided on
 
     def _remind_keys(self) -> None:
-        """While somebody waits for a full key of this partition, ask now and then after those who hold it: their word may have been lost."""
+        """While somebody waits for a full key of this partition, ask now and then after its holders: their word may have been lost."""
         now = self._clock.monotonic()
         if now >= self._keys_reminded + REMIND_S:
             self._keys_reminded = now
