@@ -80,6 +80,8 @@ class PoolPlaces:
         self.waiting -= 1
         lane = self.lanes[item.run.namespace]
         lane.waiting -= 1
+        if not lane.waiting:
+            lane.entries.clear()  # all have gone, and they hold their runs
         if not lane.waiting and not lane.in_turn:
             del self.lanes[item.run.namespace]
 

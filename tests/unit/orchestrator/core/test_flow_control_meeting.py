@@ -215,6 +215,19 @@ def test_a_place_whose_holder_is_lost_is_asked_for_by_who_is_turned_away() -> No
     assert door.going() == [later]
 
 
+def test_a_pool_keeps_nothing_of_runs_that_were_cancelled_while_they_waited() -> None:
+    engine = Engine(pool_window=1)
+    for run in (OTHER, RATED):
+        engine.submit(ONE, 1, 2, run=run)
+
+    engine.cancel(RATED)
+    engine.send(CancelRun(OTHER, "enough"))
+
+    places = engine.session.places
+    assert places is not None
+    assert not any(lane.entries for lane in places.pools["py"].lanes.values())
+
+
 def test_only_holders_for_whom_somebody_waits_are_asked_after() -> None:
     engine = Engine()
     rules: dict[str, list[int | str]] = {
