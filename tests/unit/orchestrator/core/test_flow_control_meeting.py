@@ -10,9 +10,11 @@ from tests.unit.orchestrator.core.test_gates import Door, document
 
 from stepmesh_broker.protocol.histories import CancelAsked, Kind
 from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Unsubscribe
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
 from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
+from stepmesh_orchestrator.core.events import WaitOver
 from stepmesh_orchestrator.core.functions import call_document
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
 
@@ -43,6 +45,16 @@ def test_a_body_that_begins_anew_gives_its_permit_back() -> None:
     assert list(body.session.granted) == [f"{body.run}/0/0/2"]
     body.succeed("f", 1)
     assert not body.state.permits.keys
+
+
+def test_a_body_that_begins_anew_waits_no_more_for_what_it_awaited() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/paid", Kind.EVENT, {"key": "k"}, "paid"), continued=b"2")
+
+    (over,) = [event for event in body.new if isinstance(event, WaitOver)]
+    assert (over.name, over.key, over.position) == ("paid", "k", 0)
+    sent = [effect.letter for effect in body.new_effects if isinstance(effect, Send)]
+    assert sent[-1] == Unsubscribe("paid", "k", over.waiter, over.scope)
 
 
 def test_a_paused_run_is_no_canary() -> None:
