@@ -10,7 +10,7 @@ from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sle
 
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, decode_records
 from stepmesh_broker.protocol.messages import ErrorCode
-from stepmesh_orchestrator.core.commands import CancelRun
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun
 from stepmesh_orchestrator.core.events import StepDispatched
 from stepmesh_orchestrator.core.snapshot import state_hash
 
@@ -115,3 +115,15 @@ def test_no_item_of_a_cancelled_run_begins(cancelled: bool) -> None:
     body.turn(idle=True)
     body.turn(idle=True)
     assert (1 in body.live().items) is not cancelled
+
+
+def test_a_cancel_ends_a_pause_so_that_functions_can_clean_up() -> None:
+    body = Beside(max_concurrency=1)
+    body.turn(BEGAN, sleeping(60_000))
+    body.send(PauseRun(body.run, "look"))
+    assert body.turn(idle=True).left
+    body.send(CancelRun(body.run, "enough"))
+    assert kinds(body.new) == ["RunCancelling", "HistoryGrew", "RunResumed", "StepDispatched"]
+    body.again()
+    body.succeed("f", "undone")
+    assert "RunCancelled" in kinds(body.new)
