@@ -9,7 +9,6 @@ from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide import (
     addresses,
     asking,
-    cancel,
     delete,
     dormancy,
     firing,
@@ -34,7 +33,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,
-    commands.CancelRun: cancel.cancel_run,
+    commands.CancelRun: pausing.cancel_run,
     commands.DeleteRun: delete.delete_run,
     commands.ResolveFlow: flows.resolve_flow,
     commands.RestTree: dormancy.rest_tree,

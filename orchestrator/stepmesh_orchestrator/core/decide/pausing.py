@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused
-from stepmesh_orchestrator.core.commands import PauseRun, ResumeRun
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun
 from stepmesh_orchestrator.core.decide import cancel
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import RunPaused, RunResumed
 from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.session import Session
+from stepmesh_orchestrator.core.state import Tree
 
 
 def pause_run(session: Session, command: PauseRun) -> None:
@@ -37,12 +38,25 @@ def resume_run(session: Session, command: ResumeRun) -> None:
         return
     paused = bool(tree.paused_ms)
     if paused:
-        session.emit(RunResumed(tree.root))
-        session.touched[tree.root] = tree
-        for run in runs_of(session.state, tree):
-            for item in list(run.items.values()):
-                resume_item(session, item)  # what it waits for already is not asked for twice, but its timers are set
+        _go_on(session, tree)
     session.cause(Answered(Accepted(tree.root, existing=not paused)))
+
+
+def cancel_run(session: Session, command: CancelRun) -> None:
+    """Where durable functions are to clean up, that ends a pause: all else of the run starts no more."""
+    cancel.cancel_run(session, command)
+    tree = session.state.trees.get(command.run)
+    if tree is not None and tree.paused_ms and tree.root in tree.cancelling:
+        _go_on(session, tree)
+
+
+def _go_on(session: Session, tree: Tree) -> None:
+    """The pause is over."""
+    session.emit(RunResumed(tree.root))
+    session.touched[tree.root] = tree
+    for run in runs_of(session.state, tree):
+        for item in list(run.items.values()):
+            resume_item(session, item)  # what it waits for already is not asked for twice, but its timers are set
 
 
 def _refusal(session: Session, name: RunId) -> Refused:

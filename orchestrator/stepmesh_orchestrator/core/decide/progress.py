@@ -10,7 +10,7 @@ from __future__ import annotations
 from heapq import heappop
 
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitLetter, PermitReturn
-from stepmesh_orchestrator.core.decide import failure, finish, functions, gates, permits, places, start, subruns
+from stepmesh_orchestrator.core.decide import cancel, failure, finish, functions, gates, permits, places, start, subruns
 from stepmesh_orchestrator.core.events import ItemStarted
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, is_truthy
 from stepmesh_orchestrator.core.places import Places
@@ -204,10 +204,14 @@ def _open_next(session: Session, tree: Tree) -> bool:
     window, roomy = session.settings.item_window, tree.roomy
     while roomy:
         run = tree.pending.get(roomy[0][1])
-        if run is not None and len(run.items) < (run.item_limit or window):
+        if run is not None and len(run.items) < (run.item_limit or window) and not _is_cancelled(session, run):
             open_item(session, run)
             return True
         heappop(roomy)
         if run is not None:
             run.is_roomy = False
     return False
+
+
+def _is_cancelled(session: Session, run: Run) -> bool:
+    return bool(run.tree.cancelling) and cancel.reason_of(session, run) is not None
