@@ -6,6 +6,7 @@ Invariant: nothing is decided here; each is another path to what the other route
 from __future__ import annotations
 
 import msgspec
+from starlette.responses import Response
 
 from stepmesh_gateway.http import event_frames, events, messages, runs
 from stepmesh_gateway.http.messages import NULL
@@ -31,17 +32,27 @@ async def trigger(asked: Asked[NoQuery, bytes]) -> Triggered:
     return Triggered(run_id=accepted.run, existing=accepted.existing)
 
 
+async def look_at_run(asked: Asked[runs.WaitQuery, None]) -> Response:
+    """See `runs.get_run`."""
+    return await runs.get_run(asked)
+
+
+async def stream_run(asked: Asked[events.EventsQuery, None]) -> Response:
+    """See `events.follow_run`."""
+    return await events.follow_run(asked)
+
+
 ROUTES = (
     Route(
         method="POST", path="/trigger/{workflow:path}", scope=Scope.RUN, summary="Start a workflow by its path", handler=trigger, raw=JSON,
         answer=Triggered, headers={"Idempotency-Key": "the same key gives the same run, however often it is sent"},
     ),
     Route(
-        method="GET", path="/runs/{runId}", scope=Scope.READ, summary="A run and its steps", handler=runs.get_run, query=runs.WaitQuery,
+        method="GET", path="/runs/{runId}", scope=Scope.READ, summary="A run and its steps", handler=look_at_run, query=runs.WaitQuery,
         answer=messages.Run,
     ),
     Route(
-        method="GET", path="/runs/{runId}/stream", scope=Scope.READ, summary="Follow a run", handler=events.follow_run,
+        method="GET", path="/runs/{runId}/stream", scope=Scope.READ, summary="Follow a run", handler=stream_run,
         query=events.EventsQuery, answer=event_frames.Event, headers={"Last-Event-ID": "go on behind this event"}, media=(EVENT_STREAM,),
     ),
 )  # fmt: skip
