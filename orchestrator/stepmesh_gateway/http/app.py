@@ -21,7 +21,21 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from stepmesh_broker.errors import StepmeshError
-from stepmesh_gateway.http import answers, blobs, control, deployment, events, flows, functions, outside, pools, reading, runs, schedules
+from stepmesh_gateway.http import (
+    aliases,
+    answers,
+    blobs,
+    control,
+    deployment,
+    events,
+    flows,
+    functions,
+    outside,
+    pools,
+    reading,
+    runs,
+    schedules,
+)
 from stepmesh_gateway.http.caller import Caller
 from stepmesh_gateway.http.messages import Document
 from stepmesh_gateway.http.openapi import document
@@ -49,7 +63,7 @@ ROUTES: Sequence[Route] = (
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
     *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
-    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES, *functions.ROUTES,
+    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES, *aliases.ROUTES, *functions.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 

@@ -30,7 +30,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def is_ours(path: str) -> bool:
     """Whether a path is of our own surface, whose errors are problem documents."""
-    return path.startswith(("/v1/", "/notify/"))
+    return path.startswith(("/v1/", "/notify/", "/trigger/"))
 
 
 def problem_response(problem: StepmeshError, path: Mapping[str, str]) -> Response:

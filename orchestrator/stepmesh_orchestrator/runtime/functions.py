@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import size_of
+from stepmesh_broker.protocol.histories import Record, Settled, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import WorkerId
-from stepmesh_broker.protocol.messages import Verdict
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Verdict
+from stepmesh_orchestrator.core.commands import FailAttempt
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.claims import claimed
 from stepmesh_orchestrator.runtime.shard import Shard
 
 ANSWER_BYTES = 512 * 1024
 """Records in one message of more than one answer."""
+OVERHEAD_BYTES = 1024
+"""Of an answer, beside its largest record."""
 
 
 async def take_turns(shard: Shard, message: FunctionTurns, clock: Clock) -> FunctionsTurned:
@@ -40,4 +43,17 @@ def _fitting(answers: list[FunctionTurned | None]) -> list[FunctionTurned | None
 async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float) -> FunctionTurned | None:
     if claimed(shard, turn.task, worker, now, running=True) is Verdict.HELD:
         return FunctionTurned(gone=True)
-    return await shard.advance(turn)
+    answer = await shard.advance(turn)
+    limit = shard.dispatcher.broker.max_message_bytes - OVERHEAD_BYTES
+    large = next((record for record in (answer and answer.records) or () if size_of(record) > limit), None)
+    if large is None:
+        return answer
+    shard.post(FailAttempt(turn.task, _too_large(large, limit)))
+    return FunctionTurned(gone=True)
+
+
+def _too_large(record: Record, limit: int) -> Failure:
+    """No answer can ever carry it, and the function cannot go on without it."""
+    name = record.id if isinstance(record, Settled | UpdateAsked) else "a command"
+    text = f"what came of {name} has {size_of(record)} bytes, and no message to a worker carries more than {limit}: pass blobs"
+    return Failure(ErrorCode.INVALID_INPUT, text)

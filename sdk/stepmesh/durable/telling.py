@@ -43,6 +43,7 @@ class Turns:
         self._waiting: defaultdict[Partition, list[_Waiting]] = defaultdict(list)
         self._sending: defaultdict[Partition, int] = defaultdict(int)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def take(self, partition: Partition, turn: FunctionTurn) -> FunctionTurned:
         """Tell a turn until it is answered."""
@@ -59,11 +60,12 @@ class Turns:
 
     def close(self) -> None:
         """Tell nothing more."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
 
     def _send(self, partition: Partition) -> None:
-        if self._sending[partition] < AT_ONCE and self._waiting[partition]:
+        if not self._closed and self._sending[partition] < AT_ONCE and self._waiting[partition]:
             self._sending[partition] += 1
             self._spawn(self._deliver(partition))
 

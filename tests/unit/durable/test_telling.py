@@ -46,3 +46,37 @@ async def test_a_turn_that_no_broker_takes_is_an_error_not_a_wait() -> None:
     told = turns(Wire(*[MessageTooLarge.of(9, 8)] * 50))
     with pytest.raises(MessageTooLarge):
         await asyncio.wait_for(told.take(Partition(0), TURN), 20)
+
+
+class Silent(Wire):
+    """Answers nothing; counts what it is asked."""
+
+    asked = 0
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        self.asked += 1
+        await asyncio.Event().wait()
+        return b""
+
+
+async def test_what_waits_is_not_told_any_more_once_it_is_closed() -> None:
+    wire = Silent()
+    told = turns(wire)
+    takers: list[asyncio.Task[FunctionTurned]] = []
+    for _ in range(3):
+        takers.append(asyncio.ensure_future(told.take(Partition(0), TURN)))
+        await passes()
+    assert wire.asked == 2, "two messages are under way, and one turn waits"
+    told.close()
+    await passes()
+    assert wire.asked == 2
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "stepmesh turns"]
+    for taker in takers:
+        taker.cancel()
+    await asyncio.gather(*takers, return_exceptions=True)
+
+
+async def passes() -> None:
+    """Some of the loop."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -29,6 +29,7 @@ PROMISED = {
     "/api/v1/pools": {"GET"}, "/api/v1/pools/{pool}": {"GET"}, "/metrics": {"GET"},
     "/v1/schedules": {"GET", "POST"}, "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{f"/v1/schedules/{{schedule}}/{verb}": {"POST"} for verb in ("pause", "resume", "trigger", "backfill")},
+    "/trigger/{workflow:path}": {"POST"}, "/runs/{runId}": {"GET"}, "/runs/{runId}/stream": {"GET"},
     "/v1/events": {"POST"}, "/v1/runs/{runId}/signals/{name}": {"POST"}, "/notify/{eventId}": {"POST"},
     "/v1/runs/{runId}/updates/{name}": {"POST"}, "/v1/runs/{runId}/queries/{name}": {"GET", "POST"},
     "/v1/runs/{runId}/streams/{name}": {"GET"},

@@ -50,7 +50,7 @@ class Web:
 def error(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
     """What an answer refuses with; its shape is checked."""
     assert answer.status_code == status, answer.text
-    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+    if answer.request.url.path.startswith(("/v1/", "/notify/", "/trigger/")):
         return problem(answer, status, reason)
     found: dict[str, Any] = answer.json()["error"]
     assert set(found) <= {"code", "message", "status", "reason", "hint", "data"}
@@ -75,7 +75,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 def refusal(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
     """What an answer of either surface refuses with, in the form of that surface."""
     said = answer.json()
-    if answer.request.url.path.startswith(("/v1/", "/notify/")):
+    if answer.request.url.path.startswith(("/v1/", "/notify/", "/trigger/")):
         return problem(answer, status, code or said["code"])
     return error(answer, status, code or said["error"]["reason"])
 

@@ -43,14 +43,15 @@ def resume_run(session: Session, command: ResumeRun) -> None:
 
 
 def cancel_run(session: Session, command: CancelRun) -> None:
-    """A paused tree goes on when durable functions of it are to clean up."""
+    """Where durable functions are to clean up, that ends a pause: all else of the run starts no more."""
     cancel.cancel_run(session, command)
     tree = session.state.trees.get(command.run)
-    if tree is not None and tree.paused_ms and command.run in tree.cancelling:
+    if tree is not None and tree.paused_ms and tree.root in tree.cancelling:
         _go_on(session, tree)
 
 
 def _go_on(session: Session, tree: Tree) -> None:
+    """The pause is over."""
     session.emit(RunResumed(tree.root))
     session.touched[tree.root] = tree
     for run in runs_of(session.state, tree):

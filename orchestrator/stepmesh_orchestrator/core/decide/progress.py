@@ -204,11 +204,14 @@ def _open_next(session: Session, tree: Tree) -> bool:
     window, roomy = session.settings.item_window, tree.roomy
     while roomy:
         run = tree.pending.get(roomy[0][1])
-        has_room = run is not None and len(run.items) < (run.item_limit or window)
-        if run is not None and has_room and not (tree.cancelling and cancel.reason_of(session, run)):
+        if run is not None and len(run.items) < (run.item_limit or window) and not _is_cancelled(session, run):
             open_item(session, run)
             return True
         heappop(roomy)
         if run is not None:
             run.is_roomy = False
     return False
+
+
+def _is_cancelled(session: Session, run: Run) -> bool:
+    return bool(run.tree.cancelling) and cancel.reason_of(session, run) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide import breakers, builtins, failure, finish, keys, places, step_keys
+from stepmesh_orchestrator.core.decide import breakers, builtins, cancel, failure, finish, keys, places, step_keys
 from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
@@ -25,6 +25,8 @@ def begin(session: Session, item: Item, target: int) -> None:
         if session.canaries:
             breakers.leave(session, item, target)
         return
+    if tree.cancelling and item.function(target) is None and cancel.reason_of(session, item.run) is not None:
+        return  # it stays queued until its run is stopped
     step = flow.steps[target]
     try:
         if step.skip is not None and is_truthy(step.skip.render(item)):

@@ -138,12 +138,12 @@ def leave(session: Session, item: Item, step: int, commands: Iterable[Issued]) -
     """A durable function waits for these commands no more: for events among them nobody does."""
     for command in commands:
         if command.kind is Kind.EVENT:
-            unsubscribe(session, item, step, command.id, command.name, key_of(item, command))
+            unsubscribe(session, item, step, command.id, command.name, key_of(command))
 
 
-def key_of(item: Item, command: Issued) -> str:
-    """Of the address that a durable function waits at: its run's id when it says none."""
-    return _keyed.decode(command.arguments).key or item.run.id
+def key_of(command: Issued) -> str:
+    """Of the address that a durable function waits at."""
+    return _keyed.decode(command.arguments).key
 
 
 def tell_over(session: Session, over: WaitOver) -> None:
@@ -177,7 +177,7 @@ def is_awaited(item: Item, letter: Deliver) -> bool:
         command = _command(item, letter.waiter)
         if command is None or command.kind is not Kind.EVENT:
             return False
-        return (command.name, key_of(item, command)) == (letter.name, letter.key)
+        return (command.name, key_of(command)) == (letter.name, letter.key)
     awaited = awaited_of(item, letter.waiter.step)
     return (awaited.name, awaited.key) == (letter.name, letter.key)
 

@@ -10,16 +10,17 @@ from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sle
 
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, decode_records
 from stepmesh_broker.protocol.messages import ErrorCode
-from stepmesh_orchestrator.core.commands import CancelRun
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun
+from stepmesh_orchestrator.core.events import StepDispatched
 from stepmesh_orchestrator.core.snapshot import state_hash
 
 
 class Beside(Body):
     """A function `f`, with a step `g` beside it. `more`: fields of `Submit`."""
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, *inputs: int, **more: Any) -> None:
         Engine.__init__(self)
-        self.submit(flow([step("f", "/py/saga"), step("g")], [ref("f"), ref("g")]), 1, **more)
+        self.submit(flow([step("f", "/py/saga"), step("g")], [ref("f"), ref("g")]), *inputs or (1,), **more)
         self.driver, self.number, self.base = 1, 0, 0
 
 
@@ -87,5 +88,42 @@ def test_a_body_that_begins_anew_while_it_is_cancelled_is_told_once_more() -> No
     assert decode_records(task.history) == [CancelAsked(body.session.now, "enough")]
     answer = body.turn(BEGAN, sleeping(60_000))
     assert answer.records is None, "its first word may follow what it was asked"
-    assert body.item().functions is not None
-    assert body.item().functions[0].began() == BEGAN
+    function = body.item().function(0)
+    assert function is not None
+    assert function.began() == BEGAN
+
+
+def test_nothing_of_a_cancelled_run_starts_while_its_function_cleans_up() -> None:
+    body = Beside(max_concurrency=1)
+    body.turn(BEGAN, sleeping(60_000))
+    body.send(CancelRun(body.run, "enough"))
+    body.turn(issued("r/undo", Kind.CALL, "/py/undo"))
+    assert body.turn(idle=True).left
+    assert kinds(body.new) == ["HistoryGrew", "FunctionIdle"], "its slot is not for the step that waits for one"
+    body.restart()
+    assert not [event for event in body.new if isinstance(event, StepDispatched)]
+    body.ring(60_000)
+    assert kinds(body.new) == ["HistoryGrew", "StepDispatched"], "it goes on itself"
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_no_item_of_a_cancelled_run_begins(cancelled: bool) -> None:
+    body = Beside(1, 2, max_concurrency=2)
+    body.turn(BEGAN, sleeping(60_000))
+    if cancelled:
+        body.send(CancelRun(body.run, "enough"))
+    body.turn(idle=True)
+    body.turn(idle=True)
+    assert (1 in body.live().items) is not cancelled
+
+
+def test_a_cancel_ends_a_pause_so_that_functions_can_clean_up() -> None:
+    body = Beside(max_concurrency=1)
+    body.turn(BEGAN, sleeping(60_000))
+    body.send(PauseRun(body.run, "look"))
+    assert body.turn(idle=True).left
+    body.send(CancelRun(body.run, "enough"))
+    assert kinds(body.new) == ["RunCancelling", "HistoryGrew", "RunResumed", "StepDispatched"]
+    body.again()
+    body.succeed("f", "undone")
+    assert "RunCancelled" in kinds(body.new)
