@@ -26,6 +26,8 @@ def begin(session: Session, item: Item, target: int) -> None:
             breakers.leave(session, item, target)
         return
     if tree.cancelling and item.function(target) is None and cancel.reason_of(session, item.run) is not None:
+        if session.canaries:
+            breakers.leave(session, item, target)
         return  # it stays queued until its run is stopped
     step = flow.steps[target]
     try:

@@ -83,6 +83,22 @@ def test_a_run_that_is_paused_alone_tries_the_component_when_it_goes_on() -> Non
     assert storm.flying() == [paused]
 
 
+def test_an_attempt_whose_run_waits_for_functions_to_clean_up_is_no_canary() -> None:
+    storm, body = Storm(), Body()
+    storm.engine = body
+    storm.runs = [RunId("unknown")] * 2  # behind the run of the body
+    for _ in range(10):
+        body.fail("a", AWAY, run=storm.come())
+    body.submit(flow([step("f", "/py/saga"), step("b")], {"f": ref("f"), "b": ref("b")}), run=OTHER)
+    body.turn(BEGAN)
+    free = storm.come()
+    body.send(CancelRun(OTHER, "enough"))
+
+    storm.wait()
+
+    assert storm.flying() == [free]
+
+
 def test_an_attempt_without_a_key_is_no_canary() -> None:
     storm = opened()
     storm.come(flow([step("a", concurrencyKey={"$input": "api"}, concurrencyLimit=1)], ref("a")))
