@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from math import isfinite
 
 from stepmesh_broker.errors import StepmeshError
 
@@ -13,6 +12,10 @@ Duration = str | float | timedelta
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+
+
+LONGEST_S = 1_000 * 366 * 86_400.0
+"""A thousand years: beyond that nobody means a time."""
 
 
 class BadDuration(StepmeshError):
@@ -29,8 +32,8 @@ def seconds(duration: Duration) -> float:
         found = _read(duration)
     else:
         found = float(duration)
-    if not isfinite(found) or found < 0:
-        raise BadDuration(f"{duration!r} is no time to wait", hint="it is 0 or more")
+    if not 0 <= found <= LONGEST_S:
+        raise BadDuration(f"{duration!r} is no time to wait", hint="it is 0 or more, and a thousand years at most")
     return found
 
 

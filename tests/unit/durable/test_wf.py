@@ -14,7 +14,7 @@ import pytest
 from tests.unit.durable.bodies import BEGAN_MS, Body, Journal
 
 from stepmesh.durable import wf
-from stepmesh.durable.durations import BadDuration, Duration, seconds
+from stepmesh.durable.durations import LONGEST_S, BadDuration, Duration, seconds
 from stepmesh.durable.errors import OutsideRun, StepFailed
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.guards import guarded
@@ -329,3 +329,12 @@ def test_a_live_body_goes_on_from_what_it_lacks() -> None:
     execution.drop()
     assert (turn.state, turn.value) == (State.DONE, [2, [4, 6]])
     assert journal.replay(body).value == turn.value
+
+
+@pytest.mark.parametrize(("duration", "fits"), [(LONGEST_S, True), (LONGEST_S + 1, False), (1e300, False), (float("nan"), False)])
+def test_a_time_to_wait_has_an_end(duration: float, fits: bool) -> None:
+    if fits:
+        assert seconds(duration) == duration
+        return
+    with pytest.raises(BadDuration, match="a thousand years at most"):
+        seconds(duration)
