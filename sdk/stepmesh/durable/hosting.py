@@ -53,7 +53,8 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
 
     info, where = workflow.info(), path or workflow.path
-    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema, query)
+    schemas = info.input_schema, info.output_schema
+    return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
 def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:

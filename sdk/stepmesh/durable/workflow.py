@@ -63,7 +63,7 @@ class Workflow(Generic[P, R]):
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
-        return ComponentInfo(self.path, self._description, self.form.input_schema, self.form.output_schema)
+        return ComponentInfo(self.path, self._description, self.form.input_schema, self.form.output_schema, self.version)
 
     def to_dict(self) -> dict[str, Any]:
         """The flow of a run of its own: one step, which is this workflow."""
