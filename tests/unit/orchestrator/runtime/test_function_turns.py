@@ -48,6 +48,17 @@ async def test_a_result_that_no_answer_can_carry_fails_the_function() -> None:
     await lab.stop()
 
 
+@virtual
+async def test_a_turn_of_another_worker_is_told_who_has_the_activation() -> None:
+    lab = await Lab().start()
+    await lab.submit(SAGA)
+    (task,) = await lab.take()
+    await lab.claim(task, W2)
+    answer = await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0)]))
+    assert (answer.gone, answer.why, answer.activation, answer.known) == (True, "worker w2 has this activation", 1, 0)
+    await lab.stop()
+
+
 # --- builds --------------------------------------------------------------------------------------------------------------
 
 
