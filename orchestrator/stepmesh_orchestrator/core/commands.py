@@ -60,6 +60,14 @@ class FireTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeCame:
+    """A worker has durable functions of a pool, by their paths there, in versions that no other one had. Those that wait for code go on."""
+
+    pool: str
+    paths: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """Stop a run and its sub-runs. Answer: an `Answered` effect."""
 
@@ -224,5 +232,5 @@ ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule 
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
     | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand | ServeKeys
-    | UpdateFunction
+    | UpdateFunction | CodeCame
 )  # fmt: skip

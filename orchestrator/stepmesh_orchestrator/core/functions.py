@@ -29,7 +29,7 @@ _options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
-class Function(msgspec.Struct, array_like=True, gc=False):
+class FunctionImage(msgspec.Struct, array_like=True, gc=False):
     """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
     step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
     newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
@@ -44,6 +44,27 @@ class Function(msgspec.Struct, array_like=True, gc=False):
     due_ms: int = 0
     blocks: int = 0
     input: bytes | None = None  # with which it began anew; None: the step's
+
+
+class Function(FunctionImage, array_like=True, gc=False):
+    """`version`: of the code that issued last, where that is not what the first record says; `unfit`: versions that could not go on since
+    then. Most have neither, and are kept as they were before there were any."""
+
+    version: str = ""
+    unfit: list[str] = []
+
+    def image(self) -> FunctionImage:
+        """As it is kept: equal functions have equal images."""
+        if self.version or self.unfit:
+            return self
+        return FunctionImage(
+            self.records, self.open, self.retries, self.seen, self.driver, self.turn, self.blocked, self.due_ms, self.blocks, self.input
+        )
+
+    def pinned(self) -> str:
+        """The version of the code that it belongs to; "" when that is not known."""
+        began = None if self.version else self.began()
+        return self.version if began is None else began.version
 
     def append(self, record: Record) -> None:
         """The history goes on."""

@@ -17,7 +17,7 @@ from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
-from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId, WorkerId
 from stepmesh_broker.protocol.messages import (
     FORMAT,
     Accepted,
@@ -151,6 +151,15 @@ class Dispatcher:
         size = self._pace(pool).frame_size(len(tasks), self.presence.workers(pool))
         now = self.presence.clock.monotonic()
         self.outbox.put(sequence, [self._departure(sequence, now, pool, frame) for frame in pack(tasks, size)])
+
+    def hand(self, worker: WorkerId, pool: str, task: Task) -> None:
+        """Give a task in flight to this worker, which claims it; whoever had it lets go. A message that is lost is made up for by the
+        sweeper, because nobody claims the task then."""
+        self.leases.held.pop((task.run, task.item, task.step), None)
+        ownership, subject = self._ownership, subjects.worker(self._namespace, Pool(pool), worker)
+        small = replace(task, history=b"")  # the worker asks for it
+        frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, [small])
+        self._spawn(self._send(subject, encode(frame)))
 
     def mark(self, flight: Flight) -> None:
         """Publish an empty frame to the pool of attempts that an earlier owner published: all of those lie before it, so it tells when

@@ -15,6 +15,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, Verdict
 from stepmesh_orchestrator.core.commands import FailAttempt
 from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.ports import Clock
+from stepmesh_orchestrator.runtime.builds import Place, hand_over, home_of
 from stepmesh_orchestrator.runtime.claims import claimed
 from stepmesh_orchestrator.runtime.shard import Shard
 
@@ -22,6 +23,7 @@ ANSWER_BYTES = 512 * 1024
 """Records in one message of more than one answer."""
 OVERHEAD_BYTES = 1024
 """Of an answer, beside its largest record."""
+_HERE = FunctionTurned()
 
 
 async def take_turns(shard: Shard, message: FunctionTurns, clock: Clock) -> FunctionsTurned:
@@ -42,6 +44,8 @@ def _fitting(answers: list[FunctionTurned | None]) -> list[FunctionTurned | None
 
 
 async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float) -> FunctionTurned | None:
+    if not turn.number and turn.version and (placed := _placed(shard, turn, worker)) is not _HERE:
+        return placed
     if claimed(shard, turn.task, worker, now, running=True) is Verdict.HELD:
         holder = shard.dispatcher.leases.held[turn.task.run, turn.task.item, turn.task.step].worker
         return refused(shard.session, turn, f"worker {holder} has this activation")
@@ -53,6 +57,20 @@ async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float) 
     failure = _too_large(large, limit)
     shard.post(FailAttempt(turn.task, failure))
     return refused(shard.session, turn, failure.message)
+
+
+def _placed(shard: Shard, turn: FunctionTurn, worker: WorkerId) -> FunctionTurned | None:
+    """`_HERE` when the worker is to go on; what it is answered when another one is, which is handed the task; None: it is to ask again."""
+    task = turn.task
+    lease = shard.dispatcher.leases.held.get((task.run, task.item, task.step))
+    if lease is not None and lease.worker != worker:
+        return _HERE  # its lease is looked at next
+    home = home_of(shard.session, shard.dispatcher.presence, turn, worker)
+    if isinstance(home, Place):
+        return _HERE if home is Place.HERE else None
+    if not hand_over(shard.session, shard.dispatcher, task, home):
+        return _HERE
+    return refused(shard.session, turn, f"worker {home} has the code that the run belongs to, and gets it")
 
 
 def _too_large(record: Record, limit: int) -> Failure:

@@ -131,7 +131,7 @@ class _Driver:
         if self._activation.is_first:
             return history
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history), version=self._activation.version))
             history += answer.records or []
             if not answer.more:
                 return history
@@ -210,9 +210,9 @@ class _Driver:
         idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
-        answer = await self._asked(
-            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued)
-        )
+        version = self._activation.version
+        turn = FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, version)
+        answer = await self._asked(turn)
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:

@@ -57,7 +57,8 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
-            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
+            over = _takes_over(function, turn, taken)
+            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number, over))
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
@@ -68,6 +69,13 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
+    """The version of code that issues something where another one did before; "" for any other turn."""
+    pinned = function.pinned()
+    is_other = pinned and turn.version and turn.version != pinned
+    return turn.version if is_other and any(isinstance(record, Issued) for record in taken) else ""
 
 
 def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
@@ -111,7 +119,7 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
         _continue(session, item, task.step, turn.continued)
         return FunctionTurned(at_ms=session.now, left=True)
     if left:
-        let_go(session, item, task.step, turn.blocked)
+        let_go(session, item, task.step, turn.blocked, turn.version)
     if only_own:
         return FunctionTurned(at_ms=session.now, left=left)
     page = _page(news)

@@ -178,7 +178,10 @@ def _item_image(item: Item) -> FunctionItemImage:
     """Typed as what it is read as."""
     outcomes: list[bytes | Failure | bool | None] = [False if isinstance(outcome, Skipped) else outcome for outcome in item.outcomes]
     plain = ItemImage(item.index, item.input, outcomes, _recorded_phases(item), item.times.tobytes(), item.waits)
-    return FunctionItemImage(**structs.asdict(plain), functions=item.functions) if item.functions else cast(FunctionItemImage, plain)
+    if not item.functions:
+        return cast(FunctionItemImage, plain)
+    functions = {step: cast(Function, function.image()) for step, function in item.functions.items()}
+    return FunctionItemImage(**structs.asdict(plain), functions=functions)
 
 
 def _recorded_phases(item: Item) -> bytes:
