@@ -101,10 +101,12 @@ class WakeSteps:
 
 @dataclass(frozen=True, slots=True)
 class ResolveFlow:
-    """The flow that a `NeedFlow` named by `key` is there now (look it up), or never will be (`failure`)."""
+    """The flow that a `NeedFlow` named by `key` is there now (look it up; what was asked for by name is `flow`), or never will be
+    (`failure`)."""
 
     key: bytes
     failure: Failure | None = None
+    flow: CompiledFlow | None = None
 
 
 @dataclass(frozen=True, slots=True)

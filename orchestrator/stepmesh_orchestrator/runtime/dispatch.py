@@ -32,7 +32,8 @@ from stepmesh_broker.protocol.messages import (
     UpdateTaken,
 )
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
-from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask, Send
+from stepmesh_orchestrator.core.effects import BY_NAME, NeedFlow, ParkTask, Send
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
@@ -257,7 +258,8 @@ class Dispatcher:
         """However long the store cannot be used: nothing else moves the steps that wait for the flow."""
         while True:
             try:
-                self.post(ResolveFlow(need.key, await self._fetched(need)))
+                found = await self._fetched(need)
+                self.post(ResolveFlow(need.key, flow=found) if isinstance(found, CompiledFlow) else ResolveFlow(need.key, found))
                 return
             except StoreError as problem:
                 log.warning("a flow is fetched or stored later: %s", problem)
@@ -267,7 +269,11 @@ class Dispatcher:
                 self.post(ResolveFlow(need.key, Failure(ErrorCode.ORCHESTRATOR_ERROR, "SM-5900 its flow cannot be fetched; see the log")))
                 return
 
-    async def _fetched(self, need: NeedFlow) -> Failure | None:
+    async def _fetched(self, need: NeedFlow) -> CompiledFlow | Failure | None:
+        """What cannot be had is a failure; what is found by its name is told, because another one may have that name tomorrow."""
         if need.document is not None:
             return await self._flows.add_text(need.document)
+        if need.key.startswith(BY_NAME):
+            name, _, version = need.key.removeprefix(BY_NAME).decode().rpartition("@")
+            return await self._flows.named(name, version)
         return await self._flows.fetch(FlowId(need.key.decode()))

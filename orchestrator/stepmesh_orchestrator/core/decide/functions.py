@@ -20,7 +20,7 @@ from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
+from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
@@ -191,7 +191,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
     if isinstance(flow, Failure):
         settle(session, item, step, Settled(command.id, session.now, failure=flow))
     elif flow is None:
-        key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
+        key = _key_of(command) if document is None else document
         waiting = session.awaiting_child.setdefault(key, [])
         waiting.append((item, step, command))
         if len(waiting) == 1:
@@ -209,6 +209,12 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
         session.touched[run.tree.root] = run.tree
 
 
+def _key_of(command: Issued) -> bytes:
+    """What its flow is asked for by. A name and a version are looked up whenever they are asked for: the journal holds the run's flow."""
+    asked = command.name.removeprefix("flow://").encode()
+    return BY_NAME + asked if b"@" in asked else asked
+
+
 def _child_id(item: Item, step: int, command: Issued) -> RunId:
     """A function that began anew after a failure names others."""
     function = item.function(step)
@@ -217,14 +223,16 @@ def _child_id(item: Item, step: int, command: Issued) -> RunId:
     return child_run_id(item.run.id, f"{item.index}/{step}/{began}/{command.id}")
 
 
-def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None:
-    """The flow of commands that wait for it is there, or never will be."""
+def flow_resolved(session: Session, key: bytes, failure: Failure | None, flow: CompiledFlow | None = None) -> None:
+    """The flow of commands that wait for it is there, or never will be. `flow`: what a name led to."""
     for item, step, command in session.awaiting_child.pop(key, ()):
         function = item.function(step) if item.open else None
         if function is None or command.id not in function.open:
             continue
         if failure is not None:
             settle(session, item, step, Settled(command.id, session.now, failure=failure))
+        elif flow is not None:
+            _start(session, item, step, command, None, flow)
         else:
             arm(session, item, step, command)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, js, ref, until, virtual
 
 from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api, subjects
 from stepmesh_broker.protocol.codec import decode_task_frame, encode
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled
 from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task, Verdict
 
@@ -56,6 +58,45 @@ async def test_a_turn_of_another_worker_is_told_who_has_the_activation() -> None
     await lab.claim(task, W2)
     answer = await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0)]))
     assert (answer.gone, answer.why, answer.activation, answer.known) == (True, "worker w2 has this activation", 1, 0)
+    await lab.stop()
+
+
+async def child(lab: Lab, asked: str) -> Settled:
+    """What comes of a child of this name."""
+    await lab.submit(SAGA)
+    (task,) = await lab.take()
+    one = Issued("r/twice", Kind.CHILD, asked, "", js(1), "orders.py:7")
+    await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0), one]))
+    records: list[Record] = []
+    while not records:
+        await asyncio.sleep(0.1)
+        records = (await turned(lab, task, FunctionTurn(ref(task), 1, 0, 2))).records or []
+    (settled,) = records
+    assert isinstance(settled, Settled)
+    return settled
+
+
+@virtual
+async def test_a_child_is_found_by_its_name_and_version_as_they_are_then() -> None:
+    lab = await Lab().start()
+    await lab.flow({**TWICE, "version": "2"})
+    assert (await child(lab, "flow://twice@2")).value == b"[1,1]"
+    await asyncio.sleep(1)
+    await lab.flow({**TWICE, "version": "2", "output": "another"})
+    assert (await child(lab, "flow://twice@2")).value == b'"another"', "what is stored last counts for the next one"
+    failure = (await child(lab, "flow://twice@3")).failure
+    assert failure is not None
+    assert "SM-1042 there is no flow 'twice' of version '3'; versions of 'twice' that are stored: 2" in failure.message
+    await lab.stop()
+
+
+@virtual
+async def test_a_step_that_takes_a_flow_by_id_takes_none_by_name() -> None:
+    lab = await Lab().start()
+    await lab.flow({**TWICE, "version": "2"})
+    step = {"id": "it", "component": "/builtin/eval", "input": {"flow_id": "twice@2", "input": 1}}
+    run = await lab.submit({"name": "by id", "steps": [step], "output": {"$step": "it"}})
+    assert (await lab.result(run))["outcome"] == "failed"
     await lab.stop()
 
 
