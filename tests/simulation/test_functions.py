@@ -25,6 +25,7 @@ from stepmesh_orchestrator.journal.memory import MemoryJournal
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
 CHILD = {
     "name": "child",
+    "version": "3",
     "steps": [
         {"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1s", "passthrough": {"$input": "$"}}},
         {"id": "echo", "component": "/cpu/echo", "input": {"$step": "nap"}},
@@ -106,8 +107,8 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None, s
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
     client = await world.client()
-    child = await client.store_flow(CHILD)
-    app = saga_app(ledger, child)
+    await client.store_flow(CHILD)
+    app = saga_app(ledger, "flow://child@3")
     await world.employ(app.worker("gpu"))
     worker = app.worker(concurrency=2)
     running = asyncio.create_task(worker.run(await world.connection()))
