@@ -163,7 +163,7 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(command), since_ms)
+    waits.stand(session, item, step, command, since_ms)
     session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
 
 
