@@ -282,13 +282,11 @@ class Shard:
         self.counters.quarantined += 1
         log.exception("SM-5900 a decision failed; its run is cancelled: %r", command)
         session = self.session
-        session.work.clear()
-        session.resolved.clear()
-        session.over.clear()
         run = run_of(command)
+        live = session.state.runs.get(run) if run is not None else None
+        session.drop(live.tree.root if live is not None else None)
         refusal = Refused("SM-5900", "the orchestrator failed to decide on this; its log has the details", "report it with that log")
         self._answers.append((future, reply_to, refusal))
-        live = session.state.runs.get(run) if run is not None else None
         if live is not None and not isinstance(command, CancelRun):
             root = live.tree.root if live.tree.root in session.state.runs else live.id
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
