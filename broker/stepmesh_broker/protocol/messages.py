@@ -260,12 +260,14 @@ ControlMessage = Claim | Heartbeat | RunMessage | SendEvent | AskUpdate
 
 
 class ComponentInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A component that a worker offers. Schemas are JSON Schema, as JSON text."""
+    """A component that a worker offers. Schemas are JSON Schema, as JSON text. `version`: of the code of a durable function; "" for any
+    other component, and when its worker takes no more."""
 
     path: str
     description: str = ""
     input_schema: bytes | None = None
     output_schema: bytes | None = None
+    version: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hello"):

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from stepmesh import payloads
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
+from stepmesh.durable.identity import Identity
+from stepmesh.durable.stale import told
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
@@ -59,7 +61,7 @@ class Begin(Protocol):
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
     when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
-    and nobody else had it, so there is no history."""
+    and nobody else had it, so there is no history. `identity`, `where`: of the function, for the log; `file:line`."""
 
     task: Task
     begin: Begin
@@ -67,6 +69,8 @@ class Activation:
     news: asyncio.Event
     version: str = ""
     is_first: bool = False
+    identity: Identity = Identity()
+    where: str = ""
 
 
 async def drive(activation: Activation) -> Any:
@@ -232,6 +236,7 @@ class _Driver:
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
         if answer.gone:
+            told(self._activation.identity, self._activation.where, turn, answer)
             raise LetGo
         return answer
 

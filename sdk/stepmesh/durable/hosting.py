@@ -14,6 +14,7 @@ from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import Activation, Begin, LetGo, drive
 from stepmesh.durable.guards import guarded
+from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
@@ -43,8 +44,9 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
         begin = _body(workflow, task, context.journal, fitting)
+        way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
         try:
-            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, who, workflow.where))
         except LetGo:
             context.idle()
             return None
@@ -53,7 +55,8 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
 
     info, where = workflow.info(), path or workflow.path
-    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema, query)
+    schemas = info.input_schema, info.output_schema
+    return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
 def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:

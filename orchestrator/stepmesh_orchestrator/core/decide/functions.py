@@ -19,6 +19,7 @@ from stepmesh_orchestrator.core.commands import AdvanceFunction
 from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
+from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -29,7 +30,6 @@ from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer of more than one record, bytes."""
-_GONE = FunctionTurned(gone=True)
 
 
 class _Options(msgspec.Struct):
@@ -44,11 +44,11 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     turn, task = command.turn, command.turn.task
     item = results.in_flight(session, task.run, task.item, task.step, task.attempt)
     if item is None:
-        session.cause(Answered(_GONE))
+        session.cause(Answered(refused(session, turn)))
         return
     function = item.function(task.step) or Function()
     if _speaks_over(function, turn):
-        session.cause(Answered(_GONE))
+        session.cause(Answered(refused(session, turn, "its task came twice, and another worker took this activation further")))
         return
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):

@@ -96,9 +96,24 @@ def test_a_turn_of_another_attempt_changes_nothing() -> None:
     body = Body()
     reference = body.task_ref("f")
     old = TaskRef(reference.run, 0, 0, reference.attempt + 1)
-    assert body.turn(BEGAN, task=old).gone
+    answer = body.turn(BEGAN, task=old)
+    assert (answer.gone, answer.why, answer.activation, answer.known) == (True, "activation 1 has taken its place", 1, 0)
     assert body.turn(BEGAN, task=TaskRef(reference.run, 7, 0, 1)).gone
     assert not body.history()
+
+
+def test_a_turn_that_is_not_taken_is_told_where_the_function_stands() -> None:
+    body = Body()
+    first = body.task_ref("f")
+    body.turn(BEGAN, sleeping(10), idle=True)
+    answer = body.turn(task=first)
+    assert (answer.why, answer.activation, answer.known) == ("activation 2 has taken its place", 2, 2)
+    answer = body.turn(task=TaskRef(first.run, 0, 0, 2))
+    assert (answer.why, answer.activation) == ("the step is over, or with no worker", 2)
+    body.ring(10)
+    body.again()
+    body.succeed("f", 1)
+    assert body.turn(task=first).why == "the run, or its item, is over or rests"
 
 
 def test_only_what_a_worker_may_bring_is_taken() -> None:
