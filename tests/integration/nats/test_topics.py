@@ -49,7 +49,7 @@ async def test_a_pool_that_was_made_has_its_consumer(nats_url: str, namespace: N
     await broker.connect()
     made = await broker.define()
     await (await broker.tasks(Pool("cpu"))).close()
-    assert [one["retention"] for one in made] == ["workqueue", "workqueue", "workqueue", "limits"]
+    assert [one["retention"] for one in made] == ["workqueue", "workqueue", "workqueue", "workqueue", "limits"]
     assert (await broker.depth(Pool("cpu")))[:2] == (0, 0)
     await broker.close()
 
