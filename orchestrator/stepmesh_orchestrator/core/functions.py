@@ -88,6 +88,10 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         """When it is to be looked at because of the time, ms."""
         return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
 
+    def awaits_events(self) -> bool:
+        """Whether it waits for events from outside, which it asks for again now and then."""
+        return any(command.kind is Kind.EVENT for command in self.commands())
+
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
         return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])

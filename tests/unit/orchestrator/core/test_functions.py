@@ -11,16 +11,19 @@ from tests.unit.orchestrator.core.engine import NOW, Engine, flow, js, kinds, re
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, decode_records
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, FireTimer, PauseRun, ResumeRun
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, FireTimer, PauseRun, RestTree, ResumeRun, WakeTree
 from stepmesh_orchestrator.core.decide import functions
 from stepmesh_orchestrator.core.decide.parking import BLOCKED_MS
-from stepmesh_orchestrator.core.effects import Answered, NudgeTask, SetTimer
-from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded
+from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
+from stepmesh_orchestrator.core.dormant import frame_of
+from stepmesh_orchestrator.core.effects import Answered, NudgeTask, Send, SetTimer
+from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded, TreeDormant
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionIdle, HistoryGrew
 from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, call_document
 
 BEGAN = Began(NOW, "1+abc")
+DAY_MS = 24 * 3_600_000
 
 
 class Body(Engine):
@@ -374,6 +377,27 @@ def test_news_of_an_idle_function_survive_a_crash_before_it_was_handed_out() -> 
     body.journal, body.positions = body.journal[:-1], body.positions[:-1]  # the dispatch was not journaled
     body.restart()
     assert kinds(body.new) == ["StepDispatched"]
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "back_ms"),
+    [
+        ([sleeping(30 * DAY_MS)], 30 * DAY_MS),
+        ([sleeping(30 * DAY_MS), issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS),
+        ([sleeping(RENEWED_MS - 1), issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS - 1),
+        ([issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS),
+    ],
+    ids=["timer", "both", "timer first", "event"],
+)
+def test_who_waits_for_an_event_is_back_to_ask_again_however_far_its_timer_is(waits_for: list[Issued], back_ms: int) -> None:
+    body = Body()
+    body.turn(BEGAN, *waits_for, idle=True)
+    (left,) = body.send(RestTree(body.run, body.state.sequence))
+    assert isinstance(left, TreeDormant)
+    assert left.wakes_ms == NOW + back_ms
+    body.send(WakeTree(body.run, frame_of(body.state.dormant.places[body.run]), left.image, body.shelf))
+    asked = [effect.letter.name for effect in body.new_effects if isinstance(effect, Send)]
+    assert asked == ["paid"] * (len(waits_for) - 1 or waits_for[0].kind is Kind.EVENT)
 
 
 def test_a_paused_function_stays_where_it_is_and_goes_on_afterwards() -> None:
