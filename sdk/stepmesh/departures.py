@@ -27,6 +27,7 @@ class Departures:
         self.unrecorded_bytes = 0
         self._unsent: dict[str, Result] = {}
         self._returned: list[str] = []
+        self._idle: list[str] = []
         self._progress: list[pb.Progress] = []
         self._hello: pb.Hello | None = None
         self._leaving = self._said_leaving = self._beat = False
@@ -39,7 +40,8 @@ class Departures:
     @property
     def empty(self) -> bool:
         """Nothing to send, nothing to be confirmed."""
-        return not self.unrecorded and not self._returned and self._hello is None and self._said_leaving == self._leaving
+        said = self._hello is None and self._said_leaving == self._leaving
+        return said and not (self.unrecorded or self._returned or self._idle)
 
     def begin(self, hello: pb.Hello) -> None:
         """A new stream."""
@@ -56,6 +58,7 @@ class Departures:
         """The stream is over: what it was to say of unfinished tasks is nobody's concern any more."""
         self._hello = None
         self._returned.clear()
+        self._idle.clear()
         self._progress.clear()
 
     def result(self, id: str, result: Result) -> None:
@@ -67,6 +70,11 @@ class Departures:
     def hand_back(self, id: str) -> None:
         """A task will not be worked on here."""
         self._returned.append(id)
+        self.wake.set()
+
+    def let_go(self, id: str) -> None:
+        """A function waits for others: nothing of it runs here, and it has no result."""
+        self._idle.append(id)
         self.wake.set()
 
     def beat(self, progress: list[pb.Progress]) -> None:
@@ -90,13 +98,15 @@ class Departures:
     def next(self, credit: int) -> pb.FromWorker | None:
         """The next message, with as much as fits; None when there is nothing to say."""
         leaving = self._leaving and not self._said_leaving
-        if not (self._unsent or credit or self._returned or self._progress or self._beat or leaving or self._hello):
+        ended = self._unsent or self._returned or self._idle
+        if not (ended or credit or self._progress or self._beat or leaving or self._hello):
             return None
-        message = pb.FromWorker(credit=credit, progress=self._progress, returned=self._returned, leaving=leaving)
+        message = pb.FromWorker(credit=credit, progress=self._progress, returned=self._returned, leaving=leaving, idle=self._idle)
         if self._hello is not None:
             message.hello.CopyFrom(self._hello)
         self._fill(message)
         self._returned.clear()
+        self._idle.clear()
         self._progress.clear()
         self._hello, self._beat, self._said_leaving = None, False, self._leaving
         return message

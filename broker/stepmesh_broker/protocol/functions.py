@@ -35,11 +35,13 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class FunctionTurns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turns"):
-    """Turns of functions of one partition. Answer: `FunctionsTurned`."""
+    """Turns of functions of one partition. `answer_bytes`: the largest answer that reaches the worker, where that is less than what the
+    broker carries; 0 where it is not. Answer: `FunctionsTurned`."""
 
     worker: WorkerId
     turns: list[FunctionTurn]
     format: int = FORMAT
+    answer_bytes: int = 0
 
 
 class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):

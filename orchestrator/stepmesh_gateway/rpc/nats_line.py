@@ -135,6 +135,9 @@ class _Session:
         self._unwanted.append(task)
         self._change.set()
 
+    def news(self, task: TaskId) -> None:
+        """None of its workers has durable functions."""
+
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         """The call that brought the result tells."""
 

@@ -17,7 +17,7 @@ from stepmesh_broker.protocol.ids import Pool, WorkerId
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc.gateway import check_namespace
+from stepmesh_gateway.rpc.gateway import check_namespace, turn_bytes
 from stepmesh_gateway.rpc.statuses import Context
 from stepmesh_gateway.rpc.work_line import WorkLine
 from stepmesh_gateway.translate.work import result_of
@@ -78,6 +78,7 @@ class WorkMethods:
             heartbeat_ms=self._settings.heartbeat_s * 1000,
             payload_bytes=self._settings.limits.payload_bytes,
             gateway=self._operations.id,
+            turn_bytes=turn_bytes(self._operations),
         )
 
     def _hello(self, said: pb.Hello) -> WorkerHello:
@@ -131,6 +132,8 @@ class Visit:
             seat.progress(line.named(told.id), fraction, told.details or None)
         for id in message.returned:
             seat.give_back(line.ended(id))
+        for id in message.idle:
+            seat.idle(line.ended(id))
         if message.leaving:
             self._leaving = True
             seat.leave()
@@ -141,6 +144,6 @@ class Visit:
 def offers_of(said: pb.Hello) -> tuple[Offer, ...]:
     """What a worker offers: a component is called by its path."""
     return tuple(
-        Offer(one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None)
+        Offer(one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None, one.function)
         for one in said.components
     )

@@ -95,6 +95,12 @@ class Seat:
             self.unsent(held)
             self._desk.put_back(held)
 
+    def idle(self, task: TaskId) -> None:
+        """The shard has let go of this function, so nobody waits for a result."""
+        held = self.holding.get(task.ref)
+        if held is not None:
+            self._desk.let_go_of(held)
+
     def leave(self) -> None:
         """Send nothing more; what runs is finished."""
         self.leaving = True
@@ -151,7 +157,7 @@ class Seat:
         held.sent = True
         if self.hello.claims:
             self.unclaimed[held.id] = (held, self._loop.time())
-        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params})
+        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params}, found.function)
 
     def granted(self, held: Held) -> None:
         """A task was claimed for it: send it."""
@@ -201,6 +207,11 @@ class Seat:
         """The task was ended by somebody else."""
         if held.sent and not self.gone:
             self.line.stop(held.id, why)
+
+    def news(self, held: Held) -> None:
+        """There may be records for a function that it runs."""
+        if held.sent and not self.gone:
+            self.line.news(held.id)
 
     def _recorded(self, task: TaskId) -> None:
         self._unrecorded -= 1

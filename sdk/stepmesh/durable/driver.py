@@ -141,8 +141,9 @@ class _Driver:
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
         due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
-            if id not in self._running:
+            if id not in self._running and id not in ended:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:

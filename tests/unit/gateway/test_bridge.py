@@ -12,10 +12,14 @@ from tests.unit.sdk.conftest import NAMESPACE, POOL, Shard, _JumpingSelector, ma
 from stepmesh.attempt import Why
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
-from stepmesh_broker.protocol.ids import Partition, WorkerId
+from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
+from stepmesh_broker.protocol import codec, subjects
+from stepmesh_broker.protocol.functions import Nudge
+from stepmesh_broker.protocol.ids import Partition, RunId, WorkerId
 from stepmesh_broker.protocol.messages import Result, Task, TaskRef, Verdict
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.translate.work import HISTORY_BYTES, fill_activation
 from stepmesh_gateway.work.bridge import Bridge
 from stepmesh_gateway.work.elsewhere import Completion
 from stepmesh_gateway.work.line import Assigned, Offer, WorkerHello
@@ -33,6 +37,7 @@ class Recorder:
         self.sent: list[Assigned] = []
         self.stopped: list[tuple[TaskId, Why]] = []
         self.durable: list[TaskId] = []
+        self.told: list[TaskId] = []
         self.drained = False
 
     def send(self, assigned: Sequence[Assigned]) -> None:
@@ -40,6 +45,9 @@ class Recorder:
 
     def stop(self, task: TaskId, why: Why) -> None:
         self.stopped.append((task, why))
+
+    def news(self, task: TaskId) -> None:
+        self.told.append(task)
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         self.durable.extend(tasks)
@@ -477,3 +485,43 @@ async def test_a_pool_that_cannot_be_opened_leaves_nothing_behind(shard: Shard, 
     line = await join(bridge, credit=1)
     await shard.send(work(1))
     await until(lambda: line.steps == [1])
+
+
+async def test_news_of_a_function_reach_the_worker_that_runs_it(shard: Shard, bridge: Bridge) -> None:
+    first, second = await join(bridge, "w1", credit=1), await join(bridge, "w2", credit=1)
+    await shard.send(work(1), work(2))
+    await until(lambda: len(first.sent) + len(second.sent) == 2)
+    id = first.sent[0].id
+    await shard.broker.send(subjects.workers(NAMESPACE, POOL), codec.encode(Nudge([id.ref, TaskRef(RunId("unknown"), 0, 0, 1)])))
+    await until(lambda: first.told == [id])
+    assert second.told == []
+
+
+async def test_a_function_that_waits_is_nobody_s_any_more(shard: Shard, bridge: Bridge) -> None:
+    line = await join(bridge, credit=1)
+    await shard.send(work(1), work(2))
+    await until(lambda: line.steps == [1])
+    line.seat.idle(line.sent[0].id)
+    assert line.seat.in_hand == line.seat.begun == 0
+    line.seat.allow(1)
+    await until(lambda: line.steps == [1, 2])
+    line.finish(line.sent[1].id)
+    assert [result.step for result in await shard.until_results(1)] == [2]
+    await until(lambda: line.seat.in_hand == 0)
+    assert await shard.frames_left() == 0
+    line.seat.idle(line.sent[0].id)  # said again: nothing comes of it
+    line.seat.lost()
+    assert await shard.no_result(10)
+
+
+@pytest.mark.parametrize(("size", "comes_along"), [(HISTORY_BYTES, True), (HISTORY_BYTES + 1, False)])
+async def test_a_history_travels_with_its_task_where_it_is_short(shard: Shard, bridge: Bridge, size: int, comes_along: bool) -> None:
+    offers = (Offer("/work", "/work", function=True), Offer("/plain", "/plain"))
+    line = await join(bridge, credit=2, offers=offers)
+    await shard.send(work(1, history=b"x" * size, records=3, at_ms=7), make_task("/plain", 2, 2, history=b"x"))
+    await until(lambda: len(line.sent) == 2)
+    function, plain = sorted(line.sent, key=lambda one: one.id.ref.step)
+    assert (function.function, plain.function) == (True, False)
+    made = pb.Activation()
+    assert fill_activation(made, function.id.journal, function.task) == len(made.history) == (size if comes_along else 0)
+    assert (made.journal, made.at_ms, made.records) == (function.id.journal, 7, 3)
