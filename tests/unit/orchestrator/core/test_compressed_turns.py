@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.compression import LEAST_BYTES, compressed, expanded
+from stepmesh_orchestrator.core.dictionary import EVENTS
 from stepmesh_orchestrator.core.events import TURN_FORMAT, Event, StepSucceeded, Turn, decode_turn, encode_frame, encode_turn
 
 RUN = RunId("01a2036c-38ce-7873-a7bb-339ab12a72ba")
@@ -66,6 +68,10 @@ def test_a_frame_whose_events_cannot_be_expanded_is_refused(damage: object) -> N
 
     with pytest.raises(ValueError, match="cannot be expanded"):
         decode_turn(_encode([*frame[:-1], damage(frame[-1])]))
+
+
+def test_the_dictionary_is_the_one_that_journals_need() -> None:
+    assert hashlib.sha256(EVENTS).hexdigest() == "25483b02cf1f45cba8c45e5900bceab4d5aceb3f2e7a06b40f3f5f213bebfeb5"
 
 
 def test_what_is_expanded_is_what_was_compressed() -> None:
