@@ -44,7 +44,7 @@ from stepmesh_orchestrator.core.effects import (
     TreeLeft,
     WakeRun,
 )
-from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
+from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_frame
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
@@ -307,7 +307,7 @@ class Shard:
 
     async def _append(self) -> None:
         session, confirmed = self.session, self.dispatcher.confirmed
-        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        payload, events_bytes = encode_frame(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
         took_s = await self._frames.append(payload)
         counters = self.counters
         counters.journal_s += took_s
@@ -315,7 +315,7 @@ class Shard:
         counters.events += len(session.events)
         session.state.sequence = self.sequence
         session.state.confirmed = confirmed
-        self.dispatcher.journaled_bytes += len(payload)
+        self.dispatcher.journaled_bytes += events_bytes
         if self.moved:
             for root in moved_roots(session):
                 self.moved.wake(root)
