@@ -43,8 +43,12 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
         begin = _body(workflow, task, context.journal, fitting)
+        bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
+        live = bodies.take(place, task.driver, task.records)
+        keep = partial(bodies.keep, place) if bodies.wanted else None
+        way = _Way(turns, partition)
         try:
-            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, live, keep))
         except LetGo:
             context.idle()
             return None
