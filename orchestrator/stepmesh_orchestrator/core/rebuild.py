@@ -71,6 +71,7 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
         "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
         session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
+        0 if function is None else function.driver,
     )  # fmt: skip
 
 

@@ -45,8 +45,11 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         task = context.task
         begin = _body(workflow, task, context.journal, fitting)
         way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
+        bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
+        live = bodies.take(place, task.driver, task.records)
+        keep = partial(bodies.keep, place) if bodies.wanted else None
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, who, workflow.where))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, who, workflow.where, live, keep))
         except LetGo:
             context.idle()
             return None
