@@ -176,7 +176,7 @@ class BrokerLink:
             await delivery.ack()
 
     async def _asked(self, data: bytes) -> bytes:
-        return answered(self._session.components, data)
+        return answered(self._session.components, data, self._broker.max_message_bytes)
 
     # --- talking ------------------------------------------------------------------------------------------------
 

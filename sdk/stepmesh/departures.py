@@ -7,6 +7,7 @@ because the next gateway has taken the rest back. This module must not know stre
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from stepmesh import gateway_messages
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
@@ -28,6 +29,7 @@ class Departures:
         self._unsent: dict[str, Result] = {}
         self._returned: list[str] = []
         self._idle: list[str] = []
+        self._answers: deque[pb.Answer] = deque()
         self._progress: list[pb.Progress] = []
         self._hello: pb.Hello | None = None
         self._leaving = self._said_leaving = self._beat = False
@@ -59,6 +61,7 @@ class Departures:
         self._hello = None
         self._returned.clear()
         self._idle.clear()
+        self._answers.clear()
         self._progress.clear()
 
     def result(self, id: str, result: Result) -> None:
@@ -75,6 +78,11 @@ class Departures:
     def let_go(self, id: str) -> None:
         """A function waits for others: nothing of it runs here, and it has no result."""
         self._idle.append(id)
+        self.wake.set()
+
+    def answer(self, number: int, answer: bytes) -> None:
+        """To a question of this stream."""
+        self._answers.append(pb.Answer(number=number, answer=answer))
         self.wake.set()
 
     def beat(self, progress: list[pb.Progress]) -> None:
@@ -97,6 +105,8 @@ class Departures:
 
     def next(self, credit: int) -> pb.FromWorker | None:
         """The next message, with as much as fits; None when there is nothing to say."""
+        if self._answers and self._hello is None:  # each by itself: it may fill a message
+            return pb.FromWorker(credit=credit, answers=[self._answers.popleft()])
         leaving = self._leaving and not self._said_leaving
         ended = self._unsent or self._returned or self._idle
         if not (ended or credit or self._progress or self._beat or leaving or self._hello):

@@ -17,6 +17,7 @@ from stepmesh.departures import MESSAGE_RESULTS, Departures
 from stepmesh.durable.telling import Turns
 from stepmesh.gateway_messages import GatewayAttempt
 from stepmesh.pace import Pace
+from stepmesh.querying import answered
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
@@ -57,6 +58,7 @@ class GatewayLink:
         self._pace: Pace
         self._credit = 0  # granted on this stream and not used
         self._beat_s = BEAT_S
+        self._room = 0  # of an answer to a question, in bytes
         self._drained_at = 0.0
         self._welcome = self._draining = self._leaving = self._finishing = self._abandoned = False
 
@@ -208,6 +210,8 @@ class GatewayLink:
                 self._session.execution.stop(attempt, _WHY.get(stop.reason, Why.CANCELLED))
         for id in message.news:
             self._nudge(self._held.get(id))
+        for asked in message.questions:
+            self._out.answer(asked.number, answered(self._session.components, asked.question, self._room))
         if message.drain:
             self._drain()
         if message.recorded:
@@ -223,6 +227,7 @@ class GatewayLink:
 
     def _pass_turns(self, message_bytes: int) -> None:
         """Of durable functions, through any gateway of the address. What there was for them while the stream was away, nobody told."""
+        self._room = min(message_bytes, self._gateway.max_message_bytes)
         if message_bytes and self.turns is None:
             self.turns = Turns(self._gateway, self._identity.namespace, self._identity.worker)
         if message_bytes and self.turns is not None:

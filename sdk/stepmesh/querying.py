@@ -12,8 +12,16 @@ from stepmesh_broker.protocol.messages import Refused
 from stepmesh_broker.protocol.queries import QueryAnswer
 
 
-def answered(components: Components, data: bytes) -> bytes:
-    """The answer to a question, encoded."""
+def answered(components: Components, data: bytes, limit: int) -> bytes:
+    """The answer to a question, encoded; no larger than `limit` bytes."""
+    answer = _answered(components, data)
+    if len(answer) <= limit:
+        return answer
+    message = f"the answer to the query has {len(answer)} bytes, and no message from the worker carries more than {limit}"
+    return encode(Refused("SM-5135", message, "answer with less, or with the id of a blob"))
+
+
+def _answered(components: Components, data: bytes) -> bytes:
     try:
         asked = decode_query(data)
         component = components.get(asked.task.component)

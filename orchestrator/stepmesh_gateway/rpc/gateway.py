@@ -11,9 +11,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from stepmesh_broker.errors import MessageTooLarge, StepmeshError
 from stepmesh_broker.pb.stepmesh.v1 import gateway_pb2 as pb
 from stepmesh_broker.protocol import codec, subjects
-from stepmesh_broker.protocol.functions import FunctionTurns
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_broker.protocol.messages import RunMessage
+from stepmesh_broker.protocol.messages import Claim, Heartbeat
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
@@ -68,10 +67,10 @@ class GatewayMethods:
                 return subjects.api(namespace)
             case "partition":
                 message = codec.decode_control(request.request)
-                if not isinstance(message, RunMessage | FunctionTurns):
+                if isinstance(message, Claim | Heartbeat):
                     raise NotPassedOn(
                         f"a {type(message).__name__} is not passed on to a partition",
-                        hint="a partition takes Submit, Cancel, Pause, Resume, Wake and turns; workers work over WorkerService.Work",
+                        hint="a partition takes what clients ask, and turns of functions; workers work over WorkerService.Work",
                     )
                 await self._check_partition(request.partition)
                 return subjects.control(namespace, Partition(request.partition))

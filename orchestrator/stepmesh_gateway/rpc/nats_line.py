@@ -138,6 +138,9 @@ class _Session:
     def news(self, task: TaskId) -> None:
         """None of its workers has durable functions."""
 
+    def ask(self, number: int, question: bytes) -> None:
+        """Nor questions to one."""
+
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         """The call that brought the result tells."""
 

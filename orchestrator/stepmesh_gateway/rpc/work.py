@@ -28,6 +28,8 @@ from stepmesh_gateway.work.seat import Seat
 DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name["WorkerService"]
 CREDIT = 10_000
 """A worker's tasks at once, and the credit that it has not used, are cut to this: what waits for a slow reader stays small."""
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""What a worker takes that does not say so: the limit of gRPC clients unless they are told otherwise."""
 NAME_LENGTH = 256
 """Characters of a worker's id at most."""
 
@@ -93,6 +95,7 @@ class WorkMethods:
             offers_of(said),
             said.exclusive,
             running=tuple(TaskId.parse(id) for id in said.running),
+            message_bytes=min(said.message_bytes or MESSAGE_BYTES, self._settings.limits.message_bytes),
         )
 
 
@@ -134,6 +137,8 @@ class Visit:
             seat.give_back(line.ended(id))
         for id in message.idle:
             seat.idle(line.ended(id))
+        for one in message.answers:
+            seat.answer(one.number, one.answer)
         if message.leaving:
             self._leaving = True
             seat.leave()

@@ -37,6 +37,7 @@ class WorkLine:
         self._tasks: deque[tuple[str, Assigned]] = deque()
         self._recorded: list[str] = []
         self._news: dict[str, None] = {}
+        self._questions: deque[pb.Question] = deque()
         self._stops: list[pb.Stop] = []
         self._drain = False
 
@@ -56,6 +57,11 @@ class WorkLine:
     def news(self, task: TaskId) -> None:
         """See `Line`."""
         self._news[str(task)] = None
+        self.wake.set()
+
+    def ask(self, number: int, question: bytes) -> None:
+        """See `Line`."""
+        self._questions.append(pb.Question(number=number, question=question))
         self.wake.set()
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:
@@ -93,6 +99,8 @@ class WorkLine:
 
     def next(self) -> pb.ToWorker | None:
         """The next message, with as much as fits; None when there is nothing to say."""
+        if self._questions:  # each by itself: it may fill a message
+            return pb.ToWorker(questions=[self._questions.popleft()])
         if not (self._tasks or self._recorded or self._stops or self._news or self._drain):
             self.wake.clear()
             return None

@@ -38,7 +38,8 @@ class WorkerHello:
 
     `queue`: no worker but a queue, from which many take; implies `claims`. Whoever begins a task says so under an id of its own. What
     waits there waits as long as it takes, and comes back by `Seat.give_back` only; a task of which nothing is heard for `silent_s` is
-    lost, because no stream tells that its worker lives.
+    lost, because no stream tells that its worker lives. `message_bytes`: the largest message that its line takes, where it offers
+    durable functions.
     """
 
     worker: WorkerId
@@ -51,6 +52,7 @@ class WorkerHello:
     queue: bool = False
     silent_s: float = 0.0
     running: tuple[TaskId, ...] = ()
+    message_bytes: int = 0
 
 
 class Assigned(NamedTuple):
@@ -78,6 +80,10 @@ class Line(Protocol):
 
     def news(self, task: TaskId) -> None:
         """There may be records for this durable function; of a worker that offers some."""
+        ...
+
+    def ask(self, number: int, question: bytes) -> None:
+        """Pass a question to a durable function on; `Seat.answer` has the number again. Of a worker that offers some."""
         ...
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:

@@ -6,24 +6,29 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from stepmesh import App, Client, wf
+from stepmesh.errors import RequestRefused
 from stepmesh.runs import RunHandle
 from stepmesh.worker import Worker
 from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
+from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.protocol.queries import QueryAnswer
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
+from stepmesh_gateway.rpc.gateway import OVERHEAD
 from stepmesh_gateway.server import Gateway
-from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.settings import GatewaySettings, Limits
 
 PATIENCE_S = 30.0
 ROUNDS = 8
 BLOCK = 1_000_000
+SMALL_BYTES = 200_000
 
 
 @dataclass
@@ -63,6 +68,25 @@ def app_of(notes: Notes) -> App:
         return await note(f"label {order['name']}")
 
     @app.workflow
+    async def parcel(address: str) -> str:
+        @wf.query
+        def state() -> dict[str, str]:
+            return {"address": address}
+
+        @wf.query
+        def much(size: int) -> str:
+            return "x" * size
+
+        @wf.update
+        async def change(to: str) -> str:
+            nonlocal address
+            address = await note(to)
+            return address
+
+        await wf.wait_for_event("delivered", "p")
+        return address
+
+    @app.workflow
     async def long(name: str) -> int:
         size = 0
         for number in range(ROUNDS):
@@ -80,6 +104,7 @@ class Place:
     client: Client
     notes: Notes
     worker: Worker
+    stack: AsyncExitStack
 
     async def begin(self, name: str, input: Any) -> RunHandle:
         return await self.client.submit(flow(name), [input])
@@ -94,6 +119,12 @@ class Place:
         async with asyncio.timeout(PATIENCE_S):
             while not any(name in line for line in await self.client.explain(handle.id)) or self.running:
                 await asyncio.sleep(0.02)
+
+    async def connected(self) -> Client:
+        """A client on a connection of its own through the gateway."""
+        client = Client.connect(f"grpc://127.0.0.1:{self.gateway.port}")
+        await self.stack.enter_async_context(client)
+        return client
 
     @property
     def running(self) -> int:
@@ -130,8 +161,9 @@ async def place() -> AsyncIterator[Place]:
         Deployment(DeploymentSettings(partitions=2)) as deployment,
         Gateway(await deployment.connect(), GatewaySettings()) as gateway,
         working(worker, gateway.port),
+        AsyncExitStack() as stack,
     ):
-        yield Place(deployment, gateway, await deployment.client(), notes, worker)
+        yield Place(deployment, gateway, await deployment.client(), notes, worker, stack)
 
 
 async def test_steps_sleeps_calls_and_events_are_recorded_once(place: Place) -> None:
@@ -160,3 +192,33 @@ async def test_a_history_that_is_larger_than_a_message_is_read_page_by_page(plac
     await place.client.events.send("go", key="x", data=None)
     assert await handle.result(PATIENCE_S) == ROUNDS * BLOCK
     assert place.notes.done == {f"block {number}": 1 for number in range(ROUNDS)}
+
+
+@pytest.mark.parametrize("through", ["broker", "gateway"])
+async def test_it_is_asked_and_changed(place: Place, through: str) -> None:
+    client = place.client if through == "broker" else await place.connected()
+    handle = client.handle((await place.begin("parcel", "here")).id)
+    assert await handle.update("change", "there", id="u1") == "there"
+    assert await handle.update("change", "elsewhere", id="u1") == "there", "it is one update"
+    assert await handle.query("state") == {"address": "there"}
+    await client.events.send("delivered", key="p")
+    assert await handle.result(PATIENCE_S) == "there"
+    assert place.notes.done == {"there": 1}
+
+
+async def test_an_answer_is_as_large_as_a_message_of_the_gateway(place: Place) -> None:
+    handle = await place.begin("parcel", "here")
+    await place.until_parked(handle, "delivered")
+    small = GatewaySettings(limits=Limits(message_bytes=SMALL_BYTES))
+    async with Gateway(await place.deployment.connect(), small) as gateway:
+        worker = app_of(place.notes).worker()
+        async with working(worker, gateway.port):
+            place.worker.stop()
+            await place.until(lambda: place.worker._session is None)
+            limit = SMALL_BYTES - OVERHEAD
+            framing = len(codec.encode(QueryAnswer(b"x" * limit))) - limit + len('""')
+            assert await handle.query("much", limit - framing) == "x" * (limit - framing)
+            with pytest.raises(RequestRefused) as caught:
+                await handle.query("much", limit - framing + 1)
+    assert caught.value.code == "SM-5135"
+    assert f"{limit + 1} bytes" in str(caught.value)

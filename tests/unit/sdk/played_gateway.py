@@ -66,6 +66,10 @@ class Stream:
         return [id for message in self.said for id in message.returned]
 
     @property
+    def answers(self) -> list[pb.Answer]:
+        return [answer for message in self.said for answer in message.answers]
+
+    @property
     def idle(self) -> list[str]:
         return [id for message in self.said for id in message.idle]
 

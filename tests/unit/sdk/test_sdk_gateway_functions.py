@@ -16,8 +16,9 @@ from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, encode_records
-from stepmesh_broker.protocol.ids import Namespace, Partition
-from stepmesh_broker.protocol.messages import ErrorCode
+from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
+from stepmesh_broker.protocol.messages import ErrorCode, Refused, Task
+from stepmesh_broker.protocol.queries import QueryAnswer, QueryTask
 from stepmesh_broker.protocol.subjects import Subject
 
 pytestmark = pytest.mark.usefixtures("time_passes")
@@ -66,6 +67,14 @@ def worker_of(release: asyncio.Event, done: list[str]) -> Worker:
 
     @app.workflow
     async def order(name: str) -> str:
+        @wf.query
+        def state() -> str:
+            return name
+
+        @wf.query
+        def much(size: int) -> str:
+            return "x" * size
+
         first = await note(name)
         await wf.wait_for_event("paid", name)
         return first
@@ -188,3 +197,22 @@ async def test_a_gateway_that_passes_no_turns_on_is_told_of() -> None:
         assert stream.results[0].failure.message.startswith("SM-1023 /order is a durable function")
         assert "upgrade the gateways" in stream.results[0].failure.message
         assert not done
+
+
+async def test_a_question_is_answered_on_its_stream_within_the_limit() -> None:
+    async with at_work() as (shard, _, done):
+        stream = await welcomed(shard)
+        history = encode_records([Began(5, "")])
+        asked = [
+            codec.encode(QueryTask(Task(RunId("r"), 0, 0, 1, 1, "s", "/order", b'"ann"', at_ms=5, history=history), "j", *query))
+            for query in (("state", b"{}"), ("much", b"300000"), ("much", str(TURN_BYTES).encode()), ("none", b"{}"))
+        ]
+        stream.tell(questions=[pb.Question(number=7 + place, question=data) for place, data in enumerate(asked)])
+        await until(lambda: len(stream.answers) == len(asked))
+        found = {one.number: codec.decode_api_answer(one.answer) for one in stream.answers}
+        assert found[7] == QueryAnswer(b'"ann"')
+        assert found[8] == QueryAnswer(b'"' + b"x" * 300_000 + b'"')
+        refused = [one.code for one in (found[9], found[10]) if isinstance(one, Refused)]
+        assert refused == ["SM-5135", "SM-1072"]
+        assert max(len(message.answers) for message in stream.said) == 1
+        assert (done, shard.turns) == ([], [])
