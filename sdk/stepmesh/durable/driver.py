@@ -62,8 +62,8 @@ class Begin(Protocol):
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
-    and nobody else had it, so there is no history. `live`: the body itself, where it still is. `keep` takes one that
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody
+    else had the task, so what it carries is what there is. `live`: the body itself, where it still is. `keep` takes one that
     idles; None = it is put away."""
 
     task: Task
@@ -71,7 +71,7 @@ class Activation:
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
-    is_first: bool = False
+    is_fresh: bool = False
     live: LiveBody | None = None
     keep: Callable[[LiveBody], None] | None = None
 
@@ -121,7 +121,7 @@ class _Driver:
             self._execution.drop()
 
     async def _replayed(self) -> tuple[Execution, Turn]:
-        records = await self._history()
+        records = await self._after(0)
         self._base = len(records)
         began = next((record for record in records if isinstance(record, Began)), None)
         if began is None:  # it is new, though it may have been told something already
@@ -142,15 +142,12 @@ class _Driver:
             self._size += sum(map(size_of, records))
         return apart(lambda: execution.turn(records))
 
-    async def _history(self) -> list[Record]:
-        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
-        task = self._activation.task
-        history = decode_records(task.history) if task.history else []
-        return history if self._activation.is_first else history + await self._after(len(history))
-
     async def _after(self, base: int) -> list[Record]:
-        """All that the history has from there on."""
-        found: list[Record] = []
+        """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
+        or come again."""
+        found = _carried(self._activation.task, base)
+        if self._activation.is_fresh and base + len(found) == self._activation.task.records:
+            return found
         while True:
             answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found)))
             found += answer.records or []
@@ -285,6 +282,12 @@ class _Driver:
         if turn.state is State.CANCELLED:
             raise asyncio.CancelledError
         return turn.value
+
+
+def _carried(task: Task, base: int) -> list[Record]:
+    """The records from there on that came along, if any did."""
+    told = task.news if task.driver and task.seen == base else b"" if base else task.history
+    return decode_records(told) if told else []
 
 
 def _dated(record: Record, at_ms: int) -> Record:

@@ -48,7 +48,7 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         way = _Way(turns, partition)
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, live, keep))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, live, keep))
         except LetGo:
             context.idle()
             return None
