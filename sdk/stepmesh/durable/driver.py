@@ -115,7 +115,8 @@ class _Driver:
 
     def close(self) -> None:
         """Nothing of it runs any more."""
-        for task in self._running.values():
+        running, self._running = self._running, {}  # so that they know who cancels them
+        for task in running.values():
             task.cancel()
         if self._execution is not None:
             self._execution.drop()
@@ -171,7 +172,7 @@ class _Driver:
     async def _do(self, step: LocalStep) -> Settled | Tried:
         await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
         async with self._places:
-            return await step.once(self._now_ms)
+            return await step.once(self._now_ms, lambda: step.command.id in self._running)
 
     def _now_ms(self) -> int:
         """By the orchestrator's clock, as far as it is known."""
