@@ -172,10 +172,10 @@ class Context:
         return self._services.bodies
 
     @property
-    def is_new(self) -> bool:
+    def is_fresh(self) -> bool:
         """Whether nobody had this task before, as far as it can tell."""
         attempt, task = self._attempt, self._attempt.task
-        return task.attempt == task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
+        return task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
 
     @property
     def journal(self) -> str:

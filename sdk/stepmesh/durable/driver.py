@@ -64,8 +64,8 @@ class Begin(Protocol):
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
-    and nobody else had it, so there is no history. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
+    task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
     itself, where it still is. `keep` takes one that idles; None = it is put away."""
 
     task: Task
@@ -73,7 +73,7 @@ class Activation:
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
-    is_first: bool = False
+    is_fresh: bool = False
     identity: Identity = Identity()
     where: str = ""
     live: LiveBody | None = None
@@ -119,13 +119,14 @@ class _Driver:
 
     def close(self) -> None:
         """Nothing of it runs any more."""
-        for task in self._running.values():
+        running, self._running = self._running, {}  # so that they know who cancels them
+        for task in running.values():
             task.cancel()
         if self._execution is not None:
             self._execution.drop()
 
     async def _replayed(self) -> tuple[Execution, Turn]:
-        records = await self._history()
+        records = await self._after(0)
         self._base = len(records)
         began = next((record for record in records if isinstance(record, Began)), None)
         if began is None:  # it is new, though it may have been told something already
@@ -146,15 +147,12 @@ class _Driver:
             self._size += sum(map(size_of, records))
         return apart(lambda: execution.turn(records))
 
-    async def _history(self) -> list[Record]:
-        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
-        task = self._activation.task
-        history = decode_records(task.history) if task.history else []
-        return history if self._activation.is_first else history + await self._after(len(history))
-
     async def _after(self, base: int) -> list[Record]:
-        """All that the history has from there on."""
-        found: list[Record] = []
+        """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
+        or come again."""
+        found = _carried(self._activation.task, base)
+        if self._activation.is_fresh and base + len(found) == self._activation.task.records:
+            return found
         while True:
             answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found)))
             found += answer.records or []
@@ -179,7 +177,7 @@ class _Driver:
     async def _do(self, step: LocalStep) -> Settled | Tried:
         await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
         async with self._places:
-            return await step.once(self._now_ms)
+            return await step.once(self._now_ms, lambda: step.command.id in self._running)
 
     def _now_ms(self) -> int:
         """By the orchestrator's clock, as far as it is known."""
@@ -291,6 +289,12 @@ class _Driver:
         if turn.state is State.CANCELLED:
             raise asyncio.CancelledError
         return turn.value
+
+
+def _carried(task: Task, base: int) -> list[Record]:
+    """The records from there on that came along, if any did."""
+    told = task.news if task.driver and task.seen == base else b"" if base else task.history
+    return decode_records(told) if told else []
 
 
 def _dated(record: Record, at_ms: int) -> Record:

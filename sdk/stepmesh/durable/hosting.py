@@ -49,7 +49,7 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         live = bodies.take(place, task.driver, task.records)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, who, workflow.where, live, keep))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep))
         except LetGo:
             context.idle()
             return None

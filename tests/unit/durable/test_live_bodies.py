@@ -25,7 +25,7 @@ from stepmesh.errors import NoContext
 from stepmesh.worker import Worker
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import NOTES, CancelAsked, Issued, Kind, Record, Settled, Tried
+from stepmesh_broker.protocol.histories import NOTES, CancelAsked, Issued, Kind, Record, Settled, Tried, encode_records
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Task
 
@@ -38,7 +38,7 @@ class Shard:
 
     def __init__(self, seed: int) -> None:
         self.history: list[Record] = []
-        self.driver = 0
+        self.driver = self.seen = 0
         self.activations = 1
         self.now_ms = BEGAN_MS
         self.asked_from: list[int] = []
@@ -59,7 +59,9 @@ class Shard:
             self._open.pop(id, None)
             self._tried.pop(id, None)
         results = any(isinstance(record, Settled | Tried) for record in turn.records)
-        return FunctionTurned(at_ms=self.now_ms, left=turn.idle and not results)
+        left = turn.idle and not results
+        self.seen = len(self.history) if left else self.seen
+        return FunctionTurned(at_ms=self.now_ms, left=left)
 
     def _append(self, record: Record) -> None:
         if isinstance(record, Issued) and record.kind not in NOTES:
@@ -91,10 +93,13 @@ class Shard:
             self._append(Settled(chosen.id, self.now_ms, chosen.arguments))
 
 
-async def activated(body: Body, shard: Shard, bodies: LiveBodies) -> Any:
+async def activated(body: Body, shard: Shard, bodies: LiveBodies, *, fresh: bool = False) -> Any:
     """One activation, as hosting.py has it."""
     began_ms = shard.history[0].at_ms if shard.history else shard.now_ms
-    task = Task(RunId(RUN), 0, 0, shard.activations, 1, "f", "/f", b"null", at_ms=shard.now_ms, records=len(shard.history))
+    task = Task(
+        RunId(RUN), 0, 0, shard.activations, 1, "f", "/f", b"null", at_ms=shard.now_ms, records=len(shard.history), driver=shard.driver,
+        seen=shard.seen, news=encode_records(shard.history[shard.seen :]),
+    )  # fmt: skip
 
     def begin(started_ms: int, *, recorded: str) -> Execution:
         assert started_ms == began_ms
@@ -105,14 +110,16 @@ async def activated(body: Body, shard: Shard, bodies: LiveBodies) -> Any:
 
     live = bodies.take(RUN, shard.driver, len(shard.history))
     kept = keep if bodies.wanted else None
-    return await drive(Activation(task, begin, shard, asyncio.Event(), "1", live=live, keep=kept))
+    return await drive(Activation(task, begin, shard, asyncio.Event(), "1", fresh, live=live, keep=kept))
 
 
-async def played(body: Body, shard: Shard, bodies: LiveBodies, between: Callable[[], None] = lambda: None) -> Outcome:
-    """To the end. `between`: after each activation that idles."""
+async def played(
+    body: Body, shard: Shard, bodies: LiveBodies, between: Callable[[], None] = lambda: None, *, fresh: bool = False
+) -> Outcome:
+    """To the end. `between`: after each activation that idles. `fresh`: tasks come at once, and once."""
     for _ in range(500):
         try:
-            return shard.history, repr(await activated(body, shard, bodies))
+            return shard.history, repr(await activated(body, shard, bodies, fresh=fresh))
         except LetGo:
             between()
             shard.complete()
@@ -147,7 +154,7 @@ def test_histories_are_the_same_with_it_without_it_and_with_evictions_at_random(
         body = body_of(seed)
         without = run_virtual(played(body, Shard(seed), LiveBodies(0)))
         bodies = LiveBodies()
-        assert run_virtual(played(body, Shard(seed), bodies)) == without, seed
+        assert run_virtual(played(body, Shard(seed), bodies, fresh=seed % 3 > 0)) == without, seed
         assert not len(bodies), "a body that is over is not kept"
         resumed += bodies.resumed
         some, chance = LiveBodies(), Random(seed)
@@ -156,7 +163,7 @@ def test_histories_are_the_same_with_it_without_it_and_with_evictions_at_random(
             if chance.random() < 0.5:
                 some.evict(RUN)
 
-        assert run_virtual(played(body, Shard(seed), some, evict)) == without, seed
+        assert run_virtual(played(body, Shard(seed), some, evict, fresh=seed % 3 > 0)) == without, seed
         evicted += bodies.resumed - some.resumed
     assert resumed > SEEDS
     assert evicted > SEEDS // 4
@@ -173,7 +180,27 @@ def test_a_body_that_is_alive_gets_only_what_is_new() -> None:
     shard, bodies = Shard(0), LiveBodies()
     assert run_virtual(played(lambda: naps(3), shard, bodies))[1] == "3"
     assert bodies.resumed == 3
-    assert shard.asked_from == [0, 4, 8, 12]
+    assert shard.asked_from == [0, 5, 9, 13]
+
+
+def test_news_that_come_along_with_a_task_are_not_asked_for() -> None:
+    shard, bodies = Shard(0), LiveBodies()
+    assert run_virtual(played(lambda: naps(3), shard, bodies, fresh=True))[1] == "3"
+    assert not shard.asked_from
+    evicted = Shard(0)
+    assert run_virtual(played(lambda: naps(3), evicted, bodies, lambda: bodies.evict(RUN), fresh=True))[1] == "3"
+    assert evicted.history == shard.history
+    assert evicted.asked_from == [0, 0, 0]
+
+
+def test_news_from_another_place_than_the_body_has_are_asked_for() -> None:
+    shard, bodies = Shard(0), LiveBodies()
+
+    def let_go_earlier() -> None:
+        shard.seen -= 1
+
+    assert run_virtual(played(lambda: naps(2), shard, bodies, let_go_earlier, fresh=True))[1] == "2"
+    assert shard.asked_from == [4, 8]
 
 
 def test_a_body_whose_history_went_on_elsewhere_is_replayed() -> None:
@@ -189,7 +216,7 @@ def test_a_body_whose_history_went_on_elsewhere_is_replayed() -> None:
 
     assert run_virtual(main())[1] == "2"
     assert bodies.resumed == 1
-    assert shard.asked_from == [0, 0, 8]
+    assert shard.asked_from == [0, 0, 9]
 
 
 def test_a_step_that_is_tried_again_later_is_done_by_the_body_that_waited() -> None:
