@@ -12,6 +12,7 @@ from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class StartRun:
     submit: Submit
     flow: CompiledFlow
     seeded: RunSeeded | None = None  # results of another run that it takes over
+    functions: FunctionsSeeded | None = None  # and its durable functions, likewise
 
 
 @dataclass(frozen=True, slots=True)

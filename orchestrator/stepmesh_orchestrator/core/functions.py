@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
 from stepmesh_broker.protocol.messages import Task
+from stepmesh_orchestrator.core.seeds import Kept
 
 MAX_CARRIED_BYTES = 256 * 1024
 """Records that are larger do not travel with the task: the worker asks for them, page by page."""
@@ -31,7 +32,7 @@ _options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
-class Function(msgspec.Struct, array_like=True, gc=False):
+class FunctionImage(msgspec.Struct, array_like=True, gc=False):
     """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
     step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
     newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
@@ -46,6 +47,14 @@ class Function(msgspec.Struct, array_like=True, gc=False):
     due_ms: int = 0
     blocks: int = 0
     input: bytes | None = None  # with which it began anew; None: the step's
+
+
+class Function(FunctionImage, array_like=True, gc=False):
+    """`kept`: results of another run, by command, that are not asked for yet. `taken`: the history was taken over, and no turn came
+    since."""
+
+    kept: dict[str, Kept] = {}
+    taken: bool = False
 
     def append(self, record: Record) -> None:
         """The history goes on."""
@@ -85,6 +94,8 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         """Nobody waits for what comes of a command any more."""
         self.open.pop(id, None)
         self.retries.pop(id, None)
+        if self.kept:
+            self.kept.pop(id, None)
 
     def dues(self) -> list[int]:
         """When it is to be looked at because of the time, ms."""
@@ -110,6 +121,13 @@ class Function(msgspec.Struct, array_like=True, gc=False):
 def _carried(records: list[Record]) -> bytes:
     encoded = encode_records(records) if records else b""
     return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+
+
+def image_of(function: Function) -> FunctionImage:
+    """As it is kept: of one that has taken over nothing as it ever was."""
+    if function.kept or function.taken:
+        return function
+    return FunctionImage(*(getattr(function, name) for name in FunctionImage.__struct_fields__))
 
 
 def call_document(command: Issued) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from stepmesh.durable.live_bodies import LiveBody
 from stepmesh.durable.stale import told
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
@@ -33,6 +33,9 @@ TURN_BYTES = 256 * 1024
 """Records in one turn of more than one record, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 class LetGo(Exception):
@@ -56,8 +59,9 @@ class Sequencer(Protocol):
 class Begin(Protocol):
     """Makes a body."""
 
-    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
-        """See `Activation`."""
+    def __call__(self, started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
+        """See `Activation`. `place`: what the body is known by, if not its own; `before`: commands that were taken over, with the place
+        that they were issued at."""
         ...
 
 
@@ -96,6 +100,7 @@ class _Driver:
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._driver, self._number = secrets.randbits(53) or 1, 0
         self._waiting = False  # local steps begin when this turn is told
+        self._asks_first = False  # each of them may have its result already
         self._base = self._size = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
@@ -117,6 +122,13 @@ class _Driver:
         self._take(turn)
         return await self._end(turn)
 
+    def _begun(self, began: Began, records: Sequence[Record]) -> Execution:
+        begin = self._activation.begin
+        before = taken_over(records)
+        if not before:
+            return begin(began.at_ms, recorded=began.version)
+        return begin(began.at_ms, recorded=began.version, place=place_of(records), before=before)
+
     def close(self) -> None:
         """Nothing of it runs any more."""
         running, self._running = self._running, {}  # so that they know who cancels them
@@ -132,12 +144,13 @@ class _Driver:
         if began is None:  # it is new, though it may have been told something already
             began = Began(self._activation.task.at_ms, self._activation.version)
             self._unsent.append(began)
-        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version)
+        self._asks_first = any(isinstance(record, TakenOver) and record.kept for record in records)
+        execution = self._execution = self._begun(began, records)
         return execution, self._turned(execution, [record for record in records if record is not began])
 
     async def _resumed(self, live: LiveBody) -> tuple[Execution, Turn]:
         """The body is alive: it gets what the history has since."""
-        self._execution, self._size = live.execution, live.size
+        self._execution, self._size, self._asks_first = live.execution, live.size, live.asks_first
         news = await self._after(live.base)
         self._base = live.base + len(news)
         return live.execution, self._turned(live.execution, news)
@@ -211,7 +224,7 @@ class _Driver:
 
     def _is_urgent(self) -> bool:
         """Whether others are to hear of something that the body issued."""
-        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
+        return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -258,7 +271,7 @@ class _Driver:
         turn = self._turned(execution, [record for record in sent if not isinstance(record, Began)])
         if turn.state is State.IDLE and not turn.commands:
             self._execution = None
-            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size))
+            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size, self._asks_first))
 
     def _fitting(self) -> tuple[list[Record], list[Record]]:
         """What fits one turn, of what is to be told; and the rest."""
@@ -295,6 +308,24 @@ def _carried(task: Task, base: int) -> list[Record]:
     """The records from there on that came along, if any did."""
     told = task.news if task.driver and task.seen == base else b"" if base else task.history
     return decode_records(told) if told else []
+
+
+def place_of(records: Sequence[Record]) -> str:
+    """What a body is known by that was taken over, from its first run on; "" for one that was not."""
+    return next((record.place for record in records if isinstance(record, TakenOver) and record.place), "")
+
+
+def taken_over(records: Sequence[Record]) -> dict[str, str]:
+    """Commands that were taken over from other runs, each with the place of its body there."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for record in records:
+        if isinstance(record, Issued):
+            waiting.append(record.id)
+        elif isinstance(record, TakenOver):
+            found.update(dict.fromkeys(waiting, record.place))
+            waiting.clear()
+    return found
 
 
 def _dated(record: Record, at_ms: int) -> Record:
