@@ -306,8 +306,9 @@ class _Driver:
 
 def _carried(task: Task, base: int) -> list[Record]:
     """The records from there on that came along, if any did."""
-    told = task.news if task.driver and task.seen == base else b"" if base else task.history
-    return decode_records(told) if told else []
+    if task.history:
+        return decode_records(task.history)[base:]
+    return decode_records(task.news) if task.news and task.seen == base else []
 
 
 def place_of(records: Sequence[Record]) -> str:
