@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from stepmesh.attempt import Attempt, Frame
 from stepmesh.component import Components
 from stepmesh.session import Identity
@@ -67,12 +69,14 @@ def attempts_of(tasks: Iterable[pb.Task], identity: Identity, now: float) -> lis
 
 
 def _task(task: pb.Task) -> Task:
-    run, root, function = task.run_id, task.root_run_id, task.activation
-    return Task(
+    run, root = task.run_id, task.root_run_id
+    made = Task(
         RunId(run), task.item, task.step, task.attempt, 1, task.step_id, task.component, task.input, "" if root == run else root,
-        task.timeout_ms, False, task.traceparent, dict(task.path_params) or None, task.flow_id, function.at_ms, function.records,
-        function.history,
+        task.timeout_ms, False, task.traceparent, dict(task.path_params) or None, task.flow_id,
     )  # fmt: skip
+    if not task.HasField("activation"):
+        return made
+    return replace(made, at_ms=task.activation.at_ms, records=task.activation.records, history=task.activation.history)
 
 
 def add_result(message: pb.FromWorker, id: str, result: Result) -> int:

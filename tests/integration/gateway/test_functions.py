@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from stepmesh import App, Client, wf
-from stepmesh.errors import RequestRefused
+from stepmesh.durable.telling import OVERHEAD_BYTES
+from stepmesh.errors import RequestRefused, RunFailed
 from stepmesh.runs import RunHandle
 from stepmesh.worker import Worker
 from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
@@ -51,9 +52,9 @@ def app_of(notes: Notes) -> App:
         return what
 
     @app.step
-    async def block(number: int) -> str:
+    async def block(number: int, size: int) -> str:
         notes.done[f"block {number}"] += 1
-        return str(number) * BLOCK
+        return str(number) * size
 
     @app.workflow
     async def order(name: str) -> list[Any]:
@@ -86,12 +87,20 @@ def app_of(notes: Notes) -> App:
         await wf.wait_for_event("delivered", "p")
         return address
 
+    @app.step
+    async def some(size: int) -> str:
+        return "x" * (size - 2)
+
     @app.workflow
-    async def long(name: str) -> int:
+    async def large(size: int) -> int:
+        return len(await some(size)) + 2
+
+    @app.workflow
+    async def long(block_bytes: int) -> int:
         size = 0
         for number in range(ROUNDS):
-            size += len(await block(number))
-        await wf.wait_for_event("go", name)
+            size += len(await block(number, block_bytes))
+        await wf.wait_for_event("go", str(block_bytes))
         return size
 
     return app
@@ -114,10 +123,10 @@ class Place:
             while not what():
                 await asyncio.sleep(0.02)
 
-    async def until_parked(self, handle: RunHandle, name: str) -> None:
+    async def until_parked(self, handle: RunHandle, name: str, worker: Worker | None = None) -> None:
         """It waits for this event, and nothing of it is in the worker."""
         async with asyncio.timeout(PATIENCE_S):
-            while not any(name in line for line in await self.client.explain(handle.id)) or self.running:
+            while not any(name in line for line in await self.client.explain(handle.id)) or running(worker or self.worker):
                 await asyncio.sleep(0.02)
 
     async def connected(self) -> Client:
@@ -126,18 +135,18 @@ class Place:
         await self.stack.enter_async_context(client)
         return client
 
-    @property
-    def running(self) -> int:
-        """Attempts that hold a slot of the worker."""
-        session = self.worker._session
-        assert session is not None
-        return self.worker.concurrency - session.execution.slots.free
-
     async def settled(self, handle: RunHandle) -> Counter[str]:
         """How often each command of the run was settled."""
         events = [event async for event in handle.events() if event.run == handle.id]
         records = [one for event in events if event.kind == "function_advanced" for one in json.loads(event.data)["records"]]
         return Counter(one["id"] for one in records if one["record"] == "settled")
+
+
+def running(worker: Worker) -> int:
+    """Attempts that hold a slot of the worker."""
+    session = worker._session
+    assert session is not None
+    return worker.concurrency - session.execution.slots.free
 
 
 @asynccontextmanager
@@ -187,9 +196,9 @@ async def test_those_that_wait_take_no_slot(place: Place) -> None:
 
 async def test_a_history_that_is_larger_than_a_message_is_read_page_by_page(place: Place) -> None:
     """Eight results of a million bytes each: a gRPC message is 4 MiB by default, and an answer to a turn much less."""
-    handle = await place.begin("long", "x")
+    handle = await place.begin("long", BLOCK)
     await place.until_parked(handle, "go")
-    await place.client.events.send("go", key="x", data=None)
+    await place.client.events.send("go", key=str(BLOCK), data=None)
     assert await handle.result(PATIENCE_S) == ROUNDS * BLOCK
     assert place.notes.done == {f"block {number}": 1 for number in range(ROUNDS)}
 
@@ -209,16 +218,42 @@ async def test_it_is_asked_and_changed(place: Place, through: str) -> None:
 async def test_an_answer_is_as_large_as_a_message_of_the_gateway(place: Place) -> None:
     handle = await place.begin("parcel", "here")
     await place.until_parked(handle, "delivered")
-    small = GatewaySettings(limits=Limits(message_bytes=SMALL_BYTES))
-    async with Gateway(await place.deployment.connect(), small) as gateway:
-        worker = app_of(place.notes).worker()
-        async with working(worker, gateway.port):
-            place.worker.stop()
-            await place.until(lambda: place.worker._session is None)
-            limit = SMALL_BYTES - OVERHEAD
-            framing = len(codec.encode(QueryAnswer(b"x" * limit))) - limit + len('""')
-            assert await handle.query("much", limit - framing) == "x" * (limit - framing)
-            with pytest.raises(RequestRefused) as caught:
-                await handle.query("much", limit - framing + 1)
+    async with small(place):
+        limit = SMALL_BYTES - OVERHEAD
+        framing = len(codec.encode(QueryAnswer(b"x" * limit))) - limit + len('""')
+        assert await handle.query("much", limit - framing) == "x" * (limit - framing)
+        with pytest.raises(RequestRefused) as caught:
+            await handle.query("much", limit - framing + 1)
     assert caught.value.code == "SM-5135"
     assert f"{limit + 1} bytes" in str(caught.value)
+
+
+async def test_a_value_of_a_step_fits_a_message_of_the_gateway(place: Place) -> None:
+    async with small(place):
+        limit = SMALL_BYTES - OVERHEAD - OVERHEAD_BYTES
+        assert await (await place.begin("large", limit)).result(PATIENCE_S) == limit
+        with pytest.raises(RunFailed, match="SM-1031") as caught:
+            await (await place.begin("large", limit + 1)).result(PATIENCE_S)
+    assert f"{limit + 1} bytes, above the limit of {limit}" in str(caught.value)
+
+
+async def test_a_gateway_with_small_messages_carries_a_long_history_all_the_same(place: Place) -> None:
+    size = SMALL_BYTES // 2
+    async with small(place) as worker:
+        handle = await place.begin("long", size)
+        await place.until(lambda: place.notes.done[f"block {ROUNDS - 1}"])
+        await place.until_parked(handle, "go", worker)
+        await place.client.events.send("go", key=str(size), data=None)
+        assert await handle.result(PATIENCE_S) == ROUNDS * size
+    assert place.notes.done == {f"block {number}": 1 for number in range(ROUNDS)}
+
+
+@asynccontextmanager
+async def small(place: Place) -> AsyncIterator[Worker]:
+    """Another worker instead of the first, behind a gateway whose messages are small."""
+    settings = GatewaySettings(limits=Limits(message_bytes=SMALL_BYTES))
+    worker = app_of(place.notes).worker()
+    async with Gateway(await place.deployment.connect(), settings) as gateway, working(worker, gateway.port):
+        place.worker.stop()
+        await place.until(lambda: place.worker._session is None)
+        yield worker
