@@ -51,6 +51,7 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.idempotency import Idempotency
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
 from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
@@ -119,6 +120,7 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
+        self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
         reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
         self._intakes = reading.of(partition, partitions, self._room)
         self.shard: Shard
@@ -284,13 +286,14 @@ class PartitionService:
                 await self.dormitory.awake(message.run)
             elif isinstance(message, Letters):
                 await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._admit(message) if isinstance(message, Submit) else message
+            admitted = await self._idempotency.pass_on(await self._admit(message)) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
         if isinstance(admitted, Refused):
             shard.counters.malformed += 1
             log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
             await self._park(entry, f"{admitted.code} {admitted.message}")
+        if isinstance(admitted, Refused | Accepted):
             if isinstance(message, Submit) and message.reply_to:
                 shard.dispatcher.reply(message.reply_to, admitted)
             shard.receive(entry.position, None)
@@ -337,10 +340,11 @@ class PartitionService:
     async def begin(self, submit: Submit, seeded: RunSeeded | None = None, functions: FunctionsSeeded | None = None) -> Accepted | Refused:
         """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(submit)
-        return (
-            admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
-        )
+        start = await self._admit(submit)
+        admitted = start if seeded is not None else await self._idempotency.begin(start)
+        if isinstance(admitted, StartRun):
+            return await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
+        return admitted
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""
