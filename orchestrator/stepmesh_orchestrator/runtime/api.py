@@ -54,7 +54,7 @@ class Api:
         of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
         self._here: Answers = {
             **of_flows.answers, **of_runs.answers, **of_deployment.answers, **Continuations(view, flows).answers,
-            **ScheduleRequests(view, flows).answers, **QueryRequests(view).answers,
+            **ScheduleRequests(view, flows).answers, **QueryRequests(view, flows).answers,
         }  # fmt: skip
         self._answers = dict(self._here)
         if owners is not None:
