@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import Activation, Begin, LetGo, drive
+from stepmesh.durable.driver import Activation, Begin, HandedBack, LetGo, drive
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
@@ -48,10 +48,12 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         way = _Way(turns, partition)
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, live, keep))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, live, keep, context.leaving))
         except LetGo:
             context.idle()
-            return None
+        except HandedBack:
+            context.hand_back()
+        return None
 
     def query(asked: QueryTask) -> bytes:
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)

@@ -110,6 +110,10 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued)
         return FunctionTurned(at_ms=session.now, left=True)
+    if turn.leaving:
+        let_go(session, item, task.step, leaving=True)
+        activate(session, item, task.step)
+        return FunctionTurned(at_ms=session.now, left=True)
     if left:
         let_go(session, item, task.step, turn.blocked)
     if only_own:
