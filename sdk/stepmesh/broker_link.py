@@ -13,15 +13,16 @@ from collections.abc import Iterable
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
+from stepmesh.history_pages import whole
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
-from stepmesh.querying import answered, pages_over
+from stepmesh.querying import answered
 from stepmesh.session import Identity, Session
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import Nudge
-from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Result, Stop
+from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Refused, Result, Stop
 
 log = logging.getLogger("stepmesh.worker")
 
@@ -176,7 +177,11 @@ class BrokerLink:
             await delivery.ack()
 
     async def _asked(self, data: bytes) -> bytes:
-        return await answered(self._session.components, data, pages_over(self._broker, self._identity.namespace))
+        try:
+            question = await whole(self._broker, self._identity.namespace, data)
+        except StepmeshError as problem:
+            return codec.encode(Refused(problem.code, problem.message, problem.hint))
+        return answered(self._session.components, question, self._broker.max_message_bytes)
 
     # --- talking ------------------------------------------------------------------------------------------------
 
@@ -213,7 +218,7 @@ class BrokerLink:
                 await self._announce(infos, stopping)
             except MessageTooLarge as problem:
                 log.error("the schemas of %d components are left out: %s", len(infos), problem)
-                await self._announce([ComponentInfo(info.path) for info in infos], stopping)
+                await self._announce([ComponentInfo(info.path, version=info.version) for info in infos], stopping)
         except BrokerUnavailable as problem:
             log.info("nobody heard this worker: %s", problem)
 

@@ -20,11 +20,11 @@ from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
 from stepmesh.runs import RunHandle
 from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.codec import decode_control
+from stepmesh_broker.protocol.codec import decode_control, encode
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, UpdateAsked
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 from stepmesh_broker.protocol.messages import Refused
-from stepmesh_broker.protocol.queries import HistoryPage, ReadHistory
+from stepmesh_broker.protocol.queries import HistoryPage, QueryAnswer, ReadHistory
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.runtime.questions import Questions
@@ -277,6 +277,36 @@ def test_without_a_worker_nobody_answers_a_query() -> None:
         with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
             await handle.query("state")
         assert refusal.value.code == "SM-5287"
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await world.close()
+
+    run_virtual(played(), 30_000)
+
+
+def test_a_query_whose_worker_went_away_behind_its_gateway_is_asked_again() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        keeper = asyncio.create_task(world.keep_node_alive())
+        worker = till_worker()
+        running = asyncio.create_task(worker.run(await world.connection()))
+        handle = await (await world.client()).submit(TILL, [1])
+        await handle.update("pay", 1, timeout=100)
+        worker.stop()
+        await running
+        answers = [Refused("SM-5133", "it has gone"), Refused("SM-5133", "it has gone"), QueryAnswer(b"42")]
+
+        async def gateway(data: bytes) -> bytes:
+            return encode(answers.pop(0))
+
+        subject = subjects.queries(Namespace("default"), Pool("py"))
+        serving = await (await world.connection()).serve(subject, gateway)
+        assert await handle.query("state") == 42
+        answers += [Refused("SM-5133", "it has gone")] * 100
+        with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
+            await handle.query("state")
+        assert refusal.value.code == "SM-5287"
+        await serving.close()
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         await world.close()

@@ -132,10 +132,11 @@ class WakeTree:
 @dataclass(frozen=True, slots=True)
 class ServeKeys:
     """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost; `full`: of
-    keys alone whose limit keeps somebody waiting."""
+    keys alone whose limit keeps somebody waiting. `key`: of that one alone; "": of none, but see to breakers and places."""
 
     again: bool = False
     full: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

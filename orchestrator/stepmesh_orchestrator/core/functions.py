@@ -7,12 +7,14 @@ whole history. Knows nothing of runs.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
+from stepmesh_broker.protocol.messages import Task
 from stepmesh_orchestrator.core.seeds import Kept
 
 MAX_CARRIED_BYTES = 256 * 1024
-"""A history that is larger does not travel with the task: the worker asks for it, page by page."""
+"""Records that are larger do not travel with the task: the worker asks for them, page by page."""
 
 
 class _Retry(msgspec.Struct):
@@ -99,14 +101,26 @@ class Function(FunctionImage, array_like=True, gc=False):
         """When it is to be looked at because of the time, ms."""
         return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
 
+    def awaits_events(self) -> bool:
+        """Whether it waits for events from outside, which it asks for again now and then."""
+        return any(command.kind is Kind.EVENT for command in self.commands())
+
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
         return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
-    def carried(self) -> bytes:
-        """The history, as a task carries it; empty when it is too large for that."""
-        encoded = encode_records(self.records)
-        return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+    def carried_by(self, task: Task) -> Task:
+        """The task with what it tells of the history: where a worker may have the body still, what came since it let go. Another one
+        asks for the rest."""
+        if not self.driver:
+            return replace(task, records=len(self.records), history=_carried(self.records))
+        news = _carried(self.records[self.seen :])
+        return replace(task, records=len(self.records), driver=self.driver, seen=self.seen, news=news)
+
+
+def _carried(records: list[Record]) -> bytes:
+    encoded = encode_records(records) if records else b""
+    return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
 
 
 def image_of(function: Function) -> FunctionImage:

@@ -9,7 +9,8 @@ import logging
 
 from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_broker.protocol.messages import Failure, Refused, Submit
-from stepmesh_broker.protocol.submission import BadSubmission, Submission, SubmittedRecord, read_submission
+from stepmesh_broker.protocol.records import PlainRecord
+from stepmesh_broker.protocol.submission import BadSubmission, Submission, read_submission
 from stepmesh_orchestrator.core.decide.submit import refusal_of
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
@@ -30,7 +31,7 @@ class Admission:
         self._tenants = tenants
         self._partitions = partitions
 
-    async def read(self, record: SubmittedRecord) -> Submit | Refused:
+    async def read(self, record: PlainRecord) -> Submit | Refused:
         """Loads the flow, and stores it where the record has it as a whole. Raises `StoreError`. A record that shows a defect of ours is
         refused like any other: it must not hold up those behind it."""
         try:
@@ -44,7 +45,7 @@ class Admission:
             log.exception("SM-5131 a record of the submit topic cannot be worked with")
             return Refused("SM-5131", "the orchestrator failed on this record; its log has the details", "report it with that log")
 
-    async def _admitted(self, said: Submission, record: SubmittedRecord) -> Submit | Refused:
+    async def _admitted(self, said: Submission, record: PlainRecord) -> Submit | Refused:
         flow = FlowId(said.flow_id or "")
         if said.document is not None:
             stored = await self._stored(said.document)

@@ -46,14 +46,14 @@ from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
-from stepmesh_orchestrator.runtime.admission import Admission, unknown_flow
+from stepmesh_orchestrator.runtime.admission import unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
-from stepmesh_orchestrator.runtime.intake import Intake
+from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
@@ -121,8 +121,8 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, tenants, partitions)
-        self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
+        reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
+        self._intakes = reading.of(partition, partitions, self._room)
         self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
@@ -165,7 +165,7 @@ class PartitionService:
                 self.sweeper.run(),
                 self.dormitory.run(),
                 self._read(),
-                self._intake.run(),
+                *(intake.run() for intake in self._intakes),
             )
         ]
         for task in self._tasks:
@@ -174,7 +174,7 @@ class PartitionService:
 
     async def stop(self, *, snapshot: bool = True) -> None:
         """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
-        await self._intake.close()
+        await self._close_intakes()
         if self._control is not None:
             await self._control.close()
         self.shard.stop()
@@ -201,13 +201,16 @@ class PartitionService:
         if self._projector is not None:
             self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
-        await self._intake.close()
+        await self._close_intakes()
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:
             await self._control.close()
         if self._inbox is not None:
             await self._inbox.close()
+
+    async def _close_intakes(self) -> None:
+        await asyncio.gather(*(intake.close() for intake in self._intakes))
 
     def _close_shard(self) -> None:
         self.shard.close(moving(self.partition))

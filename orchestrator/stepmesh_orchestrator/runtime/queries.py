@@ -37,6 +37,8 @@ WAIT_S = 5.0
 """How long a worker may take to answer, in seconds."""
 PAGED_S = 30.0
 """The same of one that has to read the history first."""
+WORKER_GONE = "SM-5133"
+"""What a gateway says whose worker went away with the question."""
 PAUSE_S = 0.1
 """Pause before another one is looked for, in seconds."""
 
@@ -138,9 +140,12 @@ class QueryRequests:
         subject, until = subjects.queries(self._view.namespace, pool), clock.monotonic() + wait_s
         while (left := until - clock.monotonic()) > 0:
             try:
-                return decode_api_answer(await broker.request(subject, data, left))
+                answer = decode_api_answer(await broker.request(subject, data, left))
             except BrokerUnavailable:
-                await clock.sleep(PAUSE_S)
+                answer = None
+            if answer is not None and not (isinstance(answer, Refused) and answer.code == WORKER_GONE):
+                return answer
+            await clock.sleep(PAUSE_S)
         return Refused("SM-5287", f"no worker of pool {pool} answered the query", "start one with the workflow: `stepmesh worker`")
 
 

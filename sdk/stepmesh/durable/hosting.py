@@ -6,6 +6,7 @@ Invariant: what a body is known by to others (idempotency keys, tokens) names it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from stepmesh.context import Context
 from stepmesh.durable.driver import NOTHING, Activation, Begin, LetGo, drive, place_of, taken_over
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
+from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
@@ -44,8 +46,12 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
         begin = _body(workflow, task, context.journal, fitting)
+        way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
+        bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
+        live = bodies.take(place, task.driver, task.records)
+        keep = partial(bodies.keep, place) if bodies.wanted else None
         try:
-            return await drive(Activation(task, begin, _Way(turns, partition), news, workflow.version, context.is_new))
+            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep))
         except LetGo:
             context.idle()
             return None
@@ -54,7 +60,8 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
 
     info, where = workflow.info(), path or workflow.path
-    return Component(where, workflow.name, info.description, True, None, None, activate, info.input_schema, info.output_schema, query)
+    schemas = info.input_schema, info.output_schema
+    return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
 def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from stepmesh.durable.concurrency import shield
@@ -35,7 +35,8 @@ class Saga:
                 except Exception as problem:
                     failed = failed or problem
         finally:
-            undoing.reset(marked)
+            with suppress(ValueError):  # the collector puts a dropped body away wherever it is
+                undoing.reset(marked)
         if failed is not None:
             raise failed
 

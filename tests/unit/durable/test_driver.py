@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
-from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable import wf
+from stepmesh.durable.app import App
+from stepmesh.durable.driver import TURN_BYTES, Activation, Begin, LetGo, drive
+from stepmesh.durable.errors import StepFailed
 from stepmesh.durable.execution import Execution, executing
+from stepmesh.durable.testing import env
+from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, encode_records
@@ -43,11 +49,14 @@ class Shard:
 
 
 async def driven(body: Body, shard: Shard) -> Any:
-    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
-
     def begin(started_ms: int, *, recorded: str) -> Execution:
         return Execution(body, started_ms, RUN)
 
+    return await driven_by(begin, shard)
+
+
+async def driven_by(begin: Begin, shard: Shard) -> Any:
+    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
     return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1")), 30)
 
 
@@ -73,6 +82,24 @@ def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
     sizes = [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in shard.turns]
     assert max(sizes) < NATS_BYTES // 2
     assert [turn.idle for turn in shard.turns][-1]
+
+
+@pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
+def test_a_step_whose_result_takes_a_turn_of_its_own_is_done_once(size: int) -> None:
+    app, done = App("large"), list[int]()
+
+    @app.step
+    async def block(number: int) -> str:
+        done.append(number)
+        return "x" * size
+
+    @app.workflow
+    async def blocks(count: int) -> int:
+        return sum([len(await block(number)) for number in range(count)])
+
+    shard = Shard()
+    assert played(lambda: driven_by(partial(blocks.begin, RUN, b"3"), shard)) == 3 * size
+    assert done == [0, 1, 2]
 
 
 def test_code_that_cannot_go_on_is_told_until_the_shard_lets_go() -> None:
@@ -102,3 +129,79 @@ def test_a_body_hears_what_it_was_asked_before_its_first_word(meanwhile: bool) -
     again = Shard(*shard.history)
     assert played(lambda: driven(patient, again)) == "told"
     assert again.history == shard.history
+
+
+async def cancels_and_waits() -> None:
+    cancel_this()
+    await asyncio.sleep(60)
+
+
+async def cancels_and_returns() -> str:
+    cancel_this()
+    return "lost"
+
+
+async def cancels_and_raises() -> None:
+    cancel_this()
+    raise ValueError("lost")
+
+
+def cancel_this() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+SELFISH = [cancels_and_waits, cancels_and_returns, cancels_and_raises]
+
+
+@pytest.mark.parametrize("selfish", SELFISH)
+def test_a_step_that_cancels_the_task_it_runs_in_has_failed_and_nothing_else_ends(selfish: Callable[[], Awaitable[Any]]) -> None:
+    async def body() -> list[str]:
+        with pytest.raises(StepFailed, match="cancelled itself"):
+            await wf.run("selfish", selfish)
+        return [await wf.run("next", lambda: "goes on")]
+
+    shard = Shard()
+    assert played(lambda: driven(body, shard)) == ["goes on"]
+    (failed, *_) = [record for record in shard.history if isinstance(record, Settled)]
+    assert failed.failure is not None
+
+
+async def selfish_each() -> list[str]:
+    failed: list[str] = []
+    for selfish in SELFISH:
+        try:
+            await wf.run("selfish", selfish)
+        except StepFailed as problem:
+            failed.append(str(problem))
+    return failed
+
+
+async def test_so_it_does_in_a_test() -> None:
+    async with env(Workflow(selfish_each, "/py/selfish")) as t:
+        run = await t.start(Workflow(selfish_each, "/py/selfish"))
+        assert len(await run.result()) == 3
+
+
+async def test_who_cancels_a_driver_cancels_its_steps() -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def body() -> None:
+        await wf.run("endless", endless)
+
+    shard = Shard()
+    task = asyncio.create_task(driven(body, shard))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended.wait()
+    assert not [record for record in shard.history if isinstance(record, Settled)]

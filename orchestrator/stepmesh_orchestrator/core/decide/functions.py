@@ -19,6 +19,7 @@ from stepmesh_orchestrator.core.commands import AdvanceFunction
 from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
+from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -30,7 +31,6 @@ from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer of more than one record, bytes."""
-_GONE = FunctionTurned(gone=True)
 
 
 class _Options(msgspec.Struct):
@@ -45,11 +45,11 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     turn, task = command.turn, command.turn.task
     item = results.in_flight(session, task.run, task.item, task.step, task.attempt)
     if item is None:
-        session.cause(Answered(_GONE))
+        session.cause(Answered(refused(session, turn)))
         return
     function = item.function(task.step) or Function()
     if _speaks_over(function, turn):
-        session.cause(Answered(_GONE))
+        session.cause(Answered(refused(session, turn, "its task came twice, and another worker took this activation further")))
         return
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
@@ -205,7 +205,7 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(command), since_ms)
+    waits.stand(session, item, step, command, since_ms)
     session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
 
 

@@ -78,8 +78,10 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,
         step.timeout_ms or route.timeout_ms, suspect or queue_ms > 0, run.traceparent, route.path_params, run.flow_id,
-        session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
+        session.now,
     )  # fmt: skip
+    if function is not None:
+        task = function.carried_by(task)
     if queue_ms:
         reference = TaskRef(run.id, item.index, step.index, attempt)
         session.cause(LimitWait(session.now + queue_ms, reference, route.pool, queue_ms))
