@@ -25,7 +25,7 @@ from stepmesh_broker.errors import BrokerUnavailable
 
 pytestmark = pytest.mark.acceptance
 DISK_BYTES = 24 * 1024 * 1024
-LARGE = random.Random(1).randbytes(200_000).hex()
+LARGE = random.Random(1).randbytes(100_000).hex()
 """An input that no compressing makes small."""
 
 
