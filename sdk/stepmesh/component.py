@@ -29,7 +29,7 @@ _PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_
 @dataclass(frozen=True, slots=True)
 class Component:
     """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine.
-    `query`: answers questions to a durable function, as JSON text. `heartbeat_s`: how long an attempt may be
+    `query`: answers questions to a durable function, as JSON text; `version`: of its code. `heartbeat_s`: how long an attempt may be
     silent, None = as long as it likes."""
 
     path: str
@@ -42,11 +42,12 @@ class Component:
     input_schema: bytes | None
     output_schema: bytes | None
     query: Callable[[QueryTask], bytes] | None = None
+    version: str = ""
     heartbeat_s: float | None = None
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
-        return ComponentInfo(self.path, self.description, self.input_schema, self.output_schema)
+        return ComponentInfo(self.path, self.description, self.input_schema, self.output_schema, self.version)
 
 
 def build(
@@ -68,7 +69,16 @@ def build(
     form = signature.of(function)
     told = description if description is not None else inspect.getdoc(function) or ""
     return Component(
-        where, called, told, _is_async(function), limit_s, form.read, form.invoke, form.input_schema, form.output_schema, None, silent_s
+        where,
+        called,
+        told,
+        _is_async(function),
+        limit_s,
+        form.read,
+        form.invoke,
+        form.input_schema,
+        form.output_schema,
+        heartbeat_s=silent_s,
     )
 
 

@@ -163,8 +163,8 @@ class Context:
         turns = self._services.turns()
         if turns is None:
             raise NoTurns(
-                f"{self.component} is a durable function, and this worker is behind a gateway",
-                hint="connect the worker to the broker itself: nats:// or kafka:// in STEPMESH_URL",
+                f"{self.component} is a durable function, and this worker's gateway passes no turns on: it is of an earlier release",
+                hint="upgrade the gateways before the workers, or connect the worker to the broker itself",
             )
         news = self._attempt.news = asyncio.Event()
         return turns, self._attempt.frame.header.partition, news

@@ -33,6 +33,7 @@ from stepmesh_broker.protocol.messages import (
     Submit,
     TaskRef,
 )
+from stepmesh_broker.protocol.queries import ReadHistory
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
@@ -41,21 +42,24 @@ from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
-from stepmesh_orchestrator.runtime.admission import Admission, unknown_flow
+from stepmesh_orchestrator.runtime.admission import unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.idempotency import Idempotency
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
-from stepmesh_orchestrator.runtime.intake import Intake
+from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.questions import Questions
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
@@ -118,8 +122,10 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, tenants, partitions)
-        self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
+        self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
+        reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
+        self._intakes = reading.of(partition, partitions, self._room)
+        self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -161,7 +167,7 @@ class PartitionService:
                 self.sweeper.run(),
                 self.dormitory.run(),
                 self._read(),
-                self._intake.run(),
+                *(intake.run() for intake in self._intakes),
             )
         ]
         for task in self._tasks:
@@ -170,7 +176,7 @@ class PartitionService:
 
     async def stop(self, *, snapshot: bool = True) -> None:
         """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
-        await self._intake.close()
+        await self._close_intakes()
         if self._control is not None:
             await self._control.close()
         self.shard.stop()
@@ -197,13 +203,16 @@ class PartitionService:
         if self._projector is not None:
             self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
-        await self._intake.close()
+        await self._close_intakes()
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:
             await self._control.close()
         if self._inbox is not None:
             await self._inbox.close()
+
+    async def _close_intakes(self) -> None:
+        await asyncio.gather(*(intake.close() for intake in self._intakes))
 
     def _close_shard(self) -> None:
         self.shard.close(moving(self.partition))
@@ -280,13 +289,14 @@ class PartitionService:
                 await self.dormitory.awake(message.run)
             elif isinstance(message, Letters):
                 await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._admit(message) if isinstance(message, Submit) else message
+            admitted = await self._idempotency.pass_on(await self._admit(message)) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
         if isinstance(admitted, Refused):
             shard.counters.malformed += 1
             log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
             await self._park(entry, f"{admitted.code} {admitted.message}")
+        if isinstance(admitted, Refused | Accepted):
             if isinstance(message, Submit) and message.reply_to:
                 shard.dispatcher.reply(message.reply_to, admitted)
             shard.receive(entry.position, None)
@@ -309,6 +319,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, ReadHistory):
+                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes))
                 if isinstance(message, FunctionTurns):
                     return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
@@ -330,11 +342,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None, functions: FunctionsSeeded | None = None) -> Accepted | Refused:
         """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(submit)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
+        start = await self._admit(submit)
+        admitted = start if seeded is not None else await self._idempotency.begin(start)
+        if isinstance(admitted, StartRun):
+            return await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
+        return admitted
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -18,10 +18,12 @@ from stepmesh import payloads
 from stepmesh.context import apart
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
+from stepmesh.durable.identity import Identity
 from stepmesh.durable.live_bodies import LiveBody
+from stepmesh.durable.stale import told
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
@@ -32,6 +34,9 @@ TURN_BYTES = 256 * 1024
 """Records in one turn of more than one record, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 class LetGo(Exception):
@@ -59,17 +64,18 @@ class Sequencer(Protocol):
 class Begin(Protocol):
     """Makes a body."""
 
-    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
-        """See `Activation`."""
+    def __call__(self, started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
+        """See `Activation`. `place`: what the body is known by, if not its own; `before`: commands that were taken over, with the place
+        that they were issued at."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody
-    else had the task, so what it carries is what there is. `live`: the body itself, where it still is. `keep` takes one that
-    idles; None = it is put away. `leaving`: no local step is begun any more."""
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
+    task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
+    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more."""
 
     task: Task
     begin: Begin
@@ -77,6 +83,8 @@ class Activation:
     news: asyncio.Event
     version: str = ""
     is_fresh: bool = False
+    identity: Identity = Identity()
+    where: str = ""
     live: LiveBody | None = None
     keep: Callable[[LiveBody], None] | None = None
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +106,7 @@ class _Driver:
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._driver, self._number = secrets.randbits(53) or 1, 0
         self._waiting = False  # local steps begin when this turn is told
+        self._asks_first = False  # each of them may have its result already
         self._base = self._size = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
@@ -120,6 +129,13 @@ class _Driver:
         self._take(turn)
         return await self._end(turn)
 
+    def _begun(self, began: Began, records: Sequence[Record]) -> Execution:
+        begin = self._activation.begin
+        before = taken_over(records)
+        if not before:
+            return begin(began.at_ms, recorded=began.version)
+        return begin(began.at_ms, recorded=began.version, place=place_of(records), before=before)
+
     def close(self) -> None:
         """Nothing of it runs any more."""
         running, self._running = self._running, {}  # so that they know who cancels them
@@ -135,12 +151,13 @@ class _Driver:
         if began is None:  # it is new, though it may have been told something already
             began = Began(self._activation.task.at_ms, self._activation.version)
             self._unsent.append(began)
-        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version)
+        self._asks_first = any(isinstance(record, TakenOver) and record.kept for record in records)
+        execution = self._execution = self._begun(began, records)
         return execution, self._turned(execution, [record for record in records if record is not began])
 
     async def _resumed(self, live: LiveBody) -> tuple[Execution, Turn]:
         """The body is alive: it gets what the history has since."""
-        self._execution, self._size = live.execution, live.size
+        self._execution, self._size, self._asks_first = live.execution, live.size, live.asks_first
         news = await self._after(live.base)
         self._base = live.base + len(news)
         return live.execution, self._turned(live.execution, news)
@@ -168,10 +185,13 @@ class _Driver:
         self._unsent += turn.commands
         due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
         leaving = self._activation.leaving.is_set()
+        ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
-            if id not in self._running and leaving:
+            if id in self._running or id in ended:
+                continue
+            if leaving:
                 self._left_over = True
-            elif id not in self._running:
+            else:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
@@ -230,7 +250,7 @@ class _Driver:
 
     def _is_urgent(self) -> bool:
         """Whether others are to hear of something that the body issued."""
-        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
+        return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -281,7 +301,7 @@ class _Driver:
         turn = self._turned(execution, [record for record in sent if not isinstance(record, Began)])
         if turn.state is State.IDLE and not turn.commands:
             self._execution = None
-            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size))
+            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size, self._asks_first))
 
     def _fitting(self) -> tuple[list[Record], list[Record]]:
         """What fits one turn, of what is to be told; and the rest."""
@@ -295,6 +315,7 @@ class _Driver:
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
         if answer.gone:
+            told(self._activation.identity, self._activation.where, turn, answer)
             raise LetGo
         return answer
 
@@ -323,8 +344,27 @@ async def _pause(seconds: float, leaving: asyncio.Event) -> None:
 
 def _carried(task: Task, base: int) -> list[Record]:
     """The records from there on that came along, if any did."""
-    told = task.news if task.driver and task.seen == base else b"" if base else task.history
-    return decode_records(told) if told else []
+    if task.history:
+        return decode_records(task.history)[base:]
+    return decode_records(task.news) if task.news and task.seen == base else []
+
+
+def place_of(records: Sequence[Record]) -> str:
+    """What a body is known by that was taken over, from its first run on; "" for one that was not."""
+    return next((record.place for record in records if isinstance(record, TakenOver) and record.place), "")
+
+
+def taken_over(records: Sequence[Record]) -> dict[str, str]:
+    """Commands that were taken over from other runs, each with the place of its body there."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for record in records:
+        if isinstance(record, Issued):
+            waiting.append(record.id)
+        elif isinstance(record, TakenOver):
+            found.update(dict.fromkeys(waiting, record.place))
+            waiting.clear()
+    return found
 
 
 def _dated(record: Record, at_ms: int) -> Record:

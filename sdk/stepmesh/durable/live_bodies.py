@@ -22,12 +22,14 @@ MOST_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LiveBody:
-    """One that idles. `base`: records of its history that it has, and `size` their bytes. `driver`: who took the history there."""
+    """One that idles. `base`: records of its history that it has, and `size` their bytes. `driver`: who took the history there.
+    `asks_first`: whether its steps may have results of another run."""
 
     execution: Execution
     base: int
     driver: int
     size: int
+    asks_first: bool = False
 
 
 class LiveBodies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
 from stepmesh.durable import wf
-from stepmesh.durable.driver import LOCAL_STEPS, Activation, HandedBack, LetGo, drive
+from stepmesh.durable.app import App
+from stepmesh.durable.driver import LOCAL_STEPS, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
 from stepmesh.durable.errors import RetryAfter, StepFailed
 from stepmesh.durable.execution import Execution, executing
 from stepmesh.durable.testing import env
@@ -48,11 +50,14 @@ class Shard:
 
 
 async def driven(body: Body, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
-    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
-
     def begin(started_ms: int, *, recorded: str) -> Execution:
         return Execution(body, started_ms, RUN)
 
+    return await driven_by(begin, shard, leaving)
+
+
+async def driven_by(begin: Begin, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
+    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
     return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1", leaving=leaving or asyncio.Event())), 30)
 
 
@@ -78,6 +83,24 @@ def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
     sizes = [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in shard.turns]
     assert max(sizes) < NATS_BYTES // 2
     assert [turn.idle for turn in shard.turns][-1]
+
+
+@pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
+def test_a_step_whose_result_takes_a_turn_of_its_own_is_done_once(size: int) -> None:
+    app, done = App("large"), list[int]()
+
+    @app.step
+    async def block(number: int) -> str:
+        done.append(number)
+        return "x" * size
+
+    @app.workflow
+    async def blocks(count: int) -> int:
+        return sum([len(await block(number)) for number in range(count)])
+
+    shard = Shard()
+    assert played(lambda: driven_by(partial(blocks.begin, RUN, b"3"), shard)) == 3 * size
+    assert done == [0, 1, 2]
 
 
 def test_code_that_cannot_go_on_is_told_until_the_shard_lets_go() -> None:
