@@ -10,6 +10,7 @@ from tests.simulation.test_crash_every_write import CrashAt, journal
 from tests.simulation.test_events import EventWorld
 from tests.simulation.virtual_loop import run_virtual
 
+from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.records import Topic
 from stepmesh_orchestrator.core.events import EventReceived, decode_turn
 
@@ -28,7 +29,7 @@ async def play(side: str, crash: CrashAt) -> EventWorld:
     """Events by key come before anybody waits, and twice; those by run afterwards, without an id of their own."""
     world = EventWorld(journal(side, crash))
     keeper = asyncio.create_task(world.keep_node_alive())
-    client, topic = await world.client(), world.bus.streams("default")
+    client, topic = await world.client(), world.bus.streams(Namespace("default"))
     for key in KEYS * 2:
         topic.write(Topic.EVENTS, b'{"name": "paid", "id": "e-%s", "data": "%s"}' % (key.encode(), key.encode()), key)
     topic.write(Topic.EVENTS, b"nonsense")
