@@ -79,6 +79,7 @@ def gateway(namespace: Namespace, pools: tuple[Pool, ...], inbox: str) -> Permis
     return Permissions(
         publish=tuple(dict.fromkeys(subject for part in parts for subject in part.publish)),
         subscribe=tuple(dict.fromkeys(subject for part in parts for subject in part.subscribe)),
+        responses=bool(pools),
     )
 
 

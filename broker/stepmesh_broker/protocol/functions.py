@@ -20,7 +20,7 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     many records the worker has. `records`: what the body issued and what came of its local steps, to be appended in this order.
     `abandoned`: ids of commands whose results the body waits for no more. `idle`: nothing of it runs here, so the worker lets go of it
     unless there is news. `blocked`: why the body cannot go on with this history and this code; then it is idle. `continued`: the body is
-    over, and begins anew with this input (JSON).
+    over, and begins anew with this input (JSON). `leaving`: the worker goes, so another one is to take the activation's place.
     """
 
     task: TaskRef
@@ -32,14 +32,17 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     idle: bool = False
     blocked: str = ""
     continued: bytes | None = None
+    leaving: bool = False
 
 
 class FunctionTurns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turns"):
-    """Turns of functions of one partition. Answer: `FunctionsTurned`."""
+    """Turns of functions of one partition. `answer_bytes`: the largest answer that reaches the worker, where that is less than what the
+    broker carries; 0 where it is not. Answer: `FunctionsTurned`."""
 
     worker: WorkerId
     turns: list[FunctionTurn]
     format: int = FORMAT
+    answer_bytes: int = 0
 
 
 class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,7 +50,8 @@ class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `at_ms`: the time of what was appended. `records`: those from the worker's base on. None: exactly its own ones, in their order and with
     `at_ms` for their time. `more`: there are more than fit; ask on. `left`: the worker has let go of the function; nothing is to be said of
-    it any more.
+    it any more. `why`, of what is `gone`: what took its place, for people; with the `activation` that the shard has now and the number of
+    records that it has `known` by then, 0 when it has none.
     """
 
     gone: bool = False
@@ -55,6 +59,9 @@ class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     records: list[Record] | None = None
     more: bool = False
     left: bool = False
+    why: str = ""
+    activation: int = 0
+    known: int = 0
 
 
 class FunctionsTurned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turned"):

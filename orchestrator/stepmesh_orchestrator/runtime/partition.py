@@ -33,6 +33,7 @@ from stepmesh_broker.protocol.messages import (
     Submit,
     TaskRef,
 )
+from stepmesh_broker.protocol.queries import ReadHistory
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
@@ -41,6 +42,7 @@ from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
@@ -57,6 +59,7 @@ from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.questions import Questions
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
@@ -122,6 +125,7 @@ class PartitionService:
         self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
         reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
         self._intakes = reading.of(partition, partitions, self._room)
+        self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -315,6 +319,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, ReadHistory):
+                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes))
                 if isinstance(message, FunctionTurns):
                     return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
@@ -336,12 +342,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None, functions: FunctionsSeeded | None = None) -> Accepted | Refused:
         """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
         start = await self._admit(submit)
         admitted = start if seeded is not None else await self._idempotency.begin(start)
-        return await self.shard.command(replace(admitted, seeded=seeded)) if isinstance(admitted, StartRun) else admitted
+        if isinstance(admitted, StartRun):
+            return await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
+        return admitted
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""

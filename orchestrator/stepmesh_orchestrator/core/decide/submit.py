@@ -47,6 +47,8 @@ def start_run(session: Session, command: StartRun) -> None:
         places.beside(session, event.parent, lambda: session.create(event, command.flow))
     if command.seeded is not None:
         session.emit(command.seeded)
+    if command.functions is not None:
+        session.emit(command.functions)
     run = session.state.runs[submit.run]
     if command.flow.gates:
         gates.hold(session, run, gates.gates_of(command.flow, submit))

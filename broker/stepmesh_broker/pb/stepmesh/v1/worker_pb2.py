@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18stepmesh/v1/worker.proto\x12\x0bstepmesh.v1\"\xb1\x01\n\nFromWorker\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.stepmesh.v1.Hello\x12\x0e\n\x06\x63redit\x18\x02 \x01(\r\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.stepmesh.v1.Result\x12\'\n\x08progress\x18\x04 \x03(\x0b\x32\x15.stepmesh.v1.Progress\x12\x10\n\x08returned\x18\x05 \x03(\t\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\"\x96\x01\n\x08ToWorker\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.stepmesh.v1.Welcome\x12 \n\x05tasks\x18\x02 \x03(\x0b\x32\x11.stepmesh.v1.Task\x12\x10\n\x08recorded\x18\x03 \x03(\t\x12 \n\x05stops\x18\x04 \x03(\x0b\x32\x11.stepmesh.v1.Stop\x12\r\n\x05\x64rain\x18\x05 \x01(\x08\"\xab\x01\n\x05Hello\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\t\x12*\n\ncomponents\x18\x05 \x03(\x0b\x32\x16.stepmesh.v1.Component\x12\x11\n\texclusive\x18\x06 \x01(\x08\x12\x0f\n\x07running\x18\x07 \x03(\t\x12\x11\n\tnamespace\x18\x08 \x01(\t\"[\n\tComponent\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cinput_schema\x18\x03 \x01(\t\x12\x15\n\routput_schema\x18\x04 \x01(\t\"G\n\x07Welcome\x12\x14\n\x0cheartbeat_ms\x18\x01 \x01(\r\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07gateway\x18\x03 \x01(\t\"\xe8\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x0c\n\x04item\x18\x06 \x01(\r\x12\x0f\n\x07step_id\x18\x07 \x01(\t\x12\x13\n\x0broot_run_id\x18\x08 \x01(\t\x12\x0f\n\x07\x66low_id\x18\t \x01(\t\x12\x12\n\ntimeout_ms\x18\n \x01(\x04\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x36\n\x0bpath_params\x18\r \x03(\x0b\x32!.stepmesh.v1.Task.PathParamsEntry\x12\x0c\n\x04step\x18\x0e \x01(\r\x12\x11\n\tpartition\x18\x0f \x01(\r\x1a\x31\n\x0fPathParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.stepmesh.v1.FailureH\x00\x12\x12\n\nstarted_us\x18\x04 \x01(\x04\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x04\x42\t\n\x07outcome\"f\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"K\n\x08Progress\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\x08\x66raction\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\x0c\x42\x0b\n\t_fraction\"|\n\x04Stop\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06reason\x18\x02 \x01(\x0e\x32\x18.stepmesh.v1.Stop.Reason\">\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\r\n\tCANCELLED\x10\x01\x12\r\n\tELSEWHERE\x10\x02\x32K\n\rWorkerService\x12:\n\x04Work\x12\x17.stepmesh.v1.FromWorker\x1a\x15.stepmesh.v1.ToWorker(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18stepmesh/v1/worker.proto\x12\x0bstepmesh.v1\"\xe5\x01\n\nFromWorker\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.stepmesh.v1.Hello\x12\x0e\n\x06\x63redit\x18\x02 \x01(\r\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.stepmesh.v1.Result\x12\'\n\x08progress\x18\x04 \x03(\x0b\x32\x15.stepmesh.v1.Progress\x12\x10\n\x08returned\x18\x05 \x03(\t\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\x12\x0c\n\x04idle\x18\x07 \x03(\t\x12$\n\x07\x61nswers\x18\x08 \x03(\x0b\x32\x13.stepmesh.v1.Answer\"\xce\x01\n\x08ToWorker\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.stepmesh.v1.Welcome\x12 \n\x05tasks\x18\x02 \x03(\x0b\x32\x11.stepmesh.v1.Task\x12\x10\n\x08recorded\x18\x03 \x03(\t\x12 \n\x05stops\x18\x04 \x03(\x0b\x32\x11.stepmesh.v1.Stop\x12\r\n\x05\x64rain\x18\x05 \x01(\x08\x12\x0c\n\x04news\x18\x06 \x03(\t\x12(\n\tquestions\x18\x07 \x03(\x0b\x32\x15.stepmesh.v1.Question\"\xc2\x01\n\x05Hello\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\t\x12*\n\ncomponents\x18\x05 \x03(\x0b\x32\x16.stepmesh.v1.Component\x12\x11\n\texclusive\x18\x06 \x01(\x08\x12\x0f\n\x07running\x18\x07 \x03(\t\x12\x11\n\tnamespace\x18\x08 \x01(\t\x12\x15\n\rmessage_bytes\x18\t \x01(\x04\"m\n\tComponent\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cinput_schema\x18\x03 \x01(\t\x12\x15\n\routput_schema\x18\x04 \x01(\t\x12\x10\n\x08\x66unction\x18\x05 \x01(\x08\"[\n\x07Welcome\x12\x14\n\x0cheartbeat_ms\x18\x01 \x01(\r\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x12\n\nturn_bytes\x18\x04 \x01(\x04\"\x95\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x0c\n\x04item\x18\x06 \x01(\r\x12\x0f\n\x07step_id\x18\x07 \x01(\t\x12\x13\n\x0broot_run_id\x18\x08 \x01(\t\x12\x0f\n\x07\x66low_id\x18\t \x01(\t\x12\x12\n\ntimeout_ms\x18\n \x01(\x04\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x36\n\x0bpath_params\x18\r \x03(\x0b\x32!.stepmesh.v1.Task.PathParamsEntry\x12\x0c\n\x04step\x18\x0e \x01(\r\x12\x11\n\tpartition\x18\x0f \x01(\r\x12+\n\nactivation\x18\x10 \x01(\x0b\x32\x17.stepmesh.v1.Activation\x1a\x31\n\x0fPathParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"N\n\nActivation\x12\x0f\n\x07journal\x18\x01 \x01(\t\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x01(\r\x12\x0f\n\x07history\x18\x04 \x01(\x0c\",\n\x08Question\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08question\x18\x02 \x01(\x0c\"(\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x0c\"\x83\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x06output\x18\x02 \x01(\x0cH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.stepmesh.v1.FailureH\x00\x12\x12\n\nstarted_us\x18\x04 \x01(\x04\x12\x13\n\x0b\x64uration_us\x18\x05 \x01(\x04\x42\t\n\x07outcome\"f\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"K\n\x08Progress\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\x08\x66raction\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\x0c\x42\x0b\n\t_fraction\"|\n\x04Stop\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06reason\x18\x02 \x01(\x0e\x32\x18.stepmesh.v1.Stop.Reason\">\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\r\n\tCANCELLED\x10\x01\x12\r\n\tELSEWHERE\x10\x02\x32K\n\rWorkerService\x12:\n\x04Work\x12\x17.stepmesh.v1.FromWorker\x1a\x15.stepmesh.v1.ToWorker(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASK_PATHPARAMSENTRY']._loaded_options = None
   _globals['_TASK_PATHPARAMSENTRY']._serialized_options = b'8\001'
   _globals['_FROMWORKER']._serialized_start=42
-  _globals['_FROMWORKER']._serialized_end=219
-  _globals['_TOWORKER']._serialized_start=222
-  _globals['_TOWORKER']._serialized_end=372
-  _globals['_HELLO']._serialized_start=375
-  _globals['_HELLO']._serialized_end=546
-  _globals['_COMPONENT']._serialized_start=548
-  _globals['_COMPONENT']._serialized_end=639
-  _globals['_WELCOME']._serialized_start=641
-  _globals['_WELCOME']._serialized_end=712
-  _globals['_TASK']._serialized_start=715
-  _globals['_TASK']._serialized_end=1075
-  _globals['_TASK_PATHPARAMSENTRY']._serialized_start=1026
-  _globals['_TASK_PATHPARAMSENTRY']._serialized_end=1075
-  _globals['_RESULT']._serialized_start=1078
-  _globals['_RESULT']._serialized_end=1209
-  _globals['_FAILURE']._serialized_start=1211
-  _globals['_FAILURE']._serialized_end=1313
-  _globals['_PROGRESS']._serialized_start=1315
-  _globals['_PROGRESS']._serialized_end=1390
-  _globals['_STOP']._serialized_start=1392
-  _globals['_STOP']._serialized_end=1516
-  _globals['_STOP_REASON']._serialized_start=1454
-  _globals['_STOP_REASON']._serialized_end=1516
-  _globals['_WORKERSERVICE']._serialized_start=1518
-  _globals['_WORKERSERVICE']._serialized_end=1593
+  _globals['_FROMWORKER']._serialized_end=271
+  _globals['_TOWORKER']._serialized_start=274
+  _globals['_TOWORKER']._serialized_end=480
+  _globals['_HELLO']._serialized_start=483
+  _globals['_HELLO']._serialized_end=677
+  _globals['_COMPONENT']._serialized_start=679
+  _globals['_COMPONENT']._serialized_end=788
+  _globals['_WELCOME']._serialized_start=790
+  _globals['_WELCOME']._serialized_end=881
+  _globals['_TASK']._serialized_start=884
+  _globals['_TASK']._serialized_end=1289
+  _globals['_TASK_PATHPARAMSENTRY']._serialized_start=1240
+  _globals['_TASK_PATHPARAMSENTRY']._serialized_end=1289
+  _globals['_ACTIVATION']._serialized_start=1291
+  _globals['_ACTIVATION']._serialized_end=1369
+  _globals['_QUESTION']._serialized_start=1371
+  _globals['_QUESTION']._serialized_end=1415
+  _globals['_ANSWER']._serialized_start=1417
+  _globals['_ANSWER']._serialized_end=1457
+  _globals['_RESULT']._serialized_start=1460
+  _globals['_RESULT']._serialized_end=1591
+  _globals['_FAILURE']._serialized_start=1593
+  _globals['_FAILURE']._serialized_end=1695
+  _globals['_PROGRESS']._serialized_start=1697
+  _globals['_PROGRESS']._serialized_end=1772
+  _globals['_STOP']._serialized_start=1774
+  _globals['_STOP']._serialized_end=1898
+  _globals['_STOP_REASON']._serialized_start=1836
+  _globals['_STOP_REASON']._serialized_end=1898
+  _globals['_WORKERSERVICE']._serialized_start=1900
+  _globals['_WORKERSERVICE']._serialized_end=1975
 # @@protoc_insertion_point(module_scope)
