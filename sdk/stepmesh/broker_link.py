@@ -213,7 +213,7 @@ class BrokerLink:
                 await self._announce(infos, stopping)
             except MessageTooLarge as problem:
                 log.error("the schemas of %d components are left out: %s", len(infos), problem)
-                await self._announce([ComponentInfo(info.path) for info in infos], stopping)
+                await self._announce([ComponentInfo(info.path, version=info.version) for info in infos], stopping)
         except BrokerUnavailable as problem:
             log.info("nobody heard this worker: %s", problem)
 

@@ -29,7 +29,7 @@ _PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_
 @dataclass(frozen=True, slots=True)
 class Component:
     """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine.
-    `query`: answers questions to a durable function, as JSON text."""
+    `query`: answers questions to a durable function, as JSON text; `version`: of its code."""
 
     path: str
     name: str
@@ -41,10 +41,11 @@ class Component:
     input_schema: bytes | None
     output_schema: bytes | None
     query: Callable[[QueryTask], bytes] | None = None
+    version: str = ""
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
-        return ComponentInfo(self.path, self.description, self.input_schema, self.output_schema)
+        return ComponentInfo(self.path, self.description, self.input_schema, self.output_schema, self.version)
 
 
 def build(

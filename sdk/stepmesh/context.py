@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -27,21 +27,23 @@ from stepmesh_broker.protocol.messages import ParentRef, Submit, Task
 
 if TYPE_CHECKING:
     from stepmesh.attempt import Attempt
+    from stepmesh.durable.live_bodies import LiveBodies
     from stepmesh.durable.telling import Turns
 
 T = TypeVar("T")
 _log = logging.getLogger("stepmesh.component")
-_current: ContextVar[Context] = ContextVar("stepmesh_context")
+_current: ContextVar[Context | None] = ContextVar("stepmesh_context", default=None)
 
 
 class Services(NamedTuple):
     """What a context needs of its worker. `park(attempt)`: entered while the attempt waits for others. `turns`: the way for turns of
-    durable functions, None where there is none."""
+    durable functions, None where there is none. `bodies`: of durable functions that idle."""
 
     requests: Requests
     park: Callable[[Attempt], AbstractAsyncContextManager[None]]
     loop: asyncio.AbstractEventLoop
     turns: Callable[[], Turns | None]
+    bodies: LiveBodies
 
 
 class Context:
@@ -165,10 +167,15 @@ class Context:
         return turns, self._attempt.frame.header.partition, news
 
     @property
-    def is_new(self) -> bool:
+    def bodies(self) -> LiveBodies:
+        """Bodies of durable functions that idle in this worker."""
+        return self._services.bodies
+
+    @property
+    def is_fresh(self) -> bool:
         """Whether nobody had this task before, as far as it can tell."""
         attempt, task = self._attempt, self._attempt.task
-        return task.attempt == task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
+        return task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
 
     @property
     def journal(self) -> str:
@@ -257,14 +264,22 @@ class Context:
 
 def current_context() -> Context:
     """The context of the component that calls. Raises `NoContext` outside one."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise NoContext(
-            "no component runs here", hint="call current_context() inside a component, or take a `context: Context` parameter"
-        ) from None
+    found = _current.get()
+    if found is None:
+        raise NoContext("no component runs here", hint="call current_context() inside a component, or take a `context: Context` parameter")
+    return found
 
 
 def enter(context: Context) -> None:
     """Make `context` the current one of this contextvars context."""
     _current.set(context)
+
+
+def apart(call: Callable[[], T]) -> T:
+    """Call it where no component runs: what it begins may outlive the attempt, and holds nothing of it."""
+    return copy_context().run(_apart, call)
+
+
+def _apart(call: Callable[[], T]) -> T:
+    _current.set(None)
+    return call()

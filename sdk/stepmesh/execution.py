@@ -22,6 +22,7 @@ from stepmesh import failures, outcome
 from stepmesh.attempt import Attempt, Frame, Why
 from stepmesh.component import Component, Components
 from stepmesh.context import Context, Services, enter
+from stepmesh.durable.live_bodies import MOST_BODIES, MOST_BYTES, LiveBodies
 from stepmesh.durable.telling import Turns
 from stepmesh.errors import StuckTask
 from stepmesh.instrument import Instrument
@@ -41,11 +42,14 @@ PARKED_THREADS = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`payload_bytes`: largest output. `cancel_grace_s`: seconds from the stop signal until a task counts as stuck."""
+    """`payload_bytes`: largest output. `cancel_grace_s`: seconds from the stop signal until a task counts as stuck.
+    `live_functions`, `live_bytes`: of durable functions that are kept alive while they wait, and their histories."""
 
     concurrency: int
     payload_bytes: int
     cancel_grace_s: float
+    live_functions: int = MOST_BODIES
+    live_bytes: int = MOST_BYTES
 
 
 class Surroundings(Protocol):
@@ -73,7 +77,8 @@ class Surroundings(Protocol):
 
 
 class Execution:
-    """`ready`: attempts that wait for a slot, in order. `live`: attempts that suspended or run in a thread."""
+    """`ready`: attempts that wait for a slot, in order. `live`: attempts that suspended or run in a thread. `bodies`: of durable
+    functions that idle."""
 
     def __init__(
         self, components: Components, limits: Limits, requests: Requests, around: Surroundings, instrument: Instrument | None
@@ -82,13 +87,14 @@ class Execution:
         self.live: set[Attempt] = set()
         self.slots = Slots(limits.concurrency, self._freed)
         self.closed = False
+        self.bodies = LiveBodies(limits.live_functions, limits.live_bytes)
         self.quick = False  # the newest task ended without suspending
         self._components = components
         self._limits = limits
         self._around = around
         self._instrument = instrument
         self._loop = asyncio.get_running_loop()
-        self._services = Services(requests, self.slots.parked, self._loop, around.turns)
+        self._services = Services(requests, self.slots.parked, self._loop, around.turns, self.bodies)
         self._threads = ThreadPoolExecutor(limits.concurrency + PARKED_THREADS, "stepmesh-component")
         self._carriers: set[asyncio.Task[None]] = set()
         self._carrying = False
@@ -162,6 +168,7 @@ class Execution:
         """Start nothing more; threads that still run are left to end by themselves."""
         self.closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.bodies.close()
 
     # --- carriers -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
+from stepmesh_broker.protocol.dead_letters import DeadLetters, DropDeadLetter, ListDeadLetters
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
 from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
@@ -388,10 +389,10 @@ class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools")
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
-    | ScheduleRequest | AskQuery
+    | ScheduleRequest | AskQuery | ListDeadLetters | DropDeadLetter
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Continued | Refused
-    | ScheduleAnswer | QueryAnswer
+    | ScheduleAnswer | QueryAnswer | DeadLetters
 )  # fmt: skip

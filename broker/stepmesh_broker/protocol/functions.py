@@ -49,7 +49,8 @@ class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `at_ms`: the time of what was appended. `records`: those from the worker's base on. None: exactly its own ones, in their order and with
     `at_ms` for their time. `more`: there are more than fit; ask on. `left`: the worker has let go of the function; nothing is to be said of
-    it any more.
+    it any more. `why`, of what is `gone`: what took its place, for people; with the `activation` that the shard has now and the number of
+    records that it has `known` by then, 0 when it has none.
     """
 
     gone: bool = False
@@ -57,6 +58,9 @@ class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     records: list[Record] | None = None
     more: bool = False
     left: bool = False
+    why: str = ""
+    activation: int = 0
+    known: int = 0
 
 
 class FunctionsTurned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turned"):

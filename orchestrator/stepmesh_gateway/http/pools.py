@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from starlette.responses import Response
 
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Pool
-from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.http import messages
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 
@@ -34,9 +32,7 @@ async def list_pools(asked: Asked[NoQuery, None]) -> messages.Pools:
 
 async def get_pool(asked: Asked[NoQuery, None]) -> messages.Pool:
     """One pool; zeros for one that nobody used yet."""
-    name = checked_name("pool", asked.path["pool"])
-    found = (pool for pool in await asked.operations.pools() if pool.pool == name)
-    return _view(next(found, api.PoolEntry(Pool(name), 0, 0, [])))
+    return _view(await asked.operations.pool(asked.path["pool"]))
 
 
 async def get_metrics(asked: Asked[NoQuery, None]) -> Response:

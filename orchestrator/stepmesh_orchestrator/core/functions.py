@@ -7,11 +7,16 @@ whole history. Knows nothing of runs.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
+from stepmesh_broker.protocol.messages import Task
+from stepmesh_orchestrator.core.seeds import Kept
 
 MAX_CARRIED_BYTES = 256 * 1024
-"""A history that is larger does not travel with the task: the worker asks for it, page by page."""
+"""Records that are larger do not travel with the task: the worker asks for them, page by page."""
+SHORT_RECORDS, SHORT_BYTES = 100, 16 * 1024
+"""Of a history that always travels whole."""
 
 
 class _Retry(msgspec.Struct):
@@ -29,7 +34,7 @@ _options = msgspec.json.Decoder(_Options)
 _due = msgspec.json.Decoder(dict[str, int])
 
 
-class Function(msgspec.Struct, array_like=True, gc=False):
+class FunctionImage(msgspec.Struct, array_like=True, gc=False):
     """`open`: where in `records` the commands without a result stand, by id, oldest first. `retries`: when (ms) the next attempt of a local
     step is due. `seen`: records that the worker had when it let go. `driver` and `turn`: who took it further last, and the number of its
     newest turn. `blocked`: why the newest code cannot go on with this history, tried again at `due_ms`; `blocks`: how often in a row."""
@@ -44,6 +49,14 @@ class Function(msgspec.Struct, array_like=True, gc=False):
     due_ms: int = 0
     blocks: int = 0
     input: bytes | None = None  # with which it began anew; None: the step's
+
+
+class Function(FunctionImage, array_like=True, gc=False):
+    """`kept`: results of another run, by command, that are not asked for yet. `taken`: the history was taken over, and no turn came
+    since."""
+
+    kept: dict[str, Kept] = {}
+    taken: bool = False
 
     def append(self, record: Record) -> None:
         """The history goes on."""
@@ -83,19 +96,41 @@ class Function(msgspec.Struct, array_like=True, gc=False):
         """Nobody waits for what comes of a command any more."""
         self.open.pop(id, None)
         self.retries.pop(id, None)
+        if self.kept:
+            self.kept.pop(id, None)
 
     def dues(self) -> list[int]:
         """When it is to be looked at because of the time, ms."""
         return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
 
+    def awaits_events(self) -> bool:
+        """Whether it waits for events from outside, which it asks for again now and then."""
+        return any(command.kind is Kind.EVENT for command in self.commands())
+
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
         return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
-    def carried(self) -> bytes:
-        """The history, as a task carries it; empty when it is too large for that."""
-        encoded = encode_records(self.records)
-        return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+    def carried_by(self, task: Task) -> Task:
+        """The task with what it tells of the history: all of a short one, so that any worker goes on at once; of a long one what came since
+        a worker let go, which may have the body still. Another one asks for the rest."""
+        task = replace(task, records=len(self.records), driver=self.driver, seen=self.seen if self.driver else 0)
+        if not self.driver:
+            return replace(task, history=_carried(self.records))
+        whole = _carried(self.records, SHORT_BYTES) if len(self.records) <= SHORT_RECORDS else b""
+        return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
+
+
+def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:
+    encoded = encode_records(records) if records else b""
+    return encoded if len(encoded) <= limit else b""
+
+
+def image_of(function: Function) -> FunctionImage:
+    """As it is kept: of one that has taken over nothing as it ever was."""
+    if function.kept or function.taken:
+        return function
+    return FunctionImage(*(getattr(function, name) for name in FunctionImage.__struct_fields__))
 
 
 def call_document(command: Issued) -> bytes:

@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.histories import Record, Settled, UpdateAsked, siz
 from stepmesh_broker.protocol.ids import WorkerId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Verdict
 from stepmesh_orchestrator.core.commands import FailAttempt
+from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.ports import Clock
 from stepmesh_orchestrator.runtime.claims import claimed
 from stepmesh_orchestrator.runtime.shard import Shard
@@ -46,13 +47,15 @@ def _fitting(answers: list[FunctionTurned | None], limit: int) -> list[FunctionT
 
 async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float, limit: int) -> FunctionTurned | None:
     if claimed(shard, turn.task, worker, now, running=True) is Verdict.HELD:
-        return FunctionTurned(gone=True)
+        holder = shard.dispatcher.leases.held[turn.task.run, turn.task.item, turn.task.step].worker
+        return refused(shard.session, turn, f"worker {holder} has this activation")
     answer = await shard.advance(turn)
     large = next((record for record in (answer and answer.records) or () if size_of(record) > limit), None)
     if large is None:
         return answer if answer is None or answer.records is None else _page(answer, answer.records, limit)
-    shard.post(FailAttempt(turn.task, _too_large(large, limit)))
-    return FunctionTurned(gone=True)
+    failure = _too_large(large, limit)
+    shard.post(FailAttempt(turn.task, failure))
+    return refused(shard.session, turn, failure.message)
 
 
 def _page(answer: FunctionTurned, records: list[Record], limit: int) -> FunctionTurned:

@@ -41,17 +41,19 @@ from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
-from stepmesh_orchestrator.runtime.admission import Admission, unknown_flow
+from stepmesh_orchestrator.runtime.admission import unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.idempotency import Idempotency
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
-from stepmesh_orchestrator.runtime.intake import Intake
+from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
@@ -118,8 +120,9 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, tenants, partitions)
-        self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
+        self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
+        reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
+        self._intakes = reading.of(partition, partitions, self._room)
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -161,7 +164,7 @@ class PartitionService:
                 self.sweeper.run(),
                 self.dormitory.run(),
                 self._read(),
-                self._intake.run(),
+                *(intake.run() for intake in self._intakes),
             )
         ]
         for task in self._tasks:
@@ -170,7 +173,7 @@ class PartitionService:
 
     async def stop(self, *, snapshot: bool = True) -> None:
         """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
-        await self._intake.close()
+        await self._close_intakes()
         if self._control is not None:
             await self._control.close()
         self.shard.stop()
@@ -197,13 +200,16 @@ class PartitionService:
         if self._projector is not None:
             self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
-        await self._intake.close()
+        await self._close_intakes()
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:
             await self._control.close()
         if self._inbox is not None:
             await self._inbox.close()
+
+    async def _close_intakes(self) -> None:
+        await asyncio.gather(*(intake.close() for intake in self._intakes))
 
     def _close_shard(self) -> None:
         self.shard.close(moving(self.partition))
@@ -280,13 +286,14 @@ class PartitionService:
                 await self.dormitory.awake(message.run)
             elif isinstance(message, Letters):
                 await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._admit(message) if isinstance(message, Submit) else message
+            admitted = await self._idempotency.pass_on(await self._admit(message)) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
         if isinstance(admitted, Refused):
             shard.counters.malformed += 1
             log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
             await self._park(entry, f"{admitted.code} {admitted.message}")
+        if isinstance(admitted, Refused | Accepted):
             if isinstance(message, Submit) and message.reply_to:
                 shard.dispatcher.reply(message.reply_to, admitted)
             shard.receive(entry.position, None)
@@ -330,11 +337,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
+    async def begin(self, submit: Submit, seeded: RunSeeded | None = None, functions: FunctionsSeeded | None = None) -> Accepted | Refused:
         """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(submit)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
+        start = await self._admit(submit)
+        admitted = start if seeded is not None else await self._idempotency.begin(start)
+        if isinstance(admitted, StartRun):
+            return await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
+        return admitted
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""

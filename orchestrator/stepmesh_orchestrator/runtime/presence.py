@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.ids import WorkerId
@@ -69,6 +70,12 @@ class Presence:
     def pools(self) -> list[str]:
         """Pools that have or had workers."""
         return sorted(self._pools)
+
+    def functions(self) -> Iterator[tuple[str, str, str]]:
+        """Durable functions that live workers have: pool, path, version of the code. One that several have comes several times."""
+        for pool, workers in self._pools.items():
+            for seen in workers.values():
+                yield from ((pool, one.path, one.version) for one in seen.hello.components if one.version)
 
     def offered(self) -> dict[str, dict[str, ComponentInfo]]:
         """Components by pool and path."""

@@ -14,7 +14,18 @@ from collections import deque
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import Accepted, AskUpdate, Cancel, EventKept, Refused, Results, SendEvent, TaskRef, UpdateTaken
+from stepmesh_broker.protocol.messages import (
+    Accepted,
+    AskUpdate,
+    Cancel,
+    ErrorCode,
+    EventKept,
+    Refused,
+    Results,
+    SendEvent,
+    TaskRef,
+    UpdateTaken,
+)
 from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
@@ -33,12 +44,13 @@ from stepmesh_orchestrator.core.effects import (
     TreeLeft,
     WakeRun,
 )
-from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
+from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_frame
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.alarm import Alarm
+from stepmesh_orchestrator.runtime.builds import not_offered
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.encoding import encoded
@@ -244,7 +256,9 @@ class Shard:
             self._results.append(message)
             session, dispatcher = self.session, self.dispatcher
             for result in message.results:
-                stale = session.stale_results
+                stale, failure = session.stale_results, result.failure
+                if failure is not None and failure.code == ErrorCode.COMPONENT_NOT_FOUND:
+                    result = not_offered(session, dispatcher.presence, result, failure)
                 self._decide(EndTask(result), None)
                 if session.stale_results == stale:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)
@@ -282,20 +296,18 @@ class Shard:
         self.counters.quarantined += 1
         log.exception("SM-5900 a decision failed; its run is cancelled: %r", command)
         session = self.session
-        session.work.clear()
-        session.resolved.clear()
-        session.over.clear()
         run = run_of(command)
+        live = session.state.runs.get(run) if run is not None else None
+        session.drop(live.tree.root if live is not None else None)
         refusal = Refused("SM-5900", "the orchestrator failed to decide on this; its log has the details", "report it with that log")
         self._answers.append((future, reply_to, refusal))
-        live = session.state.runs.get(run) if run is not None else None
         if live is not None and not isinstance(command, CancelRun):
             root = live.tree.root if live.tree.root in session.state.runs else live.id
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
 
     async def _append(self) -> None:
         session, confirmed = self.session, self.dispatcher.confirmed
-        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        payload, events_bytes = encode_frame(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
         took_s = await self._frames.append(payload)
         counters = self.counters
         counters.journal_s += took_s
@@ -303,7 +315,7 @@ class Shard:
         counters.events += len(session.events)
         session.state.sequence = self.sequence
         session.state.confirmed = confirmed
-        self.dispatcher.journaled_bytes += len(payload)
+        self.dispatcher.journaled_bytes += events_bytes
         if self.moved:
             for root in moved_roots(session):
                 self.moved.wake(root)

@@ -77,14 +77,20 @@ class LocalStep:
         """When it is due, in ms since 1970; 0 = now."""
         return 0 if self.tried is None else self.tried.due_ms
 
-    async def once(self, clock: Clock) -> Settled | Tried:
-        """Do the next attempt. `clock` says what time it is when it ended."""
+    async def once(self, clock: Clock, wanted: Callable[[], bool] = lambda: False) -> Settled | Tried:
+        """Do the next attempt. `clock` says what time it is when it ended. `wanted`: whether whoever waits for it still does when the task
+        that this runs in is cancelled: then the step did that itself, and failed."""
         try:
-            value = await self()
+            try:
+                value = await self()
+            finally:
+                await _came_through()
         except asyncio.CancelledError as problem:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise
+                if not wanted():
+                    raise
+                task.uncancel()
             return self.failed(problem, clock())
         except (Exception, SystemExit) as problem:
             return self.failed(problem, clock())
@@ -120,6 +126,13 @@ class LocalStep:
             run = contextvars.copy_context().run
             done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self.plan.work)
         return await done if inspect.isawaitable(done) else done
+
+
+async def _came_through() -> None:
+    """A task that was cancelled, and awaited nothing since, hears of it here."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
 
 
 class TimedOut(Exception):

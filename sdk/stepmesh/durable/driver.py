@@ -1,22 +1,28 @@
 """One activation of a durable function in a worker: its body is replayed, its local steps are done, and what follows is told turn by turn.
 
 Invariants: a record is delivered to the body only as the shard appended it; what a local step gave is told until it is seen in the history;
-a body that waits for others only is let go of, so that waiting costs no worker anything. It must not know how turns travel.
+a body that waits for others only is let go of, so that waiting costs no worker anything but memory that it has to spare. It must not know
+how turns travel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepmesh import payloads
+from stepmesh.context import apart
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
+from stepmesh.durable.identity import Identity
+from stepmesh.durable.live_bodies import LiveBody
+from stepmesh.durable.stale import told
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
@@ -27,6 +33,9 @@ TURN_BYTES = 256 * 1024
 """Records in one turn of more than one record, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 class LetGo(Exception):
@@ -50,23 +59,29 @@ class Sequencer(Protocol):
 class Begin(Protocol):
     """Makes a body."""
 
-    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
-        """See `Activation`."""
+    def __call__(self, started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
+        """See `Activation`. `place`: what the body is known by, if not its own; `before`: commands that were taken over, with the place
+        that they were issued at."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
-    and nobody else had it, so there is no history."""
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
+    task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
+    itself, where it still is. `keep` takes one that idles; None = it is put away."""
 
     task: Task
     begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
-    is_first: bool = False
+    is_fresh: bool = False
+    identity: Identity = Identity()
+    where: str = ""
+    live: LiveBody | None = None
+    keep: Callable[[LiveBody], None] | None = None
 
 
 async def drive(activation: Activation) -> Any:
@@ -85,7 +100,8 @@ class _Driver:
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._driver, self._number = secrets.randbits(53) or 1, 0
         self._waiting = False  # local steps begin when this turn is told
-        self._base = 0
+        self._asks_first = False  # each of them may have its result already
+        self._base = self._size = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
         self._newly_abandoned: list[str] = []
@@ -96,41 +112,65 @@ class _Driver:
         self._set_clock(task.at_ms)
 
     async def run(self) -> Any:
-        records = await self._history()
-        self._base = len(records)
-        began = next((record for record in records if isinstance(record, Began)), None)
-        if began is None:  # it is new, though it may have been told something already
-            began = Began(self._activation.task.at_ms, self._activation.version)
-            self._unsent.append(began)
-        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version)
-        turn = execution.turn([record for record in records if record is not began])
+        execution, turn = await (self._replayed() if self._activation.live is None else self._resumed(self._activation.live))
         while turn.state is State.IDLE:
             self._take(turn)
-            turn = execution.turn(await self._onwards())
+            turn = self._turned(execution, await self._onwards())
         if turn.state is State.DIVERGED:
             while True:  # until the shard lets go: records that came meanwhile change nothing
                 await self._tell(idle=True, blocked=str(turn.divergence))
         self._take(turn)
         return await self._end(turn)
 
+    def _begun(self, began: Began, records: Sequence[Record]) -> Execution:
+        begin = self._activation.begin
+        before = taken_over(records)
+        if not before:
+            return begin(began.at_ms, recorded=began.version)
+        return begin(began.at_ms, recorded=began.version, place=place_of(records), before=before)
+
     def close(self) -> None:
         """Nothing of it runs any more."""
-        for task in self._running.values():
+        running, self._running = self._running, {}  # so that they know who cancels them
+        for task in running.values():
             task.cancel()
         if self._execution is not None:
             self._execution.drop()
 
-    async def _history(self) -> list[Record]:
-        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
-        task = self._activation.task
-        history = decode_records(task.history) if task.history else []
-        if self._activation.is_first:
-            return history
+    async def _replayed(self) -> tuple[Execution, Turn]:
+        records = await self._after(0)
+        self._base = len(records)
+        began = next((record for record in records if isinstance(record, Began)), None)
+        if began is None:  # it is new, though it may have been told something already
+            began = Began(self._activation.task.at_ms, self._activation.version)
+            self._unsent.append(began)
+        self._asks_first = any(isinstance(record, TakenOver) and record.kept for record in records)
+        execution = self._execution = self._begun(began, records)
+        return execution, self._turned(execution, [record for record in records if record is not began])
+
+    async def _resumed(self, live: LiveBody) -> tuple[Execution, Turn]:
+        """The body is alive: it gets what the history has since."""
+        self._execution, self._size, self._asks_first = live.execution, live.size, live.asks_first
+        news = await self._after(live.base)
+        self._base = live.base + len(news)
+        return live.execution, self._turned(live.execution, news)
+
+    def _turned(self, execution: Execution, records: Sequence[Record]) -> Turn:
+        if self._activation.keep is not None:
+            self._size += sum(map(size_of, records))
+        return apart(lambda: execution.turn(records))
+
+    async def _after(self, base: int) -> list[Record]:
+        """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
+        or come again."""
+        found = _carried(self._activation.task, base)
+        if self._activation.is_fresh and base + len(found) == self._activation.task.records:
+            return found
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history)))
-            history += answer.records or []
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found)))
+            found += answer.records or []
             if not answer.more:
-                return history
+                return found
 
     def _take(self, turn: Turn) -> None:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
@@ -150,7 +190,7 @@ class _Driver:
     async def _do(self, step: LocalStep) -> Settled | Tried:
         await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
         async with self._places:
-            return await step.once(self._now_ms)
+            return await step.once(self._now_ms, lambda: step.command.id in self._running)
 
     def _now_ms(self) -> int:
         """By the orchestrator's clock, as far as it is known."""
@@ -184,7 +224,7 @@ class _Driver:
 
     def _is_urgent(self) -> bool:
         """Whether others are to hear of something that the body issued."""
-        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
+        return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -213,6 +253,8 @@ class _Driver:
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:
+            if answer.records is None and idle and not blocked:
+                self._keep(sent)
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
         while answer.more:
@@ -220,6 +262,16 @@ class _Driver:
             news += answer.records or []
         self._base += len(news)
         return [record for record in news if not isinstance(record, Began)]
+
+    def _keep(self, sent: list[Record]) -> None:
+        """The shard has let go, and `sent` is what its history ends with: commands, which move no body."""
+        execution, keep = self._execution, self._activation.keep
+        if execution is None or keep is None:
+            return
+        turn = self._turned(execution, [record for record in sent if not isinstance(record, Began)])
+        if turn.state is State.IDLE and not turn.commands:
+            self._execution = None
+            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size, self._asks_first))
 
     def _fitting(self) -> tuple[list[Record], list[Record]]:
         """What fits one turn, of what is to be told; and the rest."""
@@ -233,6 +285,7 @@ class _Driver:
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
         if answer.gone:
+            told(self._activation.identity, self._activation.where, turn, answer)
             raise LetGo
         return answer
 
@@ -249,6 +302,31 @@ class _Driver:
         if turn.state is State.CANCELLED:
             raise asyncio.CancelledError
         return turn.value
+
+
+def _carried(task: Task, base: int) -> list[Record]:
+    """The records from there on that came along, if any did."""
+    if task.history:
+        return decode_records(task.history)[base:]
+    return decode_records(task.news) if task.news and task.seen == base else []
+
+
+def place_of(records: Sequence[Record]) -> str:
+    """What a body is known by that was taken over, from its first run on; "" for one that was not."""
+    return next((record.place for record in records if isinstance(record, TakenOver) and record.place), "")
+
+
+def taken_over(records: Sequence[Record]) -> dict[str, str]:
+    """Commands that were taken over from other runs, each with the place of its body there."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for record in records:
+        if isinstance(record, Issued):
+            waiting.append(record.id)
+        elif isinstance(record, TakenOver):
+            found.update(dict.fromkeys(waiting, record.place))
+            waiting.clear()
+    return found
 
 
 def _dated(record: Record, at_ms: int) -> Record:

@@ -82,6 +82,17 @@ def _nothing() -> None:
     pass
 
 
+def _unheard(_: Timer) -> None:
+    pass
+
+
+def unlink(future: asyncio.Future[Any] | None) -> None:
+    """Nobody hears of its end, and so it holds nobody."""
+    if future is not None:
+        for callback, *_ in list(future._callbacks or ()):
+            future.remove_done_callback(callback)
+
+
 class ReplayLoop(asyncio.BaseEventLoop):
     """`on_timer` hears of every timer that is set; `now`: seconds since 1970, as journaled. `policy`: what becomes of a body that asks
     something which a replay would answer otherwise (guards.py)."""
@@ -158,13 +169,19 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
     def abandon(self) -> None:
         """Close what is left of the body; `halt` came before. Each coroutine ends within the context of its task: what its `finally` blocks
-        ask for finds the body that it belongs to, and waits there for ever."""
-        for task, context in self._contexts.items():
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is not lost, it is in the journal
-                context.run(_close, task.get_coro())
+        ask for finds the body that it belongs to, and waits there for ever. Then task and future let go of each other, so that no collector
+        is needed: a worker puts away thousands, and its collector seldom comes."""
+        left = [(task, context) for task, context in self._contexts.items() if not task.done()]
+        for task, context in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is not lost, it is in the journal
+            context.run(_close, task.get_coro())
+        for task, _ in left:
+            unlink(task)
+            unlink(task._fut_waiter)  # type: ignore[attr-defined]  # what it waits for, and what is to wake it
         self._contexts.clear()
         self._todo.clear()
+        self._on_timer = _unheard
+        self.set_task_factory(None)
         self.close()
 
     def _scoped(self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None) -> asyncio.Task[Any]:

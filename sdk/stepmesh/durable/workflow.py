@@ -61,9 +61,14 @@ class Workflow(Generic[P, R]):
         """What it returned, from JSON text."""
         return reader(returns(self.function))
 
+    @property
+    def where(self) -> str:
+        """`file:line` of the function."""
+        return _place(self.function)
+
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
-        return ComponentInfo(self.path, self._description, self.form.input_schema, self.form.output_schema)
+        return ComponentInfo(self.path, self._description, self.form.input_schema, self.form.output_schema, self.version)
 
     def to_dict(self) -> dict[str, Any]:
         """The flow of a run of its own: one step, which is this workflow."""

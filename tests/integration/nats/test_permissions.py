@@ -17,6 +17,7 @@ from stepmesh_broker.nats import NatsBroker, NatsSettings
 from stepmesh_broker.nats.streams import Names
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 
@@ -163,14 +164,14 @@ async def test_a_producer_starts_a_run_and_may_do_nothing_more(server: NatsServe
         names.dead_subject(Pool("cpu")),
         subjects.api(NAMESPACE),
         subjects.control(NAMESPACE, Partition(0)),
-        f"$JS.API.STREAM.PURGE.{names.submit}",
-        f"$JS.API.CONSUMER.CREATE.{names.submit}",
+        f"$JS.API.STREAM.PURGE.{names.plain[Topic.SUBMIT]}",
+        f"$JS.API.CONSUMER.CREATE.{names.plain[Topic.SUBMIT]}",
     )
     async with asyncio.timeout(20):
         for subject in forbidden:
             await client.publish(subject, b"x")
             assert f'publish to "{subject.lower()}"' in (await denied.get()).lower()
-        for subject in (names.submit_subject, "_INBOX.>", "_INBOX_orchestrator.>"):
+        for subject in (names.plain_subject(Topic.SUBMIT), "_INBOX.>", "_INBOX_orchestrator.>"):
             await client.subscribe(subject)
             assert f'subscription to "{subject.lower()}"' in (await denied.get()).lower()
     await client.close()

@@ -16,6 +16,7 @@ from tests.unit.durable.bodies import BEGAN_MS, RUN, Journal, step
 from stepmesh.durable import endings, execution, wf
 from stepmesh.durable.app import App
 from stepmesh.durable.divergence import Divergence
+from stepmesh.durable.driver import Activation, LetGo, drive
 from stepmesh.durable.endings import CancelSwallowed, HistoryTooLong, LeftBehind
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.guards import guarded
@@ -27,7 +28,10 @@ from stepmesh.durable.values import NotSerialisable, PayloadTooLarge
 from stepmesh.durable.watchdog import BodyBlocked
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Task
 
 guarded()
 HERE = "test_catalogue.py"
@@ -423,6 +427,31 @@ def test_an_argument_that_no_journal_can_hold_is_raised_in_the_body() -> None:
     error = turn_of(body).error
     assert isinstance(error, NotSerialisable)
     assert f"SM-1030 `store` ({line_of(body, 1)}): $.rows[1] is Client" in str(error)
+
+
+# --- turns --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_that_is_not_taken_is_information(caplog: pytest.LogCaptureFixture) -> None:
+    class Elsewhere:
+        async def take(self, turn: FunctionTurn) -> FunctionTurned:
+            why = "activation 4 has taken its place"
+            return FunctionTurned(gone=True, why=why, activation=4, known=18) if turn.number else FunctionTurned(at_ms=BEGAN_MS)
+
+    made = workflow(loops)
+    task, who = Task(RunId(RUN), 0, 0, 3, 1, "f", "/f", b"null", at_ms=BEGAN_MS), Identity(RUN, "loops", made.version)
+    activation = Activation(
+        task, lambda at_ms, *, recorded: made.begin(RUN, b"null", at_ms), Elsewhere(), asyncio.Event(), made.version, False, who, made.where
+    )
+    with caplog.at_level("INFO", "stepmesh.durable"), pytest.raises(LetGo):
+        await drive(activation)
+    (record,) = [record for record in caplog.records if "SM-1041" in record.message]
+    assert record.levelname == "INFO"
+    text = record.message
+    assert text.startswith(f"SM-1041 a turn of run {RUN} (loops {made.version}) at {line_of(loops, 0)}, which brought `poll` (")
+    assert f"`poll` ({line_of(loops, 2)}), was not taken: it was of activation 3 and knew 0 records" in text
+    assert "the orchestrator has activation 4 and 18 records. Cause: activation 4 has taken its place" in text
+    assert "nothing is to be done: whoever has it goes on from the journal" in text
 
 
 # --- histories ----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,13 @@ import msgspec
 import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
+from stepmesh.durable import wf
 from stepmesh.durable.app import App
 from stepmesh.durable.driver import TURN_BYTES, Activation, Begin, LetGo, drive
+from stepmesh.durable.errors import StepFailed
 from stepmesh.durable.execution import Execution, executing
+from stepmesh.durable.testing import env
+from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, encode_records
@@ -125,3 +129,79 @@ def test_a_body_hears_what_it_was_asked_before_its_first_word(meanwhile: bool) -
     again = Shard(*shard.history)
     assert played(lambda: driven(patient, again)) == "told"
     assert again.history == shard.history
+
+
+async def cancels_and_waits() -> None:
+    cancel_this()
+    await asyncio.sleep(60)
+
+
+async def cancels_and_returns() -> str:
+    cancel_this()
+    return "lost"
+
+
+async def cancels_and_raises() -> None:
+    cancel_this()
+    raise ValueError("lost")
+
+
+def cancel_this() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+SELFISH = [cancels_and_waits, cancels_and_returns, cancels_and_raises]
+
+
+@pytest.mark.parametrize("selfish", SELFISH)
+def test_a_step_that_cancels_the_task_it_runs_in_has_failed_and_nothing_else_ends(selfish: Callable[[], Awaitable[Any]]) -> None:
+    async def body() -> list[str]:
+        with pytest.raises(StepFailed, match="cancelled itself"):
+            await wf.run("selfish", selfish)
+        return [await wf.run("next", lambda: "goes on")]
+
+    shard = Shard()
+    assert played(lambda: driven(body, shard)) == ["goes on"]
+    (failed, *_) = [record for record in shard.history if isinstance(record, Settled)]
+    assert failed.failure is not None
+
+
+async def selfish_each() -> list[str]:
+    failed: list[str] = []
+    for selfish in SELFISH:
+        try:
+            await wf.run("selfish", selfish)
+        except StepFailed as problem:
+            failed.append(str(problem))
+    return failed
+
+
+async def test_so_it_does_in_a_test() -> None:
+    async with env(Workflow(selfish_each, "/py/selfish")) as t:
+        run = await t.start(Workflow(selfish_each, "/py/selfish"))
+        assert len(await run.result()) == 3
+
+
+async def test_who_cancels_a_driver_cancels_its_steps() -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def body() -> None:
+        await wf.run("endless", endless)
+
+    shard = Shard()
+    task = asyncio.create_task(driven(body, shard))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended.wait()
+    assert not [record for record in shard.history if isinstance(record, Settled)]

@@ -20,8 +20,8 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
 
 
 def _component(path: str, description: str, taken: dict[str, Any] | None, given: dict[str, Any] | None) -> ComponentInfo:
-    schemas = (None if schema is None else msgspec.json.encode(schema) for schema in (taken, given))
-    return ComponentInfo(path, description, *schemas)
+    input_schema, output_schema = (None if schema is None else msgspec.json.encode(schema) for schema in (taken, given))
+    return ComponentInfo(path, description, input_schema, output_schema)
 
 
 def core_components() -> list[ComponentInfo]:

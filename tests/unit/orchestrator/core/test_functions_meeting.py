@@ -44,7 +44,9 @@ def test_a_second_driver_that_lacks_what_the_first_one_said_doubles_nothing() ->
     body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, b"1"))
     before = body.history()
     body.driver += 1
-    assert body.turn(BEGAN, issued("r/a"), number=1, base=0).gone, "its task came twice, and it believes that it is the first"
+    answer = body.turn(BEGAN, issued("r/a"), number=1, base=0)
+    assert answer.gone, "its task came twice, and it believes that it is the first"
+    assert answer.why == "its task came twice, and another worker took this activation further"
     assert body.history() == before
 
 

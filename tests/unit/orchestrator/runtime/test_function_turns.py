@@ -1,16 +1,20 @@
-"""Turns of durable functions at the door of a shard: what no message can carry is said, not waited for."""
+"""Turns of durable functions at the door of a shard: what no message can carry is said, not waited for; and which worker has which code."""
 
 from __future__ import annotations
 
 import pytest
-from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, Lab, js, ref, virtual
+from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, js, ref, until, virtual
 
 from stepmesh_broker.memory import MemoryBus
+from stepmesh_broker.protocol import api, subjects
+from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Settled, size_of
-from stepmesh_broker.protocol.messages import Task
+from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
+from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task
 from stepmesh_orchestrator.runtime.functions import OVERHEAD_BYTES
 
+SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
 LIMIT = 80_000
 TWICE = {"name": "twice", "steps": [], "output": [{"$input": "$"}, {"$input": "$"}]}
 
@@ -45,6 +49,64 @@ async def test_a_result_that_no_answer_can_carry_fails_the_function(broker_bytes
             error = (await lab.result(run))["error"]
             assert error["code"] == "INVALID_INPUT"
             assert "r/twice" in error["message"]
+    await lab.stop()
+
+
+@virtual
+async def test_a_turn_of_another_worker_is_told_who_has_the_activation() -> None:
+    lab = await Lab().start()
+    await lab.submit(SAGA)
+    (task,) = await lab.take()
+    await lab.claim(task, W2)
+    answer = await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0)]))
+    assert (answer.gone, answer.why, answer.activation, answer.known) == (True, "worker w2 has this activation", 1, 0)
+    await lab.stop()
+
+
+# --- builds --------------------------------------------------------------------------------------------------------------
+
+
+async def hello(lab: Lab, worker: WorkerId, *offers: ComponentInfo, pool: str = "py") -> None:
+    await lab.client.send(subjects.presence(lab.namespace), encode(Hello(worker, Pool(pool), 8, "1", list(offers))))
+
+
+async def began(lab: Lab, version: str = "3+4f2c1e") -> RunId:
+    """A run of a function that sleeps for five seconds, and is with its pool again."""
+    run = await lab.submit(SAGA)
+    (task,) = await lab.take()
+    nap = Issued("r/nap", Kind.TIMER, "nap", "", js({"due_ms": lab.clock.now_ms() + 5_000}), "orders.py:31")
+    assert (await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0, version), nap], idle=True))).left
+    return run
+
+
+async def explained(lab: Lab, run: RunId) -> str:
+    return " ".join((await lab.ask(api.Explain(run), api.Explained)).lines)
+
+
+@virtual
+async def test_a_workflow_that_no_worker_has_is_blocked_and_tells_all() -> None:
+    lab = await Lab().start()
+    await hello(lab, W1, ComponentInfo("/sagas", version="1+9a77d0"), ComponentInfo("/plain"))
+    await hello(lab, W2, pool="gpu")
+    run = await began(lab)
+    (task,) = await lab.take(timeout_s=30)
+    await lab.finish(task, failure=Failure(ErrorCode.COMPONENT_NOT_FOUND, "no component /saga"))
+    await until(lambda: not lab.shard.dispatcher.leases.flights)
+    text = await explained(lab, run)
+    assert "is blocked, and tried again in 10 s: SM-1040 no worker of pool py that was asked has the workflow /py/saga" in text
+    assert f"of step 'saga', item 0, of run {run}. It began on build 3+4f2c1e and stands at r/nap (orders.py:31)" in text
+    assert "Likely cause: a deployment without it, or under another name. Near to it: /sagas." in text
+    assert "pool gpu (1 worker): no functions; pool py (1 worker): /sagas 1+9a77d0." in text
+    assert "start a worker that has it, of that build where one is named: `stepmesh worker FILE`" in text
+    await lab.stop()
+
+
+@virtual
+async def test_a_component_that_no_worker_has_fails_as_ever() -> None:
+    lab = await Lab().start()
+    run = await lab.submit(SAGA)
+    await lab.finish(*await lab.take(), failure=Failure(ErrorCode.COMPONENT_NOT_FOUND, "no component /saga"))
+    assert (await lab.result(run))["error"]["message"] == "no component /saga"
     await lab.stop()
 
 
