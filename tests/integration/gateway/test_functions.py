@@ -134,6 +134,13 @@ class Place:
     async def begin(self, name: str, input: Any) -> RunHandle:
         return await self.client.submit(flow(name), [input])
 
+    @property
+    def resumed(self) -> int:
+        """Bodies that went on without a replay."""
+        session = self.worker._session
+        assert session is not None
+        return session.execution.bodies.resumed
+
     async def until(self, what: Callable[[], Any]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not what():
@@ -205,7 +212,17 @@ async def test_steps_sleeps_calls_and_events_are_recorded_once(place: Place) -> 
     await place.client.events.send("paid", key="ann", data=42)
     assert await handle.result(PATIENCE_S) == ["begin ann", "label ann", 42, "end ann"]
     assert place.notes.done == {"begin ann": 1, "label ann": 1, "end ann": 1}
+    assert place.resumed >= 1, "the body was still there when its news came"
     assert await place.settled(handle) == {"r/note": 1, "r/sleep": 1, "r//orders/label": 1, "r/paid": 1, "r/note#2": 1}
+
+
+async def test_others_are_told_which_code_its_functions_have(place: Place) -> None:
+    def builds() -> dict[str, str]:
+        return {path: version for _, path, version in place.deployment.node.presence.functions()}
+
+    await place.until(builds)
+    assert builds().keys() >= {"/order", "/parcel"}
+    assert all(builds().values())
 
 
 async def test_those_that_wait_take_no_slot(place: Place) -> None:
