@@ -15,7 +15,7 @@ from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
-from stepmesh.querying import answered
+from stepmesh.querying import answered, pages_over
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
@@ -176,7 +176,9 @@ class BrokerLink:
             await delivery.ack()
 
     async def _asked(self, data: bytes) -> bytes:
-        return answered(self._session.components, data, self._broker.max_message_bytes)
+        broker = self._broker
+        pages = pages_over(broker, self._identity.namespace, broker.max_message_bytes)
+        return await answered(self._session.components, data, broker.max_message_bytes, pages)
 
     # --- talking ------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,9 @@ class Limits:
 
 
 class Surroundings(Protocol):
-    """What the worker does for its execution."""
+    """What the worker does for its execution. `leaving`: set when it is to begin nothing more."""
+
+    leaving: asyncio.Event
 
     def settled(self, attempt: Attempt, result: Result | None) -> None:
         """Take the end of an attempt: its result, or None when nobody wants one."""
@@ -94,7 +96,7 @@ class Execution:
         self._around = around
         self._instrument = instrument
         self._loop = asyncio.get_running_loop()
-        self._services = Services(requests, self.slots.parked, self._loop, around.turns, self.bodies)
+        self._services = Services(requests, self.slots.parked, self._loop, around.turns, self.bodies, around.leaving)
         self._threads = ThreadPoolExecutor(limits.concurrency + PARKED_THREADS, "stepmesh-component")
         self._carriers: set[asyncio.Task[None]] = set()
         self._carrying = False

@@ -21,8 +21,8 @@ from stepmesh_gateway.work.seat import Seat
 
 log = logging.getLogger("stepmesh.gateway")
 
-WAIT_S = 5.0
-"""How long a worker may take to answer, in seconds; the orchestrator waits no longer."""
+WAIT_S = 30.0
+"""How long a worker may take to answer, in seconds; the orchestrator waits no longer, also for one that has to read the history first."""
 OVERHEAD = 1024
 """Bytes of a message to a worker beside the question that it carries."""
 
@@ -96,5 +96,5 @@ def _gone(pool: Pool) -> Refused:
 
 
 def _too_large(size: int, limit: int) -> Refused:
-    message = f"the history, {size} bytes with the question, does not fit into a message of {limit} bytes from the gateway to its worker"
-    return Refused("SM-5134", message, "keep histories short: wf.continue_as_new; or raise the worker's and the gateway's message_bytes")
+    message = f"the question, {size} bytes, does not fit into a message of {limit} bytes from the gateway to its worker"
+    return Refused("SM-5134", message, "give fewer arguments; or raise the worker's and the gateway's message_bytes")

@@ -55,7 +55,7 @@ class Api:
         of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
         self._here: Answers = {
             **of_flows.answers, **of_runs.answers, **of_deployment.answers, **Continuations(view, flows).answers,
-            **ScheduleRequests(view, flows).answers, **QueryRequests(view).answers,
+            **ScheduleRequests(view, flows).answers, **QueryRequests(view, flows).answers,
             **DeadLetterRequests(self._broker).answers,
         }  # fmt: skip
         self._answers = dict(self._here)

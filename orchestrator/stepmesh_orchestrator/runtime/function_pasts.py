@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying, decode_turn
+from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying, decode_turn_about
 from stepmesh_orchestrator.core.function_events import (
     FunctionContinued,
     FunctionsSeeded,
@@ -30,13 +30,13 @@ Place = tuple[int, int]
 
 async def past_functions(journal: Journal, run: RunRow, items: Collection[int] | None = None) -> Mapping[Place, PastFunction] | None:
     """Those of the run, or of these items of it; None when the journal does not reach back to the run's beginning."""
-    reader, name = _Reader(run.run, items), run.run.encode()
+    reader = _Reader(run.run, items)
     try:
         async for frame in journal.read(run.partition, after=run.created_sequence - 1):
             if run.finished_sequence is not None and frame.sequence > run.finished_sequence:
                 break
-            if name in frame.payload:
-                turn = decode_turn(frame.payload)
+            turn = decode_turn_about(frame.payload, run.run)
+            if turn is not None:
                 for event in turn.events:
                     reader.take(event, turn.at_ms)
     except JournalTrimmed:

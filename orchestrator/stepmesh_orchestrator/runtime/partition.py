@@ -33,6 +33,7 @@ from stepmesh_broker.protocol.messages import (
     Submit,
     TaskRef,
 )
+from stepmesh_broker.protocol.queries import ReadHistory
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
 from stepmesh_orchestrator.core.decide.letters import addressee
@@ -58,6 +59,7 @@ from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.questions import Questions
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
@@ -123,6 +125,7 @@ class PartitionService:
         self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
         reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
         self._intakes = reading.of(partition, partitions, self._room)
+        self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -316,6 +319,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, ReadHistory):
+                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes))
                 if isinstance(message, FunctionTurns):
                     return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):

@@ -261,6 +261,25 @@ def test_a_lost_worker_costs_the_attempt_and_nothing_else() -> None:
     assert body.item().wait(0).transport_used == 0, "a worker that got somewhere was not in vain"
 
 
+def test_a_worker_that_leaves_hands_the_function_to_another_one_at_once_and_at_no_cost() -> None:
+    body = Body()
+    assert body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, b"1"), issued("r/b"), leaving=True).left
+    assert kinds(body.new) == ["HistoryGrew", "FunctionIdle", "StepDispatched"]
+    task = body.again()
+    assert (task.attempt, task.records, task.seen, len(decode_records(task.history))) == (2, 4, 0, 4)
+    assert not task.claim_first
+    assert body.live().tree.in_flight == 1
+
+
+def test_a_function_that_was_handed_back_goes_on_after_a_crash_before_it_had_a_place() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/a"))
+    body.session.emit(FunctionIdle(body.run, 0, 0, leaving=True))
+    body.take()
+    body.restart()
+    assert kinds(body.new) == ["StepDispatched"]
+
+
 def test_a_function_that_fails_begins_anew_when_its_step_may_be_tried_again() -> None:
     body = Body(onError={"action": "retry", "maxRetries": 1})
     body.turn(BEGAN, sleeping(60_000))
