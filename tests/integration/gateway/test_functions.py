@@ -76,6 +76,11 @@ def app_of(notes: Notes) -> App:
         return await note.fn(what)
 
     @app.workflow
+    async def relay(name: str) -> str:
+        await gate(name)
+        return await note(f"after {name}")
+
+    @app.workflow
     async def guarded(name: str) -> str:
         try:
             return await gate(name)
@@ -267,6 +272,18 @@ async def test_it_goes_on_at_another_gateway_when_its_own_leaves(place: Place) -
         assert await handle.result(PATIENCE_S) == "ann"
     assert place.notes.done == {"at ann": 1, "ann": 1}
     assert set((await place.settled(handle)).values()) == {1}
+
+
+async def test_a_worker_that_leaves_in_order_hands_the_rest_on(place: Place) -> None:
+    handle = await place.begin("relay", "ann")
+    await place.until(lambda: place.notes.done["at ann"])
+    place.worker.stop()
+    place.notes.open.set()
+    await place.until(lambda: place.worker._session is None)
+    assert place.notes.done == {"at ann": 1, "ann": 1}
+    async with working(app_of(place.notes).worker(), place.gateway.port):
+        assert await handle.result(PATIENCE_S) == "after ann"
+    assert place.notes.done == {"at ann": 1, "ann": 1, "after ann": 1}
 
 
 async def test_another_worker_goes_on_when_its_own_leaves_in_a_hurry(place: Place) -> None:
