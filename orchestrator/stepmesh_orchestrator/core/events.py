@@ -376,28 +376,3 @@ def decode_turn(payload: bytes) -> Turn:
         raise ValueError(f"journal frame of format {frame.format}; this version reads up to {_PACKED_FORMAT}")
     events = _events_decoder.decode(expanded(frame.packed)) if frame.format == _PACKED_FORMAT else frame.events
     return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, events)
-
-
-class _Sealed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A frame whose events are not read yet."""
-
-    format: int
-    at_ms: int
-    inbox: int
-    confirmed: int
-    events: msgspec.Raw
-    packed: bytes = b""
-
-
-_sealed_decoder = msgspec.msgpack.Decoder(_Sealed)
-
-
-def decode_turn_about(payload: bytes, run: RunId) -> Turn | None:
-    """The same, of a frame in which the run is named; None of another one, whose events are not read."""
-    frame = _sealed_decoder.decode(payload)
-    if frame.format > _PACKED_FORMAT:
-        return decode_turn(payload)
-    events = expanded(frame.packed) if frame.format == _PACKED_FORMAT else bytes(frame.events)
-    if run.encode() not in events:
-        return None
-    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, _events_decoder.decode(events))
