@@ -17,6 +17,7 @@ from stepmesh_cli import exits, function_moments
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.journal_source import FileSource, ServerSource, source_of
 from stepmesh_cli.moments import Moment, moment_of
+from stepmesh_cli.runs import notes
 from stepmesh_cli.storage import store_of
 from stepmesh_cli.tables import moment as shown_time
 from stepmesh_cli.tables import print_json, print_table, raw
@@ -126,7 +127,7 @@ def _item(found: Moment, index: int, steps: list[StepStatus]) -> dict[str, Any]:
 
 def _step(step: StepStatus) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.structs.asdict(step)
-    return {**plain, "output": raw(step.output), "failure": raw(step.failure)}
+    return {**plain, "output": raw(step.output), "failure": raw(step.failure), **notes(step)}
 
 
 def _print(found: Moment) -> None:

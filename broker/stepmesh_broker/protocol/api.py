@@ -233,6 +233,8 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     details: bytes | None = None
     position: int = 0  # of the step's last event; 0 when it is not known
     token: str = ""  # of a step that awaits somebody outside: settles it
+    attributes: bytes | None = None  # that a durable function set, and its tags: JSON objects
+    tags: bytes | None = None
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):

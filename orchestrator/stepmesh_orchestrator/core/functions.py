@@ -64,9 +64,11 @@ class TakenFunctionImage(FunctionImage, array_like=True, gc=False):
 
 
 class Function(TakenFunctionImage, array_like=True, gc=False):
-    """`heard`: ids of updates that it got before it began anew, the newest ones."""
+    """`heard`: ids of updates that it got before it began anew, the newest ones. `attributes`, `tags`: as the body set them last, JSON."""
 
     heard: list[str] = []
+    attributes: dict[str, bytes] = {}
+    tags: dict[str, bytes] = {}
 
     def append(self, record: Record) -> None:
         """The history goes on."""
@@ -74,10 +76,20 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
         if isinstance(record, Issued):
             if record.kind not in NOTES:
                 self.open[record.id] = len(self.records) - 1
+            elif record.kind is Kind.ATTRIBUTE:
+                self.attributes[record.name] = record.arguments
+            elif record.kind is Kind.TAG:
+                self._tag(record)
         elif isinstance(record, Settled):
             self.close(record.id)
         elif isinstance(record, Tried):
             self.retries[record.id] = record.due_ms
+
+    def _tag(self, note: Issued) -> None:
+        if note.arguments == b"null":
+            self.tags.pop(note.name, None)
+        else:
+            self.tags[note.name] = note.arguments
 
     def began(self) -> Began | None:
         """The body's first word. What it was asked before that stands before it."""
@@ -146,6 +158,11 @@ def unanswered(function: Function, heard: int) -> tuple[list[UpdateAsked], list[
     return found
 
 
+def begun_anew(function: Function, value: bytes) -> Function:
+    """The one that comes after it, with this input. What it showed of itself stays."""
+    return Function(input=value, heard=updates_of(function), attributes=function.attributes, tags=function.tags)
+
+
 def updates_of(function: Function) -> list[str]:
     """Ids of those that it was asked, the newest ones, now and before it began anew."""
     return [*function.heard, *(one.id for one in function.records if isinstance(one, UpdateAsked))][-MAX_HEARD:]
@@ -153,7 +170,7 @@ def updates_of(function: Function) -> list[str]:
 
 def image_of(function: Function) -> FunctionImage:
     """As it is kept: without what few have."""
-    if function.heard:
+    if function.heard or function.attributes or function.tags:
         return function
     form = TakenFunctionImage if function.kept or function.taken else FunctionImage
     return form(*(getattr(function, name) for name in form.__struct_fields__))

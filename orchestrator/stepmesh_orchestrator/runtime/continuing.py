@@ -8,7 +8,7 @@ partition.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from stepmesh_broker.protocol import api
@@ -96,7 +96,7 @@ class Continuations:
         seeded = await self._seeded(plan, items)
         if isinstance(seeded, Refused):
             return seeded
-        answer = await service.begin(plan.submit(items), seeded.run, seeded.functions)
+        answer = await service.begin(plan.submit(items), lambda start: replace(start, seeded=seeded.run, functions=seeded.functions))
         if isinstance(answer, Refused):
             return answer
         if answer.run != request.into:  # by its key; else it is this request, which was sent twice

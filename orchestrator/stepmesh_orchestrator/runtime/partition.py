@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stepmesh_broker.ending import cancelled
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
@@ -39,10 +39,8 @@ from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRu
 from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.decide.waits import tell_over
-from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
-from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
 from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
@@ -342,14 +340,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: RunSeeded | None = None, functions: FunctionsSeeded | None = None) -> Accepted | Refused:
-        """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
+    async def begin(self, submit: Submit, seeded: Callable[[StartRun], StartRun] | None = None) -> Accepted | Refused:
+        """Start a run, `seeded` perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
         start = await self._admit(submit)
-        admitted = start if seeded is not None else await self._idempotency.begin(start)
-        if isinstance(admitted, StartRun):
-            return await self.shard.command(replace(admitted, seeded=seeded, functions=functions))
-        return admitted
+        admitted = await self._idempotency.begin(start) if seeded is None else start
+        if not isinstance(admitted, StartRun):
+            return admitted
+        return await self.shard.command(admitted if seeded is None else seeded(admitted))
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""

@@ -152,6 +152,12 @@ def test_one_that_waits_is_told_with_its_place(recorded: Recorded, capsys: pytes
     assert "r/charge" in told
 
 
+def test_what_a_function_noted_down_is_shown_with_its_step(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in (recorded.failed, recorded.waiting, recorded.again):
+        (step,) = replayed(capsys, recorded, run)["items"][0]["steps"]
+        assert (step["attributes"], step["tags"]) == ({"status": "charged"}, None)
+
+
 def test_what_was_taken_over_is_told(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
     (first,) = replayed(capsys, recorded, recorded.failed)["functions"]
     (told,) = replayed(capsys, recorded, recorded.again)["functions"]
