@@ -27,7 +27,9 @@ class KeptByGateway:
     """The delivery of what a gateway sent: the gateway keeps the frame, so there is nothing to do here."""
 
     data = b""
-    deliveries = 0  # whether there were earlier ones is not said here
+
+    def __init__(self, deliveries: int) -> None:
+        self.deliveries = deliveries
 
     async def ack(self) -> None:
         """The gateway's."""
@@ -39,7 +41,7 @@ class KeptByGateway:
         """The gateway's."""
 
 
-_KEPT = KeptByGateway()
+_KEPT = {True: KeptByGateway(1), False: KeptByGateway(2)}
 
 
 class GatewayAttempt(Attempt):
@@ -56,14 +58,14 @@ class GatewayAttempt(Attempt):
 
 def attempts_of(tasks: Iterable[pb.Task], identity: Identity, now: float) -> list[GatewayAttempt]:
     """The attempts of one message; those of one partition share a frame, which stands for what the gateway keeps."""
-    frames: dict[tuple[int, str], Frame] = {}
+    frames: dict[tuple[int, str, bool], Frame] = {}
     found: list[GatewayAttempt] = []
     for task in tasks:
-        journal = task.activation.journal if task.HasField("activation") else ""
-        frame = frames.get((task.partition, journal))
+        journal, fresh = (task.activation.journal, task.activation.fresh) if task.HasField("activation") else ("", False)
+        frame = frames.get((task.partition, journal, fresh))
         if frame is None:
             header = TaskFrame(FORMAT, identity.namespace, identity.pool, Partition(task.partition), 0, journal, [])
-            frame = frames[task.partition, journal] = Frame(_KEPT, header, now)
+            frame = frames[task.partition, journal, fresh] = Frame(_KEPT[fresh], header, now)
         found.append(GatewayAttempt(task.id, _task(task), frame, now))
     return found
 
@@ -76,7 +78,10 @@ def _task(task: pb.Task) -> Task:
     )  # fmt: skip
     if not task.HasField("activation"):
         return made
-    return replace(made, at_ms=task.activation.at_ms, records=task.activation.records, history=task.activation.history)
+    given = task.activation
+    return replace(
+        made, at_ms=given.at_ms, records=given.records, history=given.history, driver=given.driver, seen=given.seen, news=given.news
+    )
 
 
 def add_result(message: pb.FromWorker, id: str, result: Result) -> int:
@@ -107,6 +112,7 @@ def hello(identity: Identity, capacity: int, components: Components, running: li
                 input_schema=(component.input_schema or b"").decode(),
                 output_schema=(component.output_schema or b"").decode(),
                 function=component.query is not None,
+                version=component.version,
             )
             for component in components
         ],

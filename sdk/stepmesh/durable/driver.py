@@ -256,8 +256,10 @@ class _Driver:
         """Whether a local step ended or there may be news, in that time."""
         news = self._activation.news
         heard = asyncio.ensure_future(news.wait())
-        done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        heard.cancel()
+        try:
+            done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            heard.cancel()
         return bool(done)
 
     def _collect(self) -> None:

@@ -208,6 +208,29 @@ async def test_who_cancels_a_driver_cancels_its_steps() -> None:
     assert not [record for record in shard.history if isinstance(record, Settled)]
 
 
+def test_an_activation_that_is_stopped_while_it_waits_leaves_nothing_behind() -> None:
+    app, begun = App("slow"), asyncio.Event()
+
+    @app.step
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @app.workflow
+    async def slow(_: None) -> None:
+        await endless()
+
+    async def stopped() -> set[asyncio.Task[Any]]:
+        driving = asyncio.create_task(driven_by(partial(slow.begin, RUN, b"null"), Shard()))
+        await begun.wait()
+        driving.cancel()
+        await asyncio.wait([driving])
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+    assert played(stopped) == set()
+
+
 @pytest.mark.parametrize("takes_back", [True, False])
 async def test_a_worker_that_leaves_ends_the_steps_that_it_began_and_begins_no_more(takes_back: bool) -> None:
     leaving, gate, began = asyncio.Event(), asyncio.Event(), list[int]()
