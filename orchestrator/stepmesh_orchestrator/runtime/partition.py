@@ -12,17 +12,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from stepmesh_broker.ending import cancelled
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
-from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.ports import Broker, Inbox, Subscription
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.codec import decode_control, encode
 from stepmesh_broker.protocol.functions import FunctionTurns
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
-from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.ids import Namespace, Partition, Position, partition_of
 from stepmesh_broker.protocol.messages import (
     Accepted,
     AskUpdate,
-    Cancel,
     Claim,
     Failure,
     Heartbeat,
@@ -36,14 +34,13 @@ from stepmesh_broker.protocol.messages import (
 from stepmesh_broker.protocol.queries import ReadHistory
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
-from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.decide.waits import tell_over
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
+from stepmesh_orchestrator.ports import Clock, Journal, Store
 from stepmesh_orchestrator.runtime.admission import unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
@@ -51,7 +48,8 @@ from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
 from stepmesh_orchestrator.runtime.idempotency import Idempotency
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
+from stepmesh_orchestrator.runtime.inbox_reading import InboxReading
+from stepmesh_orchestrator.runtime.inputs import Answer, of_live_run
 from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
@@ -121,8 +119,8 @@ class PartitionService:
         self._visits = Visits()
         self._aborted = False
         self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
-        reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
-        self._intakes = reading.of(partition, partitions, self._room)
+        topics = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
+        self._intakes = topics.of(partition, partitions, self._room)
         self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
@@ -152,6 +150,7 @@ class PartitionService:
         self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector, observer)
         self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
         self.dormitory = Dormitory(self.shard, ports.journal, self.flows, ports.clock)
+        reading = InboxReading(ports.broker, ports.clock, self.shard, self.dormitory, self._submitted, self._room)
         self._resume(recovered)
         if observer is not None:
             observer.adopt(state, {key: flight.pool for key, flight in dispatcher.leases.flights.items()})
@@ -164,7 +163,7 @@ class PartitionService:
                 projector.run(),
                 self.sweeper.run(),
                 self.dormitory.run(),
-                self._read(),
+                reading.run(self._inbox),
                 *(intake.run() for intake in self._intakes),
             )
         ]
@@ -248,66 +247,13 @@ class PartitionService:
             dormant = f", and {len(state.dormant)} dormant ones" if state.dormant else ""
             log.info("partition %d recovered at frame %d: %d runs%s", self.partition, state.sequence, len(state.runs), dormant)
 
-    async def _read(self) -> None:
-        """Inbox → shard, flows loaded, with back-pressure."""
-        inbox = self._inbox
-        while inbox is not None:
-            await self._room()
-            try:
-                entries = await inbox.fetch(MAX_MESSAGES, 5.0)
-            except BrokerUnavailable as problem:
-                log.info("the inbox is away: %s", problem)
-                await self.ports.clock.sleep(0.25)
-                continue
-            for entry in entries:
-                await self._receive(entry)
-
     async def _room(self) -> None:
         """Until the shard has room for new work, and the broker took most of the old."""
         await self.shard.dispatcher.outbox.below(MAX_BACKLOG)
         await self.shard.inputs.room.wait()
 
-    async def _receive(self, entry: InboxEntry) -> None:
-        """Hand an entry to the shard; the next one comes after it, so a broker or store that is away is waited for."""
-        while True:
-            try:
-                await self._hand_over(entry)
-                return
-            except (BrokerUnavailable, StoreError) as problem:
-                if isinstance(problem, StoreError) and not problem.retryable:
-                    raise
-                log.warning("a message of the inbox waits: %s", problem)
-                await self.ports.clock.sleep(0.25)
-
-    async def _hand_over(self, entry: InboxEntry) -> None:
-        shard = self.shard
-        try:
-            message = decode_inbox(entry.data)
-            if isinstance(message, Cancel):
-                await self.dormitory.awake(message.run)
-            elif isinstance(message, Letters):
-                await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._idempotency.pass_on(await self._admit(message)) if isinstance(message, Submit) else message
-        except MalformedMessage as problem:
-            message, admitted = None, Refused(problem.code, problem.message)
-        if isinstance(admitted, Refused):
-            shard.counters.malformed += 1
-            log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
-            await self._park(entry, f"{admitted.code} {admitted.message}")
-        if isinstance(admitted, Refused | Accepted):
-            if isinstance(message, Submit) and message.reply_to:
-                shard.dispatcher.reply(message.reply_to, admitted)
-            shard.receive(entry.position, None)
-        elif isinstance(admitted, StartRun):
-            shard.receive(entry.position, admitted.submit, admitted.flow)
-        else:
-            shard.receive(entry.position, admitted)
-
-    async def _park(self, entry: InboxEntry, reason: str) -> None:
-        try:
-            await self.ports.broker.park(Pool("inbox"), entry.data, reason)
-        except MessageTooLarge as problem:
-            log.error("a message of the inbox cannot be parked and is dropped: %s (%s)", reason, problem)
+    async def _submitted(self, submit: Submit) -> StartRun | Accepted | Refused | None:
+        return await self._idempotency.pass_on(await self._admit(submit))
 
     async def _serve(self, data: bytes) -> bytes:
         if self._aborted or not self._is_held():
