@@ -141,6 +141,7 @@ class Context:
 
     def heartbeat(self, progress: float | None = None, **details: Any) -> None:
         """Tell how far the work is (0..1) and any JSON details. Cheap: the newest is sent with the worker's next heartbeat."""
+        self._attempt.heard_at = self._services.loop.time()
         if progress is not None:
             self._attempt.progress = min(1.0, max(0.0, float(progress)))
         if details:

@@ -20,7 +20,8 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     many records the worker has. `records`: what the body issued and what came of its local steps, to be appended in this order.
     `abandoned`: ids of commands whose results the body waits for no more. `idle`: nothing of it runs here, so the worker lets go of it
     unless there is news. `blocked`: why the body cannot go on with this history and this code; then it is idle. `continued`: the body is
-    over, and begins anew with this input (JSON). `leaving`: the worker goes, so another one is to take the activation's place.
+    over, and begins anew with this input (JSON); then `base` is how many records the body got, and updates behind them are for the next.
+    `leaving`: the worker goes, so another one is to take the activation's place.
     """
 
     task: TaskRef

@@ -21,8 +21,10 @@ from stepmesh_gateway.work.seat import Seat
 
 log = logging.getLogger("stepmesh.gateway")
 
-WAIT_S = 30.0
-"""How long a worker may take to answer, in seconds; the orchestrator waits no longer, also for one that has to read the history first."""
+WAIT_S = 5.0
+"""How long a worker may take to answer, in seconds; the orchestrator waits no longer."""
+PAGED_S = 30.0
+"""The same of one that reads the history first, page by page."""
 OVERHEAD = 1024
 """Bytes of a message to a worker beside the question that it carries."""
 
@@ -61,9 +63,9 @@ class Questions:
 
     async def _answer(self, pool: Pool, data: bytes) -> bytes:
         try:
-            path = decode_query(data).task.component
-            async with asyncio.timeout(WAIT_S):
-                return await self._asked(pool, path, data)
+            asked = decode_query(data)
+            async with asyncio.timeout(PAGED_S if asked.question else WAIT_S):
+                return await self._asked(pool, asked.task.component, data)
         except MalformedMessage as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
         except TimeoutError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
+from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, encode_records
 from stepmesh_broker.protocol.messages import Task
 from stepmesh_orchestrator.core.seeds import Kept
 
@@ -17,6 +17,10 @@ MAX_CARRIED_BYTES = 256 * 1024
 """Records that are larger do not travel with the task: the worker asks for them, page by page."""
 SHORT_RECORDS, SHORT_BYTES = 100, 16 * 1024
 """Of a history that always travels whole."""
+
+
+MAX_HEARD = 1_000
+"""Updates of a function that are known by their ids after it began anew: one that is asked for again is not done twice."""
 
 
 class _Retry(msgspec.Struct):
@@ -51,12 +55,18 @@ class FunctionImage(msgspec.Struct, array_like=True, gc=False):
     input: bytes | None = None  # with which it began anew; None: the step's
 
 
-class Function(FunctionImage, array_like=True, gc=False):
+class TakenFunctionImage(FunctionImage, array_like=True, gc=False):
     """`kept`: results of another run, by command, that are not asked for yet. `taken`: the history was taken over, and no turn came
-    since."""
+    since. Written only then, read always."""
 
     kept: dict[str, Kept] = {}
     taken: bool = False
+
+
+class Function(TakenFunctionImage, array_like=True, gc=False):
+    """`heard`: ids of updates that it got before it began anew, the newest ones."""
+
+    heard: list[str] = []
 
     def append(self, record: Record) -> None:
         """The history goes on."""
@@ -126,11 +136,27 @@ def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:
     return encoded if len(encoded) <= limit else b""
 
 
+def unanswered(function: Function, heard: int) -> tuple[list[UpdateAsked], list[UpdateAsked]]:
+    """Updates that have no reply, of a body that got the first `heard` records: those that it got, and those that it did not."""
+    replied = {record.name for record in function.records if isinstance(record, Issued) and record.kind is Kind.REPLY}
+    asked = ((at, one) for at, one in enumerate(function.records) if isinstance(one, UpdateAsked) and one.id not in replied)
+    found: tuple[list[UpdateAsked], list[UpdateAsked]] = ([], [])
+    for at, one in asked:
+        found[at >= heard].append(one)
+    return found
+
+
+def updates_of(function: Function) -> list[str]:
+    """Ids of those that it was asked, the newest ones, now and before it began anew."""
+    return [*function.heard, *(one.id for one in function.records if isinstance(one, UpdateAsked))][-MAX_HEARD:]
+
+
 def image_of(function: Function) -> FunctionImage:
-    """As it is kept: of one that has taken over nothing as it ever was."""
-    if function.kept or function.taken:
+    """As it is kept: without what few have."""
+    if function.heard:
         return function
-    return FunctionImage(*(getattr(function, name) for name in FunctionImage.__struct_fields__))
+    form = TakenFunctionImage if function.kept or function.taken else FunctionImage
+    return form(*(getattr(function, name) for name in form.__struct_fields__))
 
 
 def call_document(command: Issued) -> bytes:

@@ -1,7 +1,7 @@
 """The durable functions of a run as its journal tells of them, whether or not the run has ended.
 
-Invariant: a history is folded as the appliers fold it; nothing is decided here and nothing changed. Frames that do not name the run are
-not decoded.
+Invariant: a history is folded as the appliers fold it; nothing is decided here and nothing changed. Events of frames that do not name
+the run are not decoded.
 """
 
 from __future__ import annotations

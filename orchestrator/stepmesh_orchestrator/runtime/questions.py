@@ -6,7 +6,7 @@ Invariant: a page is what the history was when the question was put. Knows nothi
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from stepmesh_broker.protocol.histories import Record, size_of
@@ -21,7 +21,7 @@ class Questions:
         self._open: dict[str, Sequence[Record]] = {}
 
     @contextmanager
-    def open(self, records: Sequence[Record]) -> Iterator[str]:
+    def open(self, records: Sequence[Record]) -> Generator[str]:
         """The name under which they can be read meanwhile."""
         name = secrets.token_hex(8)
         self._open[name] = records

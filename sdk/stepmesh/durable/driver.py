@@ -325,9 +325,11 @@ class _Driver:
 
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
+        heard = self._base - (0 if self._execution is None else self._execution.unheard)
         while len(self._unsent) > (0 if self._base else 1):
             await self._tell(idle=False)
         if turn.state is State.CONTINUED:
+            self._base = heard  # what the body did not hear of is for the next one
             await self._tell(idle=False, continued=payloads.write(turn.value))
         if turn.error is not None:
             raise turn.error

@@ -60,6 +60,7 @@ class Execution:
         self.limits = limits
         self.token_of = token_of or (lambda id: tokens.token_of(Waiter(RunId(run), 0, 0, 0, id), ""))
         self.replaying = False
+        self.unheard = 0
         self._reading = False
         self._dropped = False
         self._warned = False
@@ -115,6 +116,7 @@ class Execution:
             self._reading = False
 
     def _run(self, records: Sequence[Record]) -> None:
+        self.unheard = 0
         known = max((at for at, record in enumerate(records) if isinstance(record, Issued)), default=-1)
         from_zero = self._root is None
         if from_zero and not self.loop.halted:
@@ -123,6 +125,7 @@ class Execution:
             self.loop.drain()
         for at, record in enumerate(records):
             if self.loop.halted:
+                self.unheard = len(records) - at  # the body ended before them
                 break
             if not isinstance(record, Began | Issued):
                 self.replaying = from_zero and at < known

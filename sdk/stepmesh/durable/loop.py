@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -206,12 +207,21 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
 
 def _with_loop(loop: asyncio.AbstractEventLoop | None, call: Callable[[], T]) -> T:
-    outer = events._get_running_loop()
+    outer, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
     events._set_running_loop(loop)
+    if loop is not None:
+        sys.set_asyncgen_hooks(None, _forget)  # else those of a body would be the outer loop's, which ends them in tasks of its own
     try:
         return call()
     finally:
         events._set_running_loop(outer)
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _forget(generator: AsyncGenerator[Any, Any]) -> None:
+    """Nobody has it any more: it is closed like a body that is put away, and waits for nothing."""
+    with suppress(BaseException):
+        generator.aclose().send(None)
 
 
 def _close(coroutine: Any) -> None:

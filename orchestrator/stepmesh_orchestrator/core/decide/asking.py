@@ -36,7 +36,7 @@ def update_function(session: Session, command: UpdateFunction) -> None:
         session.cause(Answered(found))
         return
     item, step, function = found
-    if any(isinstance(record, UpdateAsked) and record.id == asked.id for record in function.records):
+    if asked.id in function.heard or any(isinstance(one, UpdateAsked) and one.id == asked.id for one in function.records):
         session.cause(Answered(UpdateTaken(asked.run, item.index, step, 0, existing=True)))
         return
     arguments = results.checked_json(asked.arguments)
@@ -58,7 +58,7 @@ def function_of(run: Run, index: int | None, step_id: str | None) -> Found | Ref
         for item in run.items.values()
         if index in (None, item.index)
         for step in item.functions or ()
-        if step_id in (None, run.flow.steps[step].id) and (function := item.function(step)) is not None and function.records
+        if step_id in (None, run.flow.steps[step].id) and (function := item.function(step)) is not None and has_begun(function)
     ]
     refusal = not_one(run.id, [(item.index, run.flow.steps[step].id) for item, step, _ in found], index, step_id)
     return refusal or found[0]
@@ -75,6 +75,11 @@ def not_one(
         places = ", ".join(f"item {item} step {step}" for item, step in found[:5])
         return Refused("SM-5282", f"run {run} has {len(found)} durable functions: {places}", "name the item, and the step")
     return None
+
+
+def has_begun(function: Function) -> bool:
+    """Whether its body has ever begun, be it with another input."""
+    return bool(function.records) or function.input is not None
 
 
 def blocked(function: Function) -> Refused | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
@@ -25,7 +25,7 @@ from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionTookOver, FunctionUnwound, HistoryGrew
 from stepmesh_orchestrator.core.function_reuse import answers
-from stepmesh_orchestrator.core.functions import Function, call_document, due_ms
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms, unanswered
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
@@ -121,7 +121,7 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     only_own = own and len(news) == len(turn.records)
     left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
     if turn.continued is not None:
-        _continue(session, item, task.step, turn.continued)
+        _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
     if turn.leaving:
         let_go(session, item, task.step, leaving=True)
@@ -137,11 +137,23 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
 
 
-def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
-    """The body began anew."""
+def _continue(session: Session, item: Item, step: int, value: bytes, heard: int) -> None:
+    """The body began anew. Updates behind the records that it `heard` are for the next one; those that it did not reply to are over."""
+    function = item.function(step)
+    lost, left = ([], []) if function is None else unanswered(function, heard)
+    if lost:
+        session.emit(HistoryGrew(item.run.id, item.index, step, [_no_reply(one, session.now) for one in lost]))
     _leave(session, item, step)
     session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    if left:
+        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in left]
+        session.emit(HistoryGrew(item.run.id, item.index, step, again))
     _begin_anew(session, item, step)
+
+
+def _no_reply(update: UpdateAsked, now: int) -> Issued:
+    problem = {"code": int(ErrorCode.CANCELLED), "message": "the workflow began anew (wf.continue_as_new) before the update was done"}
+    return Issued(f"c/{update.id}", Kind.REPLY, update.id, "", msgspec.json.encode({"error": problem}), "", now)
 
 
 def _unwind(session: Session, item: Item, step: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.evolve.steps import leave
 from stepmesh_orchestrator.core.function_reuse import begun, unwound
-from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.functions import Function, updates_of
 from stepmesh_orchestrator.core.state import PARKED, Item, State
 
 
@@ -40,7 +40,8 @@ def function_continued(state: State, event: function_events.FunctionContinued, a
     """Nothing of what it was is left but the number of its next activation."""
     item = leave(state, event.run, event.item, event.step)
     _rest(item, event.step)
-    item.functions = {**(item.functions or {}), event.step: Function(input=event.input)}
+    heard = updates_of(_function(item, event.step))
+    item.functions = {**(item.functions or {}), event.step: Function(input=event.input, heard=heard)}
 
 
 def functions_seeded(state: State, event: function_events.FunctionsSeeded, at_ms: int) -> None:
