@@ -100,6 +100,7 @@ COMMANDS = (
     ),
     Command("components", "stepmesh_cli.offers:components", OPERATE, "List what workers offer.", "stepmesh components --json"),
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
+    Command("workers", "stepmesh_cli.workers:workers", OPERATE, "List workers and their builds.", "stepmesh workers --pool orders"),
     Command(
         "topics", "stepmesh_cli.topics:topics", OPERATE, "Show or make the streams or topics of a deployment.", "stepmesh topics --apply"
     ),

@@ -19,6 +19,7 @@ from stepmesh_broker.protocol.api import Info, Queue
 from stepmesh_broker.protocol.codec import decode_presence, encode
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 from stepmesh_broker.protocol.messages import Hello
+from stepmesh_orchestrator.core.commands import CodeCame
 from stepmesh_orchestrator.core.flow.routing import Router, default_router
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import Member, Membership
@@ -156,7 +157,9 @@ class Node:
             log.warning("a worker said something that is not understood: %s", problem)
             return
         if isinstance(message, Hello):
-            self.presence.hear(message)
+            fresh = self.presence.hear(message)
+            for service in self.partitions.values() if fresh else ():
+                service.shard.post(CodeCame(message.pool, frozenset(fresh)))
 
     async def _look(self, data: bytes) -> None:
         if self.sharing is not None and data != self.name.encode():
@@ -209,6 +212,8 @@ class Node:
     def _opened(self, service: PartitionService) -> None:
         self.partitions[service.partition] = service
         self._journal_id = service.shard.ownership.journal_id
+        for pool, path, _ in set(self.presence.functions()):  # whoever owned it may have died before it told those that wait for code
+            service.shard.post(CodeCame(pool, frozenset((path,))))
 
     # --- in a cluster -------------------------------------------------------------------------------------------
 

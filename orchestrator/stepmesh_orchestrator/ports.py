@@ -244,6 +244,10 @@ class Store(Protocol):
         """None when unknown."""
         ...
 
+    async def flows_named(self, name: str, limit: int) -> Sequence[FlowRecord]:
+        """Those of this name, what was stored last first; of one time in the order of their ids."""
+        ...
+
     async def delete_flow(self, flow: FlowId) -> bool:
         """Also when it is a blob of kind flow. False when unknown."""
         ...

@@ -35,6 +35,24 @@ KEPT_S = 4.0
 or its event loop was blocked. It is well above the time between two restarts."""
 
 
+class Handed:
+    """A `Delivery` of a frame that an orchestrator gave to this worker itself: no broker waits for its end."""
+
+    deliveries = 1
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def ack(self) -> None:
+        """Nobody needs to know."""
+
+    async def in_progress(self) -> None:
+        """The lease is kept by heartbeats."""
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        """It is sent again when its lease ends."""
+
+
 class Frame:
     """A delivery that this worker holds. `left`: attempts not settled yet. `touched`: loop time of the last sign of life; `kept`: of the
     last one that came in time."""

@@ -10,7 +10,9 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
+from msgspec.structs import replace
+
+from stepmesh.attempt import KEPT_S, Attempt, Frame, Handed, Why
 from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
 from stepmesh.leases import Leases, Timing
@@ -44,6 +46,7 @@ class BrokerLink:
     _source: TaskSource | None = None
     _cancels: Subscription | None = None
     _queries: Subscription | None = None
+    _handed: Subscription | None = None
     _fetcher: asyncio.Task[None]
     turns: Turns | None = None
 
@@ -66,6 +69,7 @@ class BrokerLink:
         self._cancels = await broker.listen(subjects.workers(who.namespace, who.pool), self._told)
         if any(component.query is not None for component in session.components):
             self._queries = await broker.serve(subjects.queries(who.namespace, who.pool), self._asked, group=who.pool)
+            self._handed = await broker.listen(subjects.worker(who.namespace, who.pool, who.worker), self._hand)
         session.watch(self.leases.keep(), "stepmesh leases")
         session.watch(self._say_hello(), "stepmesh presence")
         self._fetcher = session.watch(self._fetch(self._source), "stepmesh fetch")
@@ -85,6 +89,7 @@ class BrokerLink:
     async def take_no_more(self) -> None:
         """Close the source: a fetch that waits for frames returns at once."""
         assert self._source is not None
+        self.announce()
         try:
             await self._source.close()
             await asyncio.wait([self._fetcher])
@@ -115,8 +120,9 @@ class BrokerLink:
             await self._source.close()
         if self._cancels is not None:
             await self._cancels.close()
-        if self._queries is not None:
-            await self._queries.close()
+        for subscription in (self._queries, self._handed):
+            if subscription is not None:
+                await subscription.close()
         await self._hello(stopping=True)
 
     def _frame_settled(self, frame: Frame) -> None:
@@ -166,6 +172,20 @@ class BrokerLink:
         self.leases.hold(frame)
         self._session.execution.accept(frame, delivery.deliveries > 1 or late or self._identity.exclusive)
 
+    async def _hand(self, data: bytes) -> None:
+        """A frame for this worker alone: functions that belong to its code. What does not fit is given again in a while."""
+        session = self._session
+        if session.leaving.is_set() or len(session.execution.ready) >= READY_TASKS:
+            return
+        try:
+            header = codec.decode_task_frame(data)
+        except MalformedMessage as problem:
+            log.error("a task that was handed over was not understood: %s", problem)
+            return
+        frame = Frame(Handed(data), header, self._loop.time())
+        self.leases.hold(frame)
+        session.execution.accept(frame, True)
+
     async def _park(self, delivery: Delivery, problem: MalformedMessage) -> None:
         log.error("parked a message of pool %s: %s", self._identity.pool, problem)
         try:
@@ -210,6 +230,8 @@ class BrokerLink:
 
     async def _hello(self, stopping: bool) -> None:
         infos = [component.info() for component in self._session.components]
+        if self._session.leaving.is_set():  # nothing more is to be handed over
+            infos = [replace(info, version="") for info in infos]
         try:
             try:
                 await self._announce(infos, stopping)

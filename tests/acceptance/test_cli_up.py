@@ -104,7 +104,7 @@ def test_the_whole_round() -> None:
         assert {entry["path"] for entry in objects("components")} >= {"/cpu/double", "/cpu/gate", "/builtin/openai"}
         assert {pool["pool"]: len(pool["workers"]) for pool in objects("pools")} == {"builtin": 1, "cpu": 1}
         assert [one["status"] for one in objects("list", "--flow", "double")] == ["completed", "completed"]
-        for table in (("status", run), ("list",), ("events", run), ("components",), ("pools",), ("doctor",)):
+        for table in (("status", run), ("list",), ("events", run), ("components",), ("pools",), ("workers",), ("doctor",)):
             assert stepmesh(*table)
 
         stuck = objects("submit", "gate.yaml", "--input-json", '"never"')[0]["run"]

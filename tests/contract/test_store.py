@@ -124,6 +124,18 @@ async def test_a_deleted_flow_is_gone_and_may_come_back(store: Store) -> None:
     assert await store.get_flow(FLOW.id) == FLOW
 
 
+async def test_flows_of_a_name_come_newest_first(store: Store) -> None:
+    long = "n" * 5_000
+    for number, name, at_ms in ((1, "a", 10), (2, "a", 30), (3, "b", 40), (4, "a", 20), (5, "a", 20), (6, long, 1), (7, "", 5)):
+        await store.put_flow(FLOW._replace(id=FlowId(str(number) * 64), name=name, created_ms=at_ms))
+    found = await store.flows_named("a", 10)
+    assert [one.id[0] for one in found] == ["2", "4", "5", "1"]
+    assert found[0] == FLOW._replace(id=FlowId("2" * 64), name="a", created_ms=30)
+    assert [one.id[0] for one in await store.flows_named("a", 3)] == ["2", "4", "5"]
+    assert [one.name for one in await store.flows_named(long, 3)] == [long]
+    assert await store.flows_named("none", 3) == []
+
+
 async def test_a_flow_is_deleted_as_a_blob_too_and_other_blobs_stay(store: Store) -> None:
     flow, data = BlobRecord(BlobId(FLOW.id), "flow", FLOW.document), BlobRecord(BlobId("d" * 64), "data", b"{}")
     for blob in (flow, data):

@@ -51,7 +51,12 @@ def worker(namespace: Namespace, pool: Pool, inbox: str) -> Permissions:
             names.dead_subject(pool),
             subjects.presence(namespace),
         ),
-        subscribe=(subjects.workers(namespace, pool), subjects.queries(namespace, pool), f"{inbox}.>"),
+        subscribe=(
+            subjects.workers(namespace, pool),
+            f"{subjects.workers(namespace, pool)}.>",
+            subjects.queries(namespace, pool),
+            f"{inbox}.>",
+        ),
         responses=True,
     )
 

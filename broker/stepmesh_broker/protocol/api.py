@@ -351,13 +351,14 @@ class ListPools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="lis
 
 
 class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="worker_entry"):
-    """A live worker."""
+    """A live worker. `functions`: the durable functions that it has, by path in its pool, with the version of their code."""
 
     worker: WorkerId
     capacity: int
     running: int
     version: str
     seen_ms: int
+    functions: dict[str, str] = {}
 
 
 class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):

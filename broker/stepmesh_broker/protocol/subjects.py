@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2s
 from typing import NewType
 
 from stepmesh_broker.errors import BrokerError
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, WorkerId
 
 Subject = NewType("Subject", str)
 MAX_NAME = 64
@@ -49,6 +50,11 @@ def presence(namespace: Namespace) -> Subject:
 def workers(namespace: Namespace, pool: Pool) -> Subject:
     """Cancel signals to all workers of a pool."""
     return Subject(f"stepmesh.{namespace}.workers.{pool}")
+
+
+def worker(namespace: Namespace, pool: Pool, name: WorkerId) -> Subject:
+    """Task frames for one worker of a pool. Its id may hold what no subject may."""
+    return Subject(f"{workers(namespace, pool)}.{blake2s(name.encode(), digest_size=8).hexdigest()}")
 
 
 def queries(namespace: Namespace, pool: Pool) -> Subject:

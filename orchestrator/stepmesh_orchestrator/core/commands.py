@@ -62,6 +62,14 @@ class FireTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeCame:
+    """A worker has durable functions of a pool, by their paths there, in versions that no other one had. Those that wait for code go on."""
+
+    pool: str
+    paths: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """Stop a run and its sub-runs. Answer: an `Answered` effect."""
 
@@ -95,10 +103,12 @@ class WakeSteps:
 
 @dataclass(frozen=True, slots=True)
 class ResolveFlow:
-    """The flow that a `NeedFlow` named by `key` is there now (look it up), or never will be (`failure`)."""
+    """The flow that a `NeedFlow` named by `key` is there now (look it up; what was asked for by name is `flow`), or never will be
+    (`failure`)."""
 
     key: bytes
     failure: Failure | None = None
+    flow: CompiledFlow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,5 +237,5 @@ ScheduleCommand = PutSchedule | DeleteSchedule | PauseSchedule | ResumeSchedule 
 Command = (
     StartRun | EndTask | AdvanceFunction | FailAttempt | FireTimer | CancelRun | ResolveFlow | DeleteRun | RestTree | WakeTree
     | TakeLetter | KeepEvent | SettleWait | PauseRun | ResumeRun | WakeSteps | AskAgain | ScheduleCommand | ServeKeys
-    | UpdateFunction
+    | UpdateFunction | CodeCame
 )  # fmt: skip

@@ -22,9 +22,14 @@ class SetTimer:
     task: TaskRef
 
 
+BY_NAME = b"\xff"
+"""No id begins so, however odd: they are UTF-8."""
+
+
 @dataclass(frozen=True, slots=True)
 class NeedFlow:
-    """Fetch the flow with this id, or store and compile this document, then send `ResolveFlow(key)`."""
+    """Fetch the flow with this id, or store and compile this document, then send `ResolveFlow(key)`. After `BY_NAME` stand a name, `@` and
+    a version."""
 
     key: bytes
     document: bytes | None

@@ -11,7 +11,8 @@ from stepmesh_orchestrator.core.seeds import FunctionSeed
 
 class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
     """A durable function's history goes on by `records`; nobody waits any more for what came of the commands `abandoned`. `driver`,
-    `turn`: the number of who brought them, and of its turn; 0: the core itself did."""
+    `turn`: the number of who brought them, and of its turn; 0: the core itself did. `version`: of code that took the function over from
+    another version; "" when it is the same."""
 
     run: RunId
     item: int
@@ -20,11 +21,12 @@ class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
     abandoned: list[str] = []
     driver: int = 0
     turn: int = 0
+    version: str = ""
 
 
 class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
     """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`. `leaving`: there is more to do, and the worker goes."""
+    again at `due_ms`. `leaving`: there is more to do, and the worker goes. `version`: of that code, where it is known."""
 
     run: RunId
     item: int
@@ -32,6 +34,7 @@ class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1
     blocked: str = ""
     due_ms: int = 0
     leaving: bool = False
+    version: str = ""
 
 
 class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):

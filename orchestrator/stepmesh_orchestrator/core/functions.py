@@ -64,11 +64,20 @@ class TakenFunctionImage(FunctionImage, array_like=True, gc=False):
 
 
 class Function(TakenFunctionImage, array_like=True, gc=False):
-    """`heard`: ids of updates that it got before it began anew, the newest ones. `attributes`, `tags`: as the body set them last, JSON."""
+    """`heard`: ids of updates that it got before it began anew, the newest ones. `attributes`, `tags`: as the body set them last, JSON.
+    `version`: of the code that issued last, where that is not what the first record says; `unfit`: versions that could not go on
+    since then."""
 
     heard: list[str] = []
     attributes: dict[str, bytes] = {}
     tags: dict[str, bytes] = {}
+    version: str = ""
+    unfit: list[str] = []
+
+    def pinned(self) -> str:
+        """The version of the code that it belongs to; "" when that is not known."""
+        began = None if self.version else self.began()
+        return self.version if began is None else began.version
 
     def append(self, record: Record) -> None:
         """The history goes on."""
@@ -139,7 +148,8 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
         task = replace(task, records=len(self.records), driver=self.driver, seen=self.seen if self.driver else 0)
         if not self.driver:
             return replace(task, history=_carried(self.records))
-        whole = _carried(self.records, SHORT_BYTES) if len(self.records) <= SHORT_RECORDS else b""
+        is_short = len(self.records) <= SHORT_RECORDS and not self.version  # whose code it belongs to is told who asks
+        whole = _carried(self.records, SHORT_BYTES) if is_short else b""
         return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
 
 
@@ -170,7 +180,7 @@ def updates_of(function: Function) -> list[str]:
 
 def image_of(function: Function) -> FunctionImage:
     """As it is kept: without what few have."""
-    if function.heard or function.attributes or function.tags:
+    if function.heard or function.attributes or function.tags or function.version or function.unfit:
         return function
     form = TakenFunctionImage if function.kept or function.taken else FunctionImage
     return form(*(getattr(function, name) for name in form.__struct_fields__))

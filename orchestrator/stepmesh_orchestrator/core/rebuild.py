@@ -57,7 +57,7 @@ def in_flight(state: State) -> Iterator[tuple[Item, int]]:
 
 def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[str, Task] | Failure:
     """(pool, task) of an attempt in flight, to be claimed before it starts; why not when it cannot be made any more (its route is gone)."""
-    found = _routed(session, item, step)
+    found = routed(session, item, step)
     if isinstance(found, Failure):
         return found
     route, value = found
@@ -80,11 +80,11 @@ def time_limit(session: Session, item: Item, step: int) -> int:
     own = item.run.flow.steps[step].timeout_ms
     if own or not session.router.limits_attempts:
         return own
-    found = _routed(session, item, step)
+    found = routed(session, item, step)
     return 0 if isinstance(found, Failure) else found[0].timeout_ms
 
 
-def _routed(session: Session, item: Item, step: int) -> tuple[Route, bytes] | Failure:
+def routed(session: Session, item: Item, step: int) -> tuple[Route, bytes] | Failure:
     """Where an attempt in flight goes, with its input."""
     compiled = item.run.flow.steps[step]
     try:
@@ -99,7 +99,7 @@ def _routed(session: Session, item: Item, step: int) -> tuple[Route, bytes] | Fa
 
 def _limit_wait(session: Session, item: Item, step: int) -> None:
     """Its wait began with its dispatch; when a later attempt was dispatched is not known, so that one's begins anew."""
-    found = _routed(session, item, step)
+    found = routed(session, item, step)
     if not isinstance(found, Failure) and found[0].queue_ms:
         route, attempt = found[0], item.attempt(step)
         began = item.times[step << 1] if attempt == 1 else session.now

@@ -7,6 +7,7 @@ from stepmesh_orchestrator.core.commands import (
     AdvanceFunction,
     AskAgain,
     CancelRun,
+    CodeCame,
     Command,
     DeleteRun,
     EndTask,
@@ -51,7 +52,7 @@ def run_of(command: Command) -> RunId | None:
         return command.waiter.run
     if isinstance(command, TakeLetter):
         return addressee(command.letter)
-    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand | ServeKeys):
+    if isinstance(command, ResolveFlow | KeepEvent | AskAgain | ScheduleCommand | ServeKeys | CodeCame):
         return None
     if isinstance(command, AdvanceFunction):
         return command.turn.task.run

@@ -11,7 +11,7 @@ from stepmesh_broker.protocol.messages import Failure
 from stepmesh_broker.protocol.peers import TaskCounts
 from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.runtime.partition import PartitionService
-from stepmesh_orchestrator.runtime.presence import Presence
+from stepmesh_orchestrator.runtime.presence import Presence, Seen
 from stepmesh_orchestrator.runtime.readings import waiting_ms
 from stepmesh_orchestrator.runtime.shard import Shard
 
@@ -92,14 +92,17 @@ class DeploymentRequests:
         pools: list[api.PoolEntry] = []
         troubles = {str(pool): said for pool, said in breakers.items()} | self._presence.troubles()
         for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
-            workers = [
-                api.WorkerEntry(seen.hello.worker, seen.hello.capacity, seen.hello.running, seen.hello.version, seen.at_ms)
-                for seen in self._presence.seen(pool)
-            ]
+            workers = [_worker(seen) for seen in self._presence.seen(pool)]
             pools.append(
                 api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, ""), waits.get(pool, 0))
             )
         return api.Pools(pools)
+
+
+def _worker(seen: Seen) -> api.WorkerEntry:
+    hello = seen.hello
+    functions = {one.path: one.version for one in hello.components if one.version}
+    return api.WorkerEntry(hello.worker, hello.capacity, hello.running, hello.version, seen.at_ms, functions)
 
 
 def count_tasks(shard: Shard, now_ms: int) -> TaskCounts:

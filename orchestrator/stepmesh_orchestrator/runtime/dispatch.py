@@ -17,7 +17,7 @@ from stepmesh_broker.ports import Broker, Inbox
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.functions import FunctionTurned, Nudge
-from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId
+from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, Pool, Position, RunId, WorkerId
 from stepmesh_broker.protocol.messages import (
     FORMAT,
     Accepted,
@@ -32,7 +32,8 @@ from stepmesh_broker.protocol.messages import (
     UpdateTaken,
 )
 from stepmesh_orchestrator.core.commands import Command, FailAttempt, ResolveFlow
-from stepmesh_orchestrator.core.effects import NeedFlow, ParkTask, Send
+from stepmesh_orchestrator.core.effects import BY_NAME, NeedFlow, ParkTask, Send
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.ports import Ownership, StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.leases import Flight, Leases
@@ -152,6 +153,15 @@ class Dispatcher:
         now = self.presence.clock.monotonic()
         self.outbox.put(sequence, [self._departure(sequence, now, pool, frame) for frame in pack(tasks, size)])
 
+    def hand(self, worker: WorkerId, pool: str, task: Task) -> None:
+        """Give a task in flight to this worker, which claims it; whoever had it lets go. A message that is lost is made up for by the
+        sweeper, because nobody claims the task then."""
+        self.leases.held.pop((task.run, task.item, task.step), None)
+        ownership, subject = self._ownership, subjects.worker(self._namespace, Pool(pool), worker)
+        small = replace(task, history=b"")  # the worker asks for it
+        frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, [small])
+        self._spawn(self._send(subject, encode(frame)))
+
     def mark(self, flight: Flight) -> None:
         """Publish an empty frame to the pool of attempts that an earlier owner published: all of those lie before it, so it tells when
         the broker is done with them."""
@@ -248,7 +258,8 @@ class Dispatcher:
         """However long the store cannot be used: nothing else moves the steps that wait for the flow."""
         while True:
             try:
-                self.post(ResolveFlow(need.key, await self._fetched(need)))
+                found = await self._fetched(need)
+                self.post(ResolveFlow(need.key, flow=found) if isinstance(found, CompiledFlow) else ResolveFlow(need.key, found))
                 return
             except StoreError as problem:
                 log.warning("a flow is fetched or stored later: %s", problem)
@@ -258,7 +269,11 @@ class Dispatcher:
                 self.post(ResolveFlow(need.key, Failure(ErrorCode.ORCHESTRATOR_ERROR, "SM-5900 its flow cannot be fetched; see the log")))
                 return
 
-    async def _fetched(self, need: NeedFlow) -> Failure | None:
+    async def _fetched(self, need: NeedFlow) -> CompiledFlow | Failure | None:
+        """What cannot be had is a failure; what is found by its name is told, because another one may have that name tomorrow."""
         if need.document is not None:
             return await self._flows.add_text(need.document)
+        if need.key.startswith(BY_NAME):
+            name, _, version = need.key.removeprefix(BY_NAME).decode().rpartition("@")
+            return await self._flows.named(name, version)
         return await self._flows.fetch(FlowId(need.key.decode()))

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from stepmesh_broker.protocol.ids import BlobId, FlowId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_orchestrator.core.flow.compile import compile_stored
@@ -27,6 +29,16 @@ KEPT = 2_000
 KEPT_BYTES = 64 * 1024 * 1024
 """Documents of the flows kept at hand, bytes; what is compiled from them takes a few times as much."""
 _IN_THREAD_BYTES = 100_000
+MOST_NAMED = 50
+"""Flows of a name, newest first, that are looked through for a version."""
+_SHOWN = 10
+
+
+class _Versioned(msgspec.Struct):
+    version: str | None = None
+
+
+_version = msgspec.json.Decoder(_Versioned)
 
 
 class _Recent(Generic[_K, _V]):
@@ -143,6 +155,26 @@ class FlowRegistry:
         except FlowInvalid as problem:
             return invalid_flow(problem)
         return None if found is not None else Failure(ErrorCode.INVALID_INPUT, f"there is no flow with id {flow}")
+
+    async def named(self, name: str, version: str) -> CompiledFlow | Failure:
+        """The flow of this name and version that was stored last; SM-1042 when there is none. Raises `StoreError`."""
+        found = list[str]()
+        for record in await self._store.flows_named(name, MOST_NAMED):
+            told = _version.decode(record.document).version
+            if told == version:
+                try:
+                    flow = await self.load(record.id)
+                except FlowInvalid as problem:
+                    return invalid_flow(problem)
+                if flow is not None:
+                    return flow
+            elif told and told not in found:
+                found.append(told)
+        versions = (
+            f"versions of {name!r} that are stored: {', '.join(found[:_SHOWN])}" if found else f"no flow {name!r} that is stored has one"
+        )
+        text = f"SM-1042 there is no flow {name!r} of version {version!r}; {versions}"
+        return Failure(ErrorCode.INVALID_INPUT, f"{text} (store it, with `name` and `version` in the document, before it is asked for)")
 
     def _alone(self, flow: FlowId) -> asyncio.Lock:
         """Held while a flow is stored, loaded or removed."""

@@ -18,6 +18,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, Verdict
 from stepmesh_orchestrator.core.commands import FailAttempt
 from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.ports import Clock
+from stepmesh_orchestrator.runtime.builds import Place, hand_over, home_of
 from stepmesh_orchestrator.runtime.claims import claimed
 from stepmesh_orchestrator.runtime.shard import Shard
 
@@ -25,6 +26,7 @@ ANSWER_BYTES = 512 * 1024
 """Records in one message of more than one answer."""
 OVERHEAD_BYTES = 1024
 """Of an answer, beside its largest record."""
+_HERE = FunctionTurned()
 
 
 async def take_turns(shard: Shard, message: FunctionTurns, clock: Clock) -> FunctionsTurned:
@@ -46,6 +48,8 @@ def _fitting(answers: list[FunctionTurned | None], limit: int) -> list[FunctionT
 
 
 async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float, limit: int) -> FunctionTurned | None:
+    if not turn.number and turn.version and (placed := _placed(shard, turn, worker)) is not _HERE:
+        return placed
     if claimed(shard, turn.task, worker, now, running=True) is Verdict.HELD:
         holder = shard.dispatcher.leases.held[turn.task.run, turn.task.item, turn.task.step].worker
         return refused(shard.session, turn, f"worker {holder} has this activation")
@@ -66,6 +70,20 @@ def _page(answer: FunctionTurned, records: list[Record], limit: int) -> Function
         if size > limit:
             return replace(answer, records=records[:index], more=True)
     return answer
+
+
+def _placed(shard: Shard, turn: FunctionTurn, worker: WorkerId) -> FunctionTurned | None:
+    """`_HERE` when the worker is to go on; what it is answered when another one is, which is handed the task; None: it is to ask again."""
+    task = turn.task
+    lease = shard.dispatcher.leases.held.get((task.run, task.item, task.step))
+    if lease is not None and lease.worker != worker:
+        return _HERE  # its lease is looked at next
+    home = home_of(shard.session, shard.dispatcher.presence, turn, worker)
+    if isinstance(home, Place):
+        return _HERE if home is Place.HERE else None
+    if not hand_over(shard.session, shard.dispatcher, task, home):
+        return _HERE
+    return refused(shard.session, turn, f"worker {home} has the code that the run belongs to, and gets it")
 
 
 def _too_large(record: Record, limit: int) -> Failure:

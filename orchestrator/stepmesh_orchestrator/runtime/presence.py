@@ -11,6 +11,8 @@ from stepmesh_orchestrator.ports import Clock
 
 SILENT_S = 15.0
 """A worker that was not heard for so long is not counted any more; it says hello every 5 s."""
+YOUNG_S = 6.0
+"""For so long after this process began, a live worker may not have been heard."""
 
 
 @dataclass(slots=True)
@@ -27,22 +29,43 @@ class Presence:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self._since = clock.monotonic()
         self._pools: dict[str, dict[WorkerId, Seen]] = {}
         self._offered: dict[str, dict[str, ComponentInfo]] = {}  # pool → path → what was said last, also by workers that left
         self._troubles: dict[str, str] = {}
 
-    def hear(self, hello: Hello) -> None:
-        """A worker says hello, or goodbye."""
+    @property
+    def is_young(self) -> bool:
+        """Whether there may be workers that were not heard yet."""
+        return self.clock.monotonic() < self._since + YOUNG_S
+
+    def hear(self, hello: Hello) -> set[str]:
+        """A worker says hello, or goodbye. Paths of durable functions for which there was no such code in the pool until now."""
         workers = self._pools.setdefault(hello.pool, {})
         if hello.stopping:
             workers.pop(hello.worker, None)
-            return
+            return set()
         before = workers.get(hello.worker)
+        fresh = self._fresh(hello) if before is None or before.hello.components != hello.components else set[str]()
         workers[hello.worker] = Seen(hello, self.clock.monotonic(), self.clock.now_ms())
         if before is not None:
             self._withdraw(hello.pool, before.hello)
         self._offered.setdefault(hello.pool, {}).update({component.path: component for component in hello.components})
         self._troubles.pop(hello.pool, None)
+        return fresh
+
+    def _fresh(self, hello: Hello) -> set[str]:
+        offered = {(one.path, one.version) for one in hello.components if one.version}
+        return {path for path, _ in offered.difference((path, version) for pool, path, version in self.functions() if pool == hello.pool)}
+
+    def having(self, pool: str, path: str) -> dict[str, list[WorkerId]]:
+        """Live workers of a pool that have a durable function, by the version of their code."""
+        found: dict[str, list[WorkerId]] = {}
+        for worker, seen in self._pools.get(pool, {}).items():
+            for one in seen.hello.components:
+                if one.path == path and one.version:
+                    found.setdefault(one.version, []).append(worker)
+        return found
 
     def trouble(self, pool: str, text: str) -> None:
         """A process that was started for the pool ended; kept until a worker of the pool is heard."""

@@ -15,6 +15,7 @@ from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.ports import RunQuery
 from stepmesh_orchestrator.runtime import answers
+from stepmesh_orchestrator.runtime.builds import build_note
 from stepmesh_orchestrator.runtime.history import History
 from stepmesh_orchestrator.runtime.leases import Key, Leases
 from stepmesh_orchestrator.runtime.owners import moving
@@ -172,14 +173,15 @@ class RunRequests:
         return api.Explained(lines)
 
     def _note(self, shard: Shard, state: State, cause: Cause) -> str:
-        if cause.kind != "awaiting" or cause.item is None or cause.step is None:
-            return self._pool_note(shard, cause.run, cause.item, cause.step)
+        if cause.item is None or cause.step is None:
+            return ""
         item = state.runs[RunId(cause.run)].items[cause.item]
+        if cause.kind != "awaiting":
+            note = self._pool_note(shard, cause.run, cause.item, cause.step)
+            return note + build_note(shard.session, self._presence, item, cause.step)
         return f"; token {answers.step_token(item, cause.step, shard.ownership.journal_id)}"
 
-    def _pool_note(self, shard: Shard, run: str, item: int | None, step: int | None) -> str:
-        if item is None or step is None:
-            return ""
+    def _pool_note(self, shard: Shard, run: str, item: int, step: int) -> str:
         key: Key = (RunId(run), item, step)
         lease = shard.dispatcher.leases.held.get(key)
         if lease is not None:

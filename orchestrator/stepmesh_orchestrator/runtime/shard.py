@@ -14,18 +14,7 @@ from collections import deque
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.letters import Letters
-from stepmesh_broker.protocol.messages import (
-    Accepted,
-    AskUpdate,
-    Cancel,
-    ErrorCode,
-    EventKept,
-    Refused,
-    Results,
-    SendEvent,
-    TaskRef,
-    UpdateTaken,
-)
+from stepmesh_broker.protocol.messages import Accepted, AskUpdate, Cancel, EventKept, Refused, Results, SendEvent, TaskRef, UpdateTaken
 from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, Command, EndTask, StartRun, TakeLetter
 from stepmesh_orchestrator.core.decide import decide
 from stepmesh_orchestrator.core.effects import (
@@ -50,7 +39,7 @@ from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.ports import Clock, Journal, Ownership
 from stepmesh_orchestrator.runtime.alarm import Alarm
-from stepmesh_orchestrator.runtime.builds import not_offered
+from stepmesh_orchestrator.runtime.builds import to_decide_on
 from stepmesh_orchestrator.runtime.concerned import moved_roots, run_of
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.encoding import encoded
@@ -255,10 +244,8 @@ class Shard:
                 return
             self._results.append(message)
             session, dispatcher = self.session, self.dispatcher
-            for result in message.results:
-                stale, failure = session.stale_results, result.failure
-                if failure is not None and failure.code == ErrorCode.COMPONENT_NOT_FOUND:
-                    result = not_offered(session, dispatcher.presence, result, failure)
+            for result in to_decide_on(session, dispatcher, message):
+                stale = session.stale_results
                 self._decide(EndTask(result), None)
                 if session.stale_results == stale:
                     dispatcher.landed(result.run, result.item, result.step, result.duration_us)

@@ -62,6 +62,10 @@ class FolderBlobs:
         """See the port."""
         return await self._store.get_flow(flow)
 
+    async def flows_named(self, name: str, limit: int) -> Sequence[FlowRecord]:
+        """See the port."""
+        return await self._store.flows_named(name, limit)
+
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port. Raises `StoreUnavailable`."""
         stored = await self._store.delete_flow(flow)

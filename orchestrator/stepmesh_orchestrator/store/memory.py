@@ -35,6 +35,10 @@ class MemoryStore:
         """See the port."""
         return self._flows.get(flow)
 
+    async def flows_named(self, name: str, limit: int) -> Sequence[FlowRecord]:
+        """See the port."""
+        return sorted((one for one in self._flows.values() if one.name == name), key=lambda one: (-one.created_ms, one.id))[:limit]
+
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port."""
         known = self._flows.pop(flow, None) is not None

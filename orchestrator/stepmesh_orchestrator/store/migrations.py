@@ -32,6 +32,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UPDATE runs SET depth=(SELECT below.depth FROM below WHERE below.run=runs.run)
             WHERE parent IS NOT NULL AND run IN (SELECT run FROM below)""",
     ),
+    ("CREATE INDEX flows_name ON flows(name, created_ms)",),
 )
 
 

@@ -30,6 +30,7 @@ from stepmesh_orchestrator.postgres import (
 from stepmesh_orchestrator.store.postgres_tables import (
     DELETE_FLOW,
     DELETE_TREES,
+    FLOWS_NAMED,
     INSERT_BLOB,
     INSERT_FLOW,
     ITEM_COLUMNS,
@@ -87,6 +88,11 @@ class PostgresStore:
         """See the port."""
         rows = await self._read("SELECT id, name, document, created_ms FROM flows WHERE id=%s", (stored(flow),))
         return FlowRecord(rows[0][0], original(rows[0][1]), *rows[0][2:]) if rows else None
+
+    async def flows_named(self, name: str, limit: int) -> Sequence[FlowRecord]:
+        """See the port."""
+        rows = await self._read(FLOWS_NAMED, (stored(name), stored(name), limit))
+        return [FlowRecord(row[0], original(row[1]), *row[2:]) for row in rows]
 
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port."""

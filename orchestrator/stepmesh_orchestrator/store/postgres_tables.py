@@ -26,9 +26,12 @@ STEPS: tuple[tuple[LiteralString, ...], ...] = (
         "CREATE INDEX runs_parent ON runs(parent, created_ms, run) WHERE parent IS NOT NULL",
         'CREATE TABLE items(run text COLLATE "C" NOT NULL, item bigint NOT NULL, row bytea NOT NULL, PRIMARY KEY(run, item))',
     ),
+    ("CREATE INDEX flows_name ON flows(md5(name), created_ms)",),  # a name may be longer than an entry of an index
 )
 
 INSERT_FLOW: LiteralString = "INSERT INTO flows VALUES(%s, %s, %b, %s) ON CONFLICT DO NOTHING"
+FLOWS_NAMED: LiteralString = """SELECT id, name, document, created_ms FROM flows WHERE md5(name)=md5(%s) AND name=%s
+    ORDER BY created_ms DESC, id LIMIT %s"""
 INSERT_BLOB: LiteralString = "INSERT INTO blobs VALUES(%s, %s, %b, %s, %s) ON CONFLICT DO NOTHING"
 DELETE_FLOW: LiteralString = """WITH blob AS (DELETE FROM blobs WHERE id=%s AND kind='flow' RETURNING 1),
     flow AS (DELETE FROM flows WHERE id=%s RETURNING 1) SELECT 1 FROM blob UNION ALL SELECT 1 FROM flow"""

@@ -95,6 +95,12 @@ class SqliteStore:
         row = await self._reader.call(lambda connection: connection.execute("SELECT * FROM flows WHERE id=?", (flow,)).fetchone())
         return FlowRecord(*row) if row else None
 
+    async def flows_named(self, name: str, limit: int) -> Sequence[FlowRecord]:
+        """See the port."""
+        select = "SELECT * FROM flows WHERE name=? ORDER BY created_ms DESC, id LIMIT ?"
+        rows = await self._reader.call(lambda connection: connection.execute(select, (name, limit)).fetchall())
+        return [FlowRecord(*row) for row in rows]
+
     async def delete_flow(self, flow: FlowId) -> bool:
         """See the port."""
         return await self._writer.call(lambda connection: _delete_flow(connection, flow))

@@ -171,13 +171,18 @@ class _Driver:
         """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
         or come again."""
         found = _carried(self._activation.task, base)
-        if self._activation.is_fresh and base + len(found) == self._activation.task.records:
+        if self._activation.is_fresh and base + len(found) == self._activation.task.records and self._is_own(found):
             return found
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found)))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found), version=self._activation.version))
             found += answer.records or []
             if not answer.more:
                 return found
+
+    def _is_own(self, records: Sequence[Record]) -> bool:
+        """Whether they began with the code that is here; with other code the shard may know a better worker."""
+        began = next((record for record in records if isinstance(record, Began)), None)
+        return began is None or began.version == self._activation.version
 
     def _take(self, turn: Turn) -> None:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
@@ -279,8 +284,9 @@ class _Driver:
         idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
+        version = self._activation.version
         answer = await self._asked(
-            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, leaving)
+            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, leaving, version)
         )
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)

@@ -93,7 +93,8 @@ def call(
 
 
 def child(flow: str, input: Any = None, *, retry: Retry = NEVER, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
-    """The result of a stored flow, `flow://` and its id, which runs as a run of its own below this one. Raises `StepFailed`."""
+    """The result of a stored flow, which runs as a run of its own below this one: `flow://` and its id, or its name, `@` and the version
+    that its document says; of several such the one that was stored last. Raises `StepFailed`."""
     return _sub(Kind.CHILD, flow, input, retry, timeout)
 
 

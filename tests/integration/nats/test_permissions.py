@@ -17,7 +17,7 @@ from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
 from stepmesh_broker.nats import NatsBroker, NatsSettings
 from stepmesh_broker.nats.streams import Names
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, WorkerId
 from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
@@ -125,6 +125,7 @@ def _worker_may_not(it: NatsBroker) -> list[Callable[[], Awaitable[object]]]:
         lambda: it.park(Pool("gpu"), b"x", "r"),
         lambda: it.parked(),
         lambda: it.listen(subjects.workers(NAMESPACE, Pool("gpu")), _nothing),
+        lambda: it.listen(subjects.worker(NAMESPACE, Pool("gpu"), WorkerId("w")), _nothing),
         lambda: it.listen(subjects.presence(NAMESPACE), _nothing),
         lambda: it.listen(Subject(names.inbox_subject_all), _nothing),
         lambda: it.listen(Subject("_INBOX_orchestrator.>"), _nothing),
@@ -164,6 +165,7 @@ async def test_a_worker_may_do_for_its_pool_what_it_needs(server: NatsServers, d
     await it.tasks(Pool("cpu"))
     await it.park(Pool("cpu"), b"x", "r")
     await it.send(subjects.presence(NAMESPACE), b"not a hello")
+    await it.listen(subjects.worker(NAMESPACE, Pool("cpu"), WorkerId("w 1.example")), _nothing)
     await it.close()
 
 

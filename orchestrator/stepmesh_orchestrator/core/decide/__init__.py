@@ -8,6 +8,7 @@ from typing import Any
 from stepmesh_orchestrator.core import commands
 from stepmesh_orchestrator.core.decide import (
     addresses,
+    arrivals,
     asking,
     delete,
     dormancy,
@@ -30,6 +31,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     commands.EndTask: results.end_task,
     commands.AdvanceFunction: functions.advance,
     commands.UpdateFunction: asking.update_function,
+    commands.CodeCame: arrivals.code_came,
     commands.FailAttempt: results.fail_attempt,
     commands.StartRun: submit.start_run,
     commands.FireTimer: timers.fire,

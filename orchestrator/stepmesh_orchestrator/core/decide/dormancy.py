@@ -79,7 +79,12 @@ def _resting(session: Session, tree: Tree) -> list[Run] | None:
     runs = members(session.state, tree)
     if runs is None or sum(run.total for run in runs) > MAX_ITEMS:
         return None
-    return runs if all(_RESTING.issuperset(item.phases) for run in runs for item in run.items.values()) else None
+    return runs if all(_rests(item) for run in runs for item in run.items.values()) else None
+
+
+def _rests(item: Item) -> bool:
+    """A function that its code cannot go on with stays in memory: it goes on as soon as a worker brings other code."""
+    return _RESTING.issuperset(item.phases) and not any(function.blocked for function in (item.functions or {}).values())
 
 
 def _dues(session: Session, item: Item) -> list[int]:

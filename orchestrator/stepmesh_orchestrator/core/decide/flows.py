@@ -23,6 +23,6 @@ def resolve_flow(session: Session, command: ResolveFlow) -> None:
         else:
             item.phases[index] = QUEUED
             session.work.append((item, index))
-    functions.flow_resolved(session, command.key, command.failure)
+    functions.flow_resolved(session, command.key, command.failure, command.flow)
     for schedule in session.awaiting_start.pop(command.key, ()):
         firing.look(session, schedule, command.failure)

@@ -20,7 +20,7 @@ from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
-from stepmesh_orchestrator.core.effects import Answered, NeedFlow, SetTimer
+from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionTookOver, FunctionUnwound, HistoryGrew
@@ -58,7 +58,8 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
-            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number))
+            over = _takes_over(function, turn, taken)
+            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number, over))
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
@@ -71,6 +72,13 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
+    """The version of code that issues something where another one did before; "" for any other turn."""
+    pinned = function.pinned()
+    is_other = pinned and turn.version and turn.version != pinned
+    return turn.version if is_other and any(isinstance(record, Issued) for record in taken) else ""
 
 
 def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
@@ -130,7 +138,7 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if left and turn.blocked and function.taken:
         _unwind(session, item, task.step)
     elif left:
-        let_go(session, item, task.step, turn.blocked)
+        let_go(session, item, task.step, turn.blocked, turn.version)
     if only_own:
         return FunctionTurned(at_ms=session.now, left=left)
     page = _page(news)
@@ -241,7 +249,7 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
     if isinstance(flow, Failure):
         settle(session, item, step, Settled(command.id, session.now, failure=flow))
     elif flow is None:
-        key = FlowId(command.name.removeprefix("flow://")).encode() if document is None else document
+        key = _key_of(command) if document is None else document
         waiting = session.awaiting_child.setdefault(key, [])
         waiting.append((item, step, command))
         if len(waiting) == 1:
@@ -259,6 +267,12 @@ def _start(session: Session, item: Item, step: int, command: Issued, document: b
         session.touched[run.tree.root] = run.tree
 
 
+def _key_of(command: Issued) -> bytes:
+    """What its flow is asked for by. A name and a version are looked up whenever they are asked for: the journal holds the run's flow."""
+    asked = command.name.removeprefix("flow://").encode()
+    return BY_NAME + asked if b"@" in asked else asked
+
+
 def _child_id(item: Item, step: int, command: Issued) -> RunId:
     """A function that began anew after a failure names others."""
     function = item.function(step)
@@ -267,14 +281,16 @@ def _child_id(item: Item, step: int, command: Issued) -> RunId:
     return child_run_id(item.run.id, f"{item.index}/{step}/{began}/{command.id}")
 
 
-def flow_resolved(session: Session, key: bytes, failure: Failure | None) -> None:
-    """The flow of commands that wait for it is there, or never will be."""
+def flow_resolved(session: Session, key: bytes, failure: Failure | None, flow: CompiledFlow | None = None) -> None:
+    """The flow of commands that wait for it is there, or never will be. `flow`: what a name led to."""
     for item, step, command in session.awaiting_child.pop(key, ()):
         function = item.function(step) if item.open else None
         if function is None or command.id not in function.open:
             continue
         if failure is not None:
             settle(session, item, step, Settled(command.id, session.now, failure=failure))
+        elif flow is not None:
+            _start(session, item, step, command, None, flow)
         else:
             arm(session, item, step, command)
 

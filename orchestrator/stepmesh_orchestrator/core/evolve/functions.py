@@ -8,6 +8,9 @@ from stepmesh_orchestrator.core.function_reuse import begun, unwound
 from stepmesh_orchestrator.core.functions import Function, begun_anew
 from stepmesh_orchestrator.core.state import PARKED, Item, State
 
+MOST_UNFIT = 20
+"""Versions of which it is remembered that they cannot go on."""
+
 
 def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -> None:
     """What is open follows. A worker that brings something has not been in vain: the transport budget is whole again."""
@@ -20,7 +23,8 @@ def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -
     if event.turn:
         function.driver, function.turn = event.driver, event.turn
         function.taken = False
-        function.blocked, function.blocks = "", 0
+        function.blocked, function.blocks, function.unfit = "", 0, []
+        function.version = event.version or function.version
         if item.waits is not None and event.step in item.waits:
             item.waits[event.step].transport_used = 0
     item.positions[event.step] = state.at
@@ -34,6 +38,8 @@ def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int)
     function.seen = 0 if event.leaving else len(function.records)  # all of it is news: it goes on whatever happens
     function.blocked, function.due_ms = event.blocked, event.due_ms
     function.blocks = function.blocks + 1 if event.blocked else 0
+    if event.version and event.version not in function.unfit:
+        function.unfit = [*function.unfit[1 - MOST_UNFIT :], event.version]
 
 
 def function_continued(state: State, event: function_events.FunctionContinued, at_ms: int) -> None:

@@ -158,3 +158,47 @@ async def test_fetching_says_why_there_is_no_flow() -> None:
     invalid = await flows.fetch(FlowId("1" * 64))
     assert invalid is not None
     assert invalid.code == ErrorCode.INVALID_INPUT
+
+
+async def put(store: MemoryStore, at_ms: int, **more: object) -> FlowId:
+    text = js({**ONE_STEP, "name": "report", **more})
+    flow = FlowId(content_id(text))
+    await store.put_flow(FlowRecord(flow, "report", text, at_ms))
+    return flow
+
+
+async def test_a_flow_is_found_by_name_and_version_the_newest_first() -> None:
+    store = Counting()
+    flows = FlowRegistry(store, VirtualClock())
+    await put(store, 1, version="3", description="older")
+    newest = await put(store, 2, version="3")
+    await put(store, 3, version="4")
+    await put(store, 4)
+    found = await flows.named("report", "3")
+    assert not isinstance(found, Failure)
+    assert found.id == newest
+
+
+async def test_a_version_that_is_not_stored_is_told_with_those_that_are() -> None:
+    store = Counting()
+    flows = FlowRegistry(store, VirtualClock())
+    await put(store, 1, version="3")
+    await put(store, 2, version="4")
+    missing, unknown = await flows.named("report", "5"), await flows.named("other", "1")
+    assert isinstance(missing, Failure)
+    assert isinstance(unknown, Failure)
+    assert missing.code == ErrorCode.INVALID_INPUT
+    assert missing.message.startswith(
+        "SM-1042 there is no flow 'report' of version '5'; versions of 'report' that are stored: 4, 3 (store it"
+    )
+    assert "; no flow 'other' that is stored has one (store it" in unknown.message
+
+
+@pytest.mark.parametrize(("newer", "is_found"), [(registry.MOST_NAMED - 1, True), (registry.MOST_NAMED, False)])
+async def test_so_many_flows_of_a_name_are_looked_through(newer: int, is_found: bool) -> None:
+    store = Counting()
+    flows = FlowRegistry(store, VirtualClock())
+    await put(store, 1, version="1")
+    for number in range(newer):
+        await put(store, 2 + number, version=f"v{number}")
+    assert isinstance(await flows.named("report", "1"), Failure) is not is_found

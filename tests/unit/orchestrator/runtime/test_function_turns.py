@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, js, ref, until, virtual
 
 from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api, subjects
-from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.codec import decode_task_frame, encode
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Settled, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, size_of
 from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
-from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task
+from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task, Verdict
 from stepmesh_orchestrator.runtime.functions import OVERHEAD_BYTES
 
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
@@ -63,6 +65,45 @@ async def test_a_turn_of_another_worker_is_told_who_has_the_activation() -> None
     await lab.stop()
 
 
+async def child(lab: Lab, asked: str) -> Settled:
+    """What comes of a child of this name."""
+    await lab.submit(SAGA)
+    (task,) = await lab.take()
+    one = Issued("r/twice", Kind.CHILD, asked, "", js(1), "orders.py:7")
+    await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0), one]))
+    records: list[Record] = []
+    while not records:
+        await asyncio.sleep(0.1)
+        records = (await turned(lab, task, FunctionTurn(ref(task), 1, 0, 2))).records or []
+    (settled,) = records
+    assert isinstance(settled, Settled)
+    return settled
+
+
+@virtual
+async def test_a_child_is_found_by_its_name_and_version_as_they_are_then() -> None:
+    lab = await Lab().start()
+    await lab.flow({**TWICE, "version": "2"})
+    assert (await child(lab, "flow://twice@2")).value == b"[1,1]"
+    await asyncio.sleep(1)
+    await lab.flow({**TWICE, "version": "2", "output": "another"})
+    assert (await child(lab, "flow://twice@2")).value == b'"another"', "what is stored last counts for the next one"
+    failure = (await child(lab, "flow://twice@3")).failure
+    assert failure is not None
+    assert "SM-1042 there is no flow 'twice' of version '3'; versions of 'twice' that are stored: 2" in failure.message
+    await lab.stop()
+
+
+@virtual
+async def test_a_step_that_takes_a_flow_by_id_takes_none_by_name() -> None:
+    lab = await Lab().start()
+    await lab.flow({**TWICE, "version": "2"})
+    step = {"id": "it", "component": "/builtin/eval", "input": {"flow_id": "twice@2", "input": 1}}
+    run = await lab.submit({"name": "by id", "steps": [step], "output": {"$step": "it"}})
+    assert (await lab.result(run))["outcome"] == "failed"
+    await lab.stop()
+
+
 # --- builds --------------------------------------------------------------------------------------------------------------
 
 
@@ -94,9 +135,10 @@ async def test_a_workflow_that_no_worker_has_is_blocked_and_tells_all() -> None:
     await until(lambda: not lab.shard.dispatcher.leases.flights)
     text = await explained(lab, run)
     assert "is blocked, and tried again in 10 s: SM-1040 no worker of pool py that was asked has the workflow /py/saga" in text
-    assert f"of step 'saga', item 0, of run {run}. It began on build 3+4f2c1e and stands at r/nap (orders.py:31)" in text
+    assert f"of step 'saga', item 0, of run {run}. It belongs to build 3+4f2c1e and stands at r/nap (orders.py:31)" in text
     assert "Likely cause: a deployment without it, or under another name. Near to it: /sagas." in text
     assert "pool gpu (1 worker): no functions; pool py (1 worker): /sagas 1+9a77d0." in text
+    assert "; it belongs to build 3+4f2c1e; builds that live workers have: none" in text
     assert "start a worker that has it, of that build where one is named: `stepmesh worker FILE`" in text
     await lab.stop()
 
@@ -141,4 +183,104 @@ async def test_an_answer_has_as_many_records_as_the_way_to_the_worker_carries() 
             assert (answer.more, len(answer.records or ())) == (True, fitting - short)
     found = await turned(lab, task, FunctionTurn(ref(task), 1, 0, 0), 10 * size + OVERHEAD_BYTES)
     assert (found.more, len(found.records or ())) == (False, 10)
+    await lab.stop()
+
+
+def asks(task: Task, version: str) -> FunctionTurn:
+    """Who would go on with a history asks for it first."""
+    return FunctionTurn(ref(task), 7, 0, 0, version=version)
+
+
+class Home:
+    """What a worker is handed beside the frames of its pool."""
+
+    def __init__(self, lab: Lab, worker: WorkerId = W2) -> None:
+        self.lab, self.worker, self.tasks = lab, worker, list[Task]()
+
+    async def __aenter__(self) -> Home:
+        self._listening = await self.lab.client.listen(subjects.worker(self.lab.namespace, Pool("py"), self.worker), self._hear)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._listening.close()
+
+    async def _hear(self, data: bytes) -> None:
+        self.tasks += decode_task_frame(data).tasks
+
+
+@virtual
+async def test_a_task_goes_to_the_worker_whose_code_the_run_belongs_to() -> None:
+    lab = await Lab().start()
+    await hello(lab, W1, ComponentInfo("/saga", version="4+9a77d0"))
+    await hello(lab, W2, ComponentInfo("/saga", version="3+4f2c1e"))
+    run = await began(lab)
+    (task,) = await lab.take(timeout_s=30)
+    await lab.claim(task, W1)
+    async with Home(lab) as home:
+        answer = await turned(lab, task, asks(task, "4+9a77d0"))
+        assert (answer.gone, answer.why) == (True, "worker w2 has the code that the run belongs to, and gets it")
+        await until(lambda: bool(home.tasks))
+    (handed,) = home.tasks
+    assert (handed.attempt, handed.dispatch, handed.claim_first, handed.history) == (2, 2, True, b"")
+    assert await lab.claim(handed, W2) is Verdict.GRANTED, "the lease of the other one is gone"
+    answer = await lab.control(FunctionTurns(W2, [asks(handed, "3+4f2c1e")]))
+    assert [type(record) for record in answer.answers[0].records] == [Began, Issued, Settled]
+    assert "belongs to build 3+4f2c1e; builds that live workers have: 3+4f2c1e (1), 4+9a77d0 (1)" in await explained(lab, run)
+    await lab.stop()
+
+
+@virtual
+async def test_what_is_handed_over_and_lost_goes_to_the_pool_again() -> None:
+    lab = await Lab().start()
+    await hello(lab, W2, ComponentInfo("/saga", version="3+4f2c1e"))
+    await began(lab)
+    (task,) = await lab.take(timeout_s=30)
+    assert (await turned(lab, task, asks(task, "4+9a77d0"))).gone
+    (again,) = await lab.take(timeout_s=10)
+    assert (again.attempt, again.dispatch) == (task.attempt, 2)
+    await lab.stop()
+
+
+@virtual
+async def test_a_worker_with_other_code_goes_on_where_nobody_has_the_right_one() -> None:
+    lab = await Lab().start()
+    await hello(lab, W1, ComponentInfo("/saga", version="4+9a77d0"))
+    await began(lab)
+    (task,) = await lab.take(timeout_s=30)
+    await until(lambda: not lab.node.presence.is_young)
+    answer = await turned(lab, task, asks(task, "4+9a77d0"))
+    assert not answer.gone
+    new = Issued("r/a", Kind.CALL, "/py/a", "", js(1), "orders.py:9")
+    await turned(lab, task, FunctionTurn(ref(task), 7, 1, 3, [new], idle=True, version="4+9a77d0"))
+    await hello(lab, W2, ComponentInfo("/saga", version="3+4f2c1e"))
+    assert lab.shard.session.state.runs[task.run].items[0].function(0).pinned() == "4+9a77d0", "what it issued belongs to its code"
+    await lab.stop()
+
+
+@virtual
+async def test_just_after_a_start_the_right_worker_is_waited_for() -> None:
+    lab = await Lab().start()
+    await began(lab)
+    (task,) = await lab.take(timeout_s=30)
+    await lab.restart()
+    answer = await lab.control(FunctionTurns(W1, [asks(task, "4+9a77d0")]))
+    assert answer.answers == [None], "it asks again, and the others are heard meanwhile"
+    await hello(lab, W2, ComponentInfo("/saga", version="3+4f2c1e"))
+    assert (await turned(lab, task, asks(task, "4+9a77d0"))).why == "worker w2 has the code that the run belongs to, and gets it"
+    await lab.restart()
+    await until(lambda: not lab.node.presence.is_young)
+    assert not (await turned(lab, task, asks(task, "4+9a77d0"))).gone
+    await lab.stop()
+
+
+@virtual
+async def test_a_worker_that_goes_is_handed_nothing_more() -> None:
+    lab = await Lab().start()
+    await hello(lab, W1, ComponentInfo("/saga", version="3+4f2c1e"))
+    presence = lab.node.presence
+    await until(lambda: presence.having("py", "/saga") == {"3+4f2c1e": [W1]})
+    assert (await lab.ask(api.ListPools(), api.Pools)).pools[0].workers[0].functions == {"/saga": "3+4f2c1e"}
+    await hello(lab, W1, ComponentInfo("/saga"))
+    await until(lambda: not presence.having("py", "/saga"))
+    assert presence.workers("py") == 1
     await lab.stop()
