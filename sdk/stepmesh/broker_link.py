@@ -13,16 +13,15 @@ from collections.abc import Iterable
 from stepmesh.attempt import KEPT_S, Attempt, Frame, Why
 from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
-from stepmesh.history_pages import whole
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
-from stepmesh.querying import answered
+from stepmesh.querying import answered, pages_over
 from stepmesh.session import Identity, Session
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
+from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import Nudge
-from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Refused, Result, Stop
+from stepmesh_broker.protocol.messages import ComponentInfo, Hello, Result, Stop
 
 log = logging.getLogger("stepmesh.worker")
 
@@ -177,11 +176,9 @@ class BrokerLink:
             await delivery.ack()
 
     async def _asked(self, data: bytes) -> bytes:
-        try:
-            question = await whole(self._broker, self._identity.namespace, data)
-        except StepmeshError as problem:
-            return codec.encode(Refused(problem.code, problem.message, problem.hint))
-        return answered(self._session.components, question, self._broker.max_message_bytes)
+        broker = self._broker
+        pages = pages_over(broker, self._identity.namespace, broker.max_message_bytes)
+        return await answered(self._session.components, data, broker.max_message_bytes, pages)
 
     # --- talking ------------------------------------------------------------------------------------------------
 

@@ -37,13 +37,15 @@ _current: ContextVar[Context | None] = ContextVar("stepmesh_context", default=No
 
 class Services(NamedTuple):
     """What a context needs of its worker. `park(attempt)`: entered while the attempt waits for others. `turns`: the way for turns of
-    durable functions, None where there is none. `bodies`: of durable functions that idle."""
+    durable functions, None where there is none. `bodies`: of durable functions that idle.
+    `leaving`: set when the worker is to begin nothing more."""
 
     requests: Requests
     park: Callable[[Attempt], AbstractAsyncContextManager[None]]
     loop: asyncio.AbstractEventLoop
     turns: Callable[[], Turns | None]
     bodies: LiveBodies
+    leaving: asyncio.Event
 
 
 class Context:
@@ -139,6 +141,7 @@ class Context:
 
     def heartbeat(self, progress: float | None = None, **details: Any) -> None:
         """Tell how far the work is (0..1) and any JSON details. Cheap: the newest is sent with the worker's next heartbeat."""
+        self._attempt.heard_at = self._services.loop.time()
         if progress is not None:
             self._attempt.progress = min(1.0, max(0.0, float(progress)))
         if details:
@@ -172,6 +175,11 @@ class Context:
         return self._services.bodies
 
     @property
+    def leaving(self) -> asyncio.Event:
+        """Set when the worker is to begin nothing more."""
+        return self._services.leaving
+
+    @property
     def is_fresh(self) -> bool:
         """Whether nobody had this task before, as far as it can tell."""
         attempt, task = self._attempt, self._attempt.task
@@ -190,6 +198,10 @@ class Context:
     def idle(self) -> None:
         """This attempt has no result, now that it ends: a durable function that waits for others."""
         self._attempt.why = Why.IDLE
+
+    def hand_back(self) -> None:
+        """This attempt has no result, now that it ends, because the worker leaves."""
+        self._attempt.why = Why.LEAVING
 
     async def put_blob(
         self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"

@@ -17,7 +17,7 @@ from stepmesh.departures import MESSAGE_RESULTS, Departures
 from stepmesh.durable.telling import Turns
 from stepmesh.gateway_messages import GatewayAttempt
 from stepmesh.pace import Pace
-from stepmesh.querying import answered
+from stepmesh.querying import answered, pages_over
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
@@ -211,11 +211,15 @@ class GatewayLink:
         for id in message.news:
             self._nudge(self._held.get(id))
         for asked in message.questions:
-            self._out.answer(asked.number, answered(self._session.components, asked.question, self._room))
+            self._session.watch(self._answer(asked.number, asked.question), "stepmesh query")
         if message.drain:
             self._drain()
         if message.recorded:
             self._out.wake.set()
+
+    async def _answer(self, number: int, question: bytes) -> None:
+        pages = pages_over(self._gateway, self._identity.namespace, self._room)
+        self._out.answer(number, await answered(self._session.components, question, self._room, pages))
 
     def _welcomed(self, welcome: pb.Welcome) -> None:
         self._welcome = True

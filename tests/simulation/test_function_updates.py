@@ -226,10 +226,11 @@ def test_a_question_that_is_over_has_no_history_any_more() -> None:
     questions = Questions()
     records: list[Record] = [Began(1), *(Settled(f"r/{n}", n, b"1" * 100) for n in range(9))]
     with questions.open(records) as name:
-        pages = [questions.page(ReadHistory(name, 0), 10_000), questions.page(ReadHistory(name, 3), 400)]
+        pages = [questions.page(ReadHistory(name, 0), 10_000), questions.page(ReadHistory(name, 3), 800)]
         assert pages[0] == HistoryPage(records, more=False)
         assert pages[1] == HistoryPage(records[3:5], more=True)
         assert questions.page(ReadHistory(name, 9), 1) == HistoryPage(records[9:], more=False), "one record at least"
+        assert questions.page(ReadHistory(name, 3, 800), 10_000) == pages[1], "the way to the worker may carry less"
         assert isinstance(questions.page(ReadHistory(name, 11), 1), Refused)
     refused = questions.page(ReadHistory(name, 0), 400)
     assert isinstance(refused, Refused)

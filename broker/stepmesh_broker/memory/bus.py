@@ -100,7 +100,7 @@ class Streams:
         self._bus = bus
         self._life = 1
         self._task_positions = count(1)
-        self._inbox_positions = count(1)
+        self._inbox_positions = count(time.time_ns() // 1_000)  # above those of an earlier process, which a journal may remember
         self._parked_positions = count(1)
         self._pools: dict[Pool, TaskQueue] = {}
         self._inboxes: dict[Partition, InboxLog] = {}

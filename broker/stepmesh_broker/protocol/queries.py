@@ -49,11 +49,12 @@ class QueryAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="q
 
 
 class ReadHistory(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="read_history"):
-    """A worker asks a partition for the history of a question that it has, from record `after` on. Answer: `HistoryPage`, or `Refused`
-    SM-1083 when the question is over."""
+    """A worker asks a partition for the history of a question that it has, from record `after` on, in `answer_bytes` at most
+    (0 = what the broker carries). Answer: `HistoryPage`, or `Refused` SM-1083 when the question is over."""
 
     question: str
     after: int
+    answer_bytes: int = 0
 
 
 class HistoryPage(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="history_page"):

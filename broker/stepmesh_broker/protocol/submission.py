@@ -111,6 +111,11 @@ def submitted_run(record: PlainRecord, namespace: Namespace, partitions: int) ->
         digest = hashlib.sha256(f"{namespace}/record/{record.lane}/{record.position}/{record.time_ms}".encode()).hexdigest()
         time = f"{record.time_ms & 0xFFFF_FFFF_FFFF:012x}"
         return _uuid(time + "7" + digest)
+    return keyed_run(namespace, key, partitions)
+
+
+def keyed_run(namespace: Namespace, key: str, partitions: int) -> RunId:
+    """The one run of a key, whoever submits it."""
     home = partition_of(key, partitions)
     drawn = (_keyed(f"{namespace}/key/{number}/{key}") for number in count())
     return next(run for run in drawn if partition_of(run, partitions) == home)

@@ -149,6 +149,9 @@ class Visit:
 def offers_of(said: pb.Hello) -> tuple[Offer, ...]:
     """What a worker offers: a component is called by its path."""
     return tuple(
-        Offer(one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None, one.function)
+        Offer(
+            one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None, one.function,
+            one.version,
+        )
         for one in said.components
-    )
+    )  # fmt: skip

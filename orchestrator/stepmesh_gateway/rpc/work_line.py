@@ -117,5 +117,5 @@ class WorkLine:
             made = message.tasks.add(partition=one.id.partition)
             fill_task(made, name, one.task, one.component, one.path_params)
             if one.function:
-                size += fill_activation(made.activation, one.id.journal, one.task)
+                size += fill_activation(made.activation, one.id.journal, one.task, one.fresh)
         return message

@@ -32,14 +32,15 @@ def fill_task(message: pb.Task, id: str, task: Task, component: str, path_params
         message.path_params.update(path_params)
 
 
-def fill_activation(message: pb.Activation, journal: str, task: Task) -> int:
-    """What a durable function goes on from; bytes of its history, which is left out where it is large: the worker asks for it."""
+def fill_activation(message: pb.Activation, journal: str, task: Task, fresh: bool) -> int:
+    """What a durable function goes on from; bytes of its records, which are left out where they are large: the worker asks for them."""
     message.journal = journal
     message.at_ms = task.at_ms
     message.records = task.records
-    if len(task.history) <= HISTORY_BYTES:
-        message.history = task.history
-    return len(message.history)
+    message.driver, message.seen, message.fresh = task.driver, task.seen, fresh
+    if len(task.history) + len(task.news) <= HISTORY_BYTES:
+        message.history, message.news = task.history, task.news
+    return len(message.history) + len(message.news)
 
 
 def result_of(message: pb.Result, ref: TaskRef, payload_bytes: int) -> Result:

@@ -163,7 +163,7 @@ class Desk:
             return
         if held.sent:
             held.id = held.id._replace(copy=held.id.copy + 1)
-            held.sent = False
+            held.sent = held.fresh = False
         held.ready_at = self._loop.time()
         if self._closing or not self.seats:
             self._hands.give_back(held)
@@ -243,6 +243,7 @@ class Desk:
         self._rooms.enter(seat)
         claims = seat.hello.claims
         if not claims and (held.claim_first or seat.hello.exclusive or held.frame.in_doubt(self._loop.time())):
+            held.fresh = False
             asks.setdefault((seat.worker, held.id.partition), []).append(held)
             return
         sends.setdefault(seat, []).append(seat.sending(held, found))

@@ -18,7 +18,7 @@ from stepmesh_gateway.identity import TaskId
 class Offer(NamedTuple):
     """A component that a worker offers. `path` may hold `{name}` and a last `{*rest}`; `name` is what the worker wants it to be called
     in a task (stepflow.v1: component_id; stepmesh.v1: the path itself). Schemas are JSON Schema as JSON text. `function`: it is a durable
-    function, which tells its turns itself."""
+    function, which tells its turns itself; `version`: of its code."""
 
     path: str
     name: str
@@ -26,6 +26,7 @@ class Offer(NamedTuple):
     input_schema: bytes | None = None
     output_schema: bytes | None = None
     function: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,15 @@ class WorkerHello:
 
 class Assigned(NamedTuple):
     """A task for a worker. `component` is the name in the matching `Offer`; `path_params` are the route's and the pattern's.
-    `id` as text (`str`) is what the worker is told and sends back. `function`: what it offered is a durable function."""
+    `id` as text (`str`) is what the worker is told and sends back. `function`: what it offered is a durable function; `fresh`: nobody
+    else had the task, as far as is known."""
 
     id: TaskId
     task: Task
     component: str
     path_params: dict[str, str]
     function: bool = False
+    fresh: bool = False
 
 
 class Line(Protocol):

@@ -11,8 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from stepmesh.history_pages import whole
-from stepmesh_broker.errors import BrokerError, StepmeshError
+from stepmesh_broker.errors import BrokerError, MalformedMessage
 from stepmesh_broker.ports import Broker, Subscription
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.codec import decode_query, encode
@@ -25,7 +24,7 @@ log = logging.getLogger("stepmesh.gateway")
 WAIT_S = 5.0
 """How long a worker may take to answer, in seconds; the orchestrator waits no longer."""
 PAGED_S = 30.0
-"""The same where the history is read first, page by page."""
+"""The same of one that reads the history first, page by page."""
 OVERHEAD = 1024
 """Bytes of a message to a worker beside the question that it carries."""
 
@@ -66,9 +65,8 @@ class Questions:
         try:
             asked = decode_query(data)
             async with asyncio.timeout(PAGED_S if asked.question else WAIT_S):
-                question = await whole(self._broker, self._namespace, data)
-                return await self._asked(pool, asked.task.component, question)
-        except StepmeshError as problem:
+                return await self._asked(pool, asked.task.component, data)
+        except MalformedMessage as problem:
             return encode(Refused(problem.code, problem.message, problem.hint))
         except TimeoutError:
             return encode(_gone(pool))
@@ -100,5 +98,5 @@ def _gone(pool: Pool) -> Refused:
 
 
 def _too_large(size: int, limit: int) -> Refused:
-    message = f"the history, {size} bytes with the question, does not fit into a message of {limit} bytes from the gateway to its worker"
-    return Refused("SM-5134", message, "keep histories short: wf.continue_as_new; or raise the worker's and the gateway's message_bytes")
+    message = f"the question, {size} bytes, does not fit into a message of {limit} bytes from the gateway to its worker"
+    return Refused("SM-5134", message, "give fewer arguments; or raise the worker's and the gateway's message_bytes")

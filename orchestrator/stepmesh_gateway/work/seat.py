@@ -168,7 +168,7 @@ class Seat:
         held.sent = True
         if self.hello.claims:
             self.unclaimed[held.id] = (held, self._loop.time())
-        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params}, found.function)
+        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params}, found.function, held.fresh)
 
     def granted(self, held: Held) -> None:
         """A task was claimed for it: send it."""

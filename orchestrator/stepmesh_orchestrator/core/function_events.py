@@ -24,13 +24,14 @@ class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
 
 class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
     """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`."""
+    again at `due_ms`. `leaving`: there is more to do, and the worker goes."""
 
     run: RunId
     item: int
     step: int
     blocked: str = ""
     due_ms: int = 0
+    leaving: bool = False
 
 
 class FunctionContinued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=40):

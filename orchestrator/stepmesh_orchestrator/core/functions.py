@@ -15,6 +15,8 @@ from stepmesh_orchestrator.core.seeds import Kept
 
 MAX_CARRIED_BYTES = 256 * 1024
 """Records that are larger do not travel with the task: the worker asks for them, page by page."""
+SHORT_RECORDS, SHORT_BYTES = 100, 16 * 1024
+"""Of a history that always travels whole."""
 
 
 MAX_HEARD = 1_000
@@ -132,17 +134,18 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
         return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
     def carried_by(self, task: Task) -> Task:
-        """The task with what it tells of the history: where a worker may have the body still, what came since it let go. Another one
-        asks for the rest."""
+        """The task with what it tells of the history: all of a short one, so that any worker goes on at once; of a long one what came since
+        a worker let go, which may have the body still. Another one asks for the rest."""
+        task = replace(task, records=len(self.records), driver=self.driver, seen=self.seen if self.driver else 0)
         if not self.driver:
-            return replace(task, records=len(self.records), history=_carried(self.records))
-        news = _carried(self.records[self.seen :])
-        return replace(task, records=len(self.records), driver=self.driver, seen=self.seen, news=news)
+            return replace(task, history=_carried(self.records))
+        whole = _carried(self.records, SHORT_BYTES) if len(self.records) <= SHORT_RECORDS else b""
+        return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
 
 
-def _carried(records: list[Record]) -> bytes:
+def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:
     encoded = encode_records(records) if records else b""
-    return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+    return encoded if len(encoded) <= limit else b""
 
 
 def unanswered(function: Function, heard: int) -> tuple[list[UpdateAsked], list[UpdateAsked]]:

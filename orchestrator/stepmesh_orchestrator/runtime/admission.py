@@ -17,6 +17,7 @@ from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.idempotency import keyed
 from stepmesh_orchestrator.runtime.tenants import Tenants
 
 log = logging.getLogger("stepmesh.intake")
@@ -59,7 +60,7 @@ class Admission:
         compiled = await self._flows.load(flow, submit.overrides)
         if compiled is None:
             return unknown_flow(submit)
-        return refusal_of(self._settings, submit, compiled) or submit
+        return refusal_of(self._settings, submit, compiled) or keyed(compiled, submit, self._partitions)
 
     async def _stored(self, document: bytes) -> CompiledFlow | Failure:
         """Stored before anything that names it is."""

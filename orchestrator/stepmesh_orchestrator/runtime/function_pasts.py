@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying
+from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying, decode_turn_about
 from stepmesh_orchestrator.core.function_events import (
     FunctionContinued,
     FunctionsSeeded,
@@ -21,7 +21,6 @@ from stepmesh_orchestrator.core.function_events import (
 from stepmesh_orchestrator.core.function_reuse import PastFunction, begun, unwound
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.rows import RunRow
-from stepmesh_orchestrator.core.sealed import decode_turn_about
 from stepmesh_orchestrator.core.seeds import FunctionSeed
 from stepmesh_orchestrator.ports import Journal, JournalTrimmed
 
@@ -36,7 +35,8 @@ async def past_functions(journal: Journal, run: RunRow, items: Collection[int] |
         async for frame in journal.read(run.partition, after=run.created_sequence - 1):
             if run.finished_sequence is not None and frame.sequence > run.finished_sequence:
                 break
-            if (turn := decode_turn_about(frame.payload, run.run)) is not None:
+            turn = decode_turn_about(frame.payload, run.run)
+            if turn is not None:
                 for event in turn.events:
                     reader.take(event, turn.at_ms)
     except JournalTrimmed:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from stepmesh_broker.ending import cancelled
+from stepmesh_broker.ending import cancelled, ended
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
 from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
 from stepmesh_broker.protocol import subjects
@@ -50,6 +50,7 @@ from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
+from stepmesh_orchestrator.runtime.idempotency import Idempotency
 from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
 from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
@@ -119,6 +120,7 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
+        self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
         reading = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
         self._intakes = reading.of(partition, partitions, self._room)
         self.questions = Questions()
@@ -179,8 +181,9 @@ class PartitionService:
         if self._running is not None:
             await asyncio.wait((self._running,))
         self._close_shard()
-        await _within(2, self.shard.dispatcher.outbox.drained())
-        await _within(5, self.shard.projector.reached(self.shard.sequence))
+        drained = await ended(self.shard.dispatcher.outbox.drained(), 2)
+        if not (await ended(self.shard.projector.reached(self.shard.sequence), 5) and drained):
+            log.warning("stopping: what was begun did not end in time; a recovery takes it up")
         await self.shard.dispatcher.close()
         self.shard.projector.close()
         await cancelled(self._tasks)
@@ -285,13 +288,14 @@ class PartitionService:
                 await self.dormitory.awake(message.run)
             elif isinstance(message, Letters):
                 await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._admit(message) if isinstance(message, Submit) else message
+            admitted = await self._idempotency.pass_on(await self._admit(message)) if isinstance(message, Submit) else message
         except MalformedMessage as problem:
             message, admitted = None, Refused(problem.code, problem.message)
         if isinstance(admitted, Refused):
             shard.counters.malformed += 1
             log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
             await self._park(entry, f"{admitted.code} {admitted.message}")
+        if isinstance(admitted, Refused | Accepted):
             if isinstance(message, Submit) and message.reply_to:
                 shard.dispatcher.reply(message.reply_to, admitted)
             shard.receive(entry.position, None)
@@ -315,7 +319,7 @@ class PartitionService:
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
                 if isinstance(message, ReadHistory):
-                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes // 2))
+                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes))
                 if isinstance(message, FunctionTurns):
                     return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
@@ -337,11 +341,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: Callable[[StartRun], StartRun] = lambda start: start) -> Accepted | Refused:
+    async def begin(self, submit: Submit, seeded: Callable[[StartRun], StartRun] | None = None) -> Accepted | Refused:
         """Start a run, `seeded` perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(submit)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(seeded(admitted))
+        start = await self._admit(submit)
+        admitted = start if seeded is not None else await self._idempotency.begin(start)
+        if isinstance(admitted, StartRun):
+            return await self.shard.command(admitted if seeded is None else seeded(admitted))
+        return admitted
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""
@@ -390,10 +397,3 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
-
-
-async def _within(seconds: float, work: Awaitable[None]) -> None:
-    try:
-        await asyncio.wait_for(work, seconds)
-    except TimeoutError:
-        log.warning("stopping: what was begun did not end within %g s; a recovery takes it up", seconds)

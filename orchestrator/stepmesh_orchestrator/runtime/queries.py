@@ -37,8 +37,8 @@ WAIT_S = 5.0
 """How long a worker may take to answer, in seconds."""
 PAGED_S = 30.0
 """The same of one that has to read the history first."""
-WORKER_GONE = "SM-5133"
-"""What a gateway says whose worker went away with the question."""
+WORKER_GONE, NO_ROOM = "SM-5133", "SM-5134"
+"""What a gateway says whose worker went away with the question, and one to whose workers that is too large."""
 PAUSE_S = 0.1
 """Pause before another one is looked for, in seconds."""
 
@@ -125,7 +125,9 @@ class QueryRequests:
         whole = structs.replace(made.task, history=encode_records([*made.records]))
         data = encode(QueryTask(whole, journal, request.name, request.arguments))
         if len(data) <= limit:
-            return await self._answer(Pool(made.pool), data, WAIT_S)
+            answer = await self._answer(Pool(made.pool), data, WAIT_S)
+            if not (isinstance(answer, Refused) and answer.code == NO_ROOM):
+                return answer
         with made.service.questions.open(made.records) as question:
             task = structs.replace(made.task, history=b"")
             data = encode(QueryTask(task, journal, request.name, request.arguments, PAGED, question, made.service.partition))

@@ -30,11 +30,12 @@ class Questions:
         finally:
             del self._open[name]
 
-    def page(self, wanted: ReadHistory, page_bytes: int) -> HistoryPage | Refused:
-        """From a record on. `page_bytes`: of a page of more than one record."""
+    def page(self, wanted: ReadHistory, message_bytes: int) -> HistoryPage | Refused:
+        """From a record on. `message_bytes`: what the broker carries; a page of more than one record has half of that at most."""
         records = self._open.get(wanted.question)
         if records is None or not 0 <= wanted.after <= len(records):
             return Refused("SM-1083", "the question that this history is for is over", "ask again")
+        page_bytes = min(message_bytes, wanted.answer_bytes or message_bytes) // 2
         size, end = 0, wanted.after
         while end < len(records) and (end == wanted.after or size + size_of(records[end]) <= page_bytes):
             size += size_of(records[end])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
 
 from stepmesh import payloads
 from stepmesh.context import apart
@@ -42,6 +43,10 @@ class LetGo(Exception):
     """The worker has nothing more to do with this activation, and nothing to say of it."""
 
 
+class HandedBack(Exception):
+    """The worker leaves, and the shard did not take the activation back."""
+
+
 class Stuck(StepmeshError):
     """SM-1022: a body waits for something that no record will ever bring."""
 
@@ -70,7 +75,7 @@ class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
     when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
     task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
-    itself, where it still is. `keep` takes one that idles; None = it is put away."""
+    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more."""
 
     task: Task
     begin: Begin
@@ -82,10 +87,11 @@ class Activation:
     where: str = ""
     live: LiveBody | None = None
     keep: Callable[[LiveBody], None] | None = None
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def drive(activation: Activation) -> Any:
-    """What the body returned. Raises what it raised, or `LetGo`."""
+    """What the body returned. Raises what it raised, `LetGo` or `HandedBack`."""
     driver = _Driver(activation)
     try:
         return await driver.run()
@@ -105,7 +111,8 @@ class _Driver:
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
         self._newly_abandoned: list[str] = []
-        self._running: dict[str, asyncio.Task[Settled | Tried]] = {}
+        self._running: dict[str, asyncio.Task[Settled | Tried | None]] = {}
+        self._left_over = False  # local steps that are not begun, because the worker leaves
         self._time = self._began_at = 0.0
         self._places = asyncio.Semaphore(LOCAL_STEPS)
         self._execution: Execution | None = None
@@ -177,9 +184,14 @@ class _Driver:
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
         due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        leaving = self._activation.leaving.is_set()
         ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
-            if id not in self._running and id not in ended:
+            if id in self._running or id in ended:
+                continue
+            if leaving:
+                self._left_over = True
+            else:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
@@ -187,9 +199,13 @@ class _Driver:
         self._waiting = self._is_urgent() and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
-    async def _do(self, step: LocalStep) -> Settled | Tried:
-        await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
+    async def _do(self, step: LocalStep) -> Settled | Tried | None:
+        """None when it was not begun, because the worker leaves."""
+        leaving = self._activation.leaving
+        await _pause(max(0, step.due_ms - self._now_ms()) / 1000, leaving)
         async with self._places:
+            if leaving.is_set():
+                return None
             return await step.once(self._now_ms, lambda: step.command.id in self._running)
 
     def _now_ms(self) -> int:
@@ -210,7 +226,17 @@ class _Driver:
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
             )
-        return await self._tell(idle=not self._running and not self._waiting and not self._has_results())
+        if self._left_over and not self._running:
+            await self._hand_back()
+        return await self._tell(idle=not self._running and not self._waiting and not self._left_over and not self._has_results())
+
+    async def _hand_back(self) -> NoReturn:
+        """Another worker does what is left over."""
+        leaving = False
+        while not leaving:
+            leaving = len(self._fitting()[0]) == len(self._unsent)
+            await self._tell(idle=False, leaving=leaving)
+        raise HandedBack
 
     async def _something(self) -> None:
         if not self._running or self._is_urgent():
@@ -230,8 +256,10 @@ class _Driver:
         """Whether a local step ended or there may be news, in that time."""
         news = self._activation.news
         heard = asyncio.ensure_future(news.wait())
-        done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        heard.cancel()
+        try:
+            done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            heard.cancel()
         return bool(done)
 
     def _collect(self) -> None:
@@ -240,15 +268,19 @@ class _Driver:
         for id, task in list(self._running.items()):
             if task.done():
                 del self._running[id]
-                self._unsent.append(task.result())
+                record = task.result()
+                if record is None:
+                    self._left_over = True
+                else:
+                    self._unsent.append(record)
 
-    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
+    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None, leaving: bool = False) -> list[Record]:
         sent, self._unsent = self._fitting()
         idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
         answer = await self._asked(
-            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued)
+            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, leaving)
         )
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
@@ -306,10 +338,19 @@ class _Driver:
         return turn.value
 
 
+async def _pause(seconds: float, leaving: asyncio.Event) -> None:
+    if not seconds:
+        await asyncio.sleep(0)
+        return
+    with suppress(TimeoutError):
+        await asyncio.wait_for(leaving.wait(), seconds)
+
+
 def _carried(task: Task, base: int) -> list[Record]:
     """The records from there on that came along, if any did."""
-    told = task.news if task.driver and task.seen == base else b"" if base else task.history
-    return decode_records(told) if told else []
+    if task.history:
+        return decode_records(task.history)[base:]
+    return decode_records(task.news) if task.news and task.seen == base else []
 
 
 def place_of(records: Sequence[Record]) -> str:

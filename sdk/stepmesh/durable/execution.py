@@ -100,6 +100,9 @@ class Execution:
         self._dropped = True
         self.loop.abandon()
         self._leftovers.close()
+        self._waits.forget()
+        self.handlers = Handlers()
+        self._root = None
 
     def query(self, name: str, arguments: bytes = b"{}") -> bytes:
         """What a handler of the body says now, as JSON. It changes nothing. Raises `UnknownHandler`, `ReadOnly`, and what it raises."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import NOTHING, Activation, Begin, LetGo, drive, place_of, taken_over
+from stepmesh.durable.driver import NOTHING, Activation, Begin, HandedBack, LetGo, drive, place_of, taken_over
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
@@ -51,10 +51,14 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         live = bodies.take(place, task.driver, task.records)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep))
+            return await drive(
+                Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep, context.leaving)
+            )
         except LetGo:
             context.idle()
-            return None
+        except HandedBack:
+            context.hand_back()
+        return None
 
     def query(asked: QueryTask) -> bytes:
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)

@@ -13,14 +13,14 @@ from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
-from stepmesh.durable.driver import TURN_BYTES, Activation, Begin, LetGo, drive
-from stepmesh.durable.errors import StepFailed
+from stepmesh.durable.driver import LOCAL_STEPS, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.errors import RetryAfter, StepFailed
 from stepmesh.durable.execution import Execution, executing
 from stepmesh.durable.testing import env
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, encode_records
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, encode_records
 from stepmesh_broker.protocol.ids import RunId, WorkerId
 from stepmesh_broker.protocol.messages import Task
 
@@ -35,6 +35,7 @@ class Shard:
         self.history = list(history)
         self.meanwhile = meanwhile
         self.turns: list[FunctionTurn] = []
+        self.takes_back = True
 
     async def take(self, turn: FunctionTurn) -> FunctionTurned:
         if turn.number:
@@ -44,20 +45,20 @@ class Shard:
         own = turn.base == len(self.history)
         self.history += turn.records
         news = self.history[turn.base :]
-        left = turn.idle and own
+        left = (turn.idle and own) or (turn.leaving and self.takes_back)
         return FunctionTurned(at_ms=BEGAN_MS, records=None if own and turn.number else news, left=left)
 
 
-async def driven(body: Body, shard: Shard) -> Any:
+async def driven(body: Body, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
     def begin(started_ms: int, *, recorded: str) -> Execution:
         return Execution(body, started_ms, RUN)
 
-    return await driven_by(begin, shard)
+    return await driven_by(begin, shard, leaving)
 
 
-async def driven_by(begin: Begin, shard: Shard) -> Any:
+async def driven_by(begin: Begin, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
     task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
-    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1")), 30)
+    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1", leaving=leaving or asyncio.Event())), 30)
 
 
 def played(run: Callable[[], Awaitable[Any]]) -> Any:
@@ -205,3 +206,86 @@ async def test_who_cancels_a_driver_cancels_its_steps() -> None:
         await task
     await ended.wait()
     assert not [record for record in shard.history if isinstance(record, Settled)]
+
+
+def test_an_activation_that_is_stopped_while_it_waits_leaves_nothing_behind() -> None:
+    app, begun = App("slow"), asyncio.Event()
+
+    @app.step
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @app.workflow
+    async def slow(_: None) -> None:
+        await endless()
+
+    async def stopped() -> set[asyncio.Task[Any]]:
+        driving = asyncio.create_task(driven_by(partial(slow.begin, RUN, b"null"), Shard()))
+        await begun.wait()
+        driving.cancel()
+        await asyncio.wait([driving])
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+    assert played(stopped) == set()
+
+
+@pytest.mark.parametrize("takes_back", [True, False])
+async def test_a_worker_that_leaves_ends_the_steps_that_it_began_and_begins_no_more(takes_back: bool) -> None:
+    leaving, gate, began = asyncio.Event(), asyncio.Event(), list[int]()
+
+    async def waits(n: int) -> int:
+        began.append(n)
+        await gate.wait()
+        return n
+
+    async def body() -> list[int]:
+        return await asyncio.gather(*(wf.run("waits", waits, n) for n in range(LOCAL_STEPS + 36)))
+
+    shard = Shard()
+    shard.takes_back = takes_back
+    task = asyncio.create_task(driven(body, shard, leaving))
+    while len(began) < LOCAL_STEPS:
+        await asyncio.sleep(0)
+    leaving.set()
+    gate.set()
+    with pytest.raises(LetGo if takes_back else HandedBack):
+        await task
+    assert len(began) == LOCAL_STEPS
+    assert sorted(int(one.value) for one in shard.history if isinstance(one, Settled)) == began
+    assert [turn.leaving for turn in shard.turns] == [False] * (len(shard.turns) - 1) + [True]
+    assert not any(turn.idle for turn in shard.turns)
+    assert len(await driven(body, Shard(*shard.history))) == LOCAL_STEPS + 36
+    assert len(began) == LOCAL_STEPS + 36
+
+
+@pytest.mark.parametrize("delay", ["1s", "1h"])
+async def test_a_worker_that_leaves_waits_for_no_other_attempt(delay: str) -> None:
+    leaving, tries = asyncio.Event(), list[int]()
+
+    def fails() -> None:
+        tries.append(1)
+        raise RetryAfter(delay)
+
+    async def body() -> None:
+        await wf.run("fails", fails)
+
+    shard = Shard()
+    task = asyncio.create_task(driven(body, shard, leaving))
+    while not any(isinstance(one, Tried) for one in shard.history):
+        await asyncio.sleep(0.001)
+    leaving.set()
+    with pytest.raises(LetGo):
+        await task
+    assert len(tries) == 1
+    assert shard.turns[-1].leaving is (delay == "1s")
+
+
+async def test_a_body_that_asks_for_nothing_more_ends_in_the_worker_that_leaves() -> None:
+    leaving = asyncio.Event()
+
+    async def body() -> str:
+        return await wf.run("leave", lambda: leaving.set() or "done")
+
+    assert await driven(body, Shard(), leaving) == "done"

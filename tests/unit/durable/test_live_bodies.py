@@ -36,7 +36,8 @@ Outcome = tuple[list[Record], str]
 class Shard:
     """A history in memory, and what the rest of the world does with what stands in it, at random."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, short: bool = False) -> None:
+        self.short = short  # histories travel whole
         self.history: list[Record] = []
         self.driver = self.seen = 0
         self.activations = 1
@@ -98,7 +99,8 @@ async def activated(body: Body, shard: Shard, bodies: LiveBodies, *, fresh: bool
     began_ms = shard.history[0].at_ms if shard.history else shard.now_ms
     task = Task(
         RunId(RUN), 0, 0, shard.activations, 1, "f", "/f", b"null", at_ms=shard.now_ms, records=len(shard.history), driver=shard.driver,
-        seen=shard.seen, news=encode_records(shard.history[shard.seen :]),
+        seen=shard.seen, history=encode_records(shard.history) if shard.short else b"",
+        news=b"" if shard.short else encode_records(shard.history[shard.seen :]),
     )  # fmt: skip
 
     def begin(started_ms: int, *, recorded: str) -> Execution:
@@ -191,6 +193,16 @@ def test_news_that_come_along_with_a_task_are_not_asked_for() -> None:
     assert run_virtual(played(lambda: naps(3), evicted, bodies, lambda: bodies.evict(RUN), fresh=True))[1] == "3"
     assert evicted.history == shard.history
     assert evicted.asked_from == [0, 0, 0]
+
+
+def test_a_history_that_travels_whole_is_not_asked_for() -> None:
+    bodies = LiveBodies()
+    live, evicted = Shard(0, short=True), Shard(0, short=True)
+    assert run_virtual(played(lambda: naps(3), live, bodies, fresh=True))[1] == "3"
+    assert bodies.resumed == 3
+    assert run_virtual(played(lambda: naps(3), evicted, bodies, lambda: bodies.evict(RUN), fresh=True))[1] == "3"
+    assert (live.asked_from, evicted.asked_from) == ([], [])
+    assert live.history == evicted.history
 
 
 def test_news_from_another_place_than_the_body_has_are_asked_for() -> None:

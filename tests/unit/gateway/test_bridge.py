@@ -524,13 +524,29 @@ async def test_a_function_that_waits_is_nobody_s_any_more(shard: Shard, bridge: 
 async def test_a_history_travels_with_its_task_where_it_is_short(shard: Shard, bridge: Bridge, size: int, comes_along: bool) -> None:
     offers = (Offer("/work", "/work", function=True), Offer("/plain", "/plain"))
     line = await join(bridge, credit=2, offers=offers)
-    await shard.send(work(1, history=b"x" * size, records=3, at_ms=7), make_task("/plain", 2, 2, history=b"x"))
+    given = {"history": b"x" * (size - 9), "news": b"y" * 9, "records": 3, "driver": 11, "seen": 2, "at_ms": 7}
+    await shard.send(work(1, **given), make_task("/plain", 2, 2, history=b"x"))
     await until(lambda: len(line.sent) == 2)
     function, plain = sorted(line.sent, key=lambda one: one.id.ref.step)
     assert (function.function, plain.function) == (True, False)
     made = pb.Activation()
-    assert fill_activation(made, function.id.journal, function.task) == len(made.history) == (size if comes_along else 0)
+    assert fill_activation(made, function.id.journal, function.task, function.fresh) == (size if comes_along else 0)
+    assert len(made.history) + len(made.news) == (size if comes_along else 0)
     assert (made.journal, made.at_ms, made.records) == (function.id.journal, 7, 3)
+    assert (made.driver, made.seen, made.fresh) == (11, 2, True)
+
+
+@pytest.mark.parametrize(("fields", "fresh"), [({}, True), ({"dispatch": 2}, False), ({"claim_first": True}, False)])
+async def test_a_task_is_fresh_that_nobody_had_before(shard: Shard, bridge: Bridge, fields: dict[str, Any], fresh: bool) -> None:
+    line = await join(bridge, credit=1)
+    await shard.send(work(1, **fields))
+    await until(lambda: len(line.sent) == 1)
+    assert line.sent[0].fresh is fresh
+    line.seat.give_back(line.sent[0].id)
+    other = await join(bridge, "w2", credit=1)
+    line.seat.lost()
+    await until(lambda: len(other.sent) == 1)
+    assert other.sent[0].fresh is False, "it was sent before"
 
 
 def question(size: int = 0) -> bytes:

@@ -107,9 +107,9 @@ async def at_work() -> AsyncIterator[tuple[Shard, asyncio.Event, list[str]]]:
         await asyncio.wait([run])
 
 
-def activation(id: str, component: str = "/order", history: list[Record] | None = None) -> pb.Task:
+def activation(id: str, component: str = "/order", history: list[Record] | None = None, **more: Any) -> pb.Task:
     found = history or []
-    given = pb.Activation(journal="j", at_ms=5, records=len(found), history=encode_records(found) if found else b"")
+    given = pb.Activation(journal="j", at_ms=5, records=len(found), history=encode_records(found) if found else b"", **more)
     return task(id, component, b'"ann"', partition=3, activation=given)
 
 
@@ -123,6 +123,7 @@ async def test_it_says_which_components_are_functions() -> None:
     async with at_work() as (shard, _, _):
         stream = await shard.stream()
         assert {one.path: one.function for one in stream.hello.components} == {"/order": True, "/slow": True, "/plain": False}
+        assert {one.path: bool(one.version) for one in stream.hello.components} == {"/order": True, "/slow": True, "/plain": False}
         assert stream.hello.message_bytes == shard.max_message_bytes
 
 
@@ -143,13 +144,18 @@ async def test_turns_are_told_to_the_owner_of_the_run_and_one_that_waits_gives_i
         assert done == ["ann"]
 
 
-async def test_what_came_with_the_task_is_never_taken_for_all_there_is() -> None:
+async def test_what_came_with_the_task_is_taken_for_all_there_is_only_where_it_is_fresh() -> None:
     async with at_work() as (shard, _, done):
         stream = await welcomed(shard)
         shard.history = [Began(5, "1")]
         stream.tell(tasks=[activation("a")])
         await until(lambda: stream.idle == ["a"])
         assert [(turn.number, turn.base) for turn in shard.turns][:2] == [(0, 0), (1, 1)]
+        asked = len(shard.turns)
+        shard.history.append(Settled("r/paid", 9))
+        stream.tell(tasks=[activation("b", history=list(shard.history), fresh=True)])
+        await until(lambda: stream.results)
+        assert len(shard.turns) == asked, "it had all"
         assert sum(isinstance(record, Began) for record in shard.history) == 1
         assert done == ["ann"]
 
@@ -216,3 +222,19 @@ async def test_a_question_is_answered_on_its_stream_within_the_limit() -> None:
         assert refused == ["SM-5135", "SM-1072"]
         assert max(len(message.answers) for message in stream.said) == 1
         assert (done, shard.turns) == ([], [])
+
+
+async def test_a_body_that_stays_alive_goes_on_from_the_news() -> None:
+    async with at_work() as (shard, _, done):
+        stream = await welcomed(shard)
+        stream.tell(tasks=[activation("a", fresh=True)])
+        await until(lambda: stream.idle == ["a"])
+        asked, driver, seen = len(shard.turns), shard.turns[-1].driver, len(shard.history)
+        shard.history.append(Settled("r/paid", 9))
+        given = {"driver": driver, "seen": seen, "news": encode_records([shard.history[-1]]), "fresh": True}
+        again = activation("b")
+        again.activation.MergeFrom(pb.Activation(records=seen + 1, **given))
+        stream.tell(tasks=[again])
+        await until(lambda: stream.results)
+        assert stream.results[0].output == b'"ann"'
+        assert (len(shard.turns), done) == (asked, ["ann"]), "nothing was asked for, and nothing done again"

@@ -381,6 +381,7 @@ type Component struct {
 	InputSchema   string                 `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"` // JSON Schema as JSON text, or ""
 	OutputSchema  string                 `protobuf:"bytes,4,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
 	Function      bool                   `protobuf:"varint,5,opt,name=function,proto3" json:"function,omitempty"` // a durable function: its tasks bring an activation, and questions may come
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`    // of a function's code, as others are told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -448,6 +449,13 @@ func (x *Component) GetFunction() bool {
 		return x.Function
 	}
 	return false
+}
+
+func (x *Component) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 type Welcome struct {
@@ -689,7 +697,11 @@ type Activation struct {
 	Journal       string                 `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`        // of the tokens that the body hands out
 	AtMs          uint64                 `protobuf:"varint,2,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"` // when it was sent, by the orchestrator's clock
 	Records       uint32                 `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`       // of its history
-	History       []byte                 `protobuf:"bytes,4,opt,name=history,proto3" json:"history,omitempty"`        // those, as MessagePack (histories.py); empty when they are too large to travel along: ask with turn 0
+	History       []byte                 `protobuf:"bytes,4,opt,name=history,proto3" json:"history,omitempty"`        // those, as MessagePack (histories.py); empty when they do not travel along: ask with turn 0
+	Driver        uint64                 `protobuf:"varint,5,opt,name=driver,proto3" json:"driver,omitempty"`         // who took them further last, 0 = nobody
+	Seen          uint32                 `protobuf:"varint,6,opt,name=seen,proto3" json:"seen,omitempty"`             // of the records, those that this driver had when it let go
+	News          []byte                 `protobuf:"bytes,7,opt,name=news,proto3" json:"news,omitempty"`              // the others, when not all travel along and these can
+	Fresh         bool                   `protobuf:"varint,8,opt,name=fresh,proto3" json:"fresh,omitempty"`           // nobody else had the task, as far as the gateway can tell: what it carries is what there is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +762,34 @@ func (x *Activation) GetHistory() []byte {
 		return x.History
 	}
 	return nil
+}
+
+func (x *Activation) GetDriver() uint64 {
+	if x != nil {
+		return x.Driver
+	}
+	return 0
+}
+
+func (x *Activation) GetSeen() uint32 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Activation) GetNews() []byte {
+	if x != nil {
+		return x.News
+	}
+	return nil
+}
+
+func (x *Activation) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
 }
 
 // A query to a durable function, as its worker gets it over the broker: QueryTask, answered by QueryAnswer or Refused (queries.py).
@@ -1177,13 +1217,14 @@ const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"\texclusive\x18\x06 \x01(\bR\texclusive\x12\x18\n" +
 	"\arunning\x18\a \x03(\tR\arunning\x12\x1c\n" +
 	"\tnamespace\x18\b \x01(\tR\tnamespace\x12#\n" +
-	"\rmessage_bytes\x18\t \x01(\x04R\fmessageBytes\"\xa5\x01\n" +
+	"\rmessage_bytes\x18\t \x01(\x04R\fmessageBytes\"\xbf\x01\n" +
 	"\tComponent\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
 	"\finput_schema\x18\x03 \x01(\tR\vinputSchema\x12#\n" +
 	"\routput_schema\x18\x04 \x01(\tR\foutputSchema\x12\x1a\n" +
-	"\bfunction\x18\x05 \x01(\bR\bfunction\"\x8a\x01\n" +
+	"\bfunction\x18\x05 \x01(\bR\bfunction\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\x8a\x01\n" +
 	"\aWelcome\x12!\n" +
 	"\fheartbeat_ms\x18\x01 \x01(\rR\vheartbeatMs\x12#\n" +
 	"\rpayload_bytes\x18\x02 \x01(\x04R\fpayloadBytes\x12\x18\n" +
@@ -1214,13 +1255,17 @@ const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"activation\x1a=\n" +
 	"\x0fPathParamsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
 	"\n" +
 	"Activation\x12\x18\n" +
 	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x13\n" +
 	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\x12\x18\n" +
 	"\arecords\x18\x03 \x01(\rR\arecords\x12\x18\n" +
-	"\ahistory\x18\x04 \x01(\fR\ahistory\">\n" +
+	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x16\n" +
+	"\x06driver\x18\x05 \x01(\x04R\x06driver\x12\x12\n" +
+	"\x04seen\x18\x06 \x01(\rR\x04seen\x12\x12\n" +
+	"\x04news\x18\a \x01(\fR\x04news\x12\x14\n" +
+	"\x05fresh\x18\b \x01(\bR\x05fresh\">\n" +
 	"\bQuestion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1a\n" +
 	"\bquestion\x18\x02 \x01(\fR\bquestion\"8\n" +

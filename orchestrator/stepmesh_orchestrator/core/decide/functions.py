@@ -123,6 +123,10 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
+    if turn.leaving:
+        let_go(session, item, task.step, leaving=True)
+        activate(session, item, task.step)
+        return FunctionTurned(at_ms=session.now, left=True)
     if left and turn.blocked and function.taken:
         _unwind(session, item, task.step)
     elif left:

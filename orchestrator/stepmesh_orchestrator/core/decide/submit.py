@@ -87,7 +87,7 @@ def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates else None)
+    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates or flow.idempotency else None)
 
 
 def _variables_refusal(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:

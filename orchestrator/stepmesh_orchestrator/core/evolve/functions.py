@@ -31,7 +31,7 @@ def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int)
     item = leave(state, event.run, event.item, event.step)
     _rest(item, event.step)
     function = _function(item, event.step)
-    function.seen = len(function.records)
+    function.seen = 0 if event.leaving else len(function.records)  # all of it is news: it goes on whatever happens
     function.blocked, function.due_ms = event.blocked, event.due_ms
     function.blocks = function.blocks + 1 if event.blocked else 0
 

@@ -20,7 +20,7 @@ from stepmesh_orchestrator.core.effects import Answered, NudgeTask, Send, SetTim
 from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded, TreeDormant
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionIdle, HistoryGrew
-from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, Function, call_document
+from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, SHORT_BYTES, SHORT_RECORDS, Function, call_document
 
 BEGAN = Began(NOW, "1+abc")
 DAY_MS = 24 * 3_600_000
@@ -145,8 +145,8 @@ def test_an_idle_function_holds_no_slot_and_its_timer_brings_it_back() -> None:
     assert kinds(body.new) == ["HistoryGrew", "StepDispatched"]
     task = body.again()
     assert (task.attempt, task.records) == (2, 3)
-    assert (task.driver, task.seen, decode_records(task.news)) == (1, 2, [Settled("r/sleep", NOW + 5_000)])
-    assert not task.history, "whoever has it needs no more, and others ask"
+    assert (task.driver, task.seen, decode_records(task.history)) == (1, 2, body.history()), "any worker goes on with so little"
+    assert not task.news
 
 
 def test_news_while_the_worker_turns_keep_it_from_going_idle() -> None:
@@ -256,9 +256,28 @@ def test_a_lost_worker_costs_the_attempt_and_nothing_else() -> None:
     body.give_up("f")
     body.fire()
     task = body.again()
-    assert (task.attempt, decode_records(task.news)) == (2, [BEGAN, issued("r/a")])
+    assert (task.attempt, decode_records(task.history)) == (2, [BEGAN, issued("r/a")])
     body.turn(Settled("r/a", 0, b"1"))
     assert body.item().wait(0).transport_used == 0, "a worker that got somewhere was not in vain"
+
+
+def test_a_worker_that_leaves_hands_the_function_to_another_one_at_once_and_at_no_cost() -> None:
+    body = Body()
+    assert body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, b"1"), issued("r/b"), leaving=True).left
+    assert kinds(body.new) == ["HistoryGrew", "FunctionIdle", "StepDispatched"]
+    task = body.again()
+    assert (task.attempt, task.records, task.seen, len(decode_records(task.history))) == (2, 4, 0, 4)
+    assert not task.claim_first
+    assert body.live().tree.in_flight == 1
+
+
+def test_a_function_that_was_handed_back_goes_on_after_a_crash_before_it_had_a_place() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/a"))
+    body.session.emit(FunctionIdle(body.run, 0, 0, leaving=True))
+    body.take()
+    body.restart()
+    assert kinds(body.new) == ["StepDispatched"]
 
 
 def test_a_function_that_fails_begins_anew_when_its_step_may_be_tried_again() -> None:
@@ -347,6 +366,21 @@ def test_what_came_since_a_worker_let_go_travels_with_the_task_up_to_a_limit(dri
     assert (told.records, told.driver, told.seen) == (len(seen + news), driver, len(seen))
     expected = encode_records(news) if carried else b""
     assert (told.history, told.news) == ((b"", expected) if driver else (expected, b""))
+
+
+@pytest.mark.parametrize(
+    ("records", "more", "whole"),
+    [(3, 0, True), (3, 1, False), (SHORT_RECORDS, -SHORT_BYTES, True), (SHORT_RECORDS + 1, -SHORT_BYTES, False)],
+)
+def test_a_short_history_travels_whole_and_of_a_long_one_what_is_new(records: int, more: int, whole: bool) -> None:
+    task = Body().tasks[-1]
+    few: list[Record] = [BEGAN, *(sleeping(10) for _ in range(records - 2))]
+    last = Settled("r/sleep", NOW, b"x" * 256)
+    room = SHORT_BYTES - len(encode_records([*few, last])) + more
+    last = Settled("r/sleep", NOW, b"x" * (256 + max(0, room)))
+    told = Function(records=[*few, last], driver=1, seen=len(few)).carried_by(task)
+    expected = (encode_records([*few, last]), b"") if whole else (b"", encode_records([last]))
+    assert (told.history, told.news) == expected
 
 
 def test_what_does_not_fit_an_answer_comes_in_pages() -> None:

@@ -111,6 +111,23 @@ async def test_a_component_that_no_worker_has_fails_as_ever() -> None:
 
 
 @virtual
+async def test_a_result_is_as_large_as_the_way_to_the_worker_carries_to_the_byte() -> None:
+    lab = await Lab().start()
+    twice = await lab.flow(TWICE)
+    text = js("x" * 30_000)
+    room = size_of(Settled("r/twice", 0, b"[" + text + b"," + text + b"]")) + OVERHEAD_BYTES
+    for answer_bytes, is_sent in ((room, True), (room - 1, False)):
+        await lab.submit(ONE_STEP)
+        (task,) = await lab.take()
+        child = Issued("r/twice", Kind.CHILD, f"flow://{twice}", "", text, "orders.py:7")
+        await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0), child]))
+        answer = await turned(lab, task, FunctionTurn(ref(task), 1, 2, 2, idle=True), answer_bytes)
+        assert answer.gone is not is_sent
+        await lab.finish(task)
+    await lab.stop()
+
+
+@virtual
 async def test_an_answer_has_as_many_records_as_the_way_to_the_worker_carries() -> None:
     lab = await Lab().start()
     await lab.submit(ONE_STEP)

@@ -68,18 +68,20 @@ class Hello(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., pool: _Optional[str] = ..., capacity: _Optional[int] = ..., version: _Optional[str] = ..., components: _Optional[_Iterable[_Union[Component, _Mapping]]] = ..., exclusive: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., namespace: _Optional[str] = ..., message_bytes: _Optional[int] = ...) -> None: ...
 
 class Component(_message.Message):
-    __slots__ = ("path", "description", "input_schema", "output_schema", "function")
+    __slots__ = ("path", "description", "input_schema", "output_schema", "function", "version")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     INPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     path: str
     description: str
     input_schema: str
     output_schema: str
     function: bool
-    def __init__(self, path: _Optional[str] = ..., description: _Optional[str] = ..., input_schema: _Optional[str] = ..., output_schema: _Optional[str] = ..., function: _Optional[bool] = ...) -> None: ...
+    version: str
+    def __init__(self, path: _Optional[str] = ..., description: _Optional[str] = ..., input_schema: _Optional[str] = ..., output_schema: _Optional[str] = ..., function: _Optional[bool] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("heartbeat_ms", "payload_bytes", "gateway", "turn_bytes")
@@ -137,16 +139,24 @@ class Task(_message.Message):
     def __init__(self, id: _Optional[str] = ..., component: _Optional[str] = ..., input: _Optional[bytes] = ..., attempt: _Optional[int] = ..., run_id: _Optional[str] = ..., item: _Optional[int] = ..., step_id: _Optional[str] = ..., root_run_id: _Optional[str] = ..., flow_id: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., path_params: _Optional[_Mapping[str, str]] = ..., step: _Optional[int] = ..., partition: _Optional[int] = ..., activation: _Optional[_Union[Activation, _Mapping]] = ...) -> None: ...
 
 class Activation(_message.Message):
-    __slots__ = ("journal", "at_ms", "records", "history")
+    __slots__ = ("journal", "at_ms", "records", "history", "driver", "seen", "news", "fresh")
     JOURNAL_FIELD_NUMBER: _ClassVar[int]
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    NEWS_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
     journal: str
     at_ms: int
     records: int
     history: bytes
-    def __init__(self, journal: _Optional[str] = ..., at_ms: _Optional[int] = ..., records: _Optional[int] = ..., history: _Optional[bytes] = ...) -> None: ...
+    driver: int
+    seen: int
+    news: bytes
+    fresh: bool
+    def __init__(self, journal: _Optional[str] = ..., at_ms: _Optional[int] = ..., records: _Optional[int] = ..., history: _Optional[bytes] = ..., driver: _Optional[int] = ..., seen: _Optional[int] = ..., news: _Optional[bytes] = ..., fresh: _Optional[bool] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("number", "question")
