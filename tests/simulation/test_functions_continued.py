@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from tests.simulation.deployment_world import World
+from tests.simulation.deployment_world import Crash, World, until
 from tests.simulation.test_functions import CrashAt, histories_of, journal
 from tests.simulation.virtual_loop import run_virtual
 
@@ -19,7 +19,7 @@ from stepmesh.durable.app import App
 from stepmesh.errors import RequestRefused
 from stepmesh.run_control import Changes
 from stepmesh_broker.protocol.histories import Issued, TakenOver
-from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.runtime.function_pasts import past_functions
 
@@ -316,3 +316,25 @@ async def taken_over(world: World, run: str) -> list[Any]:
     found = await past_functions(world.journal, row)
     assert found is not None
     return found[0, 1].function.records
+
+
+def test_what_is_to_be_taken_over_outlives_dormancy_and_a_restart() -> None:
+    nap = {"id": "first", "component": "/builtin/sleep", "input": {"duration": "1h", "passthrough": {"$input": "$"}}}
+    flow = {**FLOW, "steps": [nap, FLOW["steps"][1]]}
+
+    async def played() -> None:
+        shop = Shop()
+        async with opened(shop) as (world, client):
+            handle = await client.submit(flow, [ORDER])
+            await handle.wait(timeout=20_000)
+            fork = await client.control.fork(handle.id, changes=Changes(inputs=[{"amount": 7, "to": 2, "sleep": 1}]))
+            await until(lambda: fork.run in world.dormant())
+            assert world.node is not None
+            await world.node.partitions[Partition(0)].shard.snapshot()
+            world.node.ended.set_exception(Crash("on purpose"))
+            await until(lambda: world.restarts)
+            assert (await client.handle(fork.run).result(timeout=20_000))["shipped"] == 2
+            assert (shop.done["charge 7"], shop.done["ship 2"]) == (1, 1)
+        await world.audit()
+
+    run_virtual(played(), 60_000)

@@ -340,9 +340,14 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: list[Event]
 
 
-class _Frame(Turn, frozen=True, array_like=True, gc=False):
+class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A turn as the journal has it. `packed`: the events, compressed, and then `events` is empty."""
 
+    format: int
+    at_ms: int
+    inbox: int
+    confirmed: int
+    events: msgspec.Raw
     packed: bytes = b""
 
 
@@ -371,8 +376,20 @@ def encode_frame(turn: Turn) -> tuple[bytes, int]:
 
 def decode_turn(payload: bytes) -> Turn:
     """Raises `ValueError` for a payload that is no turn, or of a newer format."""
+    frame, events = _opened(payload)
+    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, _events_decoder.decode(events))
+
+
+def decode_turn_about(payload: bytes, run: RunId) -> Turn | None:
+    """None, at little cost, for a turn whose events do not name the run. Raises `ValueError` as `decode_turn` does."""
+    frame, events = _opened(payload)
+    if run.encode() not in events:
+        return None
+    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, _events_decoder.decode(events))
+
+
+def _opened(payload: bytes) -> tuple[_Frame, bytes]:
     frame = _decoder.decode(payload)
     if frame.format > _PACKED_FORMAT:
         raise ValueError(f"journal frame of format {frame.format}; this version reads up to {_PACKED_FORMAT}")
-    events = _events_decoder.decode(expanded(frame.packed)) if frame.format == _PACKED_FORMAT else frame.events
-    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, events)
+    return frame, expanded(frame.packed) if frame.format == _PACKED_FORMAT else bytes(frame.events)

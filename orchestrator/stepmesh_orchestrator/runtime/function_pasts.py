@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying
+from stepmesh_orchestrator.core.events import Event, StepDefaulted, StepFailed, StepRetrying, decode_turn_about
 from stepmesh_orchestrator.core.function_events import (
     FunctionContinued,
     FunctionsSeeded,
@@ -21,7 +21,6 @@ from stepmesh_orchestrator.core.function_events import (
 from stepmesh_orchestrator.core.function_reuse import PastFunction, begun, unwound
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.rows import RunRow
-from stepmesh_orchestrator.core.sealed import decode_turn_about
 from stepmesh_orchestrator.core.seeds import FunctionSeed
 from stepmesh_orchestrator.ports import Journal, JournalTrimmed
 

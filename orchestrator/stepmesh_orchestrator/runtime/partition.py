@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from stepmesh_broker.ending import cancelled
+from stepmesh_broker.ending import cancelled, ended
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.ports import Broker, Inbox, Subscription
 from stepmesh_broker.protocol import subjects
@@ -180,8 +180,9 @@ class PartitionService:
         if self._running is not None:
             await asyncio.wait((self._running,))
         self._close_shard()
-        await _within(2, self.shard.dispatcher.outbox.drained())
-        await _within(5, self.shard.projector.reached(self.shard.sequence))
+        drained = await ended(self.shard.dispatcher.outbox.drained(), 2)
+        if not (await ended(self.shard.projector.reached(self.shard.sequence), 5) and drained):
+            log.warning("stopping: what was begun did not end in time; a recovery takes it up")
         await self.shard.dispatcher.close()
         self.shard.projector.close()
         await cancelled(self._tasks)
@@ -342,10 +343,3 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
-
-
-async def _within(seconds: float, work: Awaitable[None]) -> None:
-    try:
-        await asyncio.wait_for(work, seconds)
-    except TimeoutError:
-        log.warning("stopping: what was begun did not end within %g s; a recovery takes it up", seconds)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_orchestrator.core.events import ItemStarted, RunEnded, Turn, decode_turn, encode_turn
-from stepmesh_orchestrator.core.sealed import decode_turn_about
+from stepmesh_orchestrator.core.events import ItemStarted, RunEnded, Turn, decode_turn, decode_turn_about, encode_turn
 
 RUNS = [RunId(f"01900000-0000-7000-8000-00000000000{n}") for n in range(3)]
 
