@@ -32,6 +32,7 @@ from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Pool, Position, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept, ParentRef, Submit
+from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
 from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.limits import Streams, check_payload
@@ -321,14 +322,14 @@ class Operations:
         """The pools that the deployment routes to."""
         return await self.requests.ask(api.ListQueues(), api.Queues)
 
-    async def pools(self) -> list[api.PoolEntry]:
+    async def pools(self) -> list[PoolEntry]:
         """Those that have tasks, or had a worker; by name."""
-        return (await self.requests.ask(api.ListPools(), api.Pools)).pools
+        return (await self.requests.ask(ListPools(), Pools)).pools
 
-    async def pool(self, name: str) -> api.PoolEntry:
+    async def pool(self, name: str) -> PoolEntry:
         """One of them; zeros for one that nobody used yet. Raises `BrokerError` for what is no name."""
         pool = Pool(checked_name("pool", name))
-        return next((one for one in await self.pools() if one.pool == pool), api.PoolEntry(pool, 0, 0, []))
+        return next((one for one in await self.pools() if one.pool == pool), PoolEntry(pool, 0, 0, []))
 
     async def deployment(self) -> api.Info:
         """What its orchestrators say of it now."""

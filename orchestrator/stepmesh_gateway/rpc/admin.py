@@ -5,9 +5,9 @@ from __future__ import annotations
 from google.protobuf.descriptor import ServiceDescriptor
 
 from stepmesh_broker.pb.stepmesh.v1 import admin_pb2 as pb
-from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.dead_letters import ListDeadLetters
 from stepmesh_broker.protocol.ids import Position
+from stepmesh_broker.protocol.pools import PoolEntry
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
 
@@ -54,7 +54,7 @@ class AdminMethods:
         return pb.DropDeadLetterResponse()
 
 
-def _pool(pool: api.PoolEntry) -> pb.PoolInfo:
+def _pool(pool: PoolEntry) -> pb.PoolInfo:
     return pb.PoolInfo(
         pool=pool.pool,
         wanted=pool.wanted,

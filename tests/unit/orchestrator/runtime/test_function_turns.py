@@ -14,6 +14,7 @@ from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, Fu
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, size_of
 from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task, Verdict
+from stepmesh_broker.protocol.pools import ListPools, Pools
 from stepmesh_orchestrator.runtime.functions import OVERHEAD_BYTES
 
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
@@ -279,7 +280,7 @@ async def test_a_worker_that_goes_is_handed_nothing_more() -> None:
     await hello(lab, W1, ComponentInfo("/saga", version="3+4f2c1e"))
     presence = lab.node.presence
     await until(lambda: presence.having("py", "/saga") == {"3+4f2c1e": [W1]})
-    assert (await lab.ask(api.ListPools(), api.Pools)).pools[0].workers[0].functions == {"/saga": "3+4f2c1e"}
+    assert (await lab.ask(ListPools(), Pools)).pools[0].workers[0].functions == {"/saga": "3+4f2c1e"}
     await hello(lab, W1, ComponentInfo("/saga"))
     await until(lambda: not presence.having("py", "/saga"))
     assert presence.workers("py") == 1
