@@ -77,9 +77,9 @@ class InboxTaken(BrokerError):
         return cls(f"another reader took over the inbox of partition {partition}", hint="stop this shard; the new owner goes on")
 
     @classmethod
-    def of_submissions(cls) -> InboxTaken:
-        """The error for who read the submit topic until now."""
-        return cls("another reader took over the submit topic", hint="nothing is lost: the new reader goes on")
+    def of_topic(cls, topic: str) -> InboxTaken:
+        """The error for who read a topic of plain records until now."""
+        return cls(f"another reader took over the {topic} topic", hint="nothing is lost: the new reader goes on")
 
 
 class MalformedMessage(BrokerError):

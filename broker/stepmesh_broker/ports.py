@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject
-from stepmesh_broker.protocol.submission import SubmittedRecord
 
 if TYPE_CHECKING:
     from stepmesh_broker.pb.stepmesh.v1.worker_pb2 import FromWorker, ToWorker
@@ -111,16 +111,16 @@ class Inbox(Protocol):
         ...
 
 
-class SubmitReader(Protocol):
-    """The reader of one partition's share of the submit topic, in order within each lane. A newer reader takes the share over; an older one
-    may not notice at once, so a record may be read by both: `fetch` raises `InboxTaken` when it does. After `close`, it raises
+class TopicReader(Protocol):
+    """The reader of one partition's share of a topic of plain records, in order within each lane. A newer reader takes the share over; an
+    older one may not notice at once, so a record may be read by both: `fetch` raises `InboxTaken` when it does. After `close`, it raises
     `BrokerUnavailable`."""
 
-    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[SubmittedRecord]:
+    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[PlainRecord]:
         """Up to `max_messages`, as soon as there is one; empty after `timeout_s`. Unacknowledged ones come again to the next reader."""
         ...
 
-    async def ack(self, records: Sequence[SubmittedRecord]) -> None:
+    async def ack(self, records: Sequence[PlainRecord]) -> None:
         """These are dealt with, and so is all that was fetched before them. Raises nothing when the broker is away (they come again)."""
         ...
 
@@ -236,8 +236,8 @@ class Broker(Requester, Protocol):
         """Read a partition's inbox. Messages at or below `after` are dropped (and acknowledged) by the backend."""
         ...
 
-    async def submissions(self, partition: Partition, partitions: int) -> SubmitReader | None:
-        """Read a partition's share of the submit topic, to which any program may write (`protocol/submission.py`): every record belongs to
+    async def records(self, topic: Topic, partition: Partition, partitions: int) -> TopicReader | None:
+        """Read a partition's share of a topic, to which any program may write (`protocol/records.py`): every record belongs to
         the share of one of the `partitions`. None when this share is, and stays, empty."""
         ...
 

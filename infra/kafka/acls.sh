@@ -14,6 +14,7 @@ allow --allow-principal User:gateway --operation Read --operation Write --topic 
 allow --allow-principal User:gateway --operation Read --group stepmesh.default.tasks.gpu
 allow --allow-principal User:client --operation Read --operation Write --topic stepmesh.default.talk
 allow --allow-principal User:producer --operation Write --topic stepmesh.default.submit
+allow --allow-principal User:producer --operation Write --topic stepmesh.default.events
 allow --allow-principal User:projector --operation Read --operation DescribeConfigs --topic stepmesh.default.journal
 allow --allow-principal User:projector --operation All --topic stepmesh.default.projector --resource-pattern-type prefixed
 allow --allow-principal User:projector --operation All --group stepmesh.default.projector --resource-pattern-type prefixed

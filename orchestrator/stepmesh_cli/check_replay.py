@@ -21,6 +21,7 @@ from cyclopts import Parameter
 from stepmesh import Worker
 from stepmesh.durable.app import App
 from stepmesh.durable.divergence import Divergence
+from stepmesh.durable.driver import place_of
 from stepmesh.durable.durations import seconds
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import tokens
@@ -101,10 +102,9 @@ def check(histories: Iterable[Recorded], known: Workflows, last: int | None, sin
 
 def replayed(workflow: Workflow[..., Any], recorded: Recorded) -> Divergence | None:
     """What differs when the code that is here gets this history; None when nothing does."""
-    began = recorded.records[0] if recorded.records else None
-    begun = began if isinstance(began, Began) else Began(recorded.began_ms)
-    token_of = partial(_token, _tokens(recorded.records), recorded)
-    execution = workflow.begin(recorded.run, recorded.input, begun.at_ms, recorded=begun.version, place=recorded.place, token_of=token_of)
+    begun = next((record for record in recorded.records if isinstance(record, Began)), Began(recorded.began_ms))
+    token_of, place = partial(_token, _tokens(recorded.records), recorded), place_of(recorded.records) or recorded.place
+    execution = workflow.begin(recorded.run, recorded.input, begun.at_ms, recorded=begun.version, place=place, token_of=token_of)
     try:
         return execution.turn(recorded.records).divergence
     finally:

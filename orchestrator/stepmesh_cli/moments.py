@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stepmesh_broker.protocol.ids import Partition, RunId, partition_of
+from stepmesh_cli.function_moments import Told
 from stepmesh_orchestrator.core.events import PER_FRAME, Event, RunCreated, decode_turn
 from stepmesh_orchestrator.core.explain import explain
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionTookOver, FunctionUnwound, HistoryGrew
+from stepmesh_orchestrator.core.gone import GONE
 from stepmesh_orchestrator.core.projection import run_row
 from stepmesh_orchestrator.core.replica import Replica
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
@@ -32,14 +36,17 @@ class _Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Moment:
-    """Right after `position`, at `at_ms`. `ended`: items that had ended, by index."""
+    """Right after `position`, at `at_ms`. `ended`: items that had ended, by index. `functions`: durable ones, by item and step, also those
+    that had ended."""
 
     created: RunCreated
     replica: Replica
+    flow: CompiledFlow
     position: int = 0
     at_ms: int = 0
     row: RunRow | None = None
     ended: dict[int, ItemRow] = field(default_factory=dict[int, ItemRow])
+    functions: dict[tuple[int, int], Told] = field(default_factory=dict[tuple[int, int], Told])
 
     @property
     def run(self) -> RunRow:
@@ -48,6 +55,11 @@ class Moment:
         found = self.row if live is None else run_row(self.replica.state, live)
         assert found is not None, "its creation made one"
         return found
+
+    @property
+    def step_ids(self) -> list[str]:
+        """Of its flow."""
+        return [step.id for step in self.flow.steps]
 
     @property
     def active(self) -> list[Item]:
@@ -66,7 +78,27 @@ class Moment:
         for row in self.replica.rows:
             if isinstance(row, RunRow) and row.run == self.created.run:
                 self.row = row
+        self._look(entry.event)
         self.ended.update((row.item, row) for row in self.replica.ended_items())
+
+    def _look(self, event: Event) -> None:
+        """At a durable function of the run, before its item may end."""
+        live = self.replica.state.runs.get(self.created.run)
+        if (
+            live is None
+            or event.run != live.id
+            or not isinstance(event, HistoryGrew | FunctionContinued | FunctionTookOver | FunctionUnwound)
+        ):
+            return
+        item = live.items.get(event.item)
+        function = None if item is None else (item.functions or {}).get(event.step)
+        known = self.functions.get((event.item, event.step))
+        if function is None:
+            return
+        if known is None or known.function is not function:
+            known = self.functions[event.item, event.step] = Told(function)
+        for id in event.abandoned if isinstance(event, HistoryGrew) else ():
+            known.abandoned.setdefault(id, len(function.records))
 
 
 def last_position(until: int | None) -> int:
@@ -94,7 +126,7 @@ async def _moment_in(journal: Inspectable, flows: FlowRegistry, partition: Parti
         if moment is None:
             if not (isinstance(event, RunCreated) and event.run == run):
                 continue
-            moment = Moment(event, Replica(run, partition))
+            moment = Moment(event, Replica(run, partition), await flows.load(event.flow, event.overrides) or GONE)
         elif not moment.replica.concerns(event) or moment.replica.is_over():
             continue
         flow = await flows.load(event.flow, event.overrides) if isinstance(event, RunCreated) else None

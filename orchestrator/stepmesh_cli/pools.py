@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from stepmesh_broker.protocol.api import PoolEntry
+from stepmesh_broker.protocol.pools import PoolEntry
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.errors import CommandError

@@ -13,10 +13,11 @@ from cyclopts import Parameter
 
 from stepmesh_broker.protocol.api import StepStatus
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_cli import exits
+from stepmesh_cli import exits, function_moments
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.journal_source import FileSource, ServerSource, source_of
 from stepmesh_cli.moments import Moment, moment_of
+from stepmesh_cli.runs import notes
 from stepmesh_cli.storage import store_of
 from stepmesh_cli.tables import moment as shown_time
 from stepmesh_cli.tables import print_json, print_table, raw
@@ -36,13 +37,15 @@ def replay(
     /,
     *,
     until: Annotated[int | None, Parameter(help="Frame, or position as `stepmesh events` shows it; default: the end.")] = None,
+    record: Annotated[int | None, Parameter(help="Only the first N records of a durable function's history.")] = None,
     data: Annotated[Path | None, Parameter(help="Data folder of the deployment, or its journal's file.")] = None,
     journal: Annotated[str | None, Parameter(help="Address of a journal on a server, as `stepmesh up` takes it.")] = None,
     store: Annotated[str | None, Parameter(help="Where the flows are; default: beside the journal.")] = None,
     namespace: Annotated[str, Parameter(help="Namespace.", env_var="STEPMESH_NAMESPACE")] = "default",
     json: Annotated[bool, Parameter(help="One JSON object on stdout.")] = False,
 ) -> int:
-    """Show a run as it stood at a place of its journal: its items and steps, their outputs, and what it waited for.
+    """Show a run as it stood at a place of its journal: its items and steps, their outputs, and what it waited for; of durable functions
+    each command, what came of it, and where in the code it was issued.
 
     Parameters
     ----------
@@ -55,10 +58,17 @@ def replay(
         upto = "" if until is None else f" up to {until}"
         hint = "`stepmesh journal dump` shows what it holds; what was trimmed is gone"
         raise CommandError(f"the journal {source.name} has no run {run}{upto}", code="SM-0281", hint=hint)
+    functions = function_moments.as_json(found.functions, found.step_ids, record)
+    if record is not None and (record < 1 or not any(one["records"] >= record for one in functions)):
+        longest = max((one["records"] for one in functions), default=0)
+        message = f"--record {record}: the longest history of a durable function of run {run} has {longest} records here"
+        raise CommandError(message, code="SM-1081", hint=f"give one from 1 to {longest}" if longest else "the run has none: leave it out")
     if json:
-        print_json(_told(found))
+        print_json({**_told(found), "functions": functions})
     else:
         _print(found)
+        for one in functions:
+            _print_function(one)
     return exits.OK
 
 
@@ -117,7 +127,7 @@ def _item(found: Moment, index: int, steps: list[StepStatus]) -> dict[str, Any]:
 
 def _step(step: StepStatus) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.structs.asdict(step)
-    return {**plain, "output": raw(step.output), "failure": raw(step.failure)}
+    return {**plain, "output": raw(step.output), "failure": raw(step.failure), **notes(step)}
 
 
 def _print(found: Moment) -> None:
@@ -135,9 +145,27 @@ def _print(found: Moment) -> None:
         print("\n".join(f"- {line}" for line in found.waits))
 
 
+def _print_function(told: dict[str, Any]) -> None:
+    upto = "" if told["upto"] == told["records"] else f", the first {told['upto']} of them"
+    taken = f"; {told['taken_over']} were taken over from another run" if told["taken_over"] else ""
+    print(f"\nThe function at step {told['step']} of item {told['item']} has {told['records']} records{upto}{taken}:")
+    head = ("record", "command", "kind", "state", "at", "value")
+    rows = [(one["record"], one["id"], one["kind"], one["state"], one["where"], _short(one["value"])) for one in told["commands"]]
+    print_table(head, rows)
+    if told["waits_at"]:
+        print(f"Its body waits at {', '.join(dict.fromkeys(told['waits_at']))}")
+    if told["blocked"]:
+        print(f"It is blocked: {told['blocked']}")
+
+
+def _short(value: Any) -> str | None:
+    return None if value is None else _cut(bytes(value).decode())
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
 def _shown(step: StepStatus) -> str | None:
     text = step.output if step.output is not None else step.failure
-    if text is None:
-        return None
-    line = text.decode()
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return None if text is None else _cut(text.decode())

@@ -41,6 +41,10 @@ async def _status(target: Target, run: str, item: int | None, as_json: bool) -> 
         print_table(("run", "flow", "status", "items", "failed", "created", "took"), [_row(summary)])
         print()
         print_table(("item", "step", "component", "status", "attempt", "took"), map(_step_row, steps))
+        noted = [step for step in steps if step.attributes or step.tags]
+        if noted:
+            print()
+            print_table(("item", "step", "attributes", "tags"), map(_noted_row, noted))
     return exits.FAILED if summary.status in ("failed", "cancelled") else exits.OK
 
 
@@ -169,6 +173,15 @@ def _step_row(step: StepStatus) -> tuple[Any, ...]:
     return step.item, step.step_id, step.component, step.status, step.attempt or None, took
 
 
+def notes(step: StepStatus) -> dict[str, msgspec.Raw | None]:
+    """What a durable function noted down for others to see."""
+    return {"attributes": raw(step.attributes), "tags": raw(step.tags)}
+
+
+def _noted_row(step: StepStatus) -> tuple[Any, ...]:
+    return step.item, step.step_id, (step.attributes or b"").decode(), (step.tags or b"").decode()
+
+
 def _step(step: StepStatus) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.structs.asdict(step)
-    return {**plain, "output": raw(step.output), "failure": raw(step.failure)}
+    return {**plain, "output": raw(step.output), "failure": raw(step.failure), **notes(step)}

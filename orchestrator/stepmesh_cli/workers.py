@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stepmesh_broker.protocol.api import PoolEntry
+from stepmesh_broker.protocol.pools import PoolEntry
 from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.tables import moment, print_json, print_table

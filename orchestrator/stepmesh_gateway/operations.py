@@ -29,9 +29,12 @@ from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId, partition_of
+from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Pool, Position, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept, ParentRef, Submit
+from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
 from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
+from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.limits import Streams, check_payload
 from stepmesh_gateway.settings import GatewaySettings
 from stepmesh_gateway.translate.fields import LARGEST
@@ -319,6 +322,23 @@ class Operations:
         """The pools that the deployment routes to."""
         return await self.requests.ask(api.ListQueues(), api.Queues)
 
-    async def pools(self) -> list[api.PoolEntry]:
+    async def pools(self) -> list[PoolEntry]:
         """Those that have tasks, or had a worker; by name."""
-        return (await self.requests.ask(api.ListPools(), api.Pools)).pools
+        return (await self.requests.ask(ListPools(), Pools)).pools
+
+    async def pool(self, name: str) -> PoolEntry:
+        """One of them; zeros for one that nobody used yet. Raises `BrokerError` for what is no name."""
+        pool = Pool(checked_name("pool", name))
+        return next((one for one in await self.pools() if one.pool == pool), PoolEntry(pool, 0, 0, []))
+
+    async def deployment(self) -> api.Info:
+        """What its orchestrators say of it now."""
+        return await self.requests.ask(api.GetInfo(), api.Info)
+
+    async def dead_letters(self, wanted: ListDeadLetters) -> list[DeadLetter]:
+        """Oldest first."""
+        return (await self.requests.ask(wanted, DeadLetters)).letters
+
+    async def drop_dead_letter(self, position: Position) -> None:
+        """Remove one."""
+        await self.requests.ask(DropDeadLetter(position), api.Deleted)

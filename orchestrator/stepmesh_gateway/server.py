@@ -19,7 +19,21 @@ from stepmesh_gateway.http.protocol import HttpServing, refusal_bytes
 from stepmesh_gateway.http.refusals import too_many_connections
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.port import Port, port_taken
-from stepmesh_gateway.rpc import blobs, components, flows, gateway, health, orchestrator, reflection, runs, serving, tasks, work
+from stepmesh_gateway.rpc import (
+    admin,
+    blobs,
+    components,
+    events,
+    flows,
+    gateway,
+    health,
+    orchestrator,
+    reflection,
+    runs,
+    serving,
+    tasks,
+    work,
+)
 from stepmesh_gateway.rpc.assignments import Assignments
 from stepmesh_gateway.rpc.discovery import Discovery
 from stepmesh_gateway.rpc.nats_line import NatsLine
@@ -57,6 +71,8 @@ class Gateway:
             Service(orchestrator.DESCRIPTOR, orchestrator.OrchestratorMethods(operations, self.bridge, discovery)),
             Service(health.DESCRIPTOR, health.HealthMethods(operations)),
             Service(gateway.DESCRIPTOR, gateway.GatewayMethods(operations)),
+            Service(events.DESCRIPTOR, events.EventMethods(operations)),
+            Service(admin.DESCRIPTOR, admin.AdminMethods(operations)),
             Service(work.DESCRIPTOR, work.WorkMethods(self.bridge, operations)),
         ]
         names = [service.descriptor.full_name for service in services]

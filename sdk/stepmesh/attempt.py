@@ -26,6 +26,7 @@ class Why(Enum):
     CANCELLED = auto()  # the run does not want it any more: no result
     ELSEWHERE = auto()  # gone, or another worker holds it: no result
     LEAVING = auto()  # this worker stops: the frame is handed back
+    SILENT = auto()  # it gave no sign of life: the result is a TIMEOUT failure
     IDLE = auto()  # a durable function that waits for others: no result yet
 
 
@@ -91,8 +92,10 @@ class Attempt:
         "component",
         "details",
         "frame",
+        "heard_at",
         "holds_slot",
         "lease_s",
+        "listener",
         "live",
         "news",
         "parked",
@@ -128,6 +131,8 @@ class Attempt:
         self.started_ns = 0
         self.started_at = 0.0
         self.renew_at = 0.0
+        self.heard_at = 0.0  # its last sign of life, if it has to give any
+        self.listener: asyncio.TimerHandle | None = None
         self.component: Component | None = None
         self.captured: dict[str, str] | None = None  # parameters that the component's own path has
         self.runner: asyncio.Task[None] | None = None  # the asyncio task that the component's coroutine became

@@ -17,7 +17,7 @@ from stepmesh.control import Control
 from stepmesh.durable.telling import Turns
 from stepmesh.leases import Leases, Timing
 from stepmesh.outbox import Outbox
-from stepmesh.querying import answered
+from stepmesh.querying import answered, pages_over
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
@@ -196,7 +196,9 @@ class BrokerLink:
             await delivery.ack()
 
     async def _asked(self, data: bytes) -> bytes:
-        return answered(self._session.components, data)
+        broker = self._broker
+        pages = pages_over(broker, self._identity.namespace, broker.max_message_bytes)
+        return await answered(self._session.components, data, broker.max_message_bytes, pages)
 
     # --- talking ------------------------------------------------------------------------------------------------
 

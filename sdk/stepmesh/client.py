@@ -32,15 +32,13 @@ from stepmesh_broker.protocol.api import (
     Explain,
     Explained,
     ListComponents,
-    ListPools,
     ListRuns,
-    PoolEntry,
-    Pools,
     RunInfo,
     Runs,
     RunSummary,
 )
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId
+from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
 from stepmesh_broker.protocol.subjects import checked_name
 
 

@@ -29,7 +29,8 @@ _PATH = re.compile(rf"(/({_SEGMENT}|\{{{_NAME}\}}))+(/\{{\*{_NAME}\}})?|/\{{\*{_
 @dataclass(frozen=True, slots=True)
 class Component:
     """`timeout_s`: limit of one attempt in seconds, None = only the step's own. `is_async`: `invoke` returns a coroutine.
-    `query`: answers questions to a durable function, as JSON text; `version`: of its code."""
+    `query`: answers questions to a durable function, as JSON text; `version`: of its code. `heartbeat_s`: how long an attempt may be
+    silent, None = as long as it likes."""
 
     path: str
     name: str
@@ -42,6 +43,7 @@ class Component:
     output_schema: bytes | None
     query: Callable[[QueryTask], bytes] | None = None
     version: str = ""
+    heartbeat_s: float | None = None
 
     def info(self) -> ComponentInfo:
         """What a worker tells of it."""
@@ -54,20 +56,37 @@ def build(
     name: str | None = None,
     description: str | None = None,
     timeout: float | timedelta | None = None,
+    heartbeat: float | timedelta | None = None,
 ) -> Component:
-    """A component of `function`. Raises `BadComponent`. `timeout` in seconds; `path` defaults to `/<function name>`."""
+    """A component of `function`. Raises `BadComponent`. `timeout`, `heartbeat` in seconds; `path` defaults to `/<function name>`."""
     called: str = name or str(getattr(function, "__name__", ""))
     where = path if path is not None else f"/{called}"
     if not _PATH.fullmatch(where):
         raise BadComponent(
             f"component path {where!r} does not work", hint="begin with '/', then letters, digits, '_', '-', '.', '~', or {name}"
         )
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise BadComponent(f"component {where}: timeout {timeout!r} is not above 0 seconds")
+    limit_s, silent_s = _seconds(where, "timeout", timeout), _seconds(where, "heartbeat", heartbeat)
     form = signature.of(function)
     told = description if description is not None else inspect.getdoc(function) or ""
-    return Component(where, called, told, _is_async(function), seconds, form.read, form.invoke, form.input_schema, form.output_schema)
+    return Component(
+        where,
+        called,
+        told,
+        _is_async(function),
+        limit_s,
+        form.read,
+        form.invoke,
+        form.input_schema,
+        form.output_schema,
+        heartbeat_s=silent_s,
+    )
+
+
+def _seconds(where: str, what: str, given: float | timedelta | None) -> float | None:
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise BadComponent(f"component {where}: {what} {given!r} is not above 0 seconds")
+    return seconds
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -94,6 +113,7 @@ class Components:
         name: str | None = None,
         description: str | None = None,
         timeout: float | timedelta | None = None,
+        heartbeat: float | timedelta | None = None,
     ) -> Callable[[F], F]: ...
     def component(
         self,
@@ -104,16 +124,18 @@ class Components:
         name: str | None = None,
         description: str | None = None,
         timeout: float | timedelta | None = None,
+        heartbeat: float | timedelta | None = None,
     ) -> Any:
         """Offer a function, plain or async, as a component. Use as `@component` or `@component(path=…)`.
 
         `path`: what a flow's route leads to, default `/<function name>`; `{name}` stands for any segment, a last `{*rest}` for all that
-        follow (`context.path_params`). `timeout`: seconds for one attempt.
+        follow (`context.path_params`). `timeout`: seconds for one attempt. `heartbeat`: one
+        that does not call `context.heartbeat()` for so many seconds is ended.
         The function itself is returned unchanged. Raises `BadComponent`.
         """
 
         def register(given: F) -> F:
-            self.add(build(given, path, name, description, timeout))
+            self.add(build(given, path, name, description, timeout, heartbeat))
             return given
 
         return register if function is None else register(function)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -27,21 +27,25 @@ from stepmesh_broker.protocol.messages import ParentRef, Submit, Task
 
 if TYPE_CHECKING:
     from stepmesh.attempt import Attempt
+    from stepmesh.durable.live_bodies import LiveBodies
     from stepmesh.durable.telling import Turns
 
 T = TypeVar("T")
 _log = logging.getLogger("stepmesh.component")
-_current: ContextVar[Context] = ContextVar("stepmesh_context")
+_current: ContextVar[Context | None] = ContextVar("stepmesh_context", default=None)
 
 
 class Services(NamedTuple):
     """What a context needs of its worker. `park(attempt)`: entered while the attempt waits for others. `turns`: the way for turns of
-    durable functions, None where there is none."""
+    durable functions, None where there is none. `bodies`: of durable functions that idle.
+    `leaving`: set when the worker is to begin nothing more."""
 
     requests: Requests
     park: Callable[[Attempt], AbstractAsyncContextManager[None]]
     loop: asyncio.AbstractEventLoop
     turns: Callable[[], Turns | None]
+    bodies: LiveBodies
+    leaving: asyncio.Event
 
 
 class Context:
@@ -137,6 +141,7 @@ class Context:
 
     def heartbeat(self, progress: float | None = None, **details: Any) -> None:
         """Tell how far the work is (0..1) and any JSON details. Cheap: the newest is sent with the worker's next heartbeat."""
+        self._attempt.heard_at = self._services.loop.time()
         if progress is not None:
             self._attempt.progress = min(1.0, max(0.0, float(progress)))
         if details:
@@ -158,17 +163,27 @@ class Context:
         turns = self._services.turns()
         if turns is None:
             raise NoTurns(
-                f"{self.component} is a durable function, and this worker is behind a gateway",
-                hint="connect the worker to the broker itself: nats:// or kafka:// in STEPMESH_URL",
+                f"{self.component} is a durable function, and this worker's gateway passes no turns on: it is of an earlier release",
+                hint="upgrade the gateways before the workers, or connect the worker to the broker itself",
             )
         news = self._attempt.news = asyncio.Event()
         return turns, self._attempt.frame.header.partition, news
 
     @property
-    def is_new(self) -> bool:
+    def bodies(self) -> LiveBodies:
+        """Bodies of durable functions that idle in this worker."""
+        return self._services.bodies
+
+    @property
+    def leaving(self) -> asyncio.Event:
+        """Set when the worker is to begin nothing more."""
+        return self._services.leaving
+
+    @property
+    def is_fresh(self) -> bool:
         """Whether nobody had this task before, as far as it can tell."""
         attempt, task = self._attempt, self._attempt.task
-        return task.attempt == task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
+        return task.dispatch == attempt.frame.delivery.deliveries == 1 and not task.claim_first
 
     @property
     def journal(self) -> str:
@@ -183,6 +198,10 @@ class Context:
     def idle(self) -> None:
         """This attempt has no result, now that it ends: a durable function that waits for others."""
         self._attempt.why = Why.IDLE
+
+    def hand_back(self) -> None:
+        """This attempt has no result, now that it ends, because the worker leaves."""
+        self._attempt.why = Why.LEAVING
 
     async def put_blob(
         self, data: Any, filename: str | None = None, content_type: str | None = None, kind: Literal["data", "flow"] = "data"
@@ -257,14 +276,22 @@ class Context:
 
 def current_context() -> Context:
     """The context of the component that calls. Raises `NoContext` outside one."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise NoContext(
-            "no component runs here", hint="call current_context() inside a component, or take a `context: Context` parameter"
-        ) from None
+    found = _current.get()
+    if found is None:
+        raise NoContext("no component runs here", hint="call current_context() inside a component, or take a `context: Context` parameter")
+    return found
 
 
 def enter(context: Context) -> None:
     """Make `context` the current one of this contextvars context."""
     _current.set(context)
+
+
+def apart(call: Callable[[], T]) -> T:
+    """Call it where no component runs: what it begins may outlive the attempt, and holds nothing of it."""
+    return copy_context().run(_apart, call)
+
+
+def _apart(call: Callable[[], T]) -> T:
+    _current.set(None)
+    return call()

@@ -7,6 +7,7 @@ because the next gateway has taken the rest back. This module must not know stre
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from stepmesh import gateway_messages
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
@@ -27,6 +28,8 @@ class Departures:
         self.unrecorded_bytes = 0
         self._unsent: dict[str, Result] = {}
         self._returned: list[str] = []
+        self._idle: list[str] = []
+        self._answers: deque[pb.Answer] = deque()
         self._progress: list[pb.Progress] = []
         self._hello: pb.Hello | None = None
         self._leaving = self._said_leaving = self._beat = False
@@ -39,7 +42,8 @@ class Departures:
     @property
     def empty(self) -> bool:
         """Nothing to send, nothing to be confirmed."""
-        return not self.unrecorded and not self._returned and self._hello is None and self._said_leaving == self._leaving
+        said = self._hello is None and self._said_leaving == self._leaving
+        return said and not (self.unrecorded or self._returned or self._idle)
 
     def begin(self, hello: pb.Hello) -> None:
         """A new stream."""
@@ -56,6 +60,8 @@ class Departures:
         """The stream is over: what it was to say of unfinished tasks is nobody's concern any more."""
         self._hello = None
         self._returned.clear()
+        self._idle.clear()
+        self._answers.clear()
         self._progress.clear()
 
     def result(self, id: str, result: Result) -> None:
@@ -67,6 +73,16 @@ class Departures:
     def hand_back(self, id: str) -> None:
         """A task will not be worked on here."""
         self._returned.append(id)
+        self.wake.set()
+
+    def let_go(self, id: str) -> None:
+        """A function waits for others: nothing of it runs here, and it has no result."""
+        self._idle.append(id)
+        self.wake.set()
+
+    def answer(self, number: int, answer: bytes) -> None:
+        """To a question of this stream."""
+        self._answers.append(pb.Answer(number=number, answer=answer))
         self.wake.set()
 
     def beat(self, progress: list[pb.Progress]) -> None:
@@ -89,14 +105,18 @@ class Departures:
 
     def next(self, credit: int) -> pb.FromWorker | None:
         """The next message, with as much as fits; None when there is nothing to say."""
+        if self._answers and self._hello is None:  # each by itself: it may fill a message
+            return pb.FromWorker(credit=credit, answers=[self._answers.popleft()])
         leaving = self._leaving and not self._said_leaving
-        if not (self._unsent or credit or self._returned or self._progress or self._beat or leaving or self._hello):
+        ended = self._unsent or self._returned or self._idle
+        if not (ended or credit or self._progress or self._beat or leaving or self._hello):
             return None
-        message = pb.FromWorker(credit=credit, progress=self._progress, returned=self._returned, leaving=leaving)
+        message = pb.FromWorker(credit=credit, progress=self._progress, returned=self._returned, leaving=leaving, idle=self._idle)
         if self._hello is not None:
             message.hello.CopyFrom(self._hello)
         self._fill(message)
         self._returned.clear()
+        self._idle.clear()
         self._progress.clear()
         self._hello, self._beat, self._said_leaving = None, False, self._leaving
         return message

@@ -110,7 +110,7 @@ class NoContext(StepmeshError):
 
 
 class NoTurns(StepmeshError):
-    """A durable function in a worker that cannot tell its turns."""
+    """A durable function in a worker whose gateway passes no turns on."""
 
     default_code = "SM-1023"
 

@@ -22,6 +22,7 @@ from stepmesh import failures, outcome
 from stepmesh.attempt import Attempt, Frame, Why
 from stepmesh.component import Component, Components
 from stepmesh.context import Context, Services, enter
+from stepmesh.durable.live_bodies import MOST_BODIES, MOST_BYTES, LiveBodies
 from stepmesh.durable.telling import Turns
 from stepmesh.errors import StuckTask
 from stepmesh.instrument import Instrument
@@ -41,15 +42,20 @@ PARKED_THREADS = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`payload_bytes`: largest output. `cancel_grace_s`: seconds from the stop signal until a task counts as stuck."""
+    """`payload_bytes`: largest output. `cancel_grace_s`: seconds from the stop signal until a task counts as stuck.
+    `live_functions`, `live_bytes`: of durable functions that are kept alive while they wait, and their histories."""
 
     concurrency: int
     payload_bytes: int
     cancel_grace_s: float
+    live_functions: int = MOST_BODIES
+    live_bytes: int = MOST_BYTES
 
 
 class Surroundings(Protocol):
-    """What the worker does for its execution."""
+    """What the worker does for its execution. `leaving`: set when it is to begin nothing more."""
+
+    leaving: asyncio.Event
 
     def settled(self, attempt: Attempt, result: Result | None) -> None:
         """Take the end of an attempt: its result, or None when nobody wants one."""
@@ -73,7 +79,8 @@ class Surroundings(Protocol):
 
 
 class Execution:
-    """`ready`: attempts that wait for a slot, in order. `live`: attempts that suspended or run in a thread."""
+    """`ready`: attempts that wait for a slot, in order. `live`: attempts that suspended or run in a thread. `bodies`: of durable
+    functions that idle."""
 
     def __init__(
         self, components: Components, limits: Limits, requests: Requests, around: Surroundings, instrument: Instrument | None
@@ -82,13 +89,14 @@ class Execution:
         self.live: set[Attempt] = set()
         self.slots = Slots(limits.concurrency, self._freed)
         self.closed = False
+        self.bodies = LiveBodies(limits.live_functions, limits.live_bytes)
         self.quick = False  # the newest task ended without suspending
         self._components = components
         self._limits = limits
         self._around = around
         self._instrument = instrument
         self._loop = asyncio.get_running_loop()
-        self._services = Services(requests, self.slots.parked, self._loop, around.turns)
+        self._services = Services(requests, self.slots.parked, self._loop, around.turns, self.bodies, around.leaving)
         self._threads = ThreadPoolExecutor(limits.concurrency + PARKED_THREADS, "stepmesh-component")
         self._carriers: set[asyncio.Task[None]] = set()
         self._carrying = False
@@ -162,6 +170,7 @@ class Execution:
         """Start nothing more; threads that still run are left to end by themselves."""
         self.closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.bodies.close()
 
     # --- carriers -----------------------------------------------------------------------------------------------
 
@@ -311,12 +320,25 @@ class Execution:
         limit_s = attempt.limit_s()
         if limit_s is not None:
             attempt.timer = self._loop.call_later(limit_s, self.stop, attempt, Why.TIMEOUT)
+        if attempt.component is not None and attempt.component.heartbeat_s is not None:
+            attempt.heard_at = attempt.started_at
+            self._listen(attempt, attempt.component.heartbeat_s)
+
+    def _listen(self, attempt: Attempt, within_s: float) -> None:
+        """End it when it is silent for so long; while it waits for sub-runs it may be."""
+        now = self._loop.time()
+        left = attempt.heard_at + within_s - now if attempt.holds_slot and not attempt.parked else within_s
+        if left > 0:
+            attempt.listener = self._loop.call_later(left, self._listen, attempt, within_s)
+        else:
+            self.stop(attempt, Why.SILENT)
 
     def _release(self, attempt: Attempt) -> None:
         attempt.live = False
         attempt.runner = None
-        if attempt.timer is not None:
-            attempt.timer.cancel()
+        for timer in (attempt.timer, attempt.listener):
+            if timer is not None:
+                timer.cancel()
         self.live.discard(attempt)
         self.slots.release(attempt)
 
@@ -329,10 +351,14 @@ class Execution:
         self._settle(attempt, Result(task.run, task.item, task.step, task.attempt, end.output, end.failure, attempt.started_us, took_us))
 
     def _settle_stopped(self, attempt: Attempt) -> None:
-        if attempt.why is not Why.TIMEOUT:
+        if attempt.why is Why.SILENT:
+            end = outcome.silent(None if attempt.component is None else attempt.component.heartbeat_s)
+        elif attempt.why is Why.TIMEOUT:
+            end = outcome.timed_out(attempt.limit_s())
+        else:
             self._settle(attempt, None)
             return
-        task, failure = attempt.task, outcome.timed_out(attempt.limit_s()).failure
+        task, failure = attempt.task, end.failure
         took_us = (time.perf_counter_ns() - attempt.started_ns) // 1000
         self._settle(attempt, Result(task.run, task.item, task.step, task.attempt, None, failure, attempt.started_us, took_us))
 

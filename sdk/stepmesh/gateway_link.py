@@ -17,6 +17,7 @@ from stepmesh.departures import MESSAGE_RESULTS, Departures
 from stepmesh.durable.telling import Turns
 from stepmesh.gateway_messages import GatewayAttempt
 from stepmesh.pace import Pace
+from stepmesh.querying import answered, pages_over
 from stepmesh.session import Identity, Session
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
@@ -57,6 +58,7 @@ class GatewayLink:
         self._pace: Pace
         self._credit = 0  # granted on this stream and not used
         self._beat_s = BEAT_S
+        self._room = 0  # of an answer to a question, in bytes
         self._drained_at = 0.0
         self._welcome = self._draining = self._leaving = self._finishing = self._abandoned = False
 
@@ -78,6 +80,8 @@ class GatewayLink:
             self._out.result(attempt.id, result)
         elif attempt.why is Why.LEAVING:
             self._out.hand_back(attempt.id)
+        elif attempt.why is Why.IDLE:
+            self._out.let_go(attempt.id)
         if self._finishing or self._draining:
             self._out.wake.set()
 
@@ -114,6 +118,8 @@ class GatewayLink:
     def abandon(self) -> None:
         """Send no more."""
         self._abandoned = True
+        if self.turns is not None:
+            self.turns.close()
 
     async def close(self) -> None:
         """The stream is ended."""
@@ -154,7 +160,8 @@ class GatewayLink:
 
     def _hello(self) -> pb.Hello:
         running = [id for id, attempt in self._held.items() if attempt.live]
-        return gateway_messages.hello(self._identity, self._session.limits.concurrency, self._session.components, running)
+        room = self._gateway.max_message_bytes
+        return gateway_messages.hello(self._identity, self._session.limits.concurrency, self._session.components, running, room)
 
     def _disconnected(self) -> None:
         self._credit = 0
@@ -201,17 +208,41 @@ class GatewayLink:
             attempt = self._held.get(stop.id)
             if attempt is not None:
                 self._session.execution.stop(attempt, _WHY.get(stop.reason, Why.CANCELLED))
+        for id in message.news:
+            self._nudge(self._held.get(id))
+        for asked in message.questions:
+            self._session.watch(self._answer(asked.number, asked.question), "stepmesh query")
         if message.drain:
             self._drain()
         if message.recorded:
             self._out.wake.set()
+
+    async def _answer(self, number: int, question: bytes) -> None:
+        pages = pages_over(self._gateway, self._identity.namespace, self._room)
+        self._out.answer(number, await answered(self._session.components, question, self._room, pages))
 
     def _welcomed(self, welcome: pb.Welcome) -> None:
         self._welcome = True
         self._beat_s = min(BEAT_S, welcome.heartbeat_ms / 2000) if welcome.heartbeat_ms else BEAT_S
         if welcome.payload_bytes:
             self._session.execution.limit_payload(welcome.payload_bytes)
+        self._pass_turns(welcome.turn_bytes)
         log.info("connected to gateway %s", welcome.gateway)
+
+    def _pass_turns(self, message_bytes: int) -> None:
+        """Of durable functions, through any gateway of the address. What there was for them while the stream was away, nobody told."""
+        self._room = min(message_bytes, self._gateway.max_message_bytes)
+        if message_bytes and self.turns is None:
+            self.turns = Turns(self._gateway, self._identity.namespace, self._identity.worker)
+        if message_bytes and self.turns is not None:
+            self.turns.limit(message_bytes)
+        for attempt in self._held.values():
+            self._nudge(attempt)
+
+    def _nudge(self, attempt: Attempt | None) -> None:
+        """There may be records for it."""
+        if attempt is not None and attempt.news is not None:
+            attempt.news.set()
 
     def _take(self, tasks: Iterable[pb.Task]) -> None:
         came = gateway_messages.attempts_of(tasks, self._identity, self._loop.time())

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from stepmesh.attempt import Attempt, Frame
 from stepmesh.component import Components
 from stepmesh.session import Identity
@@ -25,7 +27,9 @@ class KeptByGateway:
     """The delivery of what a gateway sent: the gateway keeps the frame, so there is nothing to do here."""
 
     data = b""
-    deliveries = 1
+
+    def __init__(self, deliveries: int) -> None:
+        self.deliveries = deliveries
 
     async def ack(self) -> None:
         """The gateway's."""
@@ -37,7 +41,7 @@ class KeptByGateway:
         """The gateway's."""
 
 
-_KEPT = KeptByGateway()
+_KEPT = {True: KeptByGateway(1), False: KeptByGateway(2)}
 
 
 class GatewayAttempt(Attempt):
@@ -54,23 +58,30 @@ class GatewayAttempt(Attempt):
 
 def attempts_of(tasks: Iterable[pb.Task], identity: Identity, now: float) -> list[GatewayAttempt]:
     """The attempts of one message; those of one partition share a frame, which stands for what the gateway keeps."""
-    frames: dict[int, Frame] = {}
+    frames: dict[tuple[int, str, bool], Frame] = {}
     found: list[GatewayAttempt] = []
     for task in tasks:
-        frame = frames.get(task.partition)
+        journal, fresh = (task.activation.journal, task.activation.fresh) if task.HasField("activation") else ("", False)
+        frame = frames.get((task.partition, journal, fresh))
         if frame is None:
-            header = TaskFrame(FORMAT, identity.namespace, identity.pool, Partition(task.partition), 0, "", [])
-            frame = frames[task.partition] = Frame(_KEPT, header, now)
+            header = TaskFrame(FORMAT, identity.namespace, identity.pool, Partition(task.partition), 0, journal, [])
+            frame = frames[task.partition, journal, fresh] = Frame(_KEPT[fresh], header, now)
         found.append(GatewayAttempt(task.id, _task(task), frame, now))
     return found
 
 
 def _task(task: pb.Task) -> Task:
     run, root = task.run_id, task.root_run_id
-    return Task(
+    made = Task(
         RunId(run), task.item, task.step, task.attempt, 1, task.step_id, task.component, task.input, "" if root == run else root,
         task.timeout_ms, False, task.traceparent, dict(task.path_params) or None, task.flow_id,
     )  # fmt: skip
+    if not task.HasField("activation"):
+        return made
+    given = task.activation
+    return replace(
+        made, at_ms=given.at_ms, records=given.records, history=given.history, driver=given.driver, seen=given.seen, news=given.news
+    )
 
 
 def add_result(message: pb.FromWorker, id: str, result: Result) -> int:
@@ -87,7 +98,7 @@ def add_result(message: pb.FromWorker, id: str, result: Result) -> int:
     return told.ByteSize() + len(id) + 32
 
 
-def hello(identity: Identity, capacity: int, components: Components, running: list[str]) -> pb.Hello:
+def hello(identity: Identity, capacity: int, components: Components, running: list[str], message_bytes: int) -> pb.Hello:
     """What a stream begins with."""
     said = pb.Hello(
         worker=identity.worker,
@@ -100,12 +111,15 @@ def hello(identity: Identity, capacity: int, components: Components, running: li
                 description=component.description,
                 input_schema=(component.input_schema or b"").decode(),
                 output_schema=(component.output_schema or b"").decode(),
+                function=component.query is not None,
+                version=component.version,
             )
             for component in components
         ],
         exclusive=identity.exclusive,
         running=running,
         namespace=identity.namespace,
+        message_bytes=message_bytes,
     )
     if said.ByteSize() > SCHEMAS_BYTES:
         log.error("the schemas of %d components are left out: they have %d bytes", len(said.components), said.ByteSize())

@@ -56,3 +56,8 @@ def raised(problem: BaseException) -> Outcome:
 def timed_out(limit_s: float | None) -> Outcome:
     """The attempt ran longer than it may."""
     return Outcome(None, failures.of(ErrorCode.TIMEOUT, f"the attempt ran longer than {limit_s or 0:g} s"))
+
+
+def silent(within_s: float | None) -> Outcome:
+    """The attempt gave no sign of life for longer than it may."""
+    return Outcome(None, failures.of(ErrorCode.TIMEOUT, f"the attempt gave no sign of life for {within_s or 0:g} s"))

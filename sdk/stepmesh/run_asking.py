@@ -26,7 +26,7 @@ PAUSE_S = 0.05
 Reader = Callable[[bool, int], AsyncIterator[RunEvent]]
 """Of a run's events: to the end of the run or not, behind which position."""
 _NOT_BEGUN = "SM-5281"
-_OVER = frozenset({"step_completed", "step_failed", "step_skipped", "step_defaulted", "function_continued"})
+_OVER = frozenset({"step_completed", "step_failed", "step_skipped", "step_defaulted"})
 
 
 class BadCursor(StepmeshError):
@@ -116,7 +116,7 @@ async def _replied(events: Reader, asked: AskUpdate, taken: UpdateTaken) -> byte
         if event.kind in _OVER and not taken.existing:
             break
     raise UpdateFailed(
-        f"the function ended, or began anew, before it replied to `{asked.name}`",
+        f"the function ended before it replied to `{asked.name}`",
         code="SM-1075",
         hint="let the body wait for its updates before it returns",
     )

@@ -54,6 +54,7 @@ class Slots:
             attempt.parked -= 1
             if attempt.live and not attempt.parked and not attempt.holds_slot and attempt.why is None:
                 await self._retake(attempt)
+            attempt.heard_at = asyncio.get_running_loop().time()
 
     async def _retake(self, attempt: Attempt) -> None:
         if self.free > 0:

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from stepmesh.broker_link import BrokerLink
 from stepmesh.component import Components
+from stepmesh.durable.live_bodies import MOST_BODIES, MOST_BYTES
 from stepmesh.errors import StepmeshError
 from stepmesh.execution import Limits
 from stepmesh.instrument import Instrument
@@ -32,7 +33,9 @@ class Worker(Components):
     `default`. `concurrency`: attempts under way at once (and threads for sync components).
     `exclusive`: claim every task before it starts, for GPUs or paid calls. `name`: prefix of its id; default is the host's name.
     `payload_limit_bytes`: largest output. `cancel_grace_s`: seconds after which a task that ignores its stop signal is
-    reported. `drain_grace_s`: seconds from `stop()` until it is gone.
+    reported. `drain_grace_s`: seconds from `stop()` until it is gone. `live_functions`: durable functions whose bodies stay alive while
+    they wait, so that they need not be replayed when they go on; default STEPMESH_LIVE_FUNCTIONS, or 1000; 0 = replay always.
+    `live_bytes`: of their histories together; those that wait longest are put away first.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Worker(Components):
         drain_grace_s: float = 30.0,
         instrument: Instrument | None = None,
         timing: Timing | None = None,
+        live_functions: int | None = None,
+        live_bytes: int = MOST_BYTES,
     ) -> None:
         super().__init__()
         if concurrency < 1:
@@ -62,6 +67,8 @@ class Worker(Components):
         self.drain_grace_s = drain_grace_s
         self.instrument = instrument
         self.timing = timing or Timing()
+        self.live_functions = _live_functions(live_functions)
+        self.live_bytes = live_bytes
         self.stuck = 0
         """Attempts of the last run that went on although they were told to stop."""
         self._session: Session | None = None
@@ -72,7 +79,7 @@ class Worker(Components):
         if self._session is not None:
             raise StepmeshError(f"worker of pool {self.pool} runs already", code="SM-6105", hint="make another Worker")
         payload = min(self.payload_limit_bytes, connection.max_message_bytes - 4096)
-        limits = Limits(self.concurrency, payload, self.cancel_grace_s)
+        limits = Limits(self.concurrency, payload, self.cancel_grace_s, self.live_functions, self.live_bytes)
         link = _link(connection, self._identity(), self.timing)
         # What a component asks for outlives every outage: its attempt ends by its own time limit, a cancel or the worker's end.
         requests = Requests(connection, Namespace(self.namespace), math.inf, waits_for_space=True)
@@ -124,6 +131,14 @@ def _link(connection: Broker | TaskGateway, identity: Identity, timing: Timing) 
     from stepmesh.gateway_link import GatewayLink  # late: it takes protobuf, which a worker on the broker need not have
 
     return GatewayLink(connection, identity)
+
+
+def _live_functions(given: int | None) -> int:
+    said = os.environ.get("STEPMESH_LIVE_FUNCTIONS", str(MOST_BODIES)) if given is None else str(given)
+    if not said.isdecimal():
+        hint = "a whole number; 0 = keep none alive: each activation replays"
+        raise StepmeshError(f"{said!r} is no number of functions that are kept alive", code="SM-1024", hint=hint)
+    return int(said)
 
 
 def _version() -> str:

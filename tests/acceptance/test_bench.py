@@ -52,6 +52,15 @@ def test_every_scenario_reports_its_figures(scenario: str, rate: str, more: set[
 
 
 @pytest.mark.acceptance
+def test_a_function_that_waits_is_small_on_disk_and_nothing_but_an_entry_in_memory() -> None:
+    found = bench("functions", "--scale", "0.02", "--runs", "4000")
+    assert found["waiting"] == 4_000
+    assert 0 < found["bytes_on_disk_each"]["all"] < 2_000
+    assert found["objects_each"] < 5, "its id, and where its image is"
+    assert {"orchestrator", "functions_worker"} <= set(found["bytes_in_memory_each"])
+
+
+@pytest.mark.acceptance
 def test_two_settings_are_measured_in_turn() -> None:
     found = bench("chain", "--scale", "0.02", "--broker", "memory", "--journal", "memory", "--versus", "--workers 2", "--rounds", "2")
     assert found["durability"] == "process"

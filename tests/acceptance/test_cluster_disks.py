@@ -20,6 +20,7 @@ from tests.acceptance.cluster import PARTITIONS, ClusterLab, SteadyLoad
 from tests.acceptance.disks import SYNCS, Disk, injected, on_files, on_postgres, reached
 from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import until
+from tests.acceptance.test_damaged_data import LARGE
 from tests.acceptance.test_process_faults import flow
 
 from stepmesh.client import Client
@@ -69,7 +70,7 @@ def ended(lab: ClusterLab) -> int:
 
 async def refusals(client: Client, flow_id: str) -> list[str]:
     """What large submissions hear. A few wait for space, undecided: their turns were begun when the disk was found full."""
-    asking = {asyncio.create_task(client.submit(flow_id, ["x" * 200_000])) for _ in range(8 * PARTITIONS)}
+    asking = {asyncio.create_task(client.submit(flow_id, [LARGE])) for _ in range(8 * PARTITIONS)}
     try:
         await until("most are refused", lambda: sum(one.done() for one in asking) > len(asking) // 2)
         return [f"{one.exception()}" for one in asking if one.done() and isinstance(one.exception(), RequestRefused)]

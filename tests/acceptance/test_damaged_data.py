@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -24,6 +25,8 @@ from stepmesh_broker.errors import BrokerUnavailable
 
 pytestmark = pytest.mark.acceptance
 DISK_BYTES = 24 * 1024 * 1024
+LARGE = random.Random(1).randbytes(100_000).hex()
+"""An input that no compressing makes small."""
 
 
 @contextmanager
@@ -79,7 +82,7 @@ async def survives_a_full_disk(lab: Lab, fill_up: Callable[[], object], free: Ca
     refused: list[str] = []
     while len(refused) < 3:
         try:
-            await hasty.submit(stored, ["x" * 200_000], run_key="held")
+            await hasty.submit(stored, [LARGE], run_key="held")
         except BrokerUnavailable:
             continue  # one may wait for space, undecided: its turn was begun when the disk was found full
         except RequestRefused as problem:

@@ -17,7 +17,8 @@ from tests.services.producers import Record, kafka_records, nats_records
 from stepmesh import endpoint
 from stepmesh.client import Client
 from stepmesh_broker.protocol.ids import Namespace, RunId
-from stepmesh_broker.protocol.submission import SubmittedRecord, submitted_run
+from stepmesh_broker.protocol.records import PlainRecord
+from stepmesh_broker.protocol.submission import submitted_run
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 KEYED = 120
@@ -50,7 +51,7 @@ async def write(lab: ClusterLab, found: list[Record]) -> None:
 def runs_of(lab: ClusterLab, keys: int) -> set[RunId]:
     """By their keys, as anybody may compute them."""
     return {
-        submitted_run(SubmittedRecord(0, 0, 0, b"", b"key-%d" % number), Namespace(lab.deployment.namespace), PARTITIONS)
+        submitted_run(PlainRecord(0, 0, 0, b"", b"key-%d" % number), Namespace(lab.deployment.namespace), PARTITIONS)
         for number in range(keys)
     }
 

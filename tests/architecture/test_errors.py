@@ -44,6 +44,8 @@ SAME_MEANING_ELSEWHERE = {
     "SM-5004": {"stepmesh/errors.py", "runtime/flow_requests.py", "runtime/admission.py"},
     "SM-5005": {"stepmesh/errors.py", "runtime/flow_requests.py"},
     "SM-5281": {"decide/asking.py", "stepmesh/run_asking.py"},  # the client asks again while the function has not begun
+    "SM-5133": {"work/questions.py", "runtime/queries.py"},  # the orchestrator asks another worker
+    "SM-5134": {"work/questions.py", "runtime/queries.py"},  # the worker is asked to read the history itself
     "SM-5110": {"stepmesh/requests.py", "runtime/owners.py"},  # the client asks again
     "SM-7320": {"runtime/external_projector.py", "stepmesh/requests.py"},  # a component's request waits until projectors have come
     "SM-5900": {

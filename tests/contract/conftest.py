@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import pytest
-from tests.services.producers import kafka_record, nats_record
+from tests.services.producers import kafka_records, nats_records
 
 from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.memory import MemoryBroker, MemoryBus, VirtualClock
 from stepmesh_broker.nats import NatsBroker, NatsSettings
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol.ids import Namespace
+from stepmesh_broker.protocol.records import Topic
 
 _T = TypeVar("_T")
-Produce = Callable[[Namespace, bytes, str, Mapping[str, str]], Awaitable[None]]
+Produce = Callable[[Namespace, Topic, bytes, str, Mapping[str, str]], Awaitable[None]]
 ACK_WAIT_S = 0.4
 DEDUPE_WINDOW_S = 2.0
 LIMIT_BYTES = 4096
@@ -44,9 +45,9 @@ class World:
         """A broker before `connect`."""
         return self._make(self.namespace)
 
-    async def write(self, value: bytes, key: str = "", headers: Mapping[str, str] | None = None) -> None:
-        """A plain record on the submit topic, by a client that knows nothing of Stepmesh."""
-        await self._produce(self.namespace, value, key, headers or {})
+    async def write(self, topic: Topic, value: bytes, key: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """A plain record on a topic, by a client that knows nothing of Stepmesh."""
+        await self._produce(self.namespace, topic, value, key, headers or {})
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass."""
@@ -100,8 +101,8 @@ def _memory() -> World:
     clock = VirtualClock()
     bus = MemoryBus(clock=clock, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
 
-    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
-        bus.streams(namespace).submit(value, key, {name.lower(): text for name, text in headers.items()})
+    async def produce(namespace: Namespace, topic: Topic, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        bus.streams(namespace).write(topic, value, key, {name.lower(): text for name, text in headers.items()})
 
     return World(lambda namespace: MemoryBroker(bus, namespace), clock, produce)
 
@@ -112,8 +113,8 @@ def _nats(url: str) -> World:
             NatsSettings.parse(url, namespace, ack_wait_s=ACK_WAIT_S, dedupe_window_s=DEDUPE_WINDOW_S, max_message_bytes=LIMIT_BYTES)
         )
 
-    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
-        await nats_record(url, namespace, value, key, headers)
+    async def produce(namespace: Namespace, topic: Topic, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        await nats_records(url, namespace, [(value, key, headers)], topic)
 
     return World(make, None, produce)
 
@@ -133,7 +134,7 @@ def _kafka(url: str) -> World:
             )
         )
 
-    async def produce(namespace: Namespace, value: bytes, key: str, headers: Mapping[str, str]) -> None:
-        await kafka_record(url, namespace, value, key, headers)
+    async def produce(namespace: Namespace, topic: Topic, value: bytes, key: str, headers: Mapping[str, str]) -> None:
+        await kafka_records(url, namespace, [(value, key, headers)], topic)
 
     return World(make, None, produce)

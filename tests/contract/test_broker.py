@@ -11,10 +11,10 @@ import pytest
 from tests.contract.conftest import ACK_WAIT_S, DEDUPE_WINDOW_S
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, InboxTaken, MessageTooLarge
-from stepmesh_broker.ports import Broker, PoolDepth, SubmitReader
+from stepmesh_broker.ports import Broker, PoolDepth, TopicReader
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject
-from stepmesh_broker.protocol.submission import SubmittedRecord
 
 if TYPE_CHECKING:
     from tests.contract.conftest import World
@@ -680,26 +680,28 @@ async def _is(value: bool) -> bool:
     return value
 
 
-# --- the submit topic ----------------------------------------------------------------------------------------
+# --- topics of plain records ----------------------------------------------------------------------------------
 
 
-async def test_plain_records_arrive_with_key_headers_and_time(world: World, broker: Broker) -> None:
-    reader = await opened_submissions(broker)
-    await world.write(b'{"a": 1}', "order-1", {"traceparent": "00-x", "Content-Type": "application/json"})
+@pytest.mark.parametrize("topic", Topic)
+async def test_plain_records_arrive_with_key_headers_and_time(world: World, broker: Broker, topic: Topic) -> None:
+    reader = await opened(broker, topic)
+    await world.write(topic, b'{"a": 1}', "order-1", {"traceparent": "00-x", "Content-Type": "application/json"})
     (record,) = await world.run(reader.fetch(10, 10))
     assert (record.value, record.key) == (b'{"a": 1}', b"order-1")
     assert (record.headers["traceparent"], record.headers["content-type"]) == (b"00-x", b"application/json")
     assert abs(record.time_ms - time.time_ns() // 1_000_000) < 60_000
-    await world.write(b"bare")
+    await world.write(topic, b"bare")
     (bare,) = await world.run(reader.fetch(10, 10))
     assert (bare.value, bare.key) == (b"bare", b"")
     assert (bare.lane, bare.position) != (record.lane, record.position)
 
 
-async def test_records_of_one_key_come_in_order_and_every_record_to_one_share(world: World, broker: Broker) -> None:
-    readers = [reader for share in range(3) if (reader := await broker.submissions(Partition(share), 3)) is not None]
+@pytest.mark.parametrize("topic", Topic)
+async def test_records_of_one_key_come_in_order_and_every_record_to_one_share(world: World, broker: Broker, topic: Topic) -> None:
+    readers = [reader for share in range(3) if (reader := await broker.records(topic, Partition(share), 3)) is not None]
     for number in range(60):
-        await world.write(b"%d" % number, f"key-{number % 6}")
+        await world.write(topic, b"%d" % number, f"key-{number % 6}")
     found: list[tuple[bytes, bytes]] = []
     while len(found) < 60:
         for reader in readers:
@@ -710,11 +712,12 @@ async def test_records_of_one_key_come_in_order_and_every_record_to_one_share(wo
         assert values == sorted(values)
 
 
-async def test_records_that_are_not_acknowledged_come_again_to_the_next_reader(world: World, broker: Broker) -> None:
-    reader = await opened_submissions(broker)
+@pytest.mark.parametrize("topic", Topic)
+async def test_records_that_are_not_acknowledged_come_again_to_the_next_reader(world: World, broker: Broker, topic: Topic) -> None:
+    reader = await opened(broker, topic)
     for number in range(6):
-        await world.write(b"%d" % number, "k")
-    first: list[SubmittedRecord] = []
+        await world.write(topic, b"%d" % number, "k")
+    first: list[PlainRecord] = []
     while len(first) < 3:
         first += await world.run(reader.fetch(3 - len(first), 10))
     assert [record.value for record in first] == [b"0", b"1", b"2"]
@@ -722,8 +725,8 @@ async def test_records_that_are_not_acknowledged_come_again_to_the_next_reader(w
     await reader.close()
     with pytest.raises(BrokerUnavailable):
         await reader.fetch(1, 1)
-    other = await opened_submissions(await world.connect())
-    again: list[SubmittedRecord] = []
+    other = await opened(await world.connect(), topic)
+    again: list[PlainRecord] = []
     while len(again) < 4:
         again += await world.run(other.fetch(10, 10))
     assert [record.value for record in again] == [b"2", b"3", b"4", b"5"]
@@ -732,8 +735,9 @@ async def test_records_that_are_not_acknowledged_come_again_to_the_next_reader(w
     assert list(await world.run(other.fetch(10, 0.3))) == []
 
 
-async def test_a_reader_of_submissions_waits_as_long_as_it_was_told(world: World, broker: Broker) -> None:
-    reader = await opened_submissions(broker)
+@pytest.mark.parametrize("topic", Topic)
+async def test_a_reader_of_records_waits_as_long_as_it_was_told(world: World, broker: Broker, topic: Topic) -> None:
+    reader = await opened(broker, topic)
     assert list(await world.run(reader.fetch(4, 0.05))) == []
     assert list(await world.run(reader.fetch(4, 0.0))) == []
     waiting = asyncio.ensure_future(reader.fetch(4, 10))
@@ -743,8 +747,17 @@ async def test_a_reader_of_submissions_waits_as_long_as_it_was_told(world: World
     await reader.close()
 
 
-async def opened_submissions(broker: Broker) -> SubmitReader:
+async def test_topics_are_apart(world: World, broker: Broker) -> None:
+    readers = {topic: await opened(broker, topic) for topic in Topic}
+    for topic in Topic:
+        await world.write(topic, topic.encode())
+    for topic, reader in readers.items():
+        (record,) = await world.run(reader.fetch(10, 10))
+        assert record.value == topic.encode()
+
+
+async def opened(broker: Broker, topic: Topic) -> TopicReader:
     """The one reader of everything."""
-    reader = await broker.submissions(Partition(0), 1)
+    reader = await broker.records(topic, Partition(0), 1)
     assert reader is not None
     return reader

@@ -363,6 +363,22 @@ async def test_a_store_of_the_first_release_learns_how_deep_its_runs_are(tmp_pat
     await store.close()
 
 
+async def test_what_a_column_says_is_not_kept_twice_and_a_row_that_has_it_twice_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    await store.open()
+    run = run_row("a" * 36, 7)
+    await store.project(P, 1, [run], [])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (rest,) = connection.execute("SELECT row FROM runs").fetchone()
+        assert not any(text.encode() in rest for text in (run.run, run.namespace, run.status, run.flow_name))
+        assert await store.get_run(run.run) == run
+        connection.execute("UPDATE runs SET row=?", (msgspec.msgpack.encode(run),))  # as earlier releases wrote it
+    assert await store.get_run(run.run) == run
+    assert await store.list_runs(RunQuery(NS)) == [run]
+    await store.close()
+
+
 async def test_a_folder_in_the_file_s_place_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=str(tmp_path)) as raised:
         await SqliteStore(tmp_path).open()

@@ -63,7 +63,7 @@ def test_the_table_of_limits_is_the_source() -> None:
 
 
 def test_figures_in_the_text_are_the_source() -> None:
-    assert f"after {SNAPSHOT_BYTES >> 20} MiB of journal" in PAGE.text
+    assert f"after {SNAPSHOT_BYTES >> 20} MiB of events" in PAGE.text
     assert f"until {ENGINE.remember_ended_ms // 3_600_000} hours" in PAGE.text
     assert f"at most {ENGINE.remember_ended:,} ended runs" in PAGE.text
 

@@ -23,6 +23,7 @@ from stepmesh.client import Client
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
 from stepmesh.durable.retrying import Retry
+from stepmesh.run_control import Changes
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
@@ -114,12 +115,18 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
     return found
 
 
-async def record() -> dict[str, object]:
-    """A run of everything: chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events, schedules."""
+async def record(name: str) -> dict[str, object]:
+    """By what its name begins with."""
     world = World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
-    client = await world.client()
+    await (taking_over if name.endswith("taken-over") else everything)(world, await world.client())
+    await world.close()
+    return await recorded(world)
+
+
+async def everything(world: World, client: Client) -> None:
+    """Chain, retries, sleep, dormancy, map, skip, default, failure, cancel, deletion, events, schedules."""
     for flow, inputs in ((FLOW, [{"n": 1}, {"n": 2}]), (FAILING, [{"skip": True}, {"skip": False}])):
         handle = await client.submit(flow, inputs, run_key=str(flow["name"]), tags={"kind": "golden"})
         await handle.wait(timeout=100)
@@ -142,7 +149,10 @@ async def record() -> dict[str, object]:
     await gates(client)
     await breakers(world, client)
     await functions(world, client)
-    await world.close()
+
+
+async def recorded(world: World) -> dict[str, object]:
+    """As it is kept."""
     frames = [frame.payload async for frame in world.journal.read(Partition(0))]
     flows = FlowRegistry(world.store, world.clock)
     documents: dict[str, str] = {}
@@ -237,6 +247,44 @@ async def functions(world: World, client: Client) -> None:
     await running
 
 
+async def taking_over(world: World, client: Client) -> None:
+    """A durable function that fails goes on in another run; in a third one, whose code is another, only results are taken over; and in a
+    fourth one, with another input."""
+    app, state = App("py"), {"broken": True, "mended": False}
+
+    @app.step
+    async def pay(n: int) -> int:
+        return n
+
+    @app.step
+    async def ship(n: int) -> int:
+        if state["broken"]:
+            raise RuntimeError("no ship")
+        return n
+
+    @app.workflow
+    async def order(n: int) -> int:
+        await pay(n)
+        await asyncio.sleep(60)
+        if state["mended"]:
+            await pay(0)
+        return await ship(1)
+
+    worker = app.worker()
+    running = asyncio.create_task(worker.run(await world.connection()))
+    first = await client.submit(order, [3, 4])
+    assert (await first.wait(timeout=500)).summary.status == "failed"
+    second = await client.control.retry(first.id)
+    assert (await client.handle(second.run).wait(timeout=500)).summary.status == "failed"
+    state.update(broken=False, mended=True)
+    third = await client.control.retry(second.run)
+    assert (await client.handle(third.run).wait(timeout=500)).summary.status == "completed"
+    fourth = await client.control.fork(first.id, changes=Changes(inputs=[3, 5]))
+    assert (await client.handle(fourth.run).wait(timeout=500)).summary.status == "completed"
+    worker.stop()
+    await running
+
+
 async def replay(history: dict[str, object]) -> list[str]:
     """The hashes that today's engine finds."""
     store = MemoryStore()
@@ -251,4 +299,4 @@ if __name__ == "__main__":
     target = FOLDER / f"{sys.argv[1]}.json"
     if target.exists():
         raise SystemExit(f"{target} exists; a recorded history is never changed")
-    target.write_text(json.dumps(run_virtual(record(), 20_000), indent=1) + "\n")
+    target.write_text(json.dumps(run_virtual(record(sys.argv[1]), 20_000), indent=1) + "\n")

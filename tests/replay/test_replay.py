@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.replay.history import FOLDER, replay
 from tests.simulation.virtual_loop import run_virtual
@@ -20,6 +22,12 @@ HISTORIES = sorted(FOLDER.glob("*.json"))
 def test_todays_engine_reads_it_the_same(path: Path) -> None:
     history = json.loads(path.read_text())
     assert run_virtual(replay(history)) == history["hashes"]
+
+
+def test_compressed_frames_are_among_them() -> None:
+    frames = json.loads((FOLDER / "0.4.2-compressed.json").read_text())["frames"]
+    formats = Counter(msgspec.msgpack.decode(base64.b64decode(frame))[0] for frame in frames)
+    assert formats[2] > formats[1] > 0
 
 
 def test_the_histories_hold_every_kind_of_event() -> None:

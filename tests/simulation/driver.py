@@ -112,7 +112,7 @@ class World:
     late: list[EndTask] = field(default_factory=list)  # results of attempts that were given up
     past: list[Command] = field(default_factory=list)  # results that were decided on
     timers: list[SetTimer] = field(default_factory=list)
-    calls: list[int] = field(default_factory=list)  # when keys are to be served
+    calls: dict[str, int] = field(default_factory=dict)  # keys, and when they are to be served
     sleepers: Sleepers = field(default_factory=Sleepers)
     postman: Postman = field(default_factory=Postman)
     operators: Operators = field(default_factory=Operators)
@@ -253,10 +253,11 @@ class World:
     def fire_timer(self) -> None:
         """The clock goes on to the next timer, after the present turn: all of a turn has one time."""
         self.commit()
-        if self.calls and not any(timer.due_ms < min(self.calls) for timer in self.timers):
-            self.session.now = max(self.session.now, min(self.calls))
-            self.calls.remove(min(self.calls))
-            self.send(ServeKeys())
+        if self.calls and not any(timer.due_ms < min(self.calls.values()) for timer in self.timers):
+            due, key = min((due, key) for key, due in self.calls.items())
+            del self.calls[key]
+            self.session.now = max(self.session.now, due)
+            self.send(ServeKeys(key=key))
             return
         timer = self.sleepers.next(self)
         if isinstance(timer, TreeLeft):
@@ -371,7 +372,7 @@ class World:
             if isinstance(effect, SetTimer):
                 self.timers.append(effect)
             elif isinstance(effect, CallKeys):
-                self.calls.append(effect.due_ms)
+                self.calls[effect.key] = effect.due_ms
             elif isinstance(effect, NeedFlow):
                 self.needs.append(effect)
             elif isinstance(effect, RunOver):
@@ -444,7 +445,7 @@ class World:
         now = self.session.now
         self.session = self._session(state)
         self.session.now = now
-        self.turn, self.timers, self.needs, self.calls = [], [], [], []
+        self.turn, self.timers, self.needs, self.calls = [], [], [], {}
         if chance(self.choices, 50):
             self.postman.lose_fresh()
         self.sleepers.adopt(self)

@@ -106,19 +106,20 @@ def _check_gates(world: World) -> None:
     """Whoever is held waits at the home of its key, which has no room, or has set a time; and only who lives has to do with keys."""
     state = world.session.state
     about = told(world)
-    calls = {*world.calls, *(effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys))}
+    calls = {**world.calls, **{effect.key: effect.due_ms for effect in world.session.effects if isinstance(effect, CallKeys)}}
     for run in state.runs.values():
         held = run.gates is not None and run.gates_open < len(run.gates)
         assert held is (run.tree.is_held and run.id == run.tree.root)
         if run.gates is None or not held:
             continue
         assert not run.items
-        found = state.permits.keys.get(run.gates[run.gates_open].key)
+        key = run.gates[run.gates_open].key
+        found = state.permits.keys.get(key)
         if found is None or run.id not in found.waiting:
             assert run.id in about, "nobody will open the gate"
         elif found.has_room():
             assert found.opens_ms() > world.session.now
-            assert any(due <= found.opens_ms() for due in calls), "nobody will open the gate"
+            assert calls[key] <= found.opens_ms(), "nobody will open the gate"
     for key, found in state.permits.keys.items():
         assert found.is_idle() is (key in state.permits.idle)
         for run_id in found.holders:

@@ -20,10 +20,14 @@ from stepmesh.errors import RequestRefused, UpdateFailed, WaitTimeout
 from stepmesh.runs import RunHandle
 from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.histories import Issued, Kind, UpdateAsked
-from stepmesh_broker.protocol.ids import Namespace, Pool
+from stepmesh_broker.protocol.codec import decode_control, encode
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, UpdateAsked
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+from stepmesh_broker.protocol.messages import Refused
+from stepmesh_broker.protocol.queries import HistoryPage, QueryAnswer, ReadHistory
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_orchestrator.journal.memory import MemoryJournal
+from stepmesh_orchestrator.runtime.questions import Questions
 
 TILL = {"steps": [{"id": "till", "component": "/py/till", "input": {"$input": "$"}}], "output": {"$step": "till"}}
 
@@ -184,14 +188,19 @@ class Weighing(MemoryBroker):
     """Notes how large questions to functions are."""
 
     heaviest = 0
+    pages = 0
 
     async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
+        if subject not in (subjects.queries(Namespace("default"), Pool("py")), subjects.control(Namespace("default"), Partition(0))):
+            return await super().request(subject, data, timeout_s)
         if subject == subjects.queries(Namespace("default"), Pool("py")):
-            Weighing.heaviest = len(data)
+            Weighing.heaviest = max(Weighing.heaviest, len(data))
+        elif isinstance(decode_control(data), ReadHistory):
+            Weighing.pages += 1
         return await super().request(subject, data, timeout_s)
 
 
-def test_a_history_that_does_not_fit_into_a_message_is_told() -> None:
+def test_a_history_that_does_not_fit_into_a_message_is_read_page_by_page() -> None:
     async def played() -> None:
         world = World(MemoryJournal())
         world.wrap = lambda _: Weighing(world.bus, "default")
@@ -200,11 +209,58 @@ def test_a_history_that_does_not_fit_into_a_message_is_told() -> None:
             assert await handle.query("state", item=0) == {"paid": 1, "of": 0}
             world.bus.max_message_bytes = Weighing.heaviest
             assert await handle.query("state", item=0) == {"paid": 1, "of": 0}
+            assert (Weighing.heaviest, Weighing.pages) == (world.bus.max_message_bytes, 0)
             world.bus.max_message_bytes = Weighing.heaviest - 1
-            with pytest.raises(RequestRefused, match="does not fit into a message") as refusal:
-                await handle.query("state", item=0)
-            assert refusal.value.code == "SM-5286"
+            assert await handle.query("state", item=0) == {"paid": 1, "of": 0}
+            assert Weighing.pages > 1
             world.bus.max_message_bytes = Weighing.heaviest
+            with pytest.raises(RequestRefused, match="does not fit into a message") as refusal:
+                await handle.query("state", {"of": 3, "pad": "x" * (Weighing.heaviest - 200)}, item=0)
+            assert refusal.value.code == "SM-5286"
+            world.bus.max_message_bytes = 10**6
+
+    run_virtual(played(), 30_000)
+
+
+def test_a_question_that_is_over_has_no_history_any_more() -> None:
+    questions = Questions()
+    records: list[Record] = [Began(1), *(Settled(f"r/{n}", n, b"1" * 100) for n in range(9))]
+    with questions.open(records) as name:
+        pages = [questions.page(ReadHistory(name, 0), 10_000), questions.page(ReadHistory(name, 3), 800)]
+        assert pages[0] == HistoryPage(records, more=False)
+        assert pages[1] == HistoryPage(records[3:5], more=True)
+        assert questions.page(ReadHistory(name, 9), 1) == HistoryPage(records[9:], more=False), "one record at least"
+        assert questions.page(ReadHistory(name, 3, 800), 10_000) == pages[1], "the way to the worker may carry less"
+        assert isinstance(questions.page(ReadHistory(name, 11), 1), Refused)
+    refused = questions.page(ReadHistory(name, 0), 400)
+    assert isinstance(refused, Refused)
+    assert refused.code == "SM-1083"
+
+
+def test_a_function_that_has_ended_is_asked_how_it_stood() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        async with open_till(world) as (_, handle):
+            await handle.update("close", item=1)
+            assert await handle.query("state", item=1) == {"paid": 1, "of": 0}, "of a run that goes on"
+            await handle.update("pay", 3, item=0, timeout=100)
+            await handle.update("close", item=0)
+            await handle.wait(100)
+            assert await handle.query("state", {"of": 2}, item=0) == {"paid": 2, "of": 2}
+            assert await handle.query("state", item=1, step="till") == {"paid": 1, "of": 0}
+            world.bus.max_message_bytes = 700
+            assert await handle.query("state", item=0) == {"paid": 2, "of": 0}
+            world.bus.max_message_bytes = 10**6
+            for code, item, step in (("SM-5282", None, None), ("SM-5281", 2, None), ("SM-5281", 0, "other")):
+                with pytest.raises(RequestRefused) as refusal:
+                    await handle.query("state", item=item, step=step)
+                assert refusal.value.code == code
+            assert world.node is not None
+            await world.node.partitions[Partition(0)].shard.snapshot()
+            await world.journal.trim(Partition(0), 3)
+            with pytest.raises(RequestRefused) as refusal:
+                await handle.query("state", item=0)
+            assert refusal.value.code == "SM-1082"
 
     run_virtual(played(), 30_000)
 
@@ -222,6 +278,36 @@ def test_without_a_worker_nobody_answers_a_query() -> None:
         with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
             await handle.query("state")
         assert refusal.value.code == "SM-5287"
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await world.close()
+
+    run_virtual(played(), 30_000)
+
+
+def test_a_query_whose_worker_went_away_behind_its_gateway_is_asked_again() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        keeper = asyncio.create_task(world.keep_node_alive())
+        worker = till_worker()
+        running = asyncio.create_task(worker.run(await world.connection()))
+        handle = await (await world.client()).submit(TILL, [1])
+        await handle.update("pay", 1, timeout=100)
+        worker.stop()
+        await running
+        answers = [Refused("SM-5133", "it has gone"), Refused("SM-5133", "it has gone"), QueryAnswer(b"42")]
+
+        async def gateway(data: bytes) -> bytes:
+            return encode(answers.pop(0))
+
+        subject = subjects.queries(Namespace("default"), Pool("py"))
+        serving = await (await world.connection()).serve(subject, gateway)
+        assert await handle.query("state") == 42
+        answers += [Refused("SM-5133", "it has gone")] * 100
+        with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
+            await handle.query("state")
+        assert refusal.value.code == "SM-5287"
+        await serving.close()
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
         await world.close()

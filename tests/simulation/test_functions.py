@@ -16,6 +16,7 @@ from tests.simulation.virtual_loop import run_virtual
 from stepmesh import Client
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
+from stepmesh.durable.live_bodies import LiveBodies, LiveBody
 from stepmesh.durable.steps import Step
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Record, Settled
 from stepmesh_orchestrator.core import function_events
@@ -206,6 +207,31 @@ def test_a_second_crash_during_the_recovery_loses_nothing(gap: int) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0, 2.5, 100.0, 3_602.5, 3_605.0])
 def test_a_worker_that_dies_on_the_way_costs_nothing(seconds: float) -> None:
     run_virtual(play(MemoryJournal(), kill_worker_after=seconds), 30_000)
+
+
+def test_the_histories_are_the_same_however_many_bodies_stay_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    resumed: list[LiveBody] = []
+    take = LiveBodies.take
+
+    def taken(self: LiveBodies, *of: Any) -> LiveBody | None:
+        found = take(self, *of)
+        resumed.extend([] if found is None else [found])
+        return found
+
+    monkeypatch.setattr(LiveBodies, "take", taken)
+    found: list[tuple[int, list[list[str]]]] = []
+    for most in ("0", "1", "1000"):
+        monkeypatch.setenv("STEPMESH_LIVE_FUNCTIONS", most)
+        resumed.clear()
+        world, ledger = run_virtual(play(MemoryJournal()), 30_000)
+        assert ledger.done == {"charge": 2, "reserve": 2, "ship": 6}
+        histories = asyncio.run(histories_of(world)).values()
+        found.append(
+            (len(resumed), sorted(sorted(one.id for one in records if isinstance(one, Issued | Settled)) for records in histories))
+        )
+    (none, without), (some, evicted), (all_of_them, kept) = found
+    assert none == 0 < some < all_of_them
+    assert without == evicted == kept
 
 
 def journal(side: str, hook: Callable[[int, int], None]) -> MemoryJournal:

@@ -20,15 +20,16 @@ from stepmesh_broker.kafka.inbox import KafkaInbox
 from stepmesh_broker.kafka.life import Life, Lives
 from stepmesh_broker.kafka.lookup import LookUp
 from stepmesh_broker.kafka.membership import Seat
+from stepmesh_broker.kafka.plain_topic import KafkaTopicReader
 from stepmesh_broker.kafka.pool import Pools
 from stepmesh_broker.kafka.publisher import Publisher
 from stepmesh_broker.kafka.reader import LogReader
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
-from stepmesh_broker.kafka.submit import KafkaSubmitReader
 from stepmesh_broker.kafka.talk import Talk
 from stepmesh_broker.kafka.topics import Topics
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Connection:
         self.talk = Talk(self.topics, self._talker, self._reader, settings.max_message_bytes)
         self._sources: list[KafkaTaskSource] = []
         self._inboxes: dict[Partition, KafkaInbox] = {}
-        self._submissions: set[KafkaSubmitReader] = set()
+        self._readers: set[KafkaTopicReader] = set()
         self._watching: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[None]] = set()
         self._open = self._closed = False
@@ -82,7 +83,7 @@ class Connection:
             self._watching.cancel()
         for task in self._beside:
             task.cancel()
-        await asyncio.gather(*(reader.close() for reader in self._submissions), *(source.close() for source in self._sources))
+        await asyncio.gather(*(reader.close() for reader in self._readers), *(source.close() for source in self._sources))
         await asyncio.gather(*(source.hand_back() for source in self._sources))
         await self.talk.close()
         await self._disconnect()
@@ -122,11 +123,11 @@ class Connection:
             self._watching = asyncio.get_running_loop().create_task(self._watch(), name="stepmesh kafka life")
         return inbox
 
-    async def open_submissions(self, partition: Partition, partitions: int) -> KafkaSubmitReader:
-        """Read a share of the submit topic."""
-        reader = KafkaSubmitReader(self._settings, self.topics, partition, partitions)
+    async def open_records(self, topic: Topic, partition: Partition, partitions: int) -> KafkaTopicReader:
+        """Read a share of a topic of plain records."""
+        reader = KafkaTopicReader(self._settings, self.topics, self.topics.plain[topic], partition, partitions)
         await reader.open()
-        self._submissions = {one for one in self._submissions if not one.is_closed} | {reader}
+        self._readers = {one for one in self._readers if not one.is_closed} | {reader}
         return reader
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -40,7 +40,7 @@ def _names(topics: Topics, pools: Pools) -> list[str]:
     for pool, partitions in pools.items():
         if partitions is not None:
             topics.size(pool, partitions)
-    return [topics.births, topics.inbox, topics.submit, topics.dead, topics.talk, *(topics.tasks(pool) for pool in pools)]
+    return [topics.births, topics.inbox, *topics.plain.values(), topics.dead, topics.talk, *(topics.tasks(pool) for pool in pools)]
 
 
 def _described(topic: str, found: TopicFacts | None, wanted: Mapping[str, str]) -> dict[str, Any] | None:

@@ -59,8 +59,8 @@ def client(namespace: Namespace) -> tuple[Grant, ...]:
 
 
 def producer(namespace: Namespace) -> tuple[Grant, ...]:
-    """Writes plain records that start runs."""
-    return (Grant(kind="topic", name=_topics(namespace).submit, operations=("Write",)),)
+    """Writes plain records, which start runs and are events."""
+    return tuple(Grant(kind="topic", name=topic, operations=("Write",)) for topic in _topics(namespace).plain.values())
 
 
 def gateway(namespace: Namespace, pools: tuple[Pool, ...]) -> tuple[Grant, ...]:

@@ -32,6 +32,7 @@ from stepmesh_broker.protocol.ids import Position
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
 """A record that waits so long may miss its topic: that is looked after."""
+_AGAIN_S = 0.05
 _WORN = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced, ProducerClosed)
 """The producer is of no use any more: the broker lost what it knew of it."""
 
@@ -126,8 +127,8 @@ class Publisher:
     async def _send(self, record: Outgoing) -> Stored:
         producer = self._producer
         try:
-            if record.partition not in await producer.partitions_for(record.topic):  # it grew lately
-                await producer.client.force_metadata_update()
+            if record.partition not in await producer.partitions_for(record.topic):
+                await self._learn(producer, record)
             where = await producer.send(record.topic, record.value, record.key, record.partition, headers=list(record.headers))
             said = await where
         except _WORN:
@@ -137,6 +138,13 @@ class Publisher:
             raise KafkaError("the record was written before, nobody knows where")
         self._last = Position(max(position_at(said.timestamp or 0), self._last + 1))
         return Stored(said.offset, self._last)
+
+    async def _learn(self, producer: Any, record: Outgoing) -> None:
+        """What the cluster tells of a topic may be behind its growth. Raises `TimeoutError`."""
+        async with asyncio.timeout(self._patience_s):
+            while record.partition not in await producer.partitions_for(record.topic):
+                await producer.client.force_metadata_update()
+                await asyncio.sleep(_AGAIN_S)
 
     async def _renew(self, worn: Any) -> None:
         async with self._renewing:

@@ -28,6 +28,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.protocol.ids import Pool
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import checked_name
 
 HEADER_ROOM = 64 * 1024
@@ -56,9 +57,8 @@ class Topics:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._prefix = f"stepmesh.{checked_name('namespace', settings.namespace)}"
-        self.births, self.inbox, self.submit, self.dead, self.talk = (
-            f"{self._prefix}.{name}" for name in ("births", "inbox", "submit", "dead", "talk")
-        )
+        self.births, self.inbox, self.dead, self.talk = (f"{self._prefix}.{name}" for name in ("births", "inbox", "dead", "talk"))
+        self.plain = {topic: f"{self._prefix}.{topic}" for topic in Topic}
         self._admin: Any = None
         self._known: dict[str, int] = {}
         self._making: dict[str, asyncio.Task[int]] = {}
@@ -212,7 +212,7 @@ class Topics:
             return settings.talk_partitions, {**configs, "retention.ms": str(_TALK_RETENTION_MS), "min.insync.replicas": "1"}
         configs["retention.ms"] = str(round(settings.retention_s * 1000))
         return (
-            settings.inbox_partitions if topic in (self.inbox, self.submit) else self._pools.get(topic, settings.pool_partitions)
+            settings.inbox_partitions if topic in (self.inbox, *self.plain.values()) else self._pools.get(topic, settings.pool_partitions)
         ), configs
 
 

@@ -15,14 +15,15 @@ from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.kafka.connection import Connection
 from stepmesh_broker.kafka.definitions import define, definitions
 from stepmesh_broker.kafka.inbox import KafkaInbox
+from stepmesh_broker.kafka.plain_topic import KafkaTopicReader
 from stepmesh_broker.kafka.records import Outgoing, headers_of
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
-from stepmesh_broker.kafka.submit import KafkaSubmitReader
 from stepmesh_broker.kafka.subscription import KafkaServer
 from stepmesh_broker.listening import Listener
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 _log = logging.getLogger(__name__)
@@ -106,10 +107,10 @@ class KafkaBroker:
         self._parts.add(inbox)
         return inbox
 
-    async def submissions(self, partition: Partition, partitions: int) -> KafkaSubmitReader:
+    async def records(self, topic: Topic, partition: Partition, partitions: int) -> KafkaTopicReader:
         """The topic's partitions that leave `partition` when they are divided by `partitions`; those that are added later as well."""
         self._check()
-        return await self._connection.open_submissions(partition, partitions)
+        return await self._connection.open_records(topic, partition, partitions)
 
     async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
         """Put a message into the dead-letter topic; of the reason, the first 1,000 characters are kept."""

@@ -16,12 +16,12 @@ from stepmesh_broker.listening import Listener, matches
 from stepmesh_broker.memory.clock import Clock, LoopClock
 from stepmesh_broker.memory.dedupe import DedupeWindow
 from stepmesh_broker.memory.inbox import InboxLog
-from stepmesh_broker.memory.submit import SubmitLog
+from stepmesh_broker.memory.plain_topic import TopicLog
 from stepmesh_broker.memory.talk import Server
 from stepmesh_broker.memory.tasks import TaskQueue
 from stepmesh_broker.ports import InboxEntry, Parked
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
-from stepmesh_broker.protocol.submission import SubmittedRecord
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 
 
 class MemoryBus:
@@ -100,14 +100,14 @@ class Streams:
         self._bus = bus
         self._life = 1
         self._task_positions = count(1)
-        self._inbox_positions = count(1)
+        self._inbox_positions = count(time.time_ns() // 1_000)  # above those of an earlier process, which a journal may remember
         self._parked_positions = count(1)
         self._pools: dict[Pool, TaskQueue] = {}
         self._inboxes: dict[Partition, InboxLog] = {}
         self._task_ids = DedupeWindow(bus.clock, bus.dedupe_window_s)
         self._inbox_ids = DedupeWindow(bus.clock, bus.dedupe_window_s)
         self.parked: OrderedDict[Position, Parked] = OrderedDict()
-        self.submitted = SubmitLog(bus.clock)
+        self.plain = {topic: TopicLog(topic, bus.clock) for topic in Topic}
 
     @property
     def incarnation(self) -> str:
@@ -128,10 +128,10 @@ class Streams:
             known = self._inboxes[partition] = InboxLog(self._bus.clock, partition)
         return known
 
-    def submit(self, value: bytes, key: str = "", headers: Mapping[str, str] | None = None) -> SubmittedRecord:
-        """Write a plain record to the submit topic, as another program's producer would. `headers`: names in lower case."""
+    def write(self, topic: Topic, value: bytes, key: str = "", headers: Mapping[str, str] | None = None) -> PlainRecord:
+        """A plain record, as another program's producer would write it. `headers`: names in lower case."""
         given = {name: text.encode() for name, text in (headers or {}).items()}
-        return self.submitted.write(value, key.encode(), given, time.time_ns() // 1_000_000)
+        return self.plain[topic].write(value, key.encode(), given, time.time_ns() // 1_000_000)
 
     def put_task(self, pool: Pool, data: bytes, message_id: str) -> Position:
         """Add a frame, or find where the same id was added."""
@@ -166,7 +166,8 @@ class Streams:
         self._task_ids.clear()
         self._inbox_ids.clear()
         self.parked.clear()
-        self.submitted.clear()
+        for log in self.plain.values():
+            log.clear()
         for queue in self._pools.values():
             queue.clear()
         for inbox in self._inboxes.values():

@@ -1,4 +1,4 @@
-"""A log with one reader at a time: what a partition's inbox and the submit topic are made of.
+"""A log with one reader at a time: what a partition's inbox and a topic of plain records are made of.
 
 Invariant: an entry leaves only by an acknowledgement of its position or a later one. It must not know what entries carry.
 """

@@ -16,11 +16,12 @@ from stepmesh_broker.listening import Listener
 from stepmesh_broker.memory.bus import MemoryBus, Streams
 from stepmesh_broker.memory.clock import wait
 from stepmesh_broker.memory.inbox import MemoryInbox
-from stepmesh_broker.memory.submit import MemorySubmitReader
+from stepmesh_broker.memory.plain_topic import MemoryTopicReader
 from stepmesh_broker.memory.talk import Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject, checked_name
 
 
@@ -81,12 +82,12 @@ class MemoryBroker:
         self._mine.add(inbox)
         return inbox
 
-    async def submissions(self, partition: Partition, partitions: int) -> MemorySubmitReader | None:
+    async def records(self, topic: Topic, partition: Partition, partitions: int) -> MemoryTopicReader | None:
         """All of it is the share of partition 0."""
         streams = self._streams()
         if partition:
             return None
-        reader = streams.submitted.open()
+        reader = streams.plain[topic].open()
         self._mine.add(reader)
         return reader
 

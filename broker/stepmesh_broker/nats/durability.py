@@ -21,6 +21,7 @@ from stepmesh_broker.durability import NOT_VISIBLE, Finding
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.release import OLDEST, is_too_old
 from stepmesh_broker.nats.settings import NatsSettings
+from stepmesh_broker.protocol.records import Topic
 
 DEFAULT_SYNC_S = 120.0
 """The server's own `sync_interval`."""
@@ -117,7 +118,7 @@ def _stream(kind: str, stream: StreamInfo) -> Finding:
         return Finding(name, value, "a restart of the server takes all of it", "make it anew with storage file")
     if replicas == 1:
         holds = "every run" if kind.startswith("journal") else "results that were not journaled run again, dead letters are gone"
-        holds = "records that no orchestrator has read yet" if kind == "submit" else holds
+        holds = "records that no orchestrator has read yet" if kind in {topic.value for topic in Topic} else holds
         lost = f"the loss of its machine or disk takes all of it: {holds}"
         return Finding(
             name, value, lost, "3 servers, and ?replicas=3 in the URL before the stream is made; `nats stream edit` for this one"

@@ -1,4 +1,4 @@
-"""A partition's inbox from JetStream, and the submissions: shares of a stream, each read by a consumer of its own.
+"""A partition's inbox from JetStream, and topics of plain records: shares of a stream, each read by a consumer of its own.
 
 Invariant: messages are handed out in order of position. A reader's consumer has a name that nobody used before, begins at the
 oldest message, and is replaced after every reconnect, and whenever the consumer sent what did not arrive (it counts what it sends;
@@ -23,7 +23,7 @@ from stepmesh_broker.nats.streams import Share, Streams
 from stepmesh_broker.nats.wire import Disconnected, Wire, published
 from stepmesh_broker.ports import InboxEntry
 from stepmesh_broker.protocol.ids import Partition, Position
-from stepmesh_broker.protocol.submission import SubmittedRecord
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 
 _E = TypeVar("_E")
 _log = logging.getLogger(__name__)
@@ -32,13 +32,13 @@ READ_AHEAD = 256
 _RETRY_S = 0.1
 _ACK_TIMEOUT_S = 1.0
 KEY_HEADER = "stepmesh-key"
-"""A message of NATS has no key: this header is the run key of a submission."""
+"""A message of NATS has no key: this header is that of a plain record."""
 _MOST_LOOKS = 100
 """An election takes up to 9 s."""
 
 
 class ShareReader(ABC, Generic[_E]):
-    """What `Inbox` and `SubmitReader` have in common. `_entry` makes a message into what is handed out."""
+    """What `Inbox` and `TopicReader` have in common. `_entry` makes a message into what is handed out."""
 
     def __init__(self, wire: Wire, streams: Streams, share: Share, after: Position, taken: InboxTaken) -> None:
         self._wire = wire
@@ -216,20 +216,20 @@ class NatsInbox(ShareReader[InboxEntry]):
         return InboxEntry(position, data)
 
 
-class NatsSubmitReader(ShareReader[SubmittedRecord]):
-    """`SubmitReader` of all submissions: the stream is one lane."""
+class NatsTopicReader(ShareReader[PlainRecord]):
+    """`TopicReader` of all records of a topic: the stream is one lane."""
 
-    def __init__(self, wire: Wire, streams: Streams) -> None:
-        super().__init__(wire, streams, streams.submit_share(), Position(0), InboxTaken.of_submissions())
+    def __init__(self, wire: Wire, streams: Streams, topic: Topic) -> None:
+        super().__init__(wire, streams, streams.plain_share(topic), Position(0), InboxTaken.of_topic(topic))
 
-    async def ack(self, records: Sequence[SubmittedRecord]) -> None:
+    async def ack(self, records: Sequence[PlainRecord]) -> None:
         """They may go, and those before them."""
         if records:
             await self.ack_upto(Position(max(record.position for record in records)))
 
-    def _entry(self, position: Position, time_ms: int, data: bytes, headers: bytes | None) -> SubmittedRecord:
+    def _entry(self, position: Position, time_ms: int, data: bytes, headers: bytes | None) -> PlainRecord:
         named = header_lines(headers)
-        return SubmittedRecord(0, position, time_ms, data, named.get(KEY_HEADER, b""), named)
+        return PlainRecord(0, position, time_ms, data, named.get(KEY_HEADER, b""), named)
 
 
 def header_lines(raw: bytes | None) -> dict[str, bytes]:

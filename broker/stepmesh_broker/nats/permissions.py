@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from stepmesh_broker.nats.streams import Names
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+from stepmesh_broker.protocol.records import Topic
 
 _API = "$JS.API"
 
@@ -73,8 +74,8 @@ def client(namespace: Namespace, inbox: str) -> Permissions:
 
 
 def producer(namespace: Namespace, inbox: str) -> Permissions:
-    """Writes plain records that start runs, and hears that they are kept; nothing else."""
-    return Permissions(publish=(Names(namespace).submit_subject,), subscribe=(f"{inbox}.>",))
+    """Writes plain records, which start runs and are events, and hears that they are kept; nothing else."""
+    return Permissions(publish=tuple(Names(namespace).plain_subject(topic) for topic in Topic), subscribe=(f"{inbox}.>",))
 
 
 def gateway(namespace: Namespace, pools: tuple[Pool, ...], inbox: str) -> Permissions:
@@ -83,6 +84,7 @@ def gateway(namespace: Namespace, pools: tuple[Pool, ...], inbox: str) -> Permis
     return Permissions(
         publish=tuple(dict.fromkeys(subject for part in parts for subject in part.publish)),
         subscribe=tuple(dict.fromkeys(subject for part in parts for subject in part.subscribe)),
+        responses=bool(pools),
     )
 
 

@@ -1,10 +1,10 @@
 """Names and settings of the streams of a namespace, and how they come to be.
 
 Tasks: a work-queue stream, one durable pull consumer per pool. Inbox: a work-queue stream on disk, one consumer per reader
-of a partition. Submissions: likewise, with one reader. Dead letters: a plain stream on disk. Invariant: making any of them twice,
-or by two processes at once, gives the same thing; a stream that is there never gets fewer copies. Positions of inbox and submissions
-grow over a loss of the store, because journals remember what was read: the first one is the time in µs. It must not know what the
-messages mean.
+of a partition. Plain records: a stream per topic, likewise, with one reader. Dead letters: a plain stream on disk. Invariant: making any
+of them twice, or by two processes at once, gives the same thing; a stream that is there never gets fewer copies. Positions of inbox and
+plain records grow over a loss of the store, because journals remember what was read: the first one is the time in µs. It must not know
+what the messages mean.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.wire import Wire
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import checked_name
 
 _log = logging.getLogger(__name__)
@@ -69,11 +70,10 @@ class Names:
         self._subjects = f"stepmesh.{namespace}"
         self.tasks = f"stepmesh_{namespace}_tasks"
         self.inbox = f"stepmesh_{namespace}_inbox"
-        self.submit = f"stepmesh_{namespace}_submit"
+        self.plain = {topic: f"stepmesh_{namespace}_{topic}" for topic in Topic}
         self.dead = f"stepmesh_{namespace}_dead"
         self.dead_subject_all = f"{self._subjects}.dead.*"
         self.inbox_subject_all = f"{self._subjects}.inbox.*"
-        self.submit_subject = f"{self._subjects}.submit"
 
     def task_subject(self, pool: Pool) -> str:
         """Where a pool's frames go."""
@@ -87,9 +87,13 @@ class Names:
         """A partition's inbox, for its reader."""
         return Share(self.inbox, self.inbox_subject(partition), f"p{partition}-")
 
-    def submit_share(self) -> Share:
-        """All submissions, for their reader."""
-        return Share(self.submit, self.submit_subject, "reader-")
+    def plain_subject(self, topic: Topic) -> str:
+        """Where plain records are written."""
+        return f"{self._subjects}.{topic}"
+
+    def plain_share(self, topic: Topic) -> Share:
+        """All records of a topic, for their reader."""
+        return Share(self.plain[topic], self.plain_subject(topic), "reader-")
 
     def dead_subject(self, pool: Pool) -> str:
         """Where a pool's dead letters go."""
@@ -126,14 +130,14 @@ class Streams(Names):
 
     async def agree(self) -> None:
         """Give the streams that are there the settings that are wanted; what cannot be changed, or not by this user, is logged."""
-        for stream in (self.tasks, self.inbox, self.submit, self.dead):
+        for stream in (self.tasks, self.inbox, *self.plain.values(), self.dead):
             info = await self.find(stream)
             if info is not None:
                 await self._agree(info.config, self.wanted(stream))
 
     async def define(self) -> list[dict[str, Any]]:
         """Make what is missing, then `agree`; returns the settings that count now."""
-        for stream in (self.tasks, self.inbox, self.submit, self.dead):
+        for stream in (self.tasks, self.inbox, *self.plain.values(), self.dead):
             await self.ensure(stream)
         await self.agree()
         return [told["found"] for told in await self.definitions()]
@@ -141,7 +145,7 @@ class Streams(Names):
     async def definitions(self) -> list[dict[str, Any]]:
         """What is wanted of each stream, as the server's API has it, and what is `found`."""
         told: list[dict[str, Any]] = []
-        for stream in (self.tasks, self.inbox, self.submit, self.dead):
+        for stream in (self.tasks, self.inbox, *self.plain.values(), self.dead):
             info = await self.find(stream)
             told.append({**described(self.wanted(stream)), "found": described(info.config) if info else None})
         return told
@@ -243,17 +247,17 @@ class Streams(Names):
 
     def wanted(self, stream: str) -> StreamConfig:
         """The settings of one of the streams where this connection leads to."""
-        kind = stream.rpartition("_")[2]
+        kind, plain = stream.rpartition("_")[2], self.plain.values()
         in_memory = stream == self.tasks and self._settings.task_storage == "memory" and not self._wire.in_cluster
         replicas = self._settings.replicas or (_CLUSTER_REPLICAS if self._wire.in_cluster else 1)
         return StreamConfig(
             name=stream,
-            subjects=[self.submit_subject if stream == self.submit else f"{self._subjects}.{kind}.*"],
+            subjects=[f"{self._subjects}.{kind}" if stream in plain else f"{self._subjects}.{kind}.*"],
             retention=RetentionPolicy.LIMITS if stream == self.dead else RetentionPolicy.WORK_QUEUE,
             storage=StorageType.MEMORY if in_memory else StorageType.FILE,
             num_replicas=replicas,
             duplicate_window=self._settings.dedupe_window_s,
-            first_seq=time.time_ns() // 1000 if stream in (self.inbox, self.submit) else None,
+            first_seq=time.time_ns() // 1000 if stream == self.inbox or stream in plain else None,
         )
 
 

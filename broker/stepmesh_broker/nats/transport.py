@@ -15,7 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.nats.connection import Connection
-from stepmesh_broker.nats.inbox import NatsInbox, NatsSubmitReader
+from stepmesh_broker.nats.inbox import NatsInbox, NatsTopicReader
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.streams import as_broker_error
 from stepmesh_broker.nats.subscription import NatsListener, NatsServer
@@ -23,6 +23,7 @@ from stepmesh_broker.nats.tasks import NatsTaskSource
 from stepmesh_broker.nats.wire import published
 from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 HEADER_ROOM = 16 * 1024
@@ -120,11 +121,11 @@ class NatsBroker:
         self._parts.add(inbox)
         return inbox
 
-    async def submissions(self, partition: Partition, partitions: int) -> NatsSubmitReader | None:
+    async def records(self, topic: Topic, partition: Partition, partitions: int) -> NatsTopicReader | None:
         """All of it is the share of partition 0."""
         if partition:
             return None
-        reader = NatsSubmitReader(self._wire, self._streams)
+        reader = NatsTopicReader(self._wire, self._streams, topic)
         await self._connection.steady(reader.open)
         self._connection.followers.add(reader)
         self._parts.add(reader)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId, WorkerId
+from stepmesh_broker.protocol.dead_letters import DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.pools import ListPools, Pools
 from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 from stepmesh_broker.protocol.schedules import ScheduleAnswer, ScheduleRequest
 
@@ -232,6 +234,8 @@ class StepStatus(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="st
     details: bytes | None = None
     position: int = 0  # of the step's last event; 0 when it is not known
     token: str = ""  # of a step that awaits somebody outside: settles it
+    attributes: bytes | None = None  # that a durable function set, and its tags: JSON objects
+    tags: bytes | None = None
 
 
 class Steps(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="steps"):
@@ -343,56 +347,13 @@ class Queues(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="queues
     open: bool
 
 
-class ListPools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="list_pools"):
-    """Answer: `Pools`."""
-
-
-class WorkerEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="worker_entry"):
-    """A live worker. `functions`: the durable functions that it has, by path in its pool, with the version of their code."""
-
-    worker: WorkerId
-    capacity: int
-    running: int
-    version: str
-    seen_ms: int
-    functions: dict[str, str] = {}
-
-
-class PoolEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pool_entry"):
-    """Depth is in tasks, as all shards know them: `queued` wait or were just begun (< 1 s), the oldest for `oldest_ms`; `in_flight`
-    are leased. `trouble`: why processes that were started for the pool did not stay; "" if they did, or a worker was heard since."""
-
-    pool: Pool
-    queued: int
-    in_flight: int
-    workers: list[WorkerEntry]
-    trouble: str = ""
-    oldest_ms: int = 0
-
-    @property
-    def wanted(self) -> int:
-        """What a pool has to do: tasks that wait and tasks under way. To scale by."""
-        return self.queued + self.in_flight
-
-    @property
-    def capacity(self) -> int:
-        """Tasks that its workers take at once."""
-        return sum(worker.capacity for worker in self.workers)
-
-
-class Pools(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pools"):
-    """All pools in use."""
-
-    pools: list[PoolEntry]
-
-
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
-    | ScheduleRequest | AskQuery
+    | ScheduleRequest | AskQuery | ListDeadLetters | DropDeadLetter
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Continued | Refused
-    | ScheduleAnswer | QueryAnswer
+    | ScheduleAnswer | QueryAnswer | DeadLetters
 )  # fmt: skip

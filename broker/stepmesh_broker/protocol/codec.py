@@ -11,7 +11,7 @@ from stepmesh_broker.protocol.api import ApiAnswer, ApiRequest
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurns, Nudge
 from stepmesh_broker.protocol.messages import FORMAT, Answer, ControlMessage, Hello, InboxMessage, Stop, TaskFrame
 from stepmesh_broker.protocol.peers import PeerAnswer, PeerRequest
-from stepmesh_broker.protocol.queries import QueryTask
+from stepmesh_broker.protocol.queries import PAGED, HistoryPage, QueryTask, ReadHistory
 
 _M = TypeVar("_M")
 _encoder = msgspec.msgpack.Encoder()
@@ -20,8 +20,8 @@ encode = _encoder.encode
 
 _task_frame = msgspec.msgpack.Decoder(TaskFrame)
 _inbox = msgspec.msgpack.Decoder(InboxMessage)
-_control = msgspec.msgpack.Decoder(ControlMessage | FunctionTurns)
-_answer = msgspec.msgpack.Decoder(Answer | FunctionsTurned)
+_control = msgspec.msgpack.Decoder(ControlMessage | FunctionTurns | ReadHistory)
+_answer = msgspec.msgpack.Decoder(Answer | FunctionsTurned | HistoryPage)
 _api_request = msgspec.msgpack.Decoder(ApiRequest)
 _api_answer = msgspec.msgpack.Decoder(ApiAnswer)
 _peer_request = msgspec.msgpack.Decoder(PeerRequest)
@@ -42,15 +42,15 @@ def decode_inbox(data: bytes) -> InboxMessage:
     return _known(message, message.format)
 
 
-def decode_control(data: bytes) -> ControlMessage | FunctionTurns:
+def decode_control(data: bytes) -> ControlMessage | FunctionTurns | ReadHistory:
     """Raises `MalformedMessage`."""
-    message: ControlMessage | FunctionTurns = _decode(_control, data, "control message")
+    message: ControlMessage | FunctionTurns | ReadHistory = _decode(_control, data, "control message")
     return message
 
 
-def decode_answer(data: bytes) -> Answer | FunctionsTurned:
+def decode_answer(data: bytes) -> Answer | FunctionsTurned | HistoryPage:
     """Raises `MalformedMessage`."""
-    message: Answer | FunctionsTurned = _decode(_answer, data, "answer")
+    message: Answer | FunctionsTurned | HistoryPage = _decode(_answer, data, "answer")
     return message
 
 
@@ -75,7 +75,7 @@ def decode_api_answer(data: bytes) -> ApiAnswer:
 def decode_query(data: bytes) -> QueryTask:
     """Raises `MalformedMessage` for anything but a question of a known format."""
     message: QueryTask = _decode(_query, data, "question to a worker")
-    return _known(message, message.format)
+    return _known(message, message.format, PAGED)
 
 
 def decode_peer_request(data: bytes) -> PeerRequest:
@@ -97,7 +97,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes, what: str) -> An
         raise MalformedMessage(f"not a {what} of format {FORMAT}: {problem} ({len(data)} bytes, begins {bytes(data[:16])!r})") from problem
 
 
-def _known(message: _M, version: int) -> _M:
-    if not 1 <= version <= FORMAT:
-        raise MalformedMessage(f"format {version} is not known here (up to {FORMAT})", hint="upgrade this side of the connection first")
+def _known(message: _M, version: int, newest: int = FORMAT) -> _M:
+    if not 1 <= version <= newest:
+        raise MalformedMessage(f"format {version} is not known here (up to {newest})", hint="upgrade this side of the connection first")
     return message

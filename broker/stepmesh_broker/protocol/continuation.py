@@ -13,7 +13,8 @@ class ContinueRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="c
 
     `retry`: of a run that failed or was cancelled, only the items that did not succeed. Else a fork: all items, also of a live run.
     `items`: only these. `from_step` runs again, and what depends on it. What is None stays as it was there: `flow`, `inputs` (one per
-    chosen item), `variables`, `overrides`. `tags` are added to those of `run`.
+    chosen item), `variables`, `overrides`. `tags` are added to those of `run`. `from_step` may be a command of a durable function, alone or
+    behind its step (`saga:r/charge`; SM-1080): what was asked for after its result is done again, too.
     """
 
     run: RunId
@@ -31,7 +32,7 @@ class ContinueRun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="c
 
 class Continued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="continued"):
     """It is journaled. `items`: those of the first run, in the order of the new one's; the first 1,000. `reused`: steps whose results were
-    taken over, in all. `existing`: the run that this key gave before; both are empty then."""
+    taken over, and commands of durable functions, in all. `existing`: the run that this key gave before; both are empty then."""
 
     run: RunId
     existing: bool = False

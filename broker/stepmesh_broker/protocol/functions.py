@@ -20,7 +20,8 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     many records the worker has. `records`: what the body issued and what came of its local steps, to be appended in this order.
     `abandoned`: ids of commands whose results the body waits for no more. `idle`: nothing of it runs here, so the worker lets go of it
     unless there is news. `blocked`: why the body cannot go on with this history and this code; then it is idle. `continued`: the body is
-    over, and begins anew with this input (JSON). `version`: of the worker's code.
+    over, and begins anew with this input (JSON); then `base` is how many records the body got, and updates behind them are for the next.
+    `leaving`: the worker goes, so another one is to take the activation's place. `version`: of the worker's code.
     """
 
     task: TaskRef
@@ -32,15 +33,18 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     idle: bool = False
     blocked: str = ""
     continued: bytes | None = None
+    leaving: bool = False
     version: str = ""
 
 
 class FunctionTurns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turns"):
-    """Turns of functions of one partition. Answer: `FunctionsTurned`."""
+    """Turns of functions of one partition. `answer_bytes`: the largest answer that reaches the worker, where that is less than what the
+    broker carries; 0 where it is not. Answer: `FunctionsTurned`."""
 
     worker: WorkerId
     turns: list[FunctionTurn]
     format: int = FORMAT
+    answer_bytes: int = 0
 
 
 class FunctionTurned(msgspec.Struct, frozen=True, array_like=True, gc=False):

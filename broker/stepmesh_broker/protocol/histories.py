@@ -48,7 +48,8 @@ class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
 
     `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await. `options`: how it
     is to be done, as a JSON object or nothing; a replay may give others. STEP, CALL, CHILD: {retry: {max, initial_ms, max_ms}, timeout_ms}
-    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}."""
+    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}; any: {undoes}, the
+    id of the command ("" for none) since which all is undone, by this command among others."""
 
     id: str
     kind: Kind
@@ -98,7 +99,17 @@ class UpdateAsked(msgspec.Struct, frozen=True, array_like=True, tag="u", gc=Fals
     arguments: bytes = b"{}"
 
 
-Record = Began | Issued | Settled | Tried | CancelAsked | UpdateAsked
+class TakenOver(msgspec.Struct, frozen=True, array_like=True, tag="o", gc=False):
+    """What stands before this was taken over from another run; from here on the history is the run's own. `kept`: how many more results of
+    that run are at hand, for commands that the body issues again: so it tells each command before it does it. `place`: what the body was
+    known by to others there (`run.item.step`), and is here; "" where nothing stands before."""
+
+    at_ms: int
+    kept: int = 0
+    place: str = ""
+
+
+Record = Began | Issued | Settled | Tried | CancelAsked | UpdateAsked | TakenOver
 _LEAST_BYTES = 64
 """Of a record, beside its texts."""
 _encoder = msgspec.msgpack.Encoder()

@@ -62,6 +62,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at_ms: int = 0  # when it was sent, by the orchestrator's clock: ms since 1970
     records: int = 0  # of a durable function's history so far
     history: bytes = b""  # those, as histories.py encodes them; "" when they are too many to travel along
+    driver: int = 0  # who took them further last, see functions.py; 0 = nobody yet
+    seen: int = 0  # of the records, those that this driver had when it let go
+    news: bytes = b""  # the others, when not all travel along and these can
 
 
 class TaskFrame(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -7,9 +7,8 @@ lie. It must not know how records travel, nor whether there is such a flow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from itertools import count
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
@@ -17,34 +16,15 @@ from stepmesh_broker.errors import BrokerError
 from stepmesh_broker.protocol import tracecontext
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId, partition_of
 from stepmesh_broker.protocol.messages import Submit
+from stepmesh_broker.protocol.records import MEDIA_TYPE, VERSION, PlainRecord
 
-VERSION = "1"
-"""Of this contract: the header `stepmesh-contract`, where a record has it."""
 MAX_KEY = 200
 """Characters of a run key."""
-MEDIA_TYPE = "application/json"
 _NULL = b"null"
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Uint32 = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 Priority = Annotated[int, msgspec.Meta(ge=-100, le=100)]
-
-
-class SubmittedRecord(NamedTuple):
-    """A record as it lies in the topic: `position` in a `lane`, both for ever. `headers` by their names in lower case; `time_ms` is when it
-    was written, by the record."""
-
-    lane: int
-    position: int
-    time_ms: int
-    value: bytes
-    key: bytes = b""
-    headers: Mapping[str, bytes] = {}
-
-    @property
-    def place(self) -> str:
-        """For people."""
-        return f"{self.lane}@{self.position}"
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -65,7 +45,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
         """The flow, where it is given as a whole."""
         return _given(self.flow)
 
-    def submit(self, record: SubmittedRecord, namespace: Namespace, flow: FlowId, partitions: int) -> Submit:
+    def submit(self, record: PlainRecord, namespace: Namespace, flow: FlowId, partitions: int) -> Submit:
         """As the orchestrator takes it. `namespace`: of the deployment, whose tenant the record may name."""
         key = run_key(record)
         tenant = namespace if self.namespace is None else Namespace(self.namespace)
@@ -93,9 +73,9 @@ class BadSubmission(BrokerError):
     default_code = "SM-3050"
 
 
-def read_submission(record: SubmittedRecord) -> Submission:
+def read_submission(record: PlainRecord) -> Submission:
     """What the record says. Raises `BadSubmission`: SM-3050 for its value, SM-3051 for its headers, SM-3052 for its key."""
-    _check_headers(record.headers)
+    _check_headers(record)
     run_key(record)
     try:
         record.value.decode()
@@ -110,7 +90,7 @@ def read_submission(record: SubmittedRecord) -> Submission:
 _SHAPE = 'write {"flowId": "…", "input": [one value per item]}; the protocol\'s page has all fields'
 
 
-def run_key(record: SubmittedRecord) -> str | None:
+def run_key(record: PlainRecord) -> str | None:
     """None for a record without one. Raises `BadSubmission` SM-3052."""
     if not record.key:
         return None
@@ -123,7 +103,7 @@ def run_key(record: SubmittedRecord) -> str | None:
     return key
 
 
-def submitted_run(record: SubmittedRecord, namespace: Namespace, partitions: int) -> RunId:
+def submitted_run(record: PlainRecord, namespace: Namespace, partitions: int) -> RunId:
     """Of the key, where there is one (UUIDv8: all of it is hash), on the partition where a client's submission with that key would be;
     else of the record's place and time (UUIDv7 layout)."""
     key = run_key(record)
@@ -131,6 +111,11 @@ def submitted_run(record: SubmittedRecord, namespace: Namespace, partitions: int
         digest = hashlib.sha256(f"{namespace}/record/{record.lane}/{record.position}/{record.time_ms}".encode()).hexdigest()
         time = f"{record.time_ms & 0xFFFF_FFFF_FFFF:012x}"
         return _uuid(time + "7" + digest)
+    return keyed_run(namespace, key, partitions)
+
+
+def keyed_run(namespace: Namespace, key: str, partitions: int) -> RunId:
+    """The one run of a key, whoever submits it."""
     home = partition_of(key, partitions)
     drawn = (_keyed(f"{namespace}/key/{number}/{key}") for number in count())
     return next(run for run in drawn if partition_of(run, partitions) == home)
@@ -147,19 +132,20 @@ def _uuid(digits: str) -> RunId:
     return RunId(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{variant}{digits[17:20]}-{digits[20:32]}")
 
 
-def _check_headers(headers: Mapping[str, bytes]) -> None:
-    version = headers.get("stepmesh-contract", VERSION.encode()).decode(errors="replace")
-    if version != VERSION:
-        raise BadSubmission(f"version {version!r} of the contract is not known", code="SM-3051", hint=f"this is version {VERSION}")
-    media = headers.get("content-type", MEDIA_TYPE.encode()).decode(errors="replace").partition(";")[0].strip().lower()
-    if media != MEDIA_TYPE:
-        raise BadSubmission(f"content type {media!r} is not read", code="SM-3051", hint=f"send {MEDIA_TYPE}, or no content-type")
+def _check_headers(record: PlainRecord) -> None:
+    unknown = record.version_problem()
+    if unknown is not None:
+        raise BadSubmission(unknown, code="SM-3051", hint=f"this is version {VERSION}")
+    if record.media_type != MEDIA_TYPE:
+        raise BadSubmission(
+            f"content type {record.media_type!r} is not read", code="SM-3051", hint=f"send {MEDIA_TYPE}, or no content-type"
+        )
 
 
 def _given(value: msgspec.Raw) -> bytes | None:
     return None if (text := bytes(value)) == _NULL else text
 
 
-def _traceparent(record: SubmittedRecord) -> str:
+def _traceparent(record: PlainRecord) -> str:
     given = record.headers.get("traceparent", b"").decode(errors="replace")
     return given if tracecontext.parse(given) is not None else ""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
+from pathlib import Path
 
 from stepmesh.client import Client
 from stepmesh.durable.execution import State
 from stepmesh_broker.protocol.histories import Record, Settled
 from stepmesh_cli.bench.functions_worker import app, chain, nap
-from stepmesh_cli.bench.processes import own_usage
 from stepmesh_cli.bench.scenarios import Figures, spent
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.bench.sleeping import dormant, sizes, until
-from stepmesh_cli.bench.stage import stage
+from stepmesh_cli.bench.stage import Stage, stage
 from stepmesh_cli.bench.standing import folder_of
 
 STEPS = 100
@@ -35,17 +36,34 @@ async def functions(settings: BenchSettings) -> Figures:
             await _run(on.client, flow, runs)
         steps = runs * STEPS
         found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **spent(meter, steps), **on.info()}
-        waiting, sleeping = settings.runs or settings.amount(10_000), await on.client.store_flow(nap)
-        gc.collect()
-        before, on_disk = own_usage().rss, sizes(data)
-        await asyncio.gather(*(_submit(on.client, sleeping, share) for share in _shares(waiting)))
-        await until(lambda: dormant(on.deployment) == waiting)
-        gc.collect()
-        grown = {"memory": own_usage().rss - before, **(sizes(data) - on_disk)}
+        waiting = await _waiting(on, data, settings.runs or settings.amount(10_000))
+    return {**found, "replay_us_per_step": replay_us(REPLAYED), **waiting}
+
+
+async def _waiting(on: Stage, data: Path, functions: int) -> Figures:
+    """What one weighs that sleeps. Memory is that of the second half: the first one leaves the room that runs take up while they are
+    submitted, which the second finds empty. `objects`: of Python, in this process."""
+    sleeping = await on.client.store_flow(nap)
+    already, halves = sizes(data), [functions - functions // 2, functions // 2]
+    occupied: list[tuple[dict[str, int], int]] = []
+    for half in halves:
+        await _asleep(on, sleeping, half)
+        occupied.append((on.resident(), sys.getallocatedblocks()))
+    (first, fewer), (second, more) = occupied
+    on_disk, counted = sizes(data) - already, max(1, halves[1])
+    memory = {name: round((second[name] - size) / counted) for name, size in first.items() if name in second}
+    disk = {name: round(size / functions) for name, size in on_disk.items()}
     return {
-        **found, "replay_us_per_step": replay_us(REPLAYED), "waiting": waiting,
-        "bytes_per_waiting": {name: round(size / waiting) for name, size in grown.items()},
+        "waiting": functions, "bytes_on_disk_each": {"all": round(on_disk.total() / functions), **disk}, "bytes_in_memory_each": memory,
+        "objects_each": round((more - fewer) / counted, 1),
     }  # fmt: skip
+
+
+async def _asleep(on: Stage, flow: str, functions: int) -> None:
+    wanted = dormant(on.deployment) + functions
+    await asyncio.gather(*(_submit(on.client, flow, share) for share in _shares(functions)))
+    await until(lambda: dormant(on.deployment) == wanted)
+    gc.collect()
 
 
 def replay_us(steps: int) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,11 +156,23 @@ def _live(deployment: Deployment) -> int:
 
 
 def sizes(folder: Path) -> Counter[str]:
-    """Bytes of journal and store, with what is still in their write-ahead logs."""
+    """Bytes of all files: of journal and store with their indexes, after what was in their write-ahead logs went to its place, and of the
+    embedded broker."""
+    for database in folder.glob("*.db"):
+        _checkpoint(database)
     found: Counter[str] = Counter()
-    for path in folder.glob("*.db*"):
-        found[path.name.partition(".")[0]] += path.stat().st_size
-    return found
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found[path.relative_to(folder).parts[0].partition(".")[0]] += path.stat().st_size
+    return Counter({name: found[name] for name in ("journal", "store", "nats")})
+
+
+def _checkpoint(database: Path) -> None:
+    """Without it the first 16 MB of a log, which is overwritten again and again, would count as the runs'."""
+    with closing(sqlite3.connect(database, timeout=PATIENCE_S, isolation_level=None)) as connection:
+        refused, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if refused:
+        raise CommandError(f"the write-ahead log of {database.name} was in use for {PATIENCE_S:.0f} s")
 
 
 async def until(condition: Callable[[], bool]) -> None:

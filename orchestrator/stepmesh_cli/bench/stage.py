@@ -66,6 +66,10 @@ class Stage:
                 meter.cpu_s[name] = spent.cpu_s - before[name].cpu_s
                 meter.peak_rss_mb[name] = mib(spent.peak_rss)
 
+    def resident(self) -> dict[str, int]:
+        """Bytes that each process has in memory."""
+        return {name: spent.rss for name, pid in self._pids().items() if (spent := usage(pid)) is not None}
+
     @property
     def traffic(self) -> Traffic:
         """What went through the broker so far."""

@@ -26,6 +26,7 @@ from stepmesh_gateway.http import (
     answers,
     blobs,
     control,
+    dead_letters,
     deployment,
     events,
     flows,
@@ -63,7 +64,7 @@ ROUTES: Sequence[Route] = (
         method="GET", path="/openapi.json", scope=Scope.PUBLIC, summary="What there is to call", handler=get_openapi, answer=Document,
     ),
     *deployment.ROUTES, *pools.ROUTES, *flows.ROUTES, *runs.ROUTES, *events.ROUTES, *blobs.ROUTES,
-    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES, *aliases.ROUTES, *functions.ROUTES,
+    *outside.ROUTES, *control.ROUTES, *schedules.ROUTES, *aliases.ROUTES, *functions.ROUTES, *dead_letters.ROUTES,
 )  # fmt: skip
 """Every route there is."""
 

@@ -39,6 +39,32 @@ async def list_components(asked: Asked[ComponentsQuery, None]) -> messages.Compo
     return views.components(found, queues, not asked.query.exclude_schemas)
 
 
+class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """`shared`: by several orchestrators. `limits`: by name, in the unit that the name says."""
+
+    version: str
+    namespace: str
+    partitions: int
+    durability: str
+    journal: str
+    shared: bool
+    limits: dict[str, int]
+
+
+async def get_deployment(asked: Asked[NoQuery, None]) -> DeploymentView:
+    """As its orchestrators tell it."""
+    info = await asked.operations.deployment()
+    return DeploymentView(
+        version=info.version,
+        namespace=info.namespace,
+        partitions=info.partitions,
+        durability=info.durability,
+        journal=info.journal,
+        shared=info.shared,
+        limits=info.limits,
+    )
+
+
 ROUTES = (
     Route(
         method="GET", path="/api/v1/health", scope=Scope.PUBLIC, summary="Does the gateway answer?", handler=health,
@@ -48,5 +74,9 @@ ROUTES = (
     Route(
         method="GET", path="/api/v1/components", scope=Scope.READ, summary="What flows may call", handler=list_components,
         query=ComponentsQuery, answer=messages.Components,
+    ),
+    Route(
+        method="GET", path="/v1/deployment", scope=Scope.READ, summary="What the deployment is", handler=get_deployment,
+        answer=DeploymentView,
     ),
 )  # fmt: skip

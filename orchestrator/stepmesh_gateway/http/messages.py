@@ -240,7 +240,7 @@ class ItemResult(Camel, frozen=True, kw_only=True):
 
 class StepStatus(Camel, frozen=True, kw_only=True):
     """A step of an item. `journalSeqno`: `sequenceNumber` of its last event. `token`: of one that awaits somebody outside, whom it lets
-    answer."""
+    answer. `attributes`, `tags`: those that a durable function set."""
 
     step_id: str
     step_index: Uint32
@@ -256,6 +256,8 @@ class StepStatus(Camel, frozen=True, kw_only=True):
     completed_at: Rfc3339 | None = None
     updated_at: Rfc3339 | None = None
     token: str | None = None
+    attributes: Json | None = None
+    tags: Json | None = None
 
 
 class Created(Camel, frozen=True, kw_only=True):

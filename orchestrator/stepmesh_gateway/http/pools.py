@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from starlette.responses import Response
 
-from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Pool
-from stepmesh_broker.protocol.subjects import checked_name
+from stepmesh_broker.protocol.pools import PoolEntry
 from stepmesh_gateway.http import messages
 from stepmesh_gateway.http.registry import Asked, NoQuery, Route, Scope
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_GAUGES: tuple[tuple[str, str, Callable[[api.PoolEntry], float]], ...] = (
+_GAUGES: tuple[tuple[str, str, Callable[[PoolEntry], float]], ...] = (
     ("wanted", "Tasks that wait and tasks under way.", lambda pool: pool.wanted),
     ("queued", "Tasks that wait for a worker, or were begun less than a second ago.", lambda pool: pool.queued),
     ("leased", "Tasks that a worker claimed.", lambda pool: pool.in_flight),
@@ -34,9 +32,7 @@ async def list_pools(asked: Asked[NoQuery, None]) -> messages.Pools:
 
 async def get_pool(asked: Asked[NoQuery, None]) -> messages.Pool:
     """One pool; zeros for one that nobody used yet."""
-    name = checked_name("pool", asked.path["pool"])
-    found = (pool for pool in await asked.operations.pools() if pool.pool == name)
-    return _view(next(found, api.PoolEntry(Pool(name), 0, 0, [])))
+    return _view(await asked.operations.pool(asked.path["pool"]))
 
 
 async def get_metrics(asked: Asked[NoQuery, None]) -> Response:
@@ -45,7 +41,7 @@ async def get_metrics(asked: Asked[NoQuery, None]) -> Response:
     return Response("".join(f"{line}\n" for line in lines), media_type=PROMETHEUS)
 
 
-def _view(pool: api.PoolEntry) -> messages.Pool:
+def _view(pool: PoolEntry) -> messages.Pool:
     return messages.Pool(
         pool=pool.pool,
         wanted=pool.wanted,
@@ -57,7 +53,7 @@ def _view(pool: api.PoolEntry) -> messages.Pool:
     )
 
 
-def _exposition(pools: Sequence[api.PoolEntry], namespace: str) -> Iterator[str]:
+def _exposition(pools: Sequence[PoolEntry], namespace: str) -> Iterator[str]:
     """Names of pools and namespaces hold nothing that would have to be escaped."""
     for name, about, value in _GAUGES:
         yield f"# HELP stepmesh_pool_{name} {about}"

@@ -77,6 +77,8 @@ def step(status: api.StepStatus) -> messages.StepStatus:
         completed_at=None if status.finished_ms is None else rfc3339(status.finished_ms),
         updated_at=None if updated is None else rfc3339(updated),
         token=status.token or None,
+        attributes=raw(status.attributes),
+        tags=raw(status.tags),
     )
 
 

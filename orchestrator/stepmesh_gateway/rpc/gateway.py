@@ -1,7 +1,7 @@
 """stepmesh.v1 GatewayService: requests of the SDK, passed on to the orchestrator that answers them.
 
-Invariant: only what a client may ask is passed on: the api, and a client's messages to the owner of a partition. A worker's claims and
-heartbeats are not, because the gateway speaks for its workers. It must not know what the answers say.
+Invariant: only what a client may ask is passed on: the api, and a client's messages to the owner of a partition; and the turns of a
+worker's durable functions. Its claims and heartbeats are not, because the gateway speaks for it. It must not know what the answers say.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from stepmesh_broker.errors import MessageTooLarge, StepmeshError
 from stepmesh_broker.pb.stepmesh.v1 import gateway_pb2 as pb
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_broker.protocol.messages import RunMessage
+from stepmesh_broker.protocol.messages import Claim, Heartbeat
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.rpc.statuses import Context
 
 DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name["GatewayService"]
+OVERHEAD = 1024
+"""Bytes of a gRPC message beside the request or answer that it carries."""
 TIMEOUT_MS = 10_000
 """How long a request that names no time waits for its answer, in ms."""
 
@@ -65,10 +67,10 @@ class GatewayMethods:
                 return subjects.api(namespace)
             case "partition":
                 message = codec.decode_control(request.request)
-                if not isinstance(message, RunMessage):
+                if isinstance(message, Claim | Heartbeat):
                     raise NotPassedOn(
                         f"a {type(message).__name__} is not passed on to a partition",
-                        hint="a partition takes Submit, Cancel, Pause, Resume and Wake; workers work over WorkerService.Work",
+                        hint="a partition takes what clients ask, and turns of functions; workers work over WorkerService.Work",
                     )
                 await self._check_partition(request.partition)
                 return subjects.control(namespace, Partition(request.partition))
@@ -79,6 +81,11 @@ class GatewayMethods:
         count = (await self._operations.requests.info()).partitions
         if partition >= count:
             raise NoPartition(f"there is no partition {partition}: the deployment has {count}", hint="ask for its number with GetInfo")
+
+
+def turn_bytes(operations: Operations) -> int:
+    """The largest request that is passed on, and the largest answer: what both sides of the gateway carry."""
+    return min(operations.requests.broker.max_message_bytes, operations.settings.limits.message_bytes - OVERHEAD)
 
 
 def check_namespace(wanted: str, operations: Operations) -> None:

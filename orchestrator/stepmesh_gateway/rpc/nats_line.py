@@ -135,6 +135,12 @@ class _Session:
         self._unwanted.append(task)
         self._change.set()
 
+    def news(self, task: TaskId) -> None:
+        """None of its workers has durable functions."""
+
+    def ask(self, number: int, question: bytes) -> None:
+        """Nor questions to one."""
+
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         """The call that brought the result tells."""
 

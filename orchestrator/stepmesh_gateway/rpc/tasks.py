@@ -124,6 +124,12 @@ class _Line:
         """The worker hears of it with its next heartbeat."""
         self._waiting = deque(assigned for assigned in self._waiting if assigned.id != task)
 
+    def news(self, task: TaskId) -> None:
+        """None of its workers has durable functions."""
+
+    def ask(self, number: int, question: bytes) -> None:
+        """Nor questions to one."""
+
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         """The call that brought the result tells."""
 

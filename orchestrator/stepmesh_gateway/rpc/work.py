@@ -17,7 +17,7 @@ from stepmesh_broker.protocol.ids import Pool, WorkerId
 from stepmesh_broker.protocol.subjects import checked_name
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.operations import Operations
-from stepmesh_gateway.rpc.gateway import check_namespace
+from stepmesh_gateway.rpc.gateway import check_namespace, turn_bytes
 from stepmesh_gateway.rpc.statuses import Context
 from stepmesh_gateway.rpc.work_line import WorkLine
 from stepmesh_gateway.translate.work import result_of
@@ -28,6 +28,8 @@ from stepmesh_gateway.work.seat import Seat
 DESCRIPTOR: ServiceDescriptor = pb.DESCRIPTOR.services_by_name["WorkerService"]
 CREDIT = 10_000
 """A worker's tasks at once, and the credit that it has not used, are cut to this: what waits for a slow reader stays small."""
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""What a worker takes that does not say so: the limit of gRPC clients unless they are told otherwise."""
 NAME_LENGTH = 256
 """Characters of a worker's id at most."""
 
@@ -78,6 +80,7 @@ class WorkMethods:
             heartbeat_ms=self._settings.heartbeat_s * 1000,
             payload_bytes=self._settings.limits.payload_bytes,
             gateway=self._operations.id,
+            turn_bytes=turn_bytes(self._operations),
         )
 
     def _hello(self, said: pb.Hello) -> WorkerHello:
@@ -92,6 +95,7 @@ class WorkMethods:
             offers_of(said),
             said.exclusive,
             running=tuple(TaskId.parse(id) for id in said.running),
+            message_bytes=min(said.message_bytes or MESSAGE_BYTES, self._settings.limits.message_bytes),
         )
 
 
@@ -131,6 +135,10 @@ class Visit:
             seat.progress(line.named(told.id), fraction, told.details or None)
         for id in message.returned:
             seat.give_back(line.ended(id))
+        for id in message.idle:
+            seat.idle(line.ended(id))
+        for one in message.answers:
+            seat.answer(one.number, one.answer)
         if message.leaving:
             self._leaving = True
             seat.leave()
@@ -141,6 +149,9 @@ class Visit:
 def offers_of(said: pb.Hello) -> tuple[Offer, ...]:
     """What a worker offers: a component is called by its path."""
     return tuple(
-        Offer(one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None)
+        Offer(
+            one.path, one.path, one.description, one.input_schema.encode() or None, one.output_schema.encode() or None, one.function,
+            one.version,
+        )
         for one in said.components
-    )
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from stepmesh.attempt import Why
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_gateway.identity import TaskId
-from stepmesh_gateway.translate.work import fill_task
+from stepmesh_gateway.translate.work import fill_activation, fill_task
 from stepmesh_gateway.work.line import Assigned
 
 MESSAGE_BYTES = 1024 * 1024
@@ -36,6 +36,8 @@ class WorkLine:
         self.awaited: set[str] = set()
         self._tasks: deque[tuple[str, Assigned]] = deque()
         self._recorded: list[str] = []
+        self._news: dict[str, None] = {}
+        self._questions: deque[pb.Question] = deque()
         self._stops: list[pb.Stop] = []
         self._drain = False
 
@@ -50,6 +52,16 @@ class WorkLine:
     def stop(self, task: TaskId, why: Why) -> None:
         """See `Line`."""
         self._stops.append(pb.Stop(id=str(task), reason=_REASONS.get(why, pb.Stop.CANCELLED)))
+        self.wake.set()
+
+    def news(self, task: TaskId) -> None:
+        """See `Line`."""
+        self._news[str(task)] = None
+        self.wake.set()
+
+    def ask(self, number: int, question: bytes) -> None:
+        """See `Line`."""
+        self._questions.append(pb.Question(number=number, question=question))
         self.wake.set()
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:
@@ -87,10 +99,13 @@ class WorkLine:
 
     def next(self) -> pb.ToWorker | None:
         """The next message, with as much as fits; None when there is nothing to say."""
-        if not (self._tasks or self._recorded or self._stops or self._drain):
+        if self._questions:  # each by itself: it may fill a message
+            return pb.ToWorker(questions=[self._questions.popleft()])
+        if not (self._tasks or self._recorded or self._stops or self._news or self._drain):
             self.wake.clear()
             return None
-        message = pb.ToWorker(recorded=self._recorded, stops=self._stops, drain=self._drain)
+        message = pb.ToWorker(recorded=self._recorded, stops=self._stops, drain=self._drain, news=self._news)
+        self._news.clear()
         self._recorded.clear()
         self._stops.clear()
         self._drain = False
@@ -101,4 +116,6 @@ class WorkLine:
             count += 1
             made = message.tasks.add(partition=one.id.partition)
             fill_task(made, name, one.task, one.component, one.path_params)
+            if one.function:
+                size += fill_activation(made.activation, one.id.journal, one.task, one.fresh)
         return message

@@ -7,6 +7,9 @@ from stepmesh.outcome import Outcome
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_broker.protocol.messages import Failure, Result, Task, TaskRef
 
+HISTORY_BYTES = 256 * 1024
+"""The longest history that travels along with its task, bytes; the worker asks for a longer one page by page."""
+
 
 def fill_task(message: pb.Task, id: str, task: Task, component: str, path_params: dict[str, str]) -> None:
     """Write a task into a message that was added to a `ToWorker`."""
@@ -27,6 +30,17 @@ def fill_task(message: pb.Task, id: str, task: Task, component: str, path_params
         message.traceparent = task.traceparent
     if path_params:
         message.path_params.update(path_params)
+
+
+def fill_activation(message: pb.Activation, journal: str, task: Task, fresh: bool) -> int:
+    """What a durable function goes on from; bytes of its records, which are left out where they are large: the worker asks for them."""
+    message.journal = journal
+    message.at_ms = task.at_ms
+    message.records = task.records
+    message.driver, message.seen, message.fresh = task.driver, task.seen, fresh
+    if len(task.history) + len(task.news) <= HISTORY_BYTES:
+        message.history, message.news = task.history, task.news
+    return len(message.history) + len(message.news)
 
 
 def result_of(message: pb.Result, ref: TaskRef, payload_bytes: int) -> Result:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from stepmesh.leases import Timing
@@ -28,6 +28,7 @@ from stepmesh_gateway.work.hands import Hands
 from stepmesh_gateway.work.held import Held
 from stepmesh_gateway.work.line import Line, WorkerHello
 from stepmesh_gateway.work.presence import Presence
+from stepmesh_gateway.work.questions import Questions
 from stepmesh_gateway.work.refusals import GatewayStops
 from stepmesh_gateway.work.seat import Seat
 
@@ -56,6 +57,7 @@ class Bridge:
         self._calls = Calls(self._hands, self._elsewhere, self._posts, lambda worker: self._seats.get(worker, ()))
         self._brought = Brought(self._hands, self._elsewhere)
         self._presence = Presence(broker, settings.namespace)
+        self._questions = Questions(broker, settings.namespace, self._seats_of)
         self._desks: dict[Pool, Desk] = {}
         self._known: OrderedDict[Pool, Catalogue] = OrderedDict()
         self._seats: dict[WorkerId, list[Seat]] = {}
@@ -73,6 +75,7 @@ class Bridge:
     async def stop(self, grace_s: float) -> None:
         """Take nothing more, let what was begun end within `grace_s`, leave the rest to other gateways."""
         self._stopping = True
+        await self._questions.close()
         await asyncio.gather(*(desk.close() for desk in self._desks.values()))
         for seat in self._all_seats():
             seat.leave()
@@ -119,6 +122,7 @@ class Bridge:
         if hello.running:
             self._spawn(self._brought.bring(seat, hello.running), "reconnect")
         self._spawn(self._presence.hello([seat]), "hello")
+        self._spawn(self._questions.attend(hello.pool), "questions")
         return seat
 
     def _check(self, worker: WorkerId) -> None:
@@ -171,6 +175,7 @@ class Bridge:
                 if len(self._known) > KNOWN_POOLS:
                     self._known.popitem(last=False)
             self._spawn(self._presence.hello([seat]), "hello")
+            self._spawn(self._questions.attend(seat.hello.pool), "questions")
             return
         others = self._seats[seat.worker]
         others.remove(seat)
@@ -182,6 +187,8 @@ class Bridge:
         if desk is not None and not desk.seats and not self._stopping:
             del self._desks[seat.hello.pool]
             self._spawn(desk.close(), "pool")
+        if not self._stopping:
+            self._spawn(self._questions.attend(seat.hello.pool), "questions")
 
     # --- now and then -------------------------------------------------------------------------------------------
 
@@ -195,6 +202,8 @@ class Bridge:
         while True:
             await asyncio.sleep(self._timing.hello)
             await self._presence.hello(self._all_seats())
+            for pool in [*self._desks]:
+                await self._questions.attend(pool)
             self._give_up()
 
     def _give_up(self) -> None:
@@ -207,6 +216,10 @@ class Bridge:
             if held.heard_at < now - limit_s:
                 log.warning("task %s: nothing was heard of it for %g s; its lease is not renewed any more", held.id, limit_s)
                 self._hands.forget(held)
+
+    def _seats_of(self, pool: Pool) -> Iterable[Seat]:
+        desk = self._desks.get(pool)
+        return () if desk is None else desk.seats
 
     def _all_seats(self) -> list[Seat]:
         return [seat for seats in self._seats.values() for seat in seats]

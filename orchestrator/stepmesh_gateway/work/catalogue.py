@@ -16,10 +16,11 @@ _REMEMBERED = 10_000
 
 
 class Found(NamedTuple):
-    """`name`: what the worker calls the component. `params`: what the offer's path captured."""
+    """`name`: what the worker calls the component. `params`: what the offer's path captured. `function`: it is a durable one."""
 
     name: str
     params: dict[str, str]
+    function: bool = False
 
 
 class Catalogue:
@@ -33,7 +34,7 @@ class Catalogue:
             if has_parameters(offer.path):
                 self._patterns.append((Pattern(offer.path), offer.name))
             else:
-                self._exact["/" + offer.path.lstrip("/")] = Found(offer.name, {})
+                self._exact["/" + offer.path.lstrip("/")] = Found(offer.name, {}, offer.function)
         self._patterns.sort(key=lambda entry: entry[0].weight)
         self._matched: dict[str, Found | None] = {}
 

@@ -18,6 +18,7 @@ from stepmesh.leases import Timing
 from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage
 from stepmesh_broker.ports import Broker, Delivery, Subscription, TaskSource
 from stepmesh_broker.protocol import codec, subjects
+from stepmesh_broker.protocol.functions import Nudge
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, WorkerId
 from stepmesh_broker.protocol.messages import ErrorCode, Result, Stop
 from stepmesh_gateway.identity import TaskId
@@ -162,7 +163,7 @@ class Desk:
             return
         if held.sent:
             held.id = held.id._replace(copy=held.id.copy + 1)
-            held.sent = False
+            held.sent = held.fresh = False
         held.ready_at = self._loop.time()
         if self._closing or not self.seats:
             self._hands.give_back(held)
@@ -173,6 +174,10 @@ class Desk:
     def give_back(self, held: Held) -> None:
         """It goes back to the broker."""
         self._hands.give_back(held)
+
+    def let_go_of(self, held: Held) -> None:
+        """Its shard needs nobody for it now."""
+        self._hands.forget(held)
 
     def lost(self, seat: Seat) -> None:
         """Its stream ended. What it may have begun a moment ago, and has no lease for, waits for it a little."""
@@ -238,6 +243,7 @@ class Desk:
         self._rooms.enter(seat)
         claims = seat.hello.claims
         if not claims and (held.claim_first or seat.hello.exclusive or held.frame.in_doubt(self._loop.time())):
+            held.fresh = False
             asks.setdefault((seat.worker, held.id.partition), []).append(held)
             return
         sends.setdefault(seat, []).append(seat.sending(held, found))
@@ -332,11 +338,14 @@ class Desk:
         except MalformedMessage as problem:
             log.error("a cancel signal was not understood: %s", problem)
             return
-        if isinstance(message, Stop):
-            for ref in message.tasks:
-                held = self._hands.by_ref.get(ref)
-                if held is not None:
-                    self._hands.stop(held, Why.CANCELLED)
+        if not isinstance(message, Stop | Nudge):
+            return
+        for ref in message.tasks:
+            held = self._hands.by_ref.get(ref)
+            if held is not None and isinstance(message, Stop):
+                self._hands.stop(held, Why.CANCELLED)
+            elif held is not None and held.seat is not None:
+                held.seat.news(held)
 
     # --- now and then -------------------------------------------------------------------------------------------
 

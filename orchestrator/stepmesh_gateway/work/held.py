@@ -23,12 +23,12 @@ class Held:
 
     `desk`: its pool's, None for what a worker brought. `seat`: who has it, None while it waits for one; `by`: who took it from there, if
     that is a queue. `sent`: the worker was told of it; `started_at`: and began it. Times ending in `_at` are loop times in seconds, 0 for
-    never. `task` is None for one of which only the id came here. `children`: how often a sub-run with this content was started by the
-    attempt.
+    never. `fresh`: nobody else had it, as far as this gateway can tell. `task` is None for one of which only the id came here. `children`:
+    how often a sub-run with this content was started by the attempt.
     """
 
     __slots__ = (
-        "asked", "by", "children", "claim_first", "desk", "details", "frame", "heard_at", "id", "lease_s", "progress", "ready_at",
+        "asked", "by", "children", "claim_first", "desk", "details", "frame", "fresh", "heard_at", "id", "lease_s", "progress", "ready_at",
         "renew_at", "seat", "sent", "settled", "started_at", "started_us", "task", "timer", "why",
     )  # fmt: skip
 
@@ -37,6 +37,7 @@ class Held:
         self.frame = frame
         self.task = task
         self.claim_first = claim_first
+        self.fresh = task is not None and task.dispatch == 1 and not claim_first
         self.ready_at = now
         self.desk: Desk | None = None
         self.seat: Seat | None = None

@@ -17,13 +17,16 @@ from stepmesh_gateway.identity import TaskId
 
 class Offer(NamedTuple):
     """A component that a worker offers. `path` may hold `{name}` and a last `{*rest}`; `name` is what the worker wants it to be called
-    in a task (stepflow.v1: component_id; stepmesh.v1: the path itself). Schemas are JSON Schema as JSON text."""
+    in a task (stepflow.v1: component_id; stepmesh.v1: the path itself). Schemas are JSON Schema as JSON text. `function`: it is a durable
+    function, which tells its turns itself; `version`: of its code."""
 
     path: str
     name: str
     description: str = ""
     input_schema: bytes | None = None
     output_schema: bytes | None = None
+    function: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class WorkerHello:
 
     `queue`: no worker but a queue, from which many take; implies `claims`. Whoever begins a task says so under an id of its own. What
     waits there waits as long as it takes, and comes back by `Seat.give_back` only; a task of which nothing is heard for `silent_s` is
-    lost, because no stream tells that its worker lives.
+    lost, because no stream tells that its worker lives. `message_bytes`: the largest message that its line takes, where it offers
+    durable functions.
     """
 
     worker: WorkerId
@@ -49,16 +53,20 @@ class WorkerHello:
     queue: bool = False
     silent_s: float = 0.0
     running: tuple[TaskId, ...] = ()
+    message_bytes: int = 0
 
 
 class Assigned(NamedTuple):
     """A task for a worker. `component` is the name in the matching `Offer`; `path_params` are the route's and the pattern's.
-    `id` as text (`str`) is what the worker is told and sends back."""
+    `id` as text (`str`) is what the worker is told and sends back. `function`: what it offered is a durable function; `fresh`: nobody
+    else had the task, as far as is known."""
 
     id: TaskId
     task: Task
     component: str
     path_params: dict[str, str]
+    function: bool = False
+    fresh: bool = False
 
 
 class Line(Protocol):
@@ -71,6 +79,14 @@ class Line(Protocol):
 
     def stop(self, task: TaskId, why: Why) -> None:
         """The worker should end this; nobody wants its result (TIMEOUT: the bridge has recorded it; CANCELLED; ELSEWHERE)."""
+        ...
+
+    def news(self, task: TaskId) -> None:
+        """There may be records for this durable function; of a worker that offers some."""
+        ...
+
+    def ask(self, number: int, question: bytes) -> None:
+        """Pass a question to a durable function on; `Seat.answer` has the number again. Of a worker that offers some."""
         ...
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:

@@ -31,14 +31,16 @@ class Presence:
             infos = (
                 []
                 if catalogue is None
-                else [ComponentInfo(one.path, one.description, one.input_schema, one.output_schema) for one in catalogue.offers]
+                else [
+                    ComponentInfo(one.path, one.description, one.input_schema, one.output_schema, one.version) for one in catalogue.offers
+                ]
             )
             try:
                 try:
                     await self._say(seat, infos, stopping)
                 except MessageTooLarge as problem:
                     log.error("the schemas of %d components of worker %s are left out: %s", len(infos), seat.worker, problem)
-                    await self._say(seat, [ComponentInfo(info.path) for info in infos], stopping)
+                    await self._say(seat, [ComponentInfo(info.path, version=info.version) for info in infos], stopping)
             except BrokerUnavailable as problem:
                 log.info("nobody heard worker %s: %s", seat.worker, problem)
 

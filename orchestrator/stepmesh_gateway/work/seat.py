@@ -41,6 +41,8 @@ class Seat:
         self.gone = False
         self.catalogue: Catalogue | None = None if hello.offers is None else Catalogue(hello.offers)
         self._unrecorded = 0
+        self._questions = 0
+        self._answers: dict[int, asyncio.Future[bytes | None]] = {}
         self._desk = desk
         self._loop = asyncio.get_running_loop()
         self._patience_until = self._loop.time() + DISCOVERY_S
@@ -95,6 +97,18 @@ class Seat:
             self.unsent(held)
             self._desk.put_back(held)
 
+    def idle(self, task: TaskId) -> None:
+        """The shard has let go of this function, so nobody waits for a result."""
+        held = self.holding.get(task.ref)
+        if held is not None:
+            self._desk.let_go_of(held)
+
+    def answer(self, number: int, answer: bytes) -> None:
+        """The worker's word on a question."""
+        waiting = self._answers.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
     def leave(self) -> None:
         """Send nothing more; what runs is finished."""
         self.leaving = True
@@ -104,6 +118,9 @@ class Seat:
         Idempotent; nothing is called on the line from now on."""
         if not self.gone:
             self.gone = self.leaving = True
+            for waiting in self._answers.values():
+                if not waiting.done():
+                    waiting.set_result(None)
             self._desk.lost(self)
 
     # --- what the bridge does -----------------------------------------------------------------------------------
@@ -151,7 +168,7 @@ class Seat:
         held.sent = True
         if self.hello.claims:
             self.unclaimed[held.id] = (held, self._loop.time())
-        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params})
+        return Assigned(held.id, task, found.name, {**(task.path_params or {}), **found.params}, found.function, held.fresh)
 
     def granted(self, held: Held) -> None:
         """A task was claimed for it: send it."""
@@ -201,6 +218,28 @@ class Seat:
         """The task was ended by somebody else."""
         if held.sent and not self.gone:
             self.line.stop(held.id, why)
+
+    @property
+    def asked(self) -> int:
+        """Questions that it has not answered."""
+        return len(self._answers)
+
+    async def ask(self, question: bytes) -> bytes | None:
+        """The worker's answer to a question; None when its stream ended before."""
+        self._questions += 1
+        number = self._questions
+        waiting: asyncio.Future[bytes | None] = self._loop.create_future()
+        self._answers[number] = waiting
+        self.line.ask(number, question)
+        try:
+            return await waiting
+        finally:
+            del self._answers[number]
+
+    def news(self, held: Held) -> None:
+        """There may be records for a function that it runs."""
+        if held.sent and not self.gone:
+            self.line.news(held.id)
 
     def _recorded(self, task: TaskId) -> None:
         self._unrecorded -= 1

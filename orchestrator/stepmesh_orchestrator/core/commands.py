@@ -12,6 +12,7 @@ from stepmesh_broker.protocol.schedules import Schedule
 from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class StartRun:
     submit: Submit
     flow: CompiledFlow
     seeded: RunSeeded | None = None  # results of another run that it takes over
+    functions: FunctionsSeeded | None = None  # and its durable functions, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +142,11 @@ class WakeTree:
 @dataclass(frozen=True, slots=True)
 class ServeKeys:
     """Let through the gates of this partition's keys whoever may go now. `again`: tell also what may have been lost; `full`: of
-    keys alone whose limit keeps somebody waiting."""
+    keys alone whose limit keeps somebody waiting. `key`: of that one alone; "": of none, but see to breakers and places."""
 
     again: bool = False
     full: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,10 @@ class TreeLeft:
 
 @dataclass(frozen=True, slots=True)
 class CallKeys:
-    """Send `ServeKeys` at `due_ms`: a key of this partition may let somebody through then."""
+    """Send `ServeKeys` for `key` at `due_ms`, and not when it was called for before: it may let somebody through then. "": the breakers."""
 
     due_ms: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Namespace, RunId
 from stepmesh_broker.protocol.letters import Waiter
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.compression import compressed, expanded
 from stepmesh_orchestrator.core.function_events import FunctionEvent
 from stepmesh_orchestrator.core.gate_events import GateEvent
 from stepmesh_orchestrator.core.schedule_events import ScheduleEvent
@@ -339,19 +340,56 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: list[Event]
 
 
+class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A turn as the journal has it. `packed`: the events, compressed, and then `events` is empty."""
+
+    format: int
+    at_ms: int
+    inbox: int
+    confirmed: int
+    events: msgspec.Raw
+    packed: bytes = b""
+
+
 TURN_FORMAT = 1
+_PACKED_FORMAT = 2
+"""Of a frame whose events are compressed: an earlier release says that it cannot read it."""
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Turn)
+_decoder = msgspec.msgpack.Decoder(_Frame)
+_events_decoder = msgspec.msgpack.Decoder(list[Event])
 
 
 def encode_turn(turn: Turn) -> bytes:
     """The payload of a journal frame."""
-    return _encoder.encode(turn)
+    return encode_frame(turn)[0]
+
+
+def encode_frame(turn: Turn) -> tuple[bytes, int]:
+    """The payload, and how many bytes its events are when they are read."""
+    events = _encoder.encode(turn.events)
+    packed = compressed(events)
+    if packed:
+        return _encoder.encode((_PACKED_FORMAT, turn.at_ms, turn.inbox, turn.confirmed, (), packed)), len(events)
+    plain = (turn.format, turn.at_ms, turn.inbox, turn.confirmed, msgspec.Raw(events))
+    return _encoder.encode(plain), len(events)
 
 
 def decode_turn(payload: bytes) -> Turn:
     """Raises `ValueError` for a payload that is no turn, or of a newer format."""
-    turn = _decoder.decode(payload)
-    if turn.format > TURN_FORMAT:
-        raise ValueError(f"journal frame of format {turn.format}; this version reads up to {TURN_FORMAT}")
-    return turn
+    frame, events = _opened(payload)
+    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, _events_decoder.decode(events))
+
+
+def decode_turn_about(payload: bytes, run: RunId) -> Turn | None:
+    """None, at little cost, for a turn whose events do not name the run. Raises `ValueError` as `decode_turn` does."""
+    frame, events = _opened(payload)
+    if run.encode() not in events:
+        return None
+    return Turn(TURN_FORMAT, frame.at_ms, frame.inbox, frame.confirmed, _events_decoder.decode(events))
+
+
+def _opened(payload: bytes) -> tuple[_Frame, bytes]:
+    frame = _decoder.decode(payload)
+    if frame.format > _PACKED_FORMAT:
+        raise ValueError(f"journal frame of format {frame.format}; this version reads up to {_PACKED_FORMAT}")
+    return frame, expanded(frame.packed) if frame.format == _PACKED_FORMAT else bytes(frame.events)

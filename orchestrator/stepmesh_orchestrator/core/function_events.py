@@ -6,6 +6,7 @@ import msgspec
 
 from stepmesh_broker.protocol.histories import Record
 from stepmesh_broker.protocol.ids import RunId
+from stepmesh_orchestrator.core.seeds import FunctionSeed
 
 
 class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17):
@@ -25,13 +26,14 @@ class HistoryGrew(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=17
 
 class FunctionIdle(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=18):
     """The worker let go of a durable function, which waits for records. It holds no slot. `blocked`: why its code cannot go on; it is tried
-    again at `due_ms`. `version`: of that code, where it is known."""
+    again at `due_ms`. `leaving`: there is more to do, and the worker goes. `version`: of that code, where it is known."""
 
     run: RunId
     item: int
     step: int
     blocked: str = ""
     due_ms: int = 0
+    leaving: bool = False
     version: str = ""
 
 
@@ -51,4 +53,31 @@ class RunCancelling(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
     reason: str
 
 
-FunctionEvent = RunCancelling | HistoryGrew | FunctionIdle | FunctionContinued
+class FunctionsSeeded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
+    """Durable functions of the run, which was created just now, take over from those of the run that it was seeded from. Items are its
+    own."""
+
+    run: RunId
+    seeds: list[FunctionSeed]
+
+
+class FunctionTookOver(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
+    """The step, whose first attempt is about to begin, begins with what it was seeded with. `anew`: its input is another one than there, so
+    its body begins at its beginning, and only results are kept. Its attempts count from 2."""
+
+    run: RunId
+    item: int
+    step: int
+    anew: bool = False
+
+
+class FunctionUnwound(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
+    """The code that is there cannot go on with the history that was taken over: the body begins at its beginning, and only results are
+    kept. It holds no slot."""
+
+    run: RunId
+    item: int
+    step: int
+
+
+FunctionEvent = RunCancelling | HistoryGrew | FunctionIdle | FunctionContinued | FunctionsSeeded | FunctionTookOver | FunctionUnwound

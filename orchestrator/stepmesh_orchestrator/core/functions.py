@@ -7,11 +7,20 @@ whole history. Knows nothing of runs.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
-from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, encode_records
+from stepmesh_broker.protocol.histories import NOTES, Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, encode_records
+from stepmesh_broker.protocol.messages import Task
+from stepmesh_orchestrator.core.seeds import Kept
 
 MAX_CARRIED_BYTES = 256 * 1024
-"""A history that is larger does not travel with the task: the worker asks for it, page by page."""
+"""Records that are larger do not travel with the task: the worker asks for them, page by page."""
+SHORT_RECORDS, SHORT_BYTES = 100, 16 * 1024
+"""Of a history that always travels whole."""
+
+
+MAX_HEARD = 1_000
+"""Updates of a function that are known by their ids after it began anew: one that is asked for again is not done twice."""
 
 
 class _Retry(msgspec.Struct):
@@ -46,20 +55,24 @@ class FunctionImage(msgspec.Struct, array_like=True, gc=False):
     input: bytes | None = None  # with which it began anew; None: the step's
 
 
-class Function(FunctionImage, array_like=True, gc=False):
-    """`version`: of the code that issued last, where that is not what the first record says; `unfit`: versions that could not go on since
-    then. Most have neither, and are kept as they were before there were any."""
+class TakenFunctionImage(FunctionImage, array_like=True, gc=False):
+    """`kept`: results of another run, by command, that are not asked for yet. `taken`: the history was taken over, and no turn came
+    since. Written only then, read always."""
 
+    kept: dict[str, Kept] = {}
+    taken: bool = False
+
+
+class Function(TakenFunctionImage, array_like=True, gc=False):
+    """`heard`: ids of updates that it got before it began anew, the newest ones. `attributes`, `tags`: as the body set them last, JSON.
+    `version`: of the code that issued last, where that is not what the first record says; `unfit`: versions that could not go on
+    since then."""
+
+    heard: list[str] = []
+    attributes: dict[str, bytes] = {}
+    tags: dict[str, bytes] = {}
     version: str = ""
     unfit: list[str] = []
-
-    def image(self) -> FunctionImage:
-        """As it is kept: equal functions have equal images."""
-        if self.version or self.unfit:
-            return self
-        return FunctionImage(
-            self.records, self.open, self.retries, self.seen, self.driver, self.turn, self.blocked, self.due_ms, self.blocks, self.input
-        )
 
     def pinned(self) -> str:
         """The version of the code that it belongs to; "" when that is not known."""
@@ -72,10 +85,20 @@ class Function(FunctionImage, array_like=True, gc=False):
         if isinstance(record, Issued):
             if record.kind not in NOTES:
                 self.open[record.id] = len(self.records) - 1
+            elif record.kind is Kind.ATTRIBUTE:
+                self.attributes[record.name] = record.arguments
+            elif record.kind is Kind.TAG:
+                self._tag(record)
         elif isinstance(record, Settled):
             self.close(record.id)
         elif isinstance(record, Tried):
             self.retries[record.id] = record.due_ms
+
+    def _tag(self, note: Issued) -> None:
+        if note.arguments == b"null":
+            self.tags.pop(note.name, None)
+        else:
+            self.tags[note.name] = note.arguments
 
     def began(self) -> Began | None:
         """The body's first word. What it was asked before that stands before it."""
@@ -104,19 +127,63 @@ class Function(FunctionImage, array_like=True, gc=False):
         """Nobody waits for what comes of a command any more."""
         self.open.pop(id, None)
         self.retries.pop(id, None)
+        if self.kept:
+            self.kept.pop(id, None)
 
     def dues(self) -> list[int]:
         """When it is to be looked at because of the time, ms."""
         return [self.due_ms] if self.blocked else [*self.retries.values(), *(due for due, _ in self.timers())]
 
+    def awaits_events(self) -> bool:
+        """Whether it waits for events from outside, which it asks for again now and then."""
+        return any(command.kind is Kind.EVENT for command in self.commands())
+
     def timers(self) -> list[tuple[int, Issued]]:
         """Those that are waited for, with when they are due (ms), earliest first."""
         return sorted(((due_ms(command), command) for command in self.commands() if command.kind is Kind.TIMER), key=lambda due: due[0])
 
-    def carried(self) -> bytes:
-        """The history, as a task carries it; empty when it is too large for that."""
-        encoded = encode_records(self.records)
-        return encoded if len(encoded) <= MAX_CARRIED_BYTES else b""
+    def carried_by(self, task: Task) -> Task:
+        """The task with what it tells of the history: all of a short one, so that any worker goes on at once; of a long one what came since
+        a worker let go, which may have the body still. Another one asks for the rest."""
+        task = replace(task, records=len(self.records), driver=self.driver, seen=self.seen if self.driver else 0)
+        if not self.driver:
+            return replace(task, history=_carried(self.records))
+        is_short = len(self.records) <= SHORT_RECORDS and not self.version  # whose code it belongs to is told who asks
+        whole = _carried(self.records, SHORT_BYTES) if is_short else b""
+        return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
+
+
+def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:
+    encoded = encode_records(records) if records else b""
+    return encoded if len(encoded) <= limit else b""
+
+
+def unanswered(function: Function, heard: int) -> tuple[list[UpdateAsked], list[UpdateAsked]]:
+    """Updates that have no reply, of a body that got the first `heard` records: those that it got, and those that it did not."""
+    replied = {record.name for record in function.records if isinstance(record, Issued) and record.kind is Kind.REPLY}
+    asked = ((at, one) for at, one in enumerate(function.records) if isinstance(one, UpdateAsked) and one.id not in replied)
+    found: tuple[list[UpdateAsked], list[UpdateAsked]] = ([], [])
+    for at, one in asked:
+        found[at >= heard].append(one)
+    return found
+
+
+def begun_anew(function: Function, value: bytes) -> Function:
+    """The one that comes after it, with this input. What it showed of itself stays."""
+    return Function(input=value, heard=updates_of(function), attributes=function.attributes, tags=function.tags)
+
+
+def updates_of(function: Function) -> list[str]:
+    """Ids of those that it was asked, the newest ones, now and before it began anew."""
+    return [*function.heard, *(one.id for one in function.records if isinstance(one, UpdateAsked))][-MAX_HEARD:]
+
+
+def image_of(function: Function) -> FunctionImage:
+    """As it is kept: without what few have."""
+    if function.heard or function.attributes or function.tags or function.version or function.unfit:
+        return function
+    form = TakenFunctionImage if function.kept or function.taken else FunctionImage
+    return form(*(getattr(function, name) for name in form.__struct_fields__))
 
 
 def call_document(command: Issued) -> bytes:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core.events import (
     Event,
@@ -24,6 +26,8 @@ from stepmesh_orchestrator.core.flow.plan import Skipped
 from stepmesh_orchestrator.core.gate_events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.rows import ItemRow, Row, RunGone, RunRow, StepRow
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, WAITING, Item, Run, State
+
+_raw = msgspec.json.Decoder(msgspec.Raw)
 
 
 def apply(state: State, event: Event, at_ms: int, flows: FlowLookup, rows: list[Row]) -> None:
@@ -109,5 +113,24 @@ def step_row(item: Item, index: int) -> StepRow | None:
     )
     return StepRow(
         index, step.id, step.component, status, item.attempt(index), output, None if failed is None else error_json(failed),
-        started or None, finished or None, item.positions[index],
+        started or None, finished or None, item.positions[index], *_notes(item, index),
     )  # fmt: skip
+
+
+def _notes(item: Item, index: int) -> tuple[bytes | None, bytes | None]:
+    """Attributes and tags of a durable function, whether or not it goes on."""
+    function = None if item.functions is None else item.functions.get(index)
+    if function is None or not (function.attributes or function.tags):
+        return None, None
+    return _object(function.attributes), _object(function.tags)
+
+
+def _object(values: dict[str, bytes]) -> bytes | None:
+    """None for none. What a worker said that is no JSON is left out."""
+    told: dict[str, msgspec.Raw] = {}
+    for name, value in values.items():
+        try:
+            told[name] = _raw.decode(value)
+        except msgspec.MsgspecError:
+            continue
+    return msgspec.json.encode(told) if told else None

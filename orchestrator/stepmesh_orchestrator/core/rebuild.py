@@ -67,11 +67,12 @@ def task_again(session: Session, item: Item, step: int, dispatch: int) -> tuple[
     function = item.function(step)
     if function is not None and function.input is not None:
         value = function.input
-    return route.pool, Task(
+    task = Task(
         run.id, item.index, step, item.attempt(step), dispatch, compiled.id, route.component, value,
         "" if root == run.id else root, compiled.timeout_ms or route.timeout_ms, True, run.traceparent, route.path_params, run.flow_id,
-        session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
+        session.now,
     )  # fmt: skip
+    return route.pool, task if function is None else function.carried_by(task)
 
 
 def time_limit(session: Session, item: Item, step: int) -> int:

@@ -106,6 +106,25 @@ def restarted(
             yield old.index, step.index
 
 
+def begun_again(
+    past: Past, before: CompiledFlow, flow: CompiledFlow, taken: Sequence[Seed], from_step: int | None, *, within: bool
+) -> Iterator[tuple[int, int]]:
+    """Steps that began there and run again here, with the same component: index there, index in `flow`. What `from_step` makes run again is
+    not among them, but it itself is where it is to go on from `within`."""
+    over = {seed.step for seed in taken} | (set() if from_step is None else _after(flow, from_step) - ({from_step} if within else set()))
+    there = {step.id: step for step in before.steps if step.index in past.attempts and not step.component.startswith("/builtin/")}
+    for step in flow.steps if there else ():
+        old = there.get(step.id)
+        if old is not None and step.index not in over and (step.component, step.pool) == (old.component, old.pool):
+            yield old.index, step.index
+
+
+def input_of(step: CompiledStep, scope: Scope) -> bytes | None:
+    """What it was given; None when that is not known."""
+    value = _begun(step, scope)
+    return value if isinstance(value, bytes) else None
+
+
 def _named(past: Given, flow: CompiledFlow) -> dict[int, int]:
     """Steps of `flow` that have an outcome in the past: index here → index there."""
     if past.flow is flow:

@@ -47,6 +47,8 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     started_ms: int | None = None
     finished_ms: int | None = None
     position: int = 0  # of its last event
+    attributes: bytes | None = None  # that a durable function set, and its tags: JSON objects
+    tags: bytes | None = None
 
 
 class RunGone(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -146,6 +146,12 @@ class Session:
         tree = item.run.tree
         self.touched[tree.root] = tree
 
+    def drop(self, root: RunId | None) -> None:
+        """Do nothing more of that tree in this turn, after a defect; what others may do stays. None: the tree is not known."""
+        self.work = deque(entry for entry in self.work if root not in (None, entry[0].run.tree.root))
+        self.resolved = deque(entry for entry in self.resolved if root not in (None, entry[0].run.tree.root))
+        self.over = deque(run for run in self.over if root not in (None, run.tree.root))
+
     def cause(self, effect: Effect) -> None:
         """Keep an effect for after the frame."""
         self.effects.append(effect)

@@ -11,8 +11,8 @@ import msgspec
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    RareRunImage,
     RareTreeImage,
+    SeededRunImage,
     is_rare,
     places_of,
     restore_run,
@@ -36,7 +36,7 @@ class _StateImage(msgspec.Struct, array_like=True, gc=False):
     inbox: int
     confirmed: int
     trees: list[RareTreeImage]
-    runs: list[RareRunImage]
+    runs: list[SeededRunImage]
     finished: dict[RunId, tuple[int, str, str | None]]
     keys: dict[str, RunId]
     places: dict[RunId, Places] = {}

@@ -24,7 +24,7 @@ from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.gates import Gate, Permits
 from stepmesh_orchestrator.core.schedules import Schedules
-from stepmesh_orchestrator.core.seeds import Seed, SeededRun
+from stepmesh_orchestrator.core.seeds import FunctionSeed, Seed, SeededRun
 
 # Phases of a step (and, in the last place of `Item.phases`, of the item's output).
 IDLE = 0  # not needed so far
@@ -118,6 +118,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     gates_open: int = 0
     taken: dict[str, list[int]] | None = None  # address → positions of the events that the run took there
     seeds: dict[int, list[Seed]] | None = None  # results of another run, by item that has not started
+    pasts: dict[int, list[FunctionSeed]] | None = None  # of durable functions there, likewise
 
     @property
     def total(self) -> int:
@@ -145,6 +146,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     output: Outcome | None = None
     open: bool = True
     functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
+    pasts: dict[int, FunctionSeed] | None = None  # what those take over from another run that have not begun
 
     @property
     def variables(self) -> Mapping[str, bytes]:

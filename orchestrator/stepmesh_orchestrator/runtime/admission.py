@@ -9,13 +9,15 @@ import logging
 
 from stepmesh_broker.protocol.ids import FlowId
 from stepmesh_broker.protocol.messages import Failure, Refused, Submit
-from stepmesh_broker.protocol.submission import BadSubmission, Submission, SubmittedRecord, read_submission
+from stepmesh_broker.protocol.records import PlainRecord
+from stepmesh_broker.protocol.submission import BadSubmission, Submission, read_submission
 from stepmesh_orchestrator.core.decide.submit import refusal_of
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.session import EngineSettings
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
+from stepmesh_orchestrator.runtime.idempotency import keyed
 from stepmesh_orchestrator.runtime.tenants import Tenants
 
 log = logging.getLogger("stepmesh.intake")
@@ -30,7 +32,7 @@ class Admission:
         self._tenants = tenants
         self._partitions = partitions
 
-    async def read(self, record: SubmittedRecord) -> Submit | Refused:
+    async def read(self, record: PlainRecord) -> Submit | Refused:
         """Loads the flow, and stores it where the record has it as a whole. Raises `StoreError`. A record that shows a defect of ours is
         refused like any other: it must not hold up those behind it."""
         try:
@@ -44,7 +46,7 @@ class Admission:
             log.exception("SM-5131 a record of the submit topic cannot be worked with")
             return Refused("SM-5131", "the orchestrator failed on this record; its log has the details", "report it with that log")
 
-    async def _admitted(self, said: Submission, record: SubmittedRecord) -> Submit | Refused:
+    async def _admitted(self, said: Submission, record: PlainRecord) -> Submit | Refused:
         flow = FlowId(said.flow_id or "")
         if said.document is not None:
             stored = await self._stored(said.document)
@@ -58,7 +60,7 @@ class Admission:
         compiled = await self._flows.load(flow, submit.overrides)
         if compiled is None:
             return unknown_flow(submit)
-        return refusal_of(self._settings, submit, compiled) or submit
+        return refusal_of(self._settings, submit, compiled) or keyed(compiled, submit, self._partitions)
 
     async def _stored(self, document: bytes) -> CompiledFlow | Failure:
         """Stored before anything that names it is."""

@@ -1,4 +1,4 @@
-"""When each schedule is to be looked at. Soft state: it follows from the schedules, so losing it in a crash is harmless."""
+"""When each schedule, or key, is to be looked at. Soft state: it follows from these, so losing it in a crash is harmless."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import heapq
 
 
 class Agenda:
-    """Of one shard, by wall clock ms. A schedule has one time; setting another voids it."""
+    """Of one shard, by wall clock ms. Each name has one time; setting another voids it."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
         self._times: dict[str, int] = {}
 
-    def set(self, schedule: str, due_ms: int) -> None:
+    def set(self, name: str, due_ms: int) -> None:
         """Look at it at `due_ms`."""
-        if self._times.get(schedule) != due_ms:
-            self._times[schedule] = due_ms
-            heapq.heappush(self._heap, (due_ms, schedule))
+        if self._times.get(name) != due_ms:
+            self._times[name] = due_ms
+            heapq.heappush(self._heap, (due_ms, name))
 
     def next_due(self) -> int | None:
         """The earliest time; None when nothing waits."""
@@ -29,7 +29,7 @@ class Agenda:
         """Take those that are due, earliest first."""
         taken: list[str] = []
         while len(taken) < limit and (first := self.next_due()) is not None and first <= now_ms:
-            schedule = heapq.heappop(self._heap)[1]
-            del self._times[schedule]
-            taken.append(schedule)
+            name = heapq.heappop(self._heap)[1]
+            del self._times[name]
+            taken.append(name)
         return taken

@@ -97,7 +97,14 @@ def item_bytes(result: api.ItemResult) -> int:
 
 def step_bytes(step: api.StepStatus) -> int:
     """About what it takes in a message."""
-    return len(step.output or b"") + len(step.failure or b"") + len(step.details or b"") + _OVERHEAD
+    return (
+        len(step.output or b"")
+        + len(step.failure or b"")
+        + len(step.details or b"")
+        + len(step.attributes or b"")
+        + len(step.tags or b"")
+        + _OVERHEAD
+    )
 
 
 def fitting(entries: Sequence[_T], size: Callable[[_T], int], max_bytes: int) -> list[_T]:
@@ -137,5 +144,5 @@ def _step(item: int, row: StepRow, status: str, lease: Lease | None = None) -> a
     return api.StepStatus(
         item, row.step, row.step_id, row.component, status, row.attempt, row.output, row.failure, row.started_ms, row.finished_ms,
         None if said is None else said.fraction, None if said is None else said.details,
-        row.position,
+        row.position, attributes=row.attributes, tags=row.tags,
     )  # fmt: skip

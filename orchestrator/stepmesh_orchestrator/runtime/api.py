@@ -16,6 +16,7 @@ from stepmesh_broker.protocol.ids import Pool
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.runtime.clustered import ClusteredRequests
 from stepmesh_orchestrator.runtime.continuing import Continuations
+from stepmesh_orchestrator.runtime.dead_letter_requests import DeadLetterRequests
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
@@ -54,7 +55,8 @@ class Api:
         of_runs = RunRequests(view, History(view.ports.journal, flows), presence)
         self._here: Answers = {
             **of_flows.answers, **of_runs.answers, **of_deployment.answers, **Continuations(view, flows).answers,
-            **ScheduleRequests(view, flows).answers, **QueryRequests(view).answers,
+            **ScheduleRequests(view, flows).answers, **QueryRequests(view, flows).answers,
+            **DeadLetterRequests(self._broker).answers,
         }  # fmt: skip
         self._answers = dict(self._here)
         if owners is not None:

@@ -15,6 +15,7 @@ from msgspec import structs
 from stepmesh_broker.protocol import api, peers, schedules
 from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId, partition_of
+from stepmesh_broker.protocol.pools import ListPools
 from stepmesh_broker.protocol.queries import AskQuery
 from stepmesh_orchestrator.runtime.deployment_requests import DeploymentRequests
 from stepmesh_orchestrator.runtime.flow_requests import FlowRequests, unknown_flow, used_flow
@@ -56,7 +57,7 @@ class ClusteredRequests:
             ContinueRun: self._about_run,
             AskQuery: self._about_run,
             api.ListRuns: self._list_runs,
-            api.ListPools: self._list_pools,
+            ListPools: self._list_pools,
             api.ListComponents: self._list_components,
             api.DeleteFlow: self._delete_flow,
             api.GetInfo: self._get_info,
@@ -143,7 +144,7 @@ class ClusteredRequests:
         info = self._deployment.info()
         return await self._owners.pass_on(Partition(0), request) if info is None else info
 
-    async def _list_pools(self, request: api.ListPools) -> api.ApiAnswer:
+    async def _list_pools(self, request: ListPools) -> api.ApiAnswer:
         return self._deployment.pools(await self._owners.ask_all(peers.CountTasks(), peers.TaskCounts))
 
     async def _list_components(self, request: api.ListComponents) -> api.ApiAnswer:

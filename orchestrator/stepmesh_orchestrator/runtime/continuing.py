@@ -8,8 +8,8 @@ partition.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
@@ -18,13 +18,15 @@ from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.findings import nearest
+from stepmesh_orchestrator.core.function_events import FunctionsSeeded
+from stepmesh_orchestrator.core.function_reuse import is_answered
 from stepmesh_orchestrator.core.reuse import Given
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.runtime.flow_requests import unknown_flow
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
-from stepmesh_orchestrator.runtime.sources import Origin, Sources, Takeover, TooMuch
+from stepmesh_orchestrator.runtime.sources import From, Origin, Sources, Takeover, TooMuch
 
 MAX_BYTES = 16 * 1024 * 1024
 """Inputs and results that one new run takes over at most."""
@@ -39,7 +41,7 @@ class _Plan:
     request: ContinueRun
     origin: Origin
     flow: CompiledFlow
-    from_step: int | None
+    start: From
 
     @property
     def variables(self) -> bytes | None:
@@ -59,6 +61,14 @@ class _Plan:
             request.into, created.namespace, flow, inputs, self.variables, overrides, created.limit, key, tags=tags,
             priority=created.priority,
         )  # fmt: skip
+
+
+class _Seeded(NamedTuple):
+    """What a new run begins with; `reused`: how many results those are."""
+
+    run: RunSeeded
+    functions: FunctionsSeeded | None = None
+    reused: int = 0
 
 
 class Continuations:
@@ -86,13 +96,12 @@ class Continuations:
         seeded = await self._seeded(plan, items)
         if isinstance(seeded, Refused):
             return seeded
-        answer = await service.begin(plan.submit(items), seeded)
+        answer = await service.begin(plan.submit(items), lambda start: replace(start, seeded=seeded.run, functions=seeded.functions))
         if isinstance(answer, Refused):
             return answer
         if answer.run != request.into:  # by its key; else it is this request, which was sent twice
             return Continued(answer.run, existing=True)
-        reused = sum(map(len, seeded.seeds)) + sum(len(seeds) for one in seeded.below for seeds in one.seeds)
-        return Continued(answer.run, items=items[:PAGE], reused=reused)
+        return Continued(answer.run, items=items[:PAGE], reused=seeded.reused)
 
     # --- what is wanted -----------------------------------------------------------------------------------------
 
@@ -108,10 +117,22 @@ class Continuations:
             return Refused(problem.code, problem.message, problem.hint)
         if before is None or flow is None:
             return unknown_flow(created.flow if before is None else wanted)
-        from_step = None if request.from_step is None else flow.step_index(request.from_step)
-        if request.from_step is not None and from_step is None:
-            return _unknown_step(request.from_step, flow)
-        return _Plan(request, Origin(source, created, before), flow, from_step)
+        origin = Origin(source, created, before)
+        start = From() if request.from_step is None else await self._from(request.from_step, origin, flow)
+        return start if isinstance(start, Refused) else _Plan(request, origin, flow, start)
+
+    async def _from(self, name: str, origin: Origin, flow: CompiledFlow) -> From | Refused:
+        """A step, or `STEP:COMMAND` within a durable function; the command alone where one step has it."""
+        if (step := flow.step_index(name)) is not None:
+            return From(step)
+        step_id, _, command = name.rpartition(":")
+        if "/" not in command:
+            return _unknown_step(name, flow)
+        functions = await self._sources.functions(origin.run, range(origin.run.total))
+        asked = [(origin.flow.steps[one.step].id, one.function.records) for one in functions.values()]
+        having = {id for id, records in asked if any(is_answered(record, command) for record in records)}
+        named = [id for id in having if step_id in ("", id) and flow.step_index(id) is not None]
+        return From(flow.step_index(named[0]), command) if len(named) == 1 else _unknown_command(name, sorted(having))
 
     async def _items(self, plan: _Plan) -> list[int] | Refused:
         request, total = plan.request, plan.origin.run.total
@@ -130,19 +151,21 @@ class Continuations:
 
     # --- what is taken over -------------------------------------------------------------------------------------
 
-    async def _seeded(self, plan: _Plan, items: Sequence[int]) -> RunSeeded | Refused:
+    async def _seeded(self, plan: _Plan, items: Sequence[int]) -> _Seeded | Refused:
         """What the new run begins with."""
         submit, request = plan.submit(items), plan.request
         try:
             now = [Given.of(plan.flow, value, submit.variables) for value in submit.inputs]
         except ValueError:  # the submission is refused for its variables
-            return RunSeeded(request.into, request.run, list(items), [[] for _ in items])
+            return _Seeded(RunSeeded(request.into, request.run, list(items), [[] for _ in items]))
         takeover = Takeover(self._sources, MAX_BYTES)
         try:
-            seeds = await takeover.seeds(plan.origin, request.into, items, now, plan.from_step)
+            seeds = await takeover.seeds(plan.origin, request.into, items, now, plan.start)
         except TooMuch as problem:
             return _too_large(problem.items, plan)
-        return RunSeeded(request.into, request.run, list(items), seeds, takeover.below)
+        reused = sum(map(len, seeds)) + sum(len(some) for one in takeover.below for some in one.seeds) + takeover.reused
+        functions = FunctionsSeeded(request.into, takeover.functions) if takeover.functions else None
+        return _Seeded(RunSeeded(request.into, request.run, list(items), seeds, takeover.below), functions, reused)
 
 
 def _refusal(request: ContinueRun, source: RunRow) -> Refused | None:
@@ -171,6 +194,16 @@ def _unknown_step(name: str, flow: CompiledFlow) -> Refused:
     near = nearest(name, {step.id: step.index for step in flow.steps})
     hint = f"did you mean `{near[0]}`?" if near else "give the id of a step of the flow"
     return Refused("SM-5226", f"the flow has no step `{name[:60]}`", hint)
+
+
+def _unknown_command(name: str, having: list[str]) -> Refused:
+    """SM-1080."""
+    command = name.rpartition(":")[2]
+    if having:
+        hint = "name the step as well: " + ", ".join(f"{step}:{command}" for step in having[:5])
+    else:
+        hint = "give the id of a step, call, event or sleep as `stepmesh events RUN` shows it, such as r/charge, or STEP:r/charge"
+    return Refused("SM-1080", f"no durable function of the run has the command `{name[:100]}`, or more than one has it", hint)
 
 
 def _too_large(items: int, plan: _Plan) -> Refused:

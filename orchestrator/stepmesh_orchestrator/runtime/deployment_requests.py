@@ -9,6 +9,7 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Partition, Pool
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_broker.protocol.peers import TaskCounts
+from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools, WorkerEntry
 from stepmesh_orchestrator.core.decide.offered import core_components
 from stepmesh_orchestrator.runtime.partition import PartitionService
 from stepmesh_orchestrator.runtime.presence import Presence, Seen
@@ -39,7 +40,7 @@ class DeploymentRequests:
             api.GetInfo: self._get_info,
             api.ListComponents: self._list_components,
             api.ListQueues: self._list_queues,
-            api.ListPools: self._list_pools,
+            ListPools: self._list_pools,
         }
 
     async def _get_info(self, request: api.GetInfo) -> api.ApiAnswer:
@@ -51,7 +52,7 @@ class DeploymentRequests:
     async def _list_components(self, request: api.ListComponents) -> api.ApiAnswer:
         return self.components(self._counts())
 
-    async def _list_pools(self, request: api.ListPools) -> api.ApiAnswer:
+    async def _list_pools(self, request: ListPools) -> api.ApiAnswer:
         return self.pools(self._counts())
 
     def _counts(self) -> list[TaskCounts]:
@@ -76,7 +77,7 @@ class DeploymentRequests:
     async def _list_queues(self, request: api.ListQueues) -> api.ApiAnswer:
         return api.Queues(list(self._queues or ()), open=self._queues is None)
 
-    def pools(self, counts: Iterable[TaskCounts]) -> api.Pools:
+    def pools(self, counts: Iterable[TaskCounts]) -> Pools:
         """Those in use, by the tasks of all partitions."""
         self._presence.forget_silent()
         held: dict[str, int] = {}
@@ -89,20 +90,18 @@ class DeploymentRequests:
             for one, waited in count.waiting_ms.items():
                 waits[one] = max(waits.get(one, 0), waited)
             breakers.update(count.breakers)
-        pools: list[api.PoolEntry] = []
+        pools: list[PoolEntry] = []
         troubles = {str(pool): said for pool, said in breakers.items()} | self._presence.troubles()
         for pool in sorted({*held, *flying, *self._presence.pools(), *troubles}):
             workers = [_worker(seen) for seen in self._presence.seen(pool)]
-            pools.append(
-                api.PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, ""), waits.get(pool, 0))
-            )
-        return api.Pools(pools)
+            pools.append(PoolEntry(Pool(pool), flying.get(pool, 0), held.get(pool, 0), workers, troubles.get(pool, ""), waits.get(pool, 0)))
+        return Pools(pools)
 
 
-def _worker(seen: Seen) -> api.WorkerEntry:
+def _worker(seen: Seen) -> WorkerEntry:
     hello = seen.hello
     functions = {one.path: one.version for one in hello.components if one.version}
-    return api.WorkerEntry(hello.worker, hello.capacity, hello.running, hello.version, seen.at_ms, functions)
+    return WorkerEntry(hello.worker, hello.capacity, hello.running, hello.version, seen.at_ms, functions)
 
 
 def count_tasks(shard: Shard, now_ms: int) -> TaskCounts:

@@ -214,8 +214,8 @@ class Dispatcher:
             return [
                 self._departure(departure.sequence, departure.since, flight.pool, part) for part in (tasks[:half], tasks[half:]) if part
             ]
-        if too_large and tasks and tasks[0].history:  # the worker asks for it, page by page
-            return [self._departure(departure.sequence, departure.since, flight.pool, [replace(tasks[0], history=b"")])]
+        if too_large and tasks and (tasks[0].history or tasks[0].news):  # the worker asks for it, page by page
+            return [self._departure(departure.sequence, departure.since, flight.pool, [replace(tasks[0], history=b"", news=b"")])]
         log.warning("a task frame cannot be published to pool %s; its tasks fail: %s", flight.pool, problem)
         self.leases.drop(flight)
         code = ErrorCode.INVALID_INPUT if too_large else ErrorCode.ORCHESTRATOR_ERROR

@@ -7,6 +7,9 @@ worker has it.
 from __future__ import annotations
 
 import asyncio
+import sys
+
+from msgspec.structs import replace
 
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import Record, Settled, UpdateAsked, size_of
@@ -30,33 +33,43 @@ async def take_turns(shard: Shard, message: FunctionTurns, clock: Clock) -> Func
     """One answer per turn, in order. None where the shard could not take it (its journal is full, or it is being handed over), or where
     the answers before it fill a message."""
     now = clock.monotonic()
-    answers = await asyncio.gather(*(_take(shard, turn, message.worker, now) for turn in message.turns))
-    return FunctionsTurned(_fitting(answers))
+    limit = min(shard.dispatcher.broker.max_message_bytes, message.answer_bytes or sys.maxsize) - OVERHEAD_BYTES
+    answers = await asyncio.gather(*(_take(shard, turn, message.worker, now, limit) for turn in message.turns))
+    return FunctionsTurned(_fitting(answers, min(limit, ANSWER_BYTES)))
 
 
-def _fitting(answers: list[FunctionTurned | None]) -> list[FunctionTurned | None]:
+def _fitting(answers: list[FunctionTurned | None], limit: int) -> list[FunctionTurned | None]:
     """As many as fit one message; the first one always does. The others are asked for again, as their turns are known by then."""
     size, fitting = 0, list[FunctionTurned | None]()
     for answer in answers:
         size += 0 if answer is None or answer.records is None else sum(map(size_of, answer.records))
-        fitting.append(answer if size <= ANSWER_BYTES or not any(fitting) else None)
+        fitting.append(answer if size <= limit or not any(fitting) else None)
     return fitting
 
 
-async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float) -> FunctionTurned | None:
+async def _take(shard: Shard, turn: FunctionTurn, worker: WorkerId, now: float, limit: int) -> FunctionTurned | None:
     if not turn.number and turn.version and (placed := _placed(shard, turn, worker)) is not _HERE:
         return placed
     if claimed(shard, turn.task, worker, now, running=True) is Verdict.HELD:
         holder = shard.dispatcher.leases.held[turn.task.run, turn.task.item, turn.task.step].worker
         return refused(shard.session, turn, f"worker {holder} has this activation")
     answer = await shard.advance(turn)
-    limit = shard.dispatcher.broker.max_message_bytes - OVERHEAD_BYTES
     large = next((record for record in (answer and answer.records) or () if size_of(record) > limit), None)
     if large is None:
-        return answer
+        return answer if answer is None or answer.records is None else _page(answer, answer.records, limit)
     failure = _too_large(large, limit)
     shard.post(FailAttempt(turn.task, failure))
     return refused(shard.session, turn, failure.message)
+
+
+def _page(answer: FunctionTurned, records: list[Record], limit: int) -> FunctionTurned:
+    """With as many of its records as one message carries."""
+    size = 0
+    for index, record in enumerate(records):
+        size += size_of(record)
+        if size > limit:
+            return replace(answer, records=records[:index], more=True)
+    return answer
 
 
 def _placed(shard: Shard, turn: FunctionTurn, worker: WorkerId) -> FunctionTurned | None:

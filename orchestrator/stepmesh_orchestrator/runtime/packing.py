@@ -39,7 +39,7 @@ def pack(tasks: list[Task], size: int) -> list[list[Task]]:
     frame: list[Task] = []
     held = 0
     for task in tasks:
-        size_of = len(task.input) + len(task.history)
+        size_of = len(task.input) + len(task.history) + len(task.news)
         if frame and (len(frame) >= size or held + size_of > MAX_BYTES):
             frames.append(frame)
             frame, held = [], 0

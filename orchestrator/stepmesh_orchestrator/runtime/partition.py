@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from stepmesh_broker.ending import cancelled
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge, StepmeshError
-from stepmesh_broker.ports import Broker, Inbox, InboxEntry, Subscription
+from stepmesh_broker.ending import cancelled, ended
+from stepmesh_broker.errors import StepmeshError
+from stepmesh_broker.ports import Broker, Inbox, Subscription
 from stepmesh_broker.protocol import subjects
-from stepmesh_broker.protocol.codec import decode_control, decode_inbox, encode
+from stepmesh_broker.protocol.codec import decode_control, encode
 from stepmesh_broker.protocol.functions import FunctionTurns
-from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, partition_of
-from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.ids import Namespace, Partition, Position, partition_of
 from stepmesh_broker.protocol.messages import (
     Accepted,
     AskUpdate,
-    Cancel,
     Claim,
     Failure,
     Heartbeat,
@@ -33,29 +31,31 @@ from stepmesh_broker.protocol.messages import (
     Submit,
     TaskRef,
 )
+from stepmesh_broker.protocol.queries import ReadHistory
 from stepmesh_broker.protocol.tokens import is_genuine, read_token
 from stepmesh_orchestrator.core.commands import FailAttempt, SettleWait, StartRun
-from stepmesh_orchestrator.core.decide.letters import addressee
 from stepmesh_orchestrator.core.decide.settling import token_refused, told_of_ended, waiter_row
 from stepmesh_orchestrator.core.decide.waits import tell_over
-from stepmesh_orchestrator.core.events import RunSeeded
 from stepmesh_orchestrator.core.flow.diagnostics import FlowInvalid
 from stepmesh_orchestrator.core.flow.routing import Router
 from stepmesh_orchestrator.core.rebuild import in_flight, rebuild, task_again
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.ports import Clock, Journal, Store, StoreError
-from stepmesh_orchestrator.runtime.admission import Admission, unknown_flow
+from stepmesh_orchestrator.ports import Clock, Journal, Store
+from stepmesh_orchestrator.runtime.admission import unknown_flow
 from stepmesh_orchestrator.runtime.claims import answer_claim, answer_heartbeat
 from stepmesh_orchestrator.runtime.dispatch import Dispatcher
 from stepmesh_orchestrator.runtime.dormitory import Dormitory
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.functions import take_turns
-from stepmesh_orchestrator.runtime.inputs import MAX_MESSAGES, Answer, of_live_run
-from stepmesh_orchestrator.runtime.intake import Intake
+from stepmesh_orchestrator.runtime.idempotency import Idempotency
+from stepmesh_orchestrator.runtime.inbox_reading import InboxReading
+from stepmesh_orchestrator.runtime.inputs import Answer, of_live_run
+from stepmesh_orchestrator.runtime.intakes import Intakes
 from stepmesh_orchestrator.runtime.leases import LEASE_MS, Key
 from stepmesh_orchestrator.runtime.owners import PartitionMoving, moving
 from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
+from stepmesh_orchestrator.runtime.questions import Questions
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
@@ -118,8 +118,10 @@ class PartitionService:
         self._projector: Projector | None = None
         self._visits = Visits()
         self._aborted = False
-        admission = Admission(flows, settings, tenants, partitions)
-        self._intake = Intake(ports.broker, ports.store, ports.clock, admission, partition, partitions, self._room)
+        self._idempotency = Idempotency(ports.broker, ports.store, settings, tenants.own, partition, partitions)
+        topics = Intakes(ports.broker, ports.store, ports.clock, flows, settings, tenants)
+        self._intakes = topics.of(partition, partitions, self._room)
+        self.questions = Questions()
         self.shard: Shard
         self.sweeper: Sweeper
         self.dormitory: Dormitory
@@ -148,6 +150,7 @@ class PartitionService:
         self.shard = Shard(self.namespace, self.partition, ownership, session, ports.journal, ports.clock, dispatcher, projector, observer)
         self.sweeper = Sweeper(self.shard, ports.clock, await ports.broker.incarnation())
         self.dormitory = Dormitory(self.shard, ports.journal, self.flows, ports.clock)
+        reading = InboxReading(ports.broker, ports.clock, self.shard, self.dormitory, self._submitted, self._room)
         self._resume(recovered)
         if observer is not None:
             observer.adopt(state, {key: flight.pool for key, flight in dispatcher.leases.flights.items()})
@@ -160,8 +163,8 @@ class PartitionService:
                 projector.run(),
                 self.sweeper.run(),
                 self.dormitory.run(),
-                self._read(),
-                self._intake.run(),
+                reading.run(self._inbox),
+                *(intake.run() for intake in self._intakes),
             )
         ]
         for task in self._tasks:
@@ -170,15 +173,16 @@ class PartitionService:
 
     async def stop(self, *, snapshot: bool = True) -> None:
         """Take nothing new, finish the turn, let effects out, keep a snapshot, release."""
-        await self._intake.close()
+        await self._close_intakes()
         if self._control is not None:
             await self._control.close()
         self.shard.stop()
         if self._running is not None:
             await asyncio.wait((self._running,))
         self._close_shard()
-        await _within(2, self.shard.dispatcher.outbox.drained())
-        await _within(5, self.shard.projector.reached(self.shard.sequence))
+        drained = await ended(self.shard.dispatcher.outbox.drained(), 2)
+        if not (await ended(self.shard.projector.reached(self.shard.sequence), 5) and drained):
+            log.warning("stopping: what was begun did not end in time; a recovery takes it up")
         await self.shard.dispatcher.close()
         self.shard.projector.close()
         await cancelled(self._tasks)
@@ -197,13 +201,16 @@ class PartitionService:
         if self._projector is not None:
             self._projector.close()
         await cancelled(task for task in (self._running, *self._tasks) if task is not None)
-        await self._intake.close()
+        await self._close_intakes()
         if self._dispatcher is not None:
             self._dispatcher.abort()
         if self._control is not None:
             await self._control.close()
         if self._inbox is not None:
             await self._inbox.close()
+
+    async def _close_intakes(self) -> None:
+        await asyncio.gather(*(intake.close() for intake in self._intakes))
 
     def _close_shard(self) -> None:
         self.shard.close(moving(self.partition))
@@ -241,65 +248,13 @@ class PartitionService:
             dormant = f", and {len(state.dormant)} dormant ones" if state.dormant else ""
             log.info("partition %d recovered at frame %d: %d runs%s", self.partition, state.sequence, len(state.runs), dormant)
 
-    async def _read(self) -> None:
-        """Inbox → shard, flows loaded, with back-pressure."""
-        inbox = self._inbox
-        while inbox is not None:
-            await self._room()
-            try:
-                entries = await inbox.fetch(MAX_MESSAGES, 5.0)
-            except BrokerUnavailable as problem:
-                log.info("the inbox is away: %s", problem)
-                await self.ports.clock.sleep(0.25)
-                continue
-            for entry in entries:
-                await self._receive(entry)
-
     async def _room(self) -> None:
         """Until the shard has room for new work, and the broker took most of the old."""
         await self.shard.dispatcher.outbox.below(MAX_BACKLOG)
         await self.shard.inputs.room.wait()
 
-    async def _receive(self, entry: InboxEntry) -> None:
-        """Hand an entry to the shard; the next one comes after it, so a broker or store that is away is waited for."""
-        while True:
-            try:
-                await self._hand_over(entry)
-                return
-            except (BrokerUnavailable, StoreError) as problem:
-                if isinstance(problem, StoreError) and not problem.retryable:
-                    raise
-                log.warning("a message of the inbox waits: %s", problem)
-                await self.ports.clock.sleep(0.25)
-
-    async def _hand_over(self, entry: InboxEntry) -> None:
-        shard = self.shard
-        try:
-            message = decode_inbox(entry.data)
-            if isinstance(message, Cancel):
-                await self.dormitory.awake(message.run)
-            elif isinstance(message, Letters):
-                await self.dormitory.awake(*filter(None, map(addressee, message.letters)))
-            admitted = await self._admit(message) if isinstance(message, Submit) else message
-        except MalformedMessage as problem:
-            message, admitted = None, Refused(problem.code, problem.message)
-        if isinstance(admitted, Refused):
-            shard.counters.malformed += 1
-            log.warning("a message of the inbox cannot be used and is parked: %s %s", admitted.code, admitted.message)
-            await self._park(entry, f"{admitted.code} {admitted.message}")
-            if isinstance(message, Submit) and message.reply_to:
-                shard.dispatcher.reply(message.reply_to, admitted)
-            shard.receive(entry.position, None)
-        elif isinstance(admitted, StartRun):
-            shard.receive(entry.position, admitted.submit, admitted.flow)
-        else:
-            shard.receive(entry.position, admitted)
-
-    async def _park(self, entry: InboxEntry, reason: str) -> None:
-        try:
-            await self.ports.broker.park(Pool("inbox"), entry.data, reason)
-        except MessageTooLarge as problem:
-            log.error("a message of the inbox cannot be parked and is dropped: %s (%s)", reason, problem)
+    async def _submitted(self, submit: Submit) -> StartRun | Accepted | Refused | None:
+        return await self._idempotency.pass_on(await self._admit(submit))
 
     async def _serve(self, data: bytes) -> bytes:
         if self._aborted or not self._is_held():
@@ -309,6 +264,8 @@ class PartitionService:
             async with self._visits.visit():
                 if isinstance(message, Claim):
                     return encode(await answer_claim(self.shard, message, self.ports.clock))
+                if isinstance(message, ReadHistory):
+                    return encode(self.questions.page(message, self.ports.broker.max_message_bytes))
                 if isinstance(message, FunctionTurns):
                     return encode(await take_turns(self.shard, message, self.ports.clock))
                 if isinstance(message, Heartbeat):
@@ -330,11 +287,14 @@ class PartitionService:
             return await self.shard.keep(message)
         return await self.shard.command(of_live_run(message))
 
-    async def begin(self, submit: Submit, seeded: RunSeeded | None = None) -> Accepted | Refused:
-        """Start a run, perhaps with results of another one; the answer comes once that is journaled."""
+    async def begin(self, submit: Submit, seeded: Callable[[StartRun], StartRun] | None = None) -> Accepted | Refused:
+        """Start a run, `seeded` perhaps with results of another one; the answer comes once that is journaled."""
         await self._room()
-        admitted = await self._admit(submit)
-        return admitted if isinstance(admitted, Refused) else await self.shard.command(replace(admitted, seeded=seeded))
+        start = await self._admit(submit)
+        admitted = await self._idempotency.begin(start) if seeded is None else start
+        if not isinstance(admitted, StartRun):
+            return admitted
+        return await self.shard.command(admitted if seeded is None else seeded(admitted))
 
     async def _settle(self, message: SettleToken) -> Answer:
         """By the state while the item lives, else by what the read model says of it."""
@@ -383,10 +343,3 @@ class PartitionService:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._on_end(problem)
-
-
-async def _within(seconds: float, work: Awaitable[None]) -> None:
-    try:
-        await asyncio.wait_for(work, seconds)
-    except TimeoutError:
-        log.warning("stopping: what was begun did not end within %g s; a recovery takes it up", seconds)

@@ -33,7 +33,7 @@ from stepmesh_orchestrator.core.effects import (
     TreeLeft,
     WakeRun,
 )
-from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_turn
+from stepmesh_orchestrator.core.events import TURN_FORMAT, Turn, encode_frame
 from stepmesh_orchestrator.core.evolve.runs import forget_finished
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.session import Session
@@ -283,20 +283,18 @@ class Shard:
         self.counters.quarantined += 1
         log.exception("SM-5900 a decision failed; its run is cancelled: %r", command)
         session = self.session
-        session.work.clear()
-        session.resolved.clear()
-        session.over.clear()
         run = run_of(command)
+        live = session.state.runs.get(run) if run is not None else None
+        session.drop(live.tree.root if live is not None else None)
         refusal = Refused("SM-5900", "the orchestrator failed to decide on this; its log has the details", "report it with that log")
         self._answers.append((future, reply_to, refusal))
-        live = session.state.runs.get(run) if run is not None else None
         if live is not None and not isinstance(command, CancelRun):
             root = live.tree.root if live.tree.root in session.state.runs else live.id
             self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
 
     async def _append(self) -> None:
         session, confirmed = self.session, self.dispatcher.confirmed
-        payload = encode_turn(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
+        payload, events_bytes = encode_frame(Turn(TURN_FORMAT, session.now, session.state.inbox, confirmed, session.events))
         took_s = await self._frames.append(payload)
         counters = self.counters
         counters.journal_s += took_s
@@ -304,7 +302,7 @@ class Shard:
         counters.events += len(session.events)
         session.state.sequence = self.sequence
         session.state.confirmed = confirmed
-        self.dispatcher.journaled_bytes += len(payload)
+        self.dispatcher.journaled_bytes += events_bytes
         if self.moved:
             for root in moved_roots(session):
                 self.moved.wake(root)

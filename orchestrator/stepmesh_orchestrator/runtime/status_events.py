@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.api import RunEvent
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
 from stepmesh_orchestrator.core import events, function_events, gate_events
 from stepmesh_orchestrator.core.decide.waits import awaited_json
@@ -37,6 +37,9 @@ _KINDS: dict[type, str] = {
     function_events.HistoryGrew: "function_advanced",
     function_events.FunctionIdle: "function_idle",
     function_events.FunctionContinued: "function_continued",
+    function_events.FunctionsSeeded: "functions_seeded",
+    function_events.FunctionTookOver: "function_took_over",
+    function_events.FunctionUnwound: "function_unwound",
     function_events.RunCancelling: "run_cancelling",
     events.RunPaused: "run_paused",
     events.RunResumed: "run_resumed",
@@ -83,6 +86,8 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"reason": event.reason})
     if isinstance(event, events.RunSeeded):
         return msgspec.json.encode({"source": event.source, "items": event.items})
+    if isinstance(event, function_events.FunctionsSeeded):
+        return msgspec.json.encode({"functions": [{"item": one.item, "step": one.step} for one in event.seeds]})
     if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved):
         return b"{}"  # of no run, so nobody is told
     if isinstance(
@@ -129,6 +134,8 @@ def _of_step(event: Event) -> bytes:
         return b',"records":' + msgspec.json.encode([_record(record) for record in event.records])
     if isinstance(event, function_events.FunctionIdle):
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
+    if isinstance(event, function_events.FunctionTookOver):
+        return b',"anew":%b' % (b"true" if event.anew else b"false")
     if isinstance(event, events.StepAwaiting):
         return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
     if isinstance(event, events.WaitOver):
@@ -157,6 +164,8 @@ def _record(record: Record) -> dict[str, object]:
         return {"record": "tried", "id": record.id, "attempt": record.attempt, "due_ms": record.due_ms, "error": _error(record.failure)}
     if isinstance(record, UpdateAsked):
         return {"record": "update_asked", "id": record.id, "name": record.name}
+    if isinstance(record, TakenOver):
+        return {"record": "taken_over", "kept": record.kept}
     return {"record": "cancel_asked", "reason": record.reason}
 
 

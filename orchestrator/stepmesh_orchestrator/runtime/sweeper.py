@@ -60,7 +60,7 @@ class Sweeper:
         if places is not None:
             windows.fit(places, dispatcher.presence, dispatcher.paces)
             if places.vacant:
-                self._shard.post(ServeKeys())
+                self._shard.post(ServeKeys(key=""))
         reborn, self._incarnation = incarnation != self._incarnation, incarnation
         if reborn:
             self._shard.post(AskAgain())

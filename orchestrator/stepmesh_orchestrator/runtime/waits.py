@@ -20,6 +20,8 @@ TIMERS_AT_ONCE = 1_000
 """Timers of one turn at most, so that a flood of them holds nothing else up for long; about 60 ms."""
 SCHEDULES_AT_ONCE = 100
 """Schedules that are looked at in one turn at most; about 50 ms."""
+KEYS_AT_ONCE = 1_000
+"""Keys that are looked at in one turn at most; about 10 ms."""
 RESTS_AT_ONCE = 200
 """Trees that become dormant in one turn at most; about 10 ms."""
 DROWSY_MS = 2_000
@@ -44,7 +46,7 @@ class Waits:
         self.drowsy = Drowsy()
         self.wheel = Wheel(self._back_at)
         self.rested = 0
-        self.keys_due_ms: int | None = None
+        self.keys = Agenda()
 
     def carry_out(self, effect: SetTimer | TreeLeft | SetScheduleTimer | WakeRun | CallKeys) -> None:
         """What the core wants because of the time."""
@@ -55,7 +57,7 @@ class Waits:
         elif isinstance(effect, SetScheduleTimer):
             self.agenda.set(effect.schedule, effect.due_ms)
         elif isinstance(effect, CallKeys):
-            self.call_keys(effect.due_ms)
+            self.keys.set(effect.key, effect.due_ms)
         else:  # a dormant run is needed
             self.wheel.hurry(effect.run, self._session.now)
 
@@ -76,16 +78,11 @@ class Waits:
         if back_ms is not None:
             self.wheel.put(root, back_ms)
 
-    def call_keys(self, due_ms: int) -> None:
-        """Some key may let somebody through then."""
-        self.keys_due_ms = due_ms if self.keys_due_ms is None else min(self.keys_due_ms, due_ms)
-
     def due(self) -> Iterator[FireTimer | RestTree | FireSchedule | ServeKeys]:
         """What the time of this turn asks for. Each is to be decided on before the next one is taken."""
         session = self._session
-        if self.keys_due_ms is not None and self.keys_due_ms <= session.now:
-            self.keys_due_ms = None  # who must wait on sets it again
-            yield ServeKeys()
+        for key in self.keys.due(session.now, KEYS_AT_ONCE):
+            yield ServeKeys(key=key)
         for task in self.timers.due(session.now, TIMERS_AT_ONCE):
             yield FireTimer(task)
         for schedule in self.agenda.due(session.now, SCHEDULES_AT_ONCE):
@@ -97,7 +94,7 @@ class Waits:
 
     def next_due(self) -> int | None:
         """When the next turn is needed, ms since 1970; dormant trees are brought back by others. None: not because of the time."""
-        known = self.timers.next_due(), self.agenda.next_due(), self.drowsy.next_due(), self.keys_due_ms
+        known = self.timers.next_due(), self.agenda.next_due(), self.drowsy.next_due(), self.keys.next_due()
         return min((due for due in known if due is not None), default=None)
 
     @property

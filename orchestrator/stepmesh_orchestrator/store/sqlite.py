@@ -1,7 +1,8 @@
 """The Store port over one SQLite file. Writes go through one thread, reads through another on its own connection.
 
 Writes that wait for the same fsync share a transaction. A run or an item is one row: MessagePack of the port's struct, made and
-read in the threads, so that the event loop pays only for the hand-over. Must not know what flows, blobs or results hold.
+read in the threads, so that the event loop pays only for the hand-over. What a column says of a run is not in the struct a second time.
+Must not know what flows, blobs or results hold.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Partition, RunId
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, RunId
 from stepmesh_orchestrator.ports import BlobRecord, FlowRecord, ItemRow, RunGone, RunQuery, RunRow, StoreError
 from stepmesh_orchestrator.sqlite import Fault, SqliteThread, classify, connect, connect_first, describe
 from stepmesh_orchestrator.store.migrations import migrate
@@ -52,8 +54,10 @@ _UPSERT_RUN = """INSERT INTO runs VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(run) DO 
     status=excluded.status, flow_name=excluded.flow_name, root=excluded.root, parent=excluded.parent, created_ms=excluded.created_ms,
     row=excluded.row, depth=excluded.depth"""
 
+_SELECT_RUN = "SELECT row, run, namespace, status, flow_name, root, created_ms FROM runs WHERE"
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode_run = msgspec.msgpack.Decoder(RunRow).decode
+_decode_rest = msgspec.msgpack.Decoder(RunRow).decode
 _decode_item = msgspec.msgpack.Decoder(ItemRow).decode
 
 Connection = sqlite3.Connection
@@ -122,8 +126,8 @@ class SqliteStore:
 
     async def get_run(self, run: RunId) -> RunRow | None:
         """See the port."""
-        row = await self._reader.call(lambda connection: connection.execute("SELECT row FROM runs WHERE run=?", (run,)).fetchone())
-        return _decode_run(row[0]) if row else None
+        row = await self._reader.call(lambda connection: connection.execute(f"{_SELECT_RUN} run=?", (run,)).fetchone())
+        return _run(*row) if row else None
 
     async def list_runs(self, query: RunQuery) -> Sequence[RunRow]:
         """See the port."""
@@ -163,8 +167,7 @@ def _project(
     connection.execute("INSERT OR REPLACE INTO projected VALUES(?,?)", (partition, sequence))
     if runs:
         rows = [
-            (row.run, row.namespace, row.status, row.flow_name, row.root, row.parent, row.created_ms, _encode(row), row.depth)
-            for row in runs
+            (row.run, row.namespace, row.status, row.flow_name, row.root, row.parent, row.created_ms, _rest(row), row.depth) for row in runs
         ]
         connection.executemany(_UPSERT_RUN, rows)
     if items:
@@ -185,8 +188,19 @@ def _list_runs(connection: Connection, query: RunQuery) -> list[RunRow]:
     depth = [] if query.max_depth is None else [query.max_depth]
     more = [*(["root=run"] if query.roots_only else []), *(["depth<=?"] if depth else [])]
     where = " AND ".join([*(f"{column}=?" for column in wanted), *more])
-    select = f"SELECT row FROM runs WHERE {where} ORDER BY created_ms DESC, run DESC LIMIT ? OFFSET ?"
-    return [_decode_run(row[0]) for row in connection.execute(select, (*wanted.values(), *depth, query.limit, query.offset))]
+    select = f"{_SELECT_RUN} {where} ORDER BY created_ms DESC, run DESC LIMIT ? OFFSET ?"
+    return [_run(*row) for row in connection.execute(select, (*wanted.values(), *depth, query.limit, query.offset))]
+
+
+def _rest(row: RunRow) -> bytes:
+    """All that is not in a column."""
+    return _encode(structs.replace(row, run="", namespace="", status="", flow_name="", root="", created_ms=0))
+
+
+def _run(rest: bytes, run: str, namespace: str, status: str, flow_name: str, root: str, created_ms: int) -> RunRow:
+    """Also of a row that an earlier release wrote, which has in it what the columns say."""
+    named = {"run": RunId(run), "namespace": Namespace(namespace), "root": RunId(root)}
+    return structs.replace(_decode_rest(rest), **named, status=status, flow_name=flow_name, created_ms=created_ms)
 
 
 def _delete_flow(connection: Connection, flow: FlowId) -> bool:

@@ -45,7 +45,14 @@ class App:
     def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
     @overload
     def step(
-        self, /, *, name: str = "", retry: Retry = NEVER, timeout: Duration | None = None, pool: str = ""
+        self,
+        /,
+        *,
+        name: str = "",
+        retry: Retry = NEVER,
+        timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+        pool: str = "",
     ) -> Callable[[Callable[P, Awaitable[R] | R]], Step[P, R]]: ...
     def step(
         self,
@@ -55,16 +62,20 @@ class App:
         name: str = "",
         retry: Retry = NEVER,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
         pool: str = "",
     ) -> Any:
         """A function as a step: `@app.step` or `@app.step(retry=Retry(max=5), timeout="30s")`.
 
-        `timeout`: of one attempt. `pool`: the pool whose workers do it (`app.components(pool)` offers it there); without one it runs where
-        the body runs. Raises `BadWorkflow`, `BadDuration`."""
+        `timeout`: of one attempt. `heartbeat`: one that does not call `wf.step().heartbeat()` for so long is ended. `pool`: the pool whose
+        workers do it (`app.components(pool)` offers it there); without one it runs where the body runs. Raises `BadWorkflow`,
+        `BadDuration`."""
 
         def declare(given: Callable[..., Any]) -> Step[..., Any]:
             called = name or given.__name__
-            made: Step[..., Any] = Step(given, called, pool, retry=retry, timeout=timeout, path=f"/{self.name}/{called}")
+            made: Step[..., Any] = Step(
+                given, called, pool, retry=retry, timeout=timeout, heartbeat=heartbeat, path=f"/{self.name}/{called}"
+            )
             self._add(self.steps, "step", made)
             return made
 

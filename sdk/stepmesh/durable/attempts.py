@@ -12,12 +12,14 @@ import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from stepmesh import outcome
+from stepmesh.durable.pulse import Pulse, Silent
 from stepmesh.durable.retrying import NEVER, Retry, delay_ms
 from stepmesh_broker.protocol.histories import Issued, Settled, Tried
+from stepmesh_broker.protocol.messages import Failure
 
 Work = Callable[[], Awaitable[bytes] | bytes]
 """Does a local step; its value as JSON text."""
@@ -37,6 +39,11 @@ class StepInfo:
     run: str
     attempt: int
     idempotency_key: str
+    beat: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def heartbeat(self) -> None:
+        """A sign of life, from whatever thread: a step that is declared with `heartbeat` has to give one within that time."""
+        self.beat()
 
 
 in_step: ContextVar[StepInfo] = ContextVar("stepmesh_step")
@@ -45,12 +52,14 @@ in_step: ContextVar[StepInfo] = ContextVar("stepmesh_step")
 
 @dataclass(frozen=True)
 class Plan:
-    """How a local step is done. `is_async`: `work` gives an awaitable; else it runs in a thread."""
+    """How a local step is done. `is_async`: `work` gives an awaitable; else it runs in a thread. `heartbeat_s`: how long it may be
+    silent."""
 
     work: Work
     retry: Retry = NEVER
     timeout_s: float | None = None
     is_async: bool = True
+    heartbeat_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +86,20 @@ class LocalStep:
         """When it is due, in ms since 1970; 0 = now."""
         return 0 if self.tried is None else self.tried.due_ms
 
-    async def once(self, clock: Clock) -> Settled | Tried:
-        """Do the next attempt. `clock` says what time it is when it ended."""
+    async def once(self, clock: Clock, wanted: Callable[[], bool] = lambda: False) -> Settled | Tried:
+        """Do the next attempt. `clock` says what time it is when it ended. `wanted`: whether whoever waits for it still does when the task
+        that this runs in is cancelled: then the step did that itself, and failed."""
         try:
-            value = await self()
+            try:
+                value = await self()
+            finally:
+                await _came_through()
         except asyncio.CancelledError as problem:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise
+                if not wanted():
+                    raise
+                task.uncancel()
             return self.failed(problem, clock())
         except (Exception, SystemExit) as problem:
             return self.failed(problem, clock())
@@ -92,16 +107,22 @@ class LocalStep:
 
     def failed(self, problem: BaseException, now_ms: int) -> Settled | Tried:
         """What an attempt that ended so is recorded as."""
-        failure = outcome.timed_out(self.plan.timeout_s).failure if isinstance(problem, TimedOut) else outcome.raised(problem).failure
-        assert failure is not None
+        failure = _failure(problem)
         delay = delay_ms(self.plan.retry, self.key, self.attempt, problem)
         if delay is None:
             return Settled(self.command.id, now_ms, failure=failure, attempt=self.attempt)
         return Tried(self.command.id, now_ms, self.attempt, failure, now_ms + delay)
 
     async def __call__(self) -> bytes:
-        """The value as JSON text. Raises what the step raised, `TimedOut` when it took too long."""
-        told = in_step.set(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key))
+        """The value as JSON text. Raises what the step raised, `TimedOut` when it took too long, `Silent` when it gave no sign of life."""
+        if self.plan.heartbeat_s is None:
+            return await self._within_time(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key))
+        pulse = Pulse(self.plan.heartbeat_s)
+        async with pulse:
+            return await self._within_time(StepInfo(self.command.name, self.command.id, self.run, self.attempt, self.key, pulse.beat))
+
+    async def _within_time(self, info: StepInfo) -> bytes:
+        told = in_step.set(info)
         limit = asyncio.timeout(self.plan.timeout_s)
         try:
             async with limit:
@@ -122,11 +143,28 @@ class LocalStep:
         return await done if inspect.isawaitable(done) else done
 
 
+def _failure(problem: BaseException) -> Failure:
+    if isinstance(problem, Silent):
+        found = outcome.silent(problem.within_s)
+    else:
+        found = outcome.timed_out(problem.limit_s) if isinstance(problem, TimedOut) else outcome.raised(problem)
+    assert found.failure is not None
+    return found.failure
+
+
+async def _came_through() -> None:
+    """A task that was cancelled, and awaited nothing since, hears of it here."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await asyncio.sleep(0)
+
+
 class TimedOut(Exception):
     """The attempt took longer than it may."""
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"the attempt ran longer than {limit_s:g} s")
+        self.limit_s = limit_s
 
 
 @cache

@@ -1,24 +1,29 @@
 """One activation of a durable function in a worker: its body is replayed, its local steps are done, and what follows is told turn by turn.
 
 Invariants: a record is delivered to the body only as the shard appended it; what a local step gave is told until it is seen in the history;
-a body that waits for others only is let go of, so that waiting costs no worker anything. It must not know how turns travel.
+a body that waits for others only is let go of, so that waiting costs no worker anything but memory that it has to spare. It must not know
+how turns travel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
 
 from stepmesh import payloads
+from stepmesh.context import apart
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.identity import Identity
+from stepmesh.durable.live_bodies import LiveBody
 from stepmesh.durable.stale import told
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, decode_records, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
 from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
@@ -31,8 +36,15 @@ KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
 
 
+NOTHING: Mapping[str, str] = {}
+
+
 class LetGo(Exception):
     """The worker has nothing more to do with this activation, and nothing to say of it."""
+
+
+class HandedBack(Exception):
+    """The worker leaves, and the shard did not take the activation back."""
 
 
 class Stuck(StepmeshError):
@@ -52,29 +64,34 @@ class Sequencer(Protocol):
 class Begin(Protocol):
     """Makes a body."""
 
-    def __call__(self, started_ms: int, *, recorded: str) -> Execution:
-        """See `Activation`."""
+    def __call__(self, started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
+        """See `Activation`. `place`: what the body is known by, if not its own; `before`: commands that were taken over, with the place
+        that they were issued at."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_first`: the task is new
-    and nobody else had it, so there is no history. `identity`, `where`: of the function, for the log; `file:line`."""
+    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
+    task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
+    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more."""
 
     task: Task
     begin: Begin
     sequencer: Sequencer
     news: asyncio.Event
     version: str = ""
-    is_first: bool = False
+    is_fresh: bool = False
     identity: Identity = Identity()
     where: str = ""
+    live: LiveBody | None = None
+    keep: Callable[[LiveBody], None] | None = None
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def drive(activation: Activation) -> Any:
-    """What the body returned. Raises what it raised, or `LetGo`."""
+    """What the body returned. Raises what it raised, `LetGo` or `HandedBack`."""
     driver = _Driver(activation)
     try:
         return await driver.run()
@@ -89,60 +106,97 @@ class _Driver:
         self._ref = TaskRef(task.run, task.item, task.step, task.attempt)
         self._driver, self._number = secrets.randbits(53) or 1, 0
         self._waiting = False  # local steps begin when this turn is told
-        self._base = 0
+        self._asks_first = False  # each of them may have its result already
+        self._base = self._size = 0
         self._unsent: list[Record] = []
         self._abandoned: set[str] = set()  # told
         self._newly_abandoned: list[str] = []
-        self._running: dict[str, asyncio.Task[Settled | Tried]] = {}
+        self._running: dict[str, asyncio.Task[Settled | Tried | None]] = {}
+        self._left_over = False  # local steps that are not begun, because the worker leaves
         self._time = self._began_at = 0.0
         self._places = asyncio.Semaphore(LOCAL_STEPS)
         self._execution: Execution | None = None
         self._set_clock(task.at_ms)
 
     async def run(self) -> Any:
-        records = await self._history()
-        self._base = len(records)
-        began = next((record for record in records if isinstance(record, Began)), None)
-        if began is None:  # it is new, though it may have been told something already
-            began = Began(self._activation.task.at_ms, self._activation.version)
-            self._unsent.append(began)
-        execution = self._execution = self._activation.begin(began.at_ms, recorded=began.version)
-        turn = execution.turn([record for record in records if record is not began])
+        execution, turn = await (self._replayed() if self._activation.live is None else self._resumed(self._activation.live))
         while turn.state is State.IDLE:
             self._take(turn)
-            turn = execution.turn(await self._onwards())
+            turn = self._turned(execution, await self._onwards())
         if turn.state is State.DIVERGED:
             while True:  # until the shard lets go: records that came meanwhile change nothing
                 await self._tell(idle=True, blocked=str(turn.divergence))
         self._take(turn)
         return await self._end(turn)
 
+    def _begun(self, began: Began, records: Sequence[Record]) -> Execution:
+        begin = self._activation.begin
+        before = taken_over(records)
+        if not before:
+            return begin(began.at_ms, recorded=began.version)
+        return begin(began.at_ms, recorded=began.version, place=place_of(records), before=before)
+
     def close(self) -> None:
         """Nothing of it runs any more."""
-        for task in self._running.values():
+        running, self._running = self._running, {}  # so that they know who cancels them
+        for task in running.values():
             task.cancel()
         if self._execution is not None:
             self._execution.drop()
 
-    async def _history(self) -> list[Record]:
-        """As the journal has it now. What came along with the task may be old: it may have been sent long ago, or come again."""
-        task = self._activation.task
-        history = decode_records(task.history) if task.history else []
-        if self._activation.is_first:
-            return history
+    async def _replayed(self) -> tuple[Execution, Turn]:
+        records = await self._after(0)
+        self._base = len(records)
+        began = next((record for record in records if isinstance(record, Began)), None)
+        if began is None:  # it is new, though it may have been told something already
+            began = Began(self._activation.task.at_ms, self._activation.version)
+            self._unsent.append(began)
+        self._asks_first = any(isinstance(record, TakenOver) and record.kept for record in records)
+        execution = self._execution = self._begun(began, records)
+        return execution, self._turned(execution, [record for record in records if record is not began])
+
+    async def _resumed(self, live: LiveBody) -> tuple[Execution, Turn]:
+        """The body is alive: it gets what the history has since."""
+        self._execution, self._size, self._asks_first = live.execution, live.size, live.asks_first
+        news = await self._after(live.base)
+        self._base = live.base + len(news)
+        return live.execution, self._turned(live.execution, news)
+
+    def _turned(self, execution: Execution, records: Sequence[Record]) -> Turn:
+        if self._activation.keep is not None:
+            self._size += sum(map(size_of, records))
+        return apart(lambda: execution.turn(records))
+
+    async def _after(self, base: int) -> list[Record]:
+        """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
+        or come again."""
+        found = _carried(self._activation.task, base)
+        if self._activation.is_fresh and base + len(found) == self._activation.task.records and self._is_own(found):
+            return found
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, len(history), version=self._activation.version))
-            history += answer.records or []
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found), version=self._activation.version))
+            found += answer.records or []
             if not answer.more:
-                return history
+                return found
+
+    def _is_own(self, records: Sequence[Record]) -> bool:
+        """Whether they began with the code that is here; with other code the shard may know a better worker."""
+        began = next((record for record in records if isinstance(record, Began)), None)
+        return began is None or began.version == self._activation.version
 
     def _take(self, turn: Turn) -> None:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
         due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        leaving = self._activation.leaving.is_set()
+        ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
-            if id not in self._running:
+            if id in self._running or id in ended:
+                continue
+            if leaving:
+                self._left_over = True
+            else:
                 self._running[id] = asyncio.create_task(self._do(step), name=f"stepmesh step {id}")
         for id in turn.abandoned:
             if id in self._running:
@@ -150,10 +204,14 @@ class _Driver:
         self._waiting = self._is_urgent() and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
-    async def _do(self, step: LocalStep) -> Settled | Tried:
-        await asyncio.sleep(max(0, step.due_ms - self._now_ms()) / 1000)
+    async def _do(self, step: LocalStep) -> Settled | Tried | None:
+        """None when it was not begun, because the worker leaves."""
+        leaving = self._activation.leaving
+        await _pause(max(0, step.due_ms - self._now_ms()) / 1000, leaving)
         async with self._places:
-            return await step.once(self._now_ms)
+            if leaving.is_set():
+                return None
+            return await step.once(self._now_ms, lambda: step.command.id in self._running)
 
     def _now_ms(self) -> int:
         """By the orchestrator's clock, as far as it is known."""
@@ -173,7 +231,17 @@ class _Driver:
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
             )
-        return await self._tell(idle=not self._running and not self._waiting and not self._has_results())
+        if self._left_over and not self._running:
+            await self._hand_back()
+        return await self._tell(idle=not self._running and not self._waiting and not self._left_over and not self._has_results())
+
+    async def _hand_back(self) -> NoReturn:
+        """Another worker does what is left over."""
+        leaving = False
+        while not leaving:
+            leaving = len(self._fitting()[0]) == len(self._unsent)
+            await self._tell(idle=False, leaving=leaving)
+        raise HandedBack
 
     async def _something(self) -> None:
         if not self._running or self._is_urgent():
@@ -187,14 +255,16 @@ class _Driver:
 
     def _is_urgent(self) -> bool:
         """Whether others are to hear of something that the body issued."""
-        return any(isinstance(record, Issued) and record.kind is not Kind.STEP for record in self._unsent)
+        return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
 
     async def _moved(self, timeout_s: float | None) -> bool:
         """Whether a local step ended or there may be news, in that time."""
         news = self._activation.news
         heard = asyncio.ensure_future(news.wait())
-        done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        heard.cancel()
+        try:
+            done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            heard.cancel()
         return bool(done)
 
     def _collect(self) -> None:
@@ -203,19 +273,26 @@ class _Driver:
         for id, task in list(self._running.items()):
             if task.done():
                 del self._running[id]
-                self._unsent.append(task.result())
+                record = task.result()
+                if record is None:
+                    self._left_over = True
+                else:
+                    self._unsent.append(record)
 
-    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None) -> list[Record]:
+    async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None, leaving: bool = False) -> list[Record]:
         sent, self._unsent = self._fitting()
         idle = idle and not self._unsent
         abandoned = self._newly_abandoned
         self._number += 1
         version = self._activation.version
-        turn = FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, version)
-        answer = await self._asked(turn)
+        answer = await self._asked(
+            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, leaving, version)
+        )
         self._abandoned.update(abandoned)
         self._set_clock(answer.at_ms)
         if answer.left:
+            if answer.records is None and idle and not blocked:
+                self._keep(sent)
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
         while answer.more:
@@ -223,6 +300,16 @@ class _Driver:
             news += answer.records or []
         self._base += len(news)
         return [record for record in news if not isinstance(record, Began)]
+
+    def _keep(self, sent: list[Record]) -> None:
+        """The shard has let go, and `sent` is what its history ends with: commands, which move no body."""
+        execution, keep = self._execution, self._activation.keep
+        if execution is None or keep is None:
+            return
+        turn = self._turned(execution, [record for record in sent if not isinstance(record, Began)])
+        if turn.state is State.IDLE and not turn.commands:
+            self._execution = None
+            keep(LiveBody(execution, self._base + len(sent), self._driver, self._size, self._asks_first))
 
     def _fitting(self) -> tuple[list[Record], list[Record]]:
         """What fits one turn, of what is to be told; and the rest."""
@@ -244,15 +331,50 @@ class _Driver:
 
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
+        heard = self._base - (0 if self._execution is None else self._execution.unheard)
         while len(self._unsent) > (0 if self._base else 1):
             await self._tell(idle=False)
         if turn.state is State.CONTINUED:
+            self._base = heard  # what the body did not hear of is for the next one
             await self._tell(idle=False, continued=payloads.write(turn.value))
         if turn.error is not None:
             raise turn.error
         if turn.state is State.CANCELLED:
             raise asyncio.CancelledError
         return turn.value
+
+
+async def _pause(seconds: float, leaving: asyncio.Event) -> None:
+    if not seconds:
+        await asyncio.sleep(0)
+        return
+    with suppress(TimeoutError):
+        await asyncio.wait_for(leaving.wait(), seconds)
+
+
+def _carried(task: Task, base: int) -> list[Record]:
+    """The records from there on that came along, if any did."""
+    if task.history:
+        return decode_records(task.history)[base:]
+    return decode_records(task.news) if task.news and task.seen == base else []
+
+
+def place_of(records: Sequence[Record]) -> str:
+    """What a body is known by that was taken over, from its first run on; "" for one that was not."""
+    return next((record.place for record in records if isinstance(record, TakenOver) and record.place), "")
+
+
+def taken_over(records: Sequence[Record]) -> dict[str, str]:
+    """Commands that were taken over from other runs, each with the place of its body there."""
+    found: dict[str, str] = {}
+    waiting: list[str] = []
+    for record in records:
+        if isinstance(record, Issued):
+            waiting.append(record.id)
+        elif isinstance(record, TakenOver):
+            found.update(dict.fromkeys(waiting, record.place))
+            waiting.clear()
+    return found
 
 
 def _dated(record: Record, at_ms: int) -> Record:

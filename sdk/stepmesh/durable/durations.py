@@ -37,6 +37,14 @@ def seconds(duration: Duration) -> float:
     return found
 
 
+def positive(duration: Duration) -> float:
+    """The same of a time that is not nothing. Raises `BadDuration`."""
+    found = seconds(duration)
+    if not found:
+        raise BadDuration(f"{duration!r} is no time at all", hint="it is more than 0")
+    return found
+
+
 def _read(text: str) -> float:
     bare = text.strip()
     if not _TEXT.fullmatch(bare):

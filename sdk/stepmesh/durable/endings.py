@@ -116,6 +116,7 @@ class Leftovers:
             if _is_new(coroutine):
                 coroutine.close()
         self._expected.clear()
+        self._detached.clear()
 
     def found(self, alive: Iterable[asyncio.Task[Any]], identity: Identity, policy: str) -> LeftBehind | None:
         """At the end of a body that returned. `alive`: tasks that are not done. A task that was left, such as the loser of a race, is told

@@ -26,12 +26,12 @@ from stepmesh.durable.identity import Identity
 from stepmesh.durable.ledger import Ledger
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
-from stepmesh.durable.scopes import Scope, current
+from stepmesh.durable.scopes import Scope, current, undoing
 from stepmesh.durable.turns import State, Turn
 from stepmesh.durable.waits import Settle, Wait, Waits
 from stepmesh.durable.watchdog import watched
 from stepmesh_broker.protocol import tokens
-from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Waiter
 
@@ -60,6 +60,7 @@ class Execution:
         self.limits = limits
         self.token_of = token_of or (lambda id: tokens.token_of(Waiter(RunId(run), 0, 0, 0, id), ""))
         self.replaying = False
+        self.unheard = 0
         self._reading = False
         self._dropped = False
         self._warned = False
@@ -99,6 +100,9 @@ class Execution:
         self._dropped = True
         self.loop.abandon()
         self._leftovers.close()
+        self._waits.forget()
+        self.handlers = Handlers()
+        self._root = None
 
     def query(self, name: str, arguments: bytes = b"{}") -> bytes:
         """What a handler of the body says now, as JSON. It changes nothing. Raises `UnknownHandler`, `ReadOnly`, and what it raises."""
@@ -112,6 +116,7 @@ class Execution:
             self._reading = False
 
     def _run(self, records: Sequence[Record]) -> None:
+        self.unheard = 0
         known = max((at for at, record in enumerate(records) if isinstance(record, Issued)), default=-1)
         from_zero = self._root is None
         if from_zero and not self.loop.halted:
@@ -120,6 +125,7 @@ class Execution:
             self.loop.drain()
         for at, record in enumerate(records):
             if self.loop.halted:
+                self.unheard = len(records) - at  # the body ended before them
                 break
             if not isinstance(record, Began | Issued):
                 self.replaying = from_zero and at < known
@@ -134,8 +140,10 @@ class Execution:
             context.run(current.set, scope)
         return context.run(lambda: self.loop.create_task(make()))
 
-    def _deliver(self, record: Settled | Tried | CancelAsked | UpdateAsked) -> None:
+    def _deliver(self, record: Settled | Tried | CancelAsked | UpdateAsked | TakenOver) -> None:
         self.loop.now = max(self.loop.now, record.at_ms / 1000)
+        if isinstance(record, TakenOver):
+            return
         if isinstance(record, Tried):
             self._waits.tried(record)
             return
@@ -203,6 +211,11 @@ class Execution:
     def waits(self) -> bool:
         """Whether a record could move the body: a result, or an update, whose handler may set what the body waits for."""
         return bool(self.handlers.updates or self._waits)
+
+    @property
+    def last_asked(self) -> str:
+        """The id of the command that the body asked for last, "" for none."""
+        return "" if self._ledger.last is None else self._ledger.last.id
 
     # --- asked by the body -------------------------------------------------------------------------------------------
 
@@ -310,6 +323,8 @@ class Execution:
             return None
         fingerprint = hashlib.blake2s(arguments, digest_size=8).hexdigest() if compare else ""
         at_ms = round(self.loop.now * 1000)
+        if (before := undoing.get(None)) is not None:
+            options = _marked(options, before)
         command = Issued(scope.name(name), kind, name, fingerprint, arguments, where or here(2), at_ms, options)
         if (found := self._ledger.ask(scope.path, command)) is not None:
             self._diverge(found)
@@ -324,6 +339,12 @@ class Execution:
         if self._dropped and not self._warned:
             self._warned = True
             log.warning("%s", SwallowedEnd.of_command(f"{kind} `{name}`", where, str(self.identity)))
+
+
+def _marked(options: bytes, before: str) -> bytes:
+    """Of a command that undoes all that was asked for since another one."""
+    told = msgspec.json.decode(options) if options else {}
+    return msgspec.json.encode({**told, "undoes": before})
 
 
 executing: ContextVar[Execution] = ContextVar("stepmesh_execution")

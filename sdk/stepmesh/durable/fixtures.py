@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, UpdateAsked
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked
 from stepmesh_broker.protocol.messages import Failure
 
 _KINDS: dict[str, type[Record]] = {
@@ -20,6 +20,7 @@ _KINDS: dict[str, type[Record]] = {
     "tried": Tried,
     "cancel": CancelAsked,
     "update": UpdateAsked,
+    "taken_over": TakenOver,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _BYTES = ("arguments", "value", "options")

@@ -11,16 +11,17 @@ from typing import Any, TypedDict
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.values import expression
 
-_GATES = ("debounce", "concurrency", "throttle")
+_GATES = ("debounce", "concurrency", "throttle", "idempotency")
 
 
 class FlowControl(TypedDict, total=False):
-    """`concurrency`: `{key, limit, policy}`; `throttle`: `"100/m"` or `{rate, key}`; `debounce`: `{key, period, max}`. `priority`: -100 to
-    100. A key is `"input.customer_id"`, or an expression of the flow language."""
+    """`concurrency`: `{key, limit, policy}`; `throttle`: `"100/m"` or `{rate, key}`; `debounce`: `{key, period, max}`;
+    `idempotency`: `{key}`. `priority`: -100 to 100. A key is `"input.customer_id"`, or an expression of the flow language."""
 
     concurrency: Mapping[str, Any]
     throttle: str | Mapping[str, Any]
     debounce: Mapping[str, Any]
+    idempotency: Mapping[str, Any]
     priority: int
 
 

@@ -5,6 +5,7 @@ Invariant: what a body is known by to others (idempotency keys, tokens) names it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,8 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import Activation, Begin, LetGo, drive
+from stepmesh.durable.driver import NOTHING, Activation, Begin, HandedBack, LetGo, drive, place_of, taken_over
+from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
@@ -45,11 +47,18 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         task = context.task
         begin = _body(workflow, task, context.journal, fitting)
         way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
+        bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
+        live = bodies.take(place, task.driver, task.records)
+        keep = partial(bodies.keep, place) if bodies.wanted else None
         try:
-            return await drive(Activation(task, begin, way, news, workflow.version, context.is_new, who, workflow.where))
+            return await drive(
+                Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep, context.leaving)
+            )
         except LetGo:
             context.idle()
-            return None
+        except HandedBack:
+            context.hand_back()
+        return None
 
     def query(asked: QueryTask) -> bytes:
         return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
@@ -60,21 +69,33 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
 
 
 def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:
-    place = f"{task.run}.{task.item}.{task.step}"
+    own = f"{task.run}.{task.item}.{task.step}"
 
-    def token_of(command: str) -> str:
-        return tokens.token_of(Waiter(task.run, task.item, task.step, 0, command, RunId(task.root)), journal)
+    def begin(started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
+        def token_of(command: str) -> str:
+            waiter = Waiter(task.run, task.item, task.step, 0, command, RunId(task.root))
+            there = before.get(command)
+            return tokens.token_of(waiter if there is None else _there(there, command), journal)
 
-    return partial(workflow.begin, task.run, task.input, limits=limits, place=place, token_of=token_of)
+        known = place or own
+        return workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
+
+    return begin
+
+
+def _there(place: str, command: str) -> Waiter:
+    """Who waited for a command in the run that it was taken over from."""
+    run, item, step = place.rsplit(".", 2)
+    return Waiter(RunId(run), int(item), int(step), 0, command, RunId(""))
 
 
 def _queried(begin: Begin, asked: QueryTask) -> bytes:
     """A body of its own, brought to where the history ends, and put away again. Raises `StepmeshError`."""
     records = decode_records(asked.task.history)
-    began, *rest = records or [Began(asked.task.at_ms)]
-    execution = begin(began.at_ms, recorded=began.version if isinstance(began, Began) else "")
+    first = next((record for record in records if isinstance(record, Began)), Began(asked.task.at_ms))
+    execution = begin(first.at_ms, recorded=first.version, place=place_of(records), before=taken_over(records))
     try:
-        found = execution.turn(rest).divergence
+        found = execution.turn(records).divergence
         if found is not None:
             raise QueryFailed(f"the worker's code cannot go on with the history: {found}", hint="ask a worker with the code that fits")
         return execution.query(asked.name, asked.arguments)

@@ -45,7 +45,9 @@ def step() -> StepInfo:
         context = current_context()
     except NoContext as problem:
         raise OutsideRun.of("wf.step()", here(), in_step=False, hint="call it in the function of a step") from problem
-    return StepInfo(context.component.rpartition("/")[2], context.step_id, context.run_id, context.attempt, context.idempotency_key)
+    return StepInfo(
+        context.component.rpartition("/")[2], context.step_id, context.run_id, context.attempt, context.idempotency_key, context.heartbeat
+    )
 
 
 class _Silent(logging.LoggerAdapter[logging.Logger]):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -80,6 +81,17 @@ class Timer(asyncio.TimerHandle):
 
 def _nothing() -> None:
     pass
+
+
+def _unheard(_: Timer) -> None:
+    pass
+
+
+def unlink(future: asyncio.Future[Any] | None) -> None:
+    """Nobody hears of its end, and so it holds nobody."""
+    if future is not None:
+        for callback, *_ in list(future._callbacks or ()):
+            future.remove_done_callback(callback)
 
 
 class ReplayLoop(asyncio.BaseEventLoop):
@@ -158,13 +170,19 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
     def abandon(self) -> None:
         """Close what is left of the body; `halt` came before. Each coroutine ends within the context of its task: what its `finally` blocks
-        ask for finds the body that it belongs to, and waits there for ever."""
-        for task, context in self._contexts.items():
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is not lost, it is in the journal
-                context.run(_close, task.get_coro())
+        ask for finds the body that it belongs to, and waits there for ever. Then task and future let go of each other, so that no collector
+        is needed: a worker puts away thousands, and its collector seldom comes."""
+        left = [(task, context) for task, context in self._contexts.items() if not task.done()]
+        for task, context in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is not lost, it is in the journal
+            context.run(_close, task.get_coro())
+        for task, _ in left:
+            unlink(task)
+            unlink(task._fut_waiter)  # type: ignore[attr-defined]  # what it waits for, and what is to wake it
         self._contexts.clear()
         self._todo.clear()
+        self._on_timer = _unheard
+        self.set_task_factory(None)
         self.close()
 
     def _scoped(self, loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Context | None = None) -> asyncio.Task[Any]:
@@ -189,12 +207,21 @@ class ReplayLoop(asyncio.BaseEventLoop):
 
 
 def _with_loop(loop: asyncio.AbstractEventLoop | None, call: Callable[[], T]) -> T:
-    outer = events._get_running_loop()
+    outer, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
     events._set_running_loop(loop)
+    if loop is not None:
+        sys.set_asyncgen_hooks(None, _forget)  # else those of a body would be the outer loop's, which ends them in tasks of its own
     try:
         return call()
     finally:
         events._set_running_loop(outer)
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _forget(generator: AsyncGenerator[Any, Any]) -> None:
+    """Nobody has it any more: it is closed like a body that is put away, and waits for nothing."""
+    with suppress(BaseException):
+        generator.aclose().send(None)
 
 
 def _close(coroutine: Any) -> None:

@@ -25,7 +25,7 @@ def component_of(step: Step[..., Any]) -> Component:
     offered: Any = _translated(step.fn)
     parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) if one.kind in _PLAIN else one for one in step.signature.parameters.values()]
     offered.__signature__ = step.signature.replace(parameters=parameters)
-    return component.build(offered, step.path, step.name, timeout=step.timeout_s)
+    return component.build(offered, step.path, step.name, timeout=step.timeout_s, heartbeat=step.heartbeat_s)
 
 
 _PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -32,5 +32,7 @@ class Scope:
         return f"{self.path}/{name}" if count == 1 else f"{self.path}/{name}#{count}"
 
 
+undoing: ContextVar[str] = ContextVar("stepmesh_undoing")
+"""Where a saga is undone: the command before its beginning, "" for none. Unset elsewhere."""
 current: ContextVar[Scope] = ContextVar("stepmesh_scope")
 """Of the task that runs now; unset outside of bodies."""

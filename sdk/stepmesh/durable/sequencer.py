@@ -6,6 +6,7 @@ the seed chooses. It is the counterpart of the orchestrator for tests, and as sm
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 
@@ -113,7 +114,9 @@ class Sequencer:
 
     def _attempt(self, step: LocalStep) -> Ready:
         async def attempt() -> Record:
-            return await step.once(lambda: self.now_ms)
+            waits = asyncio.current_task()
+            doing = step.once(lambda: self.now_ms, lambda: waits is not None and not waits.cancelling())
+            return await asyncio.create_task(doing, name=f"stepmesh step {step.command.id}")
 
         return attempt
 

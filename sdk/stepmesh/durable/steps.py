@@ -18,7 +18,7 @@ import msgspec
 from stepmesh import payloads
 from stepmesh.durable.attempts import Plan, in_step
 from stepmesh.durable.callsite import here
-from stepmesh.durable.durations import Duration, seconds
+from stepmesh.durable.durations import Duration, positive, seconds
 from stepmesh.durable.errors import OutsideRun, StepFailed
 from stepmesh.durable.execution import Execution, Settle, executing
 from stepmesh.durable.limits import Limits
@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 class Step(Generic[P, R]):
     """`fn`: the function itself, for calls without a journal. `pool`: where it runs; "" = in the worker of the body. `timeout`: of one
-    attempt. `path`: of the component that it is in its pool."""
+    attempt; `heartbeat`: how long one may be silent. `path`: of the component that it is in its pool."""
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Step(Generic[P, R]):
         *,
         retry: Retry = NEVER,
         timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
         path: str = "",
     ) -> None:
         self.fn = fn
@@ -49,6 +50,7 @@ class Step(Generic[P, R]):
         self.pool = pool
         self.retry = retry
         self.timeout_s = None if timeout is None else seconds(timeout)
+        self.heartbeat_s = None if heartbeat is None else positive(heartbeat)
         self.path = path or f"/{self.name}"
         self._is_async = inspect.iscoroutinefunction(fn)
         self._options = options(retry, self.timeout_s)
@@ -70,7 +72,8 @@ class Step(Generic[P, R]):
         if self.pool:
             called = f"/{self.pool}{self.path}"
             return cast(R, await execution.issue(Kind.CALL, called, arguments, settle, options=self._options, where=where))
-        plan = Plan(functools.partial(self._work, bound, where, execution.limits), self.retry, self.timeout_s, self._is_async)
+        work = functools.partial(self._work, bound, where, execution.limits)
+        plan = Plan(work, self.retry, self.timeout_s, self._is_async, self.heartbeat_s)
         return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, plan=plan, options=self._options, where=where))
 
     def _work(self, bound: inspect.BoundArguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:

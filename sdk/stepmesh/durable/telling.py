@@ -7,18 +7,21 @@ what comes meanwhile waits and goes with the next one, so that a busy worker sen
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
 from stepmesh.hedging import first_answer
 from stepmesh.requests import RETRY_S, TIMEOUT_S, TOLD_AGAIN_S
-from stepmesh_broker.errors import BrokerUnavailable, MalformedMessage, MessageTooLarge
-from stepmesh_broker.ports import Broker
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable, MalformedMessage, MessageTooLarge
+from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import codec, subjects
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.histories import size_of
 from stepmesh_broker.protocol.ids import Namespace, Partition, WorkerId
+
+log = logging.getLogger("stepmesh.worker")
 
 AT_ONCE = 2
 """Messages to one partition that are under way."""
@@ -34,16 +37,22 @@ _Waiting = tuple[FunctionTurn, asyncio.Future[FunctionTurned | None]]
 class Turns:
     """Of one worker over one connection."""
 
-    def __init__(self, broker: Broker, namespace: Namespace, worker: WorkerId) -> None:
+    def __init__(self, broker: Requester, namespace: Namespace, worker: WorkerId) -> None:
         self._broker = broker
         self.payload_bytes = broker.max_message_bytes - OVERHEAD_BYTES
         """The largest value that a record may carry."""
+        self._answer_bytes = 0
         self._namespace = namespace
         self._worker = worker
         self._waiting: defaultdict[Partition, list[_Waiting]] = defaultdict(list)
         self._sending: defaultdict[Partition, int] = defaultdict(int)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    def limit(self, message_bytes: int) -> None:
+        """No message of the way between carries more than that, in either direction."""
+        fitting = min(message_bytes, self._broker.max_message_bytes)
+        self.payload_bytes, self._answer_bytes = fitting - OVERHEAD_BYTES, fitting
 
     async def take(self, partition: Partition, turn: FunctionTurn) -> FunctionTurned:
         """Tell a turn until it is answered."""
@@ -89,10 +98,16 @@ class Turns:
             self._send(partition)
 
     async def _answers(self, partition: Partition, turns: list[FunctionTurn]) -> list[FunctionTurned | None]:
-        subject, data = subjects.control(self._namespace, partition), codec.encode(FunctionTurns(self._worker, turns))
+        message = FunctionTurns(self._worker, turns, answer_bytes=self._answer_bytes)
+        subject, data = subjects.control(self._namespace, partition), codec.encode(message)
         try:
             answer = codec.decode_answer(await first_answer(lambda: self._broker.request(subject, data, TIMEOUT_S), TOLD_AGAIN_S))
         except (BrokerUnavailable, MalformedMessage):
+            return [None] * len(turns)
+        except MessageTooLarge:
+            raise
+        except BrokerError as problem:  # of a gateway of an earlier release: the next one may be another
+            log.warning("turns of functions wait: %s", problem)
             return [None] * len(turns)
         if isinstance(answer, FunctionsTurned) and len(answer.answers) == len(turns):
             return answer.answers

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from stepmesh.durable.attempts import LocalStep, Plan
-from stepmesh.durable.loop import ReplayLoop, Timer
+from stepmesh.durable.loop import ReplayLoop, Timer, unlink
 from stepmesh_broker.protocol.histories import Issued, Settled, Tried
 
 Settle = Callable[[asyncio.Future[Any], Settled], None]
@@ -98,6 +98,13 @@ class Waits:
     def local(self) -> dict[str, LocalStep]:
         """See above."""
         return dict(self._local)
+
+    def forget(self) -> None:
+        """Of a body that is put away."""
+        for awaited in self._awaited.values():
+            unlink(awaited.future[0] if awaited.future else None)
+        self._awaited.clear()
+        self._local.clear()
 
     def __bool__(self) -> bool:
         """Whether a result could move the body."""

@@ -21,10 +21,10 @@ async def test_a_batch_of_two_thousand_tasks(world: World) -> None:
 
 async def test_several_workers_share_the_work(world: World) -> None:
     workers = [await world.start_worker(concurrency=2) for _ in range(3)]
-    handle = await world.begin("/ledger", [{"file": world.file(), "ms": 50}] * 60)
-    assert (await world.ended(handle)).completed == 60
+    handle = await world.begin("/ledger", [{"file": world.file(), "ms": 50}] * 240)
+    assert (await world.ended(handle)).completed == 240
     assert {pid for _, _, pid in world.notes("start")} == {worker.pid for worker in workers}
-    assert len(world.notes("start")) == len(world.notes("end")) == 60
+    assert len(world.notes("start")) == len(world.notes("end")) == 240
 
 
 async def test_a_worker_runs_as_many_tasks_at_once_as_it_has_room_for(world: World) -> None:

@@ -40,7 +40,7 @@ async def test_a_store_s_server_that_went_and_came_back_is_used_again(own_postgr
 
 
 async def test_reads_and_projections_outlive_a_connection_that_is_cut_meanwhile(own_postgres: PostgresServer) -> None:
-    store = PostgresStore(own_postgres.url, Namespace(fresh()), timeout_s=5)
+    store = PostgresStore(own_postgres.url, Namespace(fresh()), timeout_s=30)
     await store.open()
     cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name='stepmesh'"
     cuts = 0

@@ -143,6 +143,15 @@ async def test_nothing_but_what_clients_say_reaches_a_partition(door: Door) -> N
     assert (wrong.details() or "").startswith("SM-3003")
 
 
+async def test_events_go_through_it(door: Door) -> None:
+    wait = {"steps": [{"id": "s", "component": "/builtin/wait_for_event", "input": {"name": "paid", "key": "k"}}], "output": {"$step": "s"}}
+    async with Client.connect(door.url) as client:
+        handle = await client.submit(wait, [1])
+        await client.events.send("paid", key="k", data=42, id="once")
+        assert (await client.events.send("paid", key="k", data=42, id="once")).existing
+        assert await handle.result(20) == 42
+
+
 async def test_a_partition_that_does_not_exist_is_refused_at_once(door: Door) -> None:
     refused = await door.raw(AskRequest(partition=99, request=codec.encode(Cancel(RunId("r")))))
     assert refused.code() is grpc.StatusCode.NOT_FOUND

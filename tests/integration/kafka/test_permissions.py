@@ -23,6 +23,7 @@ from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.kafka import KafkaBroker, KafkaSettings
 from stepmesh_broker.kafka.topic_log import NoAnswer, TopicLogs
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_cli import exits
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_cli.main import main
@@ -142,7 +143,7 @@ def _worker_may_not(it: KafkaBroker) -> list[Callable[[], Awaitable[object]]]:
         lambda: it.publish_tasks(Pool("new"), b"x", "1"),
         lambda: it.depth(Pool("gpu")),
         lambda: it.define({Pool("new"): 1}),
-        lambda: it.submissions(Partition(0), 1),
+        lambda: it.records(Topic.SUBMIT, Partition(0), 1),
     ]
 
 
@@ -179,12 +180,12 @@ READABLE = {
 WRITABLE = {
     "gateway": {"talk", "tasks.cpu", "tasks.gpu", "inbox", "dead"},
     "client": {"talk"},
-    "producer": {"submit"},
+    "producer": {"submit", "events"},
     "projector": set[str](),
     "worker-cpu": {"talk", "tasks.cpu", "inbox", "dead"},
     "worker-gpu": {"talk", "tasks.gpu", "inbox", "dead"},
 }
-TOPICS = ("births", "inbox", "submit", "dead", "talk", "tasks.cpu", "tasks.gpu", "journal", "snapshots", "members")
+TOPICS = ("births", "inbox", "submit", "events", "dead", "talk", "tasks.cpu", "tasks.gpu", "journal", "snapshots", "members")
 
 
 @pytest.mark.parametrize("role", READABLE)

@@ -45,20 +45,20 @@ async def test_the_definitions_of_infra_are_those_of_the_code(kafka_cluster_url:
 def test_topics_are_made_and_shown(kafka_cluster_url: str, namespace: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
     shown = ["topics", "--broker", f"{kafka_cluster_url}?replicas=2", "--namespace", namespace, "--pool", "cpu", "--pool", "gpu=3"]
     assert main(shown) == exits.OK
-    assert capsys.readouterr().out.count(" missing") == 7
+    assert capsys.readouterr().out.count(" missing") == 8
     assert main([*shown, "--apply"]) == exits.OK
-    assert capsys.readouterr().out.count(" as wanted") == 7
+    assert capsys.readouterr().out.count(" as wanted") == 8
     assert main([*shown, "--json"]) == exits.OK
     found = {
         line["name"].removeprefix(f"stepmesh.{namespace}."): line["found"] for line in map(json.loads, capsys.readouterr().out.splitlines())
     }
     assert {name: one["partitions"] for name, one in found.items()} == {
-        "births": 1, "inbox": 16, "submit": 16, "dead": 1, "talk": 16, "tasks.cpu": 8, "tasks.gpu": 3,
+        "births": 1, "inbox": 16, "submit": 16, "events": 16, "dead": 1, "talk": 16, "tasks.cpu": 8, "tasks.gpu": 3,
     }  # fmt: skip
     assert {one["replicas"] for one in found.values()} == {2}
     assert found["submit"]["settings"]["retention.ms"] == str(7 * 24 * 3600 * 1000)
     assert main(["topics", "--broker", f"{kafka_cluster_url}?replicas=3", *shown[3:]]) == exits.OK
-    assert capsys.readouterr().out.count("has replicas 2") == 7
+    assert capsys.readouterr().out.count("has replicas 2") == 8
 
 
 async def test_a_topic_grows_and_gets_its_settings_and_keeps_those_of_its_operator(kafka_url: str, namespace: Namespace) -> None:

@@ -11,14 +11,18 @@ import nats
 import pytest
 from tests.services.nats import NatsServers
 
-from stepmesh import Client, Worker
+from stepmesh import App, Client, Worker, wf
 from stepmesh_broker.errors import BrokerError
+from stepmesh_broker.gateway import GatewayAddress, GatewayConnection
 from stepmesh_broker.nats import NatsBroker, NatsSettings
 from stepmesh_broker.nats.streams import Names
 from stepmesh_broker.protocol import subjects
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position, WorkerId
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_broker.protocol.subjects import Subject
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
+from stepmesh_gateway.server import Gateway
+from stepmesh_gateway.settings import GatewaySettings
 
 ACCOUNTS = Path(__file__).parents[3] / "infra" / "nats" / "accounts.conf"
 NAMESPACE = Namespace("default")
@@ -67,6 +71,44 @@ async def test_a_run_goes_through_with_nothing_more_than_that(server: NatsServer
         assert await client.run(FLOW, 21, timeout=60) == 42
     worker.stop()
     await working
+    await at.close()
+
+
+async def test_a_gateway_does_what_its_workers_functions_need(server: NatsServers, deployment: Deployment) -> None:
+    app = App("cpu")
+
+    @app.step
+    async def note(n: int) -> int:
+        return n + 1
+
+    @app.workflow
+    async def steady(n: int) -> int:
+        @wf.query
+        def state() -> int:
+            return n
+
+        n = await note(n)
+        await wf.wait_for_event("go")
+        return n
+
+    flow = {"steps": [{"id": "a", "component": "/cpu/steady", "input": {"$input": "$"}}], "output": {"$step": "a"}}
+    worker, at = app.worker(), await broker(server, "gateway")
+    async with Gateway(at, GatewaySettings(namespace=NAMESPACE)) as gateway:
+        connection = GatewayConnection(GatewayAddress.parse(f"grpc://127.0.0.1:{gateway.port}", NAMESPACE))
+        await connection.connect()
+        working = asyncio.ensure_future(worker.run(connection))
+        async with Client.connect(url(server, "client"), namespace=NAMESPACE) as client:
+            handle = await client.submit(flow, [1])
+            async with asyncio.timeout(60):
+                async for event in handle.events():
+                    if event.kind == "function_idle":
+                        break
+            assert await handle.query("state") == 2
+            await client.events.send("go")
+            assert await handle.result(60) == 2
+        worker.stop()
+        await working
+        await connection.close()
     await at.close()
 
 
@@ -165,14 +207,14 @@ async def test_a_producer_starts_a_run_and_may_do_nothing_more(server: NatsServe
         names.dead_subject(Pool("cpu")),
         subjects.api(NAMESPACE),
         subjects.control(NAMESPACE, Partition(0)),
-        f"$JS.API.STREAM.PURGE.{names.submit}",
-        f"$JS.API.CONSUMER.CREATE.{names.submit}",
+        f"$JS.API.STREAM.PURGE.{names.plain[Topic.SUBMIT]}",
+        f"$JS.API.CONSUMER.CREATE.{names.plain[Topic.SUBMIT]}",
     )
     async with asyncio.timeout(20):
         for subject in forbidden:
             await client.publish(subject, b"x")
             assert f'publish to "{subject.lower()}"' in (await denied.get()).lower()
-        for subject in (names.submit_subject, "_INBOX.>", "_INBOX_orchestrator.>"):
+        for subject in (names.plain_subject(Topic.SUBMIT), "_INBOX.>", "_INBOX_orchestrator.>"):
             await client.subscribe(subject)
             assert f'subscription to "{subject.lower()}"' in (await denied.get()).lower()
     await client.close()

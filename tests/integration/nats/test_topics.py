@@ -33,15 +33,15 @@ async def test_the_definitions_of_infra_are_those_of_the_code(nats_cluster_url: 
 def test_streams_and_consumers_are_made(nats_url: str, namespace: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
     shown = ["topics", "--broker", nats_url, "--namespace", namespace]
     assert main(shown) == exits.OK
-    assert capsys.readouterr().out.count(" missing") == 4
+    assert capsys.readouterr().out.count(" missing") == 5
     assert main([*shown, "--apply", "--pool", "cpu"]) == exits.OK
-    assert capsys.readouterr().out.count(" as wanted") == 4
+    assert capsys.readouterr().out.count(" as wanted") == 5
     assert main([*shown, "--json"]) == exits.OK
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["name"] for line in lines] == [f"stepmesh_{namespace}_{kind}" for kind in ("tasks", "inbox", "submit", "dead")]
-    assert [line["found"]["replicas"] for line in lines] == [1, 1, 1, 1]
+    assert [line["name"] for line in lines] == [f"stepmesh_{namespace}_{kind}" for kind in ("tasks", "inbox", "submit", "events", "dead")]
+    assert [line["found"]["replicas"] for line in lines] == [1, 1, 1, 1, 1]
     assert main([*shown[:2], f"{nats_url}?replicas=3", *shown[3:]]) == exits.OK
-    assert capsys.readouterr().out.count("has replicas 1") == 4
+    assert capsys.readouterr().out.count("has replicas 1") == 5
 
 
 async def test_a_pool_that_was_made_has_its_consumer(nats_url: str, namespace: Namespace) -> None:
@@ -49,7 +49,7 @@ async def test_a_pool_that_was_made_has_its_consumer(nats_url: str, namespace: N
     await broker.connect()
     made = await broker.define()
     await (await broker.tasks(Pool("cpu"))).close()
-    assert [one["retention"] for one in made] == ["workqueue", "workqueue", "workqueue", "limits"]
+    assert [one["retention"] for one in made] == ["workqueue", "workqueue", "workqueue", "workqueue", "limits"]
     assert (await broker.depth(Pool("cpu")))[:2] == (0, 0)
     await broker.close()
 

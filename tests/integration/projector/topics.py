@@ -15,7 +15,7 @@ from stepmesh_orchestrator.ports import Frame
 
 HANDOVER = 17
 """Frames after which another owner takes over; the first one writes once more, which does not count."""
-PART_BYTES = 600
+PART_BYTES = 300
 
 
 async def create(kafka_url: str, topic: str, partitions: int) -> None:

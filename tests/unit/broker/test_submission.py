@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from stepmesh_broker.protocol.ids import FlowId, Namespace, partition_of
-from stepmesh_broker.protocol.submission import MAX_KEY, BadSubmission, SubmittedRecord, read_submission, submitted_run
+from stepmesh_broker.protocol.records import PlainRecord
+from stepmesh_broker.protocol.submission import MAX_KEY, BadSubmission, read_submission, submitted_run
 
 NS = Namespace("default")
 FLOW = b"0f" * 32
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def record(value: bytes = b'{"flowId":"%s","input":[1]}', key: bytes = b"", position: int = 7, **headers: bytes) -> SubmittedRecord:
-    return SubmittedRecord(
+def record(value: bytes = b'{"flowId":"%s","input":[1]}', key: bytes = b"", position: int = 7, **headers: bytes) -> PlainRecord:
+    return PlainRecord(
         2, position, 1_700_000_000_000, value.replace(b"%s", FLOW), key, {name.replace("_", "-"): text for name, text in headers.items()}
     )
 

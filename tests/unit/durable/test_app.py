@@ -184,6 +184,7 @@ def test_flow_control_of_a_workflow_is_that_of_its_flow() -> None:
         concurrency={"key": "input.customer.id", "limit": 2},
         throttle="100/m",
         debounce={"key": {"$variable": "cart"}, "period": "5s", "max": "1m"},
+        idempotency={"key": "input.id"},
         priority=10,
     )
     async def ship(order: dict[str, Any]) -> None:
@@ -208,6 +209,7 @@ def test_flow_control_of_a_workflow_is_that_of_its_flow() -> None:
         "plain": [],
     }
     assert flows["ship"].steps[0].priority == 10
+    assert [name for name, flow in flows.items() if flow.idempotency is not None] == ["ship"]
 
 
 @pytest.mark.parametrize("key", ["customer", "input.", "step.x", ""])

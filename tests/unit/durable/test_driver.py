@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
-from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable import wf
+from stepmesh.durable.app import App
+from stepmesh.durable.driver import LOCAL_STEPS, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.errors import RetryAfter, StepFailed
 from stepmesh.durable.execution import Execution, executing
+from stepmesh.durable.testing import env
+from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, encode_records
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, encode_records
 from stepmesh_broker.protocol.ids import RunId, WorkerId
 from stepmesh_broker.protocol.messages import Task
 
@@ -29,6 +35,7 @@ class Shard:
         self.history = list(history)
         self.meanwhile = meanwhile
         self.turns: list[FunctionTurn] = []
+        self.takes_back = True
 
     async def take(self, turn: FunctionTurn) -> FunctionTurned:
         if turn.number:
@@ -38,17 +45,20 @@ class Shard:
         own = turn.base == len(self.history)
         self.history += turn.records
         news = self.history[turn.base :]
-        left = turn.idle and own
+        left = (turn.idle and own) or (turn.leaving and self.takes_back)
         return FunctionTurned(at_ms=BEGAN_MS, records=None if own and turn.number else news, left=left)
 
 
-async def driven(body: Body, shard: Shard) -> Any:
-    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
-
+async def driven(body: Body, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
     def begin(started_ms: int, *, recorded: str) -> Execution:
         return Execution(body, started_ms, RUN)
 
-    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1")), 30)
+    return await driven_by(begin, shard, leaving)
+
+
+async def driven_by(begin: Begin, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
+    task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
+    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1", leaving=leaving or asyncio.Event())), 30)
 
 
 def played(run: Callable[[], Awaitable[Any]]) -> Any:
@@ -73,6 +83,24 @@ def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
     sizes = [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in shard.turns]
     assert max(sizes) < NATS_BYTES // 2
     assert [turn.idle for turn in shard.turns][-1]
+
+
+@pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
+def test_a_step_whose_result_takes_a_turn_of_its_own_is_done_once(size: int) -> None:
+    app, done = App("large"), list[int]()
+
+    @app.step
+    async def block(number: int) -> str:
+        done.append(number)
+        return "x" * size
+
+    @app.workflow
+    async def blocks(count: int) -> int:
+        return sum([len(await block(number)) for number in range(count)])
+
+    shard = Shard()
+    assert played(lambda: driven_by(partial(blocks.begin, RUN, b"3"), shard)) == 3 * size
+    assert done == [0, 1, 2]
 
 
 def test_code_that_cannot_go_on_is_told_until_the_shard_lets_go() -> None:
@@ -102,3 +130,162 @@ def test_a_body_hears_what_it_was_asked_before_its_first_word(meanwhile: bool) -
     again = Shard(*shard.history)
     assert played(lambda: driven(patient, again)) == "told"
     assert again.history == shard.history
+
+
+async def cancels_and_waits() -> None:
+    cancel_this()
+    await asyncio.sleep(60)
+
+
+async def cancels_and_returns() -> str:
+    cancel_this()
+    return "lost"
+
+
+async def cancels_and_raises() -> None:
+    cancel_this()
+    raise ValueError("lost")
+
+
+def cancel_this() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+SELFISH = [cancels_and_waits, cancels_and_returns, cancels_and_raises]
+
+
+@pytest.mark.parametrize("selfish", SELFISH)
+def test_a_step_that_cancels_the_task_it_runs_in_has_failed_and_nothing_else_ends(selfish: Callable[[], Awaitable[Any]]) -> None:
+    async def body() -> list[str]:
+        with pytest.raises(StepFailed, match="cancelled itself"):
+            await wf.run("selfish", selfish)
+        return [await wf.run("next", lambda: "goes on")]
+
+    shard = Shard()
+    assert played(lambda: driven(body, shard)) == ["goes on"]
+    (failed, *_) = [record for record in shard.history if isinstance(record, Settled)]
+    assert failed.failure is not None
+
+
+async def selfish_each() -> list[str]:
+    failed: list[str] = []
+    for selfish in SELFISH:
+        try:
+            await wf.run("selfish", selfish)
+        except StepFailed as problem:
+            failed.append(str(problem))
+    return failed
+
+
+async def test_so_it_does_in_a_test() -> None:
+    async with env(Workflow(selfish_each, "/py/selfish")) as t:
+        run = await t.start(Workflow(selfish_each, "/py/selfish"))
+        assert len(await run.result()) == 3
+
+
+async def test_who_cancels_a_driver_cancels_its_steps() -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def body() -> None:
+        await wf.run("endless", endless)
+
+    shard = Shard()
+    task = asyncio.create_task(driven(body, shard))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended.wait()
+    assert not [record for record in shard.history if isinstance(record, Settled)]
+
+
+def test_an_activation_that_is_stopped_while_it_waits_leaves_nothing_behind() -> None:
+    app, begun = App("slow"), asyncio.Event()
+
+    @app.step
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @app.workflow
+    async def slow(_: None) -> None:
+        await endless()
+
+    async def stopped() -> set[asyncio.Task[Any]]:
+        driving = asyncio.create_task(driven_by(partial(slow.begin, RUN, b"null"), Shard()))
+        await begun.wait()
+        driving.cancel()
+        await asyncio.wait([driving])
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+    assert played(stopped) == set()
+
+
+@pytest.mark.parametrize("takes_back", [True, False])
+async def test_a_worker_that_leaves_ends_the_steps_that_it_began_and_begins_no_more(takes_back: bool) -> None:
+    leaving, gate, began = asyncio.Event(), asyncio.Event(), list[int]()
+
+    async def waits(n: int) -> int:
+        began.append(n)
+        await gate.wait()
+        return n
+
+    async def body() -> list[int]:
+        return await asyncio.gather(*(wf.run("waits", waits, n) for n in range(LOCAL_STEPS + 36)))
+
+    shard = Shard()
+    shard.takes_back = takes_back
+    task = asyncio.create_task(driven(body, shard, leaving))
+    while len(began) < LOCAL_STEPS:
+        await asyncio.sleep(0)
+    leaving.set()
+    gate.set()
+    with pytest.raises(LetGo if takes_back else HandedBack):
+        await task
+    assert len(began) == LOCAL_STEPS
+    assert sorted(int(one.value) for one in shard.history if isinstance(one, Settled)) == began
+    assert [turn.leaving for turn in shard.turns] == [False] * (len(shard.turns) - 1) + [True]
+    assert not any(turn.idle for turn in shard.turns)
+    assert len(await driven(body, Shard(*shard.history))) == LOCAL_STEPS + 36
+    assert len(began) == LOCAL_STEPS + 36
+
+
+@pytest.mark.parametrize("delay", ["1s", "1h"])
+async def test_a_worker_that_leaves_waits_for_no_other_attempt(delay: str) -> None:
+    leaving, tries = asyncio.Event(), list[int]()
+
+    def fails() -> None:
+        tries.append(1)
+        raise RetryAfter(delay)
+
+    async def body() -> None:
+        await wf.run("fails", fails)
+
+    shard = Shard()
+    task = asyncio.create_task(driven(body, shard, leaving))
+    while not any(isinstance(one, Tried) for one in shard.history):
+        await asyncio.sleep(0.001)
+    leaving.set()
+    with pytest.raises(LetGo):
+        await task
+    assert len(tries) == 1
+    assert shard.turns[-1].leaving is (delay == "1s")
+
+
+async def test_a_body_that_asks_for_nothing_more_ends_in_the_worker_that_leaves() -> None:
+    leaving = asyncio.Event()
+
+    async def body() -> str:
+        return await wf.run("leave", lambda: leaving.set() or "done")
+
+    assert await driven(body, Shard(), leaving) == "done"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.simulation.virtual_loop import run_virtual
 from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import wf
@@ -160,6 +161,54 @@ def test_a_step_that_cancels_itself_or_exits_has_failed() -> None:
 
     assert "cancelled itself" in attempt_of(Step(cancels)).failure.message
     assert "sys.exit(3)" in attempt_of(Step(exits)).failure.message
+
+
+@pytest.mark.parametrize(("pause", "is_silent"), [(9.9, False), (10.1, True)])
+def test_an_attempt_gives_signs_of_life_or_is_ended(pause: float, is_silent: bool) -> None:
+    async def slow() -> str:
+        for _ in range(3):
+            wf.step().heartbeat()
+            await asyncio.sleep(pause)
+        return "done"
+
+    async def main() -> Any:
+        execution = Execution(Step(slow, heartbeat="10s", retry=Retry(max=2)), BEGAN_MS, RUN)
+        (local,) = execution.turn().local.values()
+        execution.drop()
+        return await local.once(lambda: BEGAN_MS)
+
+    ended = run_virtual(main())
+    if not is_silent:
+        assert ended.value == b'"done"'
+        return
+    assert isinstance(ended, Tried)
+    assert (ended.failure.code, ended.failure.message) == (1, "the attempt gave no sign of life for 10 s")
+
+
+def test_an_ordinary_function_gives_them_from_its_thread() -> None:
+    release = threading.Event()
+
+    def speaks() -> str:
+        wf.step().heartbeat()
+        return "spoke"
+
+    def is_silent() -> None:
+        release.wait(20)
+
+    assert attempt_of(Step(speaks, heartbeat=60)).value == b'"spoke"'
+    try:
+        assert "no sign of life for 0.01 s" in attempt_of(Step(is_silent, heartbeat="10ms")).failure.message
+    finally:
+        release.set()
+
+
+def test_a_timeout_within_an_attempt_that_gives_signs_is_its_own() -> None:
+    async def raises() -> None:
+        raise TimeoutError("of the service")
+
+    assert attempt_of(Step(raises, heartbeat=60)).failure.message == "of the service"
+    with pytest.raises(BadDuration, match="no time at all"):
+        Step(raises, heartbeat=0)
 
 
 async def test_who_waits_for_an_attempt_may_cancel_it() -> None:

@@ -8,11 +8,12 @@ from typing import cast
 import pytest
 from tests.unit.durable.bodies import RUN
 
-from stepmesh.durable.telling import Turns
+from stepmesh.durable.telling import OVERHEAD_BYTES, Turns
 from stepmesh_broker.errors import BrokerUnavailable, MessageTooLarge
+from stepmesh_broker.gateway import GatewayRefused
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol import codec
-from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned
+from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId, WorkerId
 from stepmesh_broker.protocol.messages import TaskRef
 
@@ -26,8 +27,10 @@ class Wire:
 
     def __init__(self, *problems: Exception) -> None:
         self.problems = list(problems)
+        self.sent: list[bytes] = []
 
     async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        self.sent.append(data)
         if self.problems:
             raise self.problems.pop(0)
         return codec.encode(FunctionsTurned([FunctionTurned(at_ms=7)]))
@@ -40,6 +43,25 @@ def turns(wire: Wire) -> Turns:
 async def test_a_turn_is_told_again_when_the_broker_was_away() -> None:
     told = turns(Wire(BrokerUnavailable("away")))
     assert (await asyncio.wait_for(told.take(Partition(0), TURN), 20)).at_ms == 7
+
+
+async def test_a_turn_that_a_gateway_refuses_is_told_to_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    told = turns(Wire(GatewayRefused("a FunctionTurns is not passed on to a partition", code="SM-7301")))
+    assert (await asyncio.wait_for(told.take(Partition(0), TURN), 20)).at_ms == 7
+    assert "SM-7301" in caplog.text
+
+
+async def test_what_the_way_carries_is_told_and_bounds_a_value() -> None:
+    wire = Wire()
+    told = turns(wire)
+    assert told.payload_bytes == wire.max_message_bytes - OVERHEAD_BYTES
+    for carried, room in ((wire.max_message_bytes - 1, wire.max_message_bytes - 1), (wire.max_message_bytes + 1, wire.max_message_bytes)):
+        told.limit(carried)
+        await told.take(Partition(0), TURN)
+        assert told.payload_bytes == room - OVERHEAD_BYTES
+        sent = codec.decode_control(wire.sent[-1])
+        assert isinstance(sent, FunctionTurns)
+        assert sent.answer_bytes == room
 
 
 async def test_a_turn_that_no_broker_takes_is_an_error_not_a_wait() -> None:

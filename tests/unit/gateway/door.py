@@ -18,14 +18,14 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from stepmesh import Worker
 from stepmesh_broker.pb.stepflow.v1 import blobs_pb2, components_pb2, flows_pb2, health_pb2, orchestrator_pb2, runs_pb2, tasks_pb2
-from stepmesh_broker.pb.stepmesh.v1 import gateway_pb2, worker_pb2
+from stepmesh_broker.pb.stepmesh.v1 import admin_pb2, events_pb2, gateway_pb2, worker_pb2
 from stepmesh_cli.deployment import Deployment, DeploymentSettings
 from stepmesh_gateway.server import Gateway
 from stepmesh_gateway.settings import GatewaySettings, Limits
 from stepmesh_gateway.translate.values import plain_value, to_struct
 
 FILES: list[Any] = [
-    runs_pb2, flows_pb2, blobs_pb2, components_pb2, health_pb2, tasks_pb2, orchestrator_pb2, gateway_pb2, worker_pb2,
+    runs_pb2, flows_pb2, blobs_pb2, components_pb2, health_pb2, tasks_pb2, orchestrator_pb2, gateway_pb2, worker_pb2, events_pb2, admin_pb2,
     standard_health_pb2, reflection_pb2,
 ]  # fmt: skip
 METHODS: dict[str, MethodDescriptor] = {
@@ -60,7 +60,7 @@ class Client:
         kind, call, _ = self.open(name)
         return call(kind(**fields), timeout=60)
 
-    async def __call__(self, name: str, **fields: Any) -> Any:
+    async def __call__(self, name: str, /, **fields: Any) -> Any:
         kind, call, _ = self.open(name)
         return await call(kind(**fields), timeout=60)
 

@@ -12,13 +12,19 @@ from tests.unit.sdk.conftest import NAMESPACE, POOL, Shard, _JumpingSelector, ma
 from stepmesh.attempt import Why
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
-from stepmesh_broker.protocol.ids import Partition, WorkerId
-from stepmesh_broker.protocol.messages import Result, Task, TaskRef, Verdict
+from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
+from stepmesh_broker.protocol import codec, subjects
+from stepmesh_broker.protocol.functions import Nudge
+from stepmesh_broker.protocol.ids import Partition, RunId, WorkerId
+from stepmesh_broker.protocol.messages import Refused, Result, Task, TaskRef, Verdict
+from stepmesh_broker.protocol.queries import QueryTask
 from stepmesh_gateway.identity import TaskId
 from stepmesh_gateway.settings import GatewaySettings
+from stepmesh_gateway.translate.work import HISTORY_BYTES, fill_activation
 from stepmesh_gateway.work.bridge import Bridge
 from stepmesh_gateway.work.elsewhere import Completion
 from stepmesh_gateway.work.line import Assigned, Offer, WorkerHello
+from stepmesh_gateway.work.questions import OVERHEAD
 from stepmesh_gateway.work.refusals import GatewayStops
 from stepmesh_gateway.work.seat import Seat
 
@@ -33,6 +39,8 @@ class Recorder:
         self.sent: list[Assigned] = []
         self.stopped: list[tuple[TaskId, Why]] = []
         self.durable: list[TaskId] = []
+        self.told: list[TaskId] = []
+        self.asked: list[tuple[int, bytes]] = []
         self.drained = False
 
     def send(self, assigned: Sequence[Assigned]) -> None:
@@ -40,6 +48,12 @@ class Recorder:
 
     def stop(self, task: TaskId, why: Why) -> None:
         self.stopped.append((task, why))
+
+    def news(self, task: TaskId) -> None:
+        self.told.append(task)
+
+    def ask(self, number: int, question: bytes) -> None:
+        self.asked.append((number, question))
 
     def recorded(self, tasks: Sequence[TaskId]) -> None:
         self.durable.extend(tasks)
@@ -477,3 +491,144 @@ async def test_a_pool_that_cannot_be_opened_leaves_nothing_behind(shard: Shard, 
     line = await join(bridge, credit=1)
     await shard.send(work(1))
     await until(lambda: line.steps == [1])
+
+
+async def test_news_of_a_function_reach_the_worker_that_runs_it(shard: Shard, bridge: Bridge) -> None:
+    first, second = await join(bridge, "w1", credit=1), await join(bridge, "w2", credit=1)
+    await shard.send(work(1), work(2))
+    await until(lambda: len(first.sent) + len(second.sent) == 2)
+    id = first.sent[0].id
+    await shard.broker.send(subjects.workers(NAMESPACE, POOL), codec.encode(Nudge([id.ref, TaskRef(RunId("unknown"), 0, 0, 1)])))
+    await until(lambda: first.told == [id])
+    assert second.told == []
+
+
+async def test_a_function_that_waits_is_nobody_s_any_more(shard: Shard, bridge: Bridge) -> None:
+    line = await join(bridge, credit=1)
+    await shard.send(work(1), work(2))
+    await until(lambda: line.steps == [1])
+    line.seat.idle(line.sent[0].id)
+    assert line.seat.in_hand == line.seat.begun == 0
+    line.seat.allow(1)
+    await until(lambda: line.steps == [1, 2])
+    line.finish(line.sent[1].id)
+    assert [result.step for result in await shard.until_results(1)] == [2]
+    await until(lambda: line.seat.in_hand == 0)
+    assert await shard.frames_left() == 0
+    line.seat.idle(line.sent[0].id)  # said again: nothing comes of it
+    line.seat.lost()
+    assert await shard.no_result(10)
+
+
+@pytest.mark.parametrize(("size", "comes_along"), [(HISTORY_BYTES, True), (HISTORY_BYTES + 1, False)])
+async def test_a_history_travels_with_its_task_where_it_is_short(shard: Shard, bridge: Bridge, size: int, comes_along: bool) -> None:
+    offers = (Offer("/work", "/work", function=True), Offer("/plain", "/plain"))
+    line = await join(bridge, credit=2, offers=offers)
+    given = {"history": b"x" * (size - 9), "news": b"y" * 9, "records": 3, "driver": 11, "seen": 2, "at_ms": 7}
+    await shard.send(work(1, **given), make_task("/plain", 2, 2, history=b"x"))
+    await until(lambda: len(line.sent) == 2)
+    function, plain = sorted(line.sent, key=lambda one: one.id.ref.step)
+    assert (function.function, plain.function) == (True, False)
+    made = pb.Activation()
+    assert fill_activation(made, function.id.journal, function.task, function.fresh) == (size if comes_along else 0)
+    assert len(made.history) + len(made.news) == (size if comes_along else 0)
+    assert (made.journal, made.at_ms, made.records) == (function.id.journal, 7, 3)
+    assert (made.driver, made.seen, made.fresh) == (11, 2, True)
+
+
+@pytest.mark.parametrize(("fields", "fresh"), [({}, True), ({"dispatch": 2}, False), ({"claim_first": True}, False)])
+async def test_a_task_is_fresh_that_nobody_had_before(shard: Shard, bridge: Bridge, fields: dict[str, Any], fresh: bool) -> None:
+    line = await join(bridge, credit=1)
+    await shard.send(work(1, **fields))
+    await until(lambda: len(line.sent) == 1)
+    assert line.sent[0].fresh is fresh
+    line.seat.give_back(line.sent[0].id)
+    other = await join(bridge, "w2", credit=1)
+    line.seat.lost()
+    await until(lambda: len(other.sent) == 1)
+    assert other.sent[0].fresh is False, "it was sent before"
+
+
+def question(size: int = 0) -> bytes:
+    return codec.encode(QueryTask(work(1, history=b"x" * size), "j", "state", b"{}"))
+
+
+async def ask(shard: Shard, data: bytes) -> bytes:
+    return await shard.broker.request(subjects.queries(NAMESPACE, POOL), data, 60.0)
+
+
+async def asking(bridge: Bridge, worker: str, message_bytes: int = 10_000, function: bool = True) -> Recorder:
+    line = await join(bridge, worker, offers=(Offer("/work", "/work", function=function),), message_bytes=message_bytes)
+    await asyncio.sleep(0.1)
+    return line
+
+
+async def test_a_question_goes_to_a_worker_with_the_function_and_takes_no_credit(shard: Shard, bridge: Bridge) -> None:
+    await asking(bridge, "plain", function=False)
+    with pytest.raises(BrokerUnavailable):
+        await ask(shard, question())
+    lines = [await asking(bridge, f"w{n}") for n in range(2)]
+    asked = [asyncio.create_task(ask(shard, question())) for _ in range(4)]
+    await until(lambda: [len(line.asked) for line in lines] == [2, 2])
+    for line in lines:
+        for number, data in line.asked:
+            assert data == question()
+            line.seat.answer(number, f"{line.seat.worker}/{number}".encode())
+            line.seat.answer(number, b"again")
+        line.seat.answer(99, b"nobody asked")
+        assert (line.seat.in_hand, line.seat.credit, line.seat.asked) == (0, 0, 2)
+    assert sorted(await asyncio.gather(*asked)) == [b"w0/1", b"w0/2", b"w1/1", b"w1/2"]
+    assert [line.seat.asked for line in lines] == [0, 0]
+
+
+async def test_a_question_whose_worker_went_away_goes_to_the_next_and_then_back(shard: Shard, bridge: Bridge) -> None:
+    lines = [await asking(bridge, f"w{n}") for n in range(2)]
+    asked = asyncio.create_task(ask(shard, question()))
+    for lost in range(2):
+        await until(lambda lost=lost: sum(len(line.asked) for line in lines) == lost + 1)  # type: ignore[misc]
+        next(line for line in lines if line.asked and not line.seat.gone).seat.lost()
+    refused = codec.decode_api_answer(await asked)
+    assert isinstance(refused, Refused)
+    assert refused.code == "SM-5133"
+    await asyncio.sleep(0.1)
+    with pytest.raises(BrokerUnavailable):
+        await ask(shard, question())
+    again = await asking(bridge, "w2")
+    asked = asyncio.create_task(ask(shard, question()))
+    await until(lambda: bool(again.asked))
+    again.seat.answer(again.asked[0][0], b"here")
+    assert await asked == b"here"
+
+
+async def test_a_question_that_is_not_answered_in_time_is_given_back(shard: Shard, bridge: Bridge) -> None:
+    line = await asking(bridge, "w1")
+    refused = codec.decode_api_answer(await ask(shard, question()))
+    assert isinstance(refused, Refused)
+    assert refused.code == "SM-5133"
+    line.seat.answer(1, b"too late")
+    malformed = codec.decode_api_answer(await ask(shard, b"x"))
+    assert isinstance(malformed, Refused)
+    assert malformed.code == "SM-3003"
+
+
+async def test_a_question_is_no_larger_than_a_message_to_its_worker(shard: Shard, bridge: Bridge) -> None:
+    small, large = await asking(bridge, "w1", 10_000), await asking(bridge, "w2", 20_000)
+    frame = len(question(10_000)) - 10_000
+    for size in (20_000 - OVERHEAD - frame, 20_000 - OVERHEAD - frame + 1):
+        asked = asyncio.create_task(ask(shard, question(size)))
+        if size + frame + OVERHEAD <= 20_000:
+            await until(lambda: bool(large.asked))
+            large.seat.answer(1, b"here")
+            assert await asked == b"here"
+        else:
+            refused = codec.decode_api_answer(await asked)
+            assert isinstance(refused, Refused)
+            assert (refused.code, f"{20_000 - OVERHEAD} bytes from the gateway" in refused.message) == ("SM-5134", True)
+    assert small.asked == []
+
+
+async def test_a_gateway_that_stops_hears_no_questions(shard: Shard, bridge: Bridge) -> None:
+    await asking(bridge, "w1")
+    await bridge.stop(0.0)
+    with pytest.raises(BrokerUnavailable):
+        await ask(shard, question())

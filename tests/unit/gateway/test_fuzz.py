@@ -27,6 +27,7 @@ from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.codec import encode
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_broker.protocol.messages import Cancel, Submit, TaskRef
+from stepmesh_broker.protocol.pools import ListPools
 from stepmesh_gateway import operations
 from stepmesh_gateway.identity import TaskId, root_of
 from stepmesh_gateway.settings import Limits
@@ -76,7 +77,7 @@ class World:
         journal = (await gateway.operations.requests.info()).journal
         tasks = [TaskId(TaskRef(run, 0, 0, 1), Partition(0), journal) for run in ids]
         submit = Submit(ids[0], gateway.settings.namespace, FlowId(flow), [b"1"])
-        asked = [api.GetInfo(), api.GetRun(ids[1], 50), api.ListRuns(), api.ListPools(), Cancel(ids[1]), submit]
+        asked = [api.GetInfo(), api.GetRun(ids[1], 50), api.ListRuns(), ListPools(), Cancel(ids[1]), submit]
         names = {
             "root_run_id": [*ids, *(root_of(task.ref.run, task) for task in tasks)],
             "run_id": ids,

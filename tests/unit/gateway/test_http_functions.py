@@ -22,6 +22,8 @@ def till() -> Worker:
 
     async def till() -> int:
         paid: list[int] = []
+        wf.set("open", {"since": 1})
+        wf.tags.add("vip", "gold")
 
         @wf.update
         async def pay(coins: int) -> int:
@@ -76,6 +78,8 @@ async def test_updates_are_replied_to_and_a_stream_is_told_once(api: Web) -> Non
     error(await api.http.post(f"/v1/runs/{run}/updates/pay", content=b"{"), 400, "SM-5284")
     error(await api.http.post(f"/v1/runs/{RUN}/updates/pay", content=b"1"), 404, "SM-5003")
 
+    (step,) = (await api("GET", f"/runs/{run}"))["steps"]
+    assert (step["attributes"], step["tags"]) == ({"open": {"since": 1}}, {"vip": "gold"})
     assert (await api.http.get(f"/v1/runs/{run}/queries/state")).json() == {"value": [5, 7]}
     assert (await api.http.post(f"/v1/runs/{run}/queries/above?item=0", content=b"6")).json() == {"value": [7]}
     error(await api.http.get(f"/v1/runs/{run}/queries/below"), 404, "SM-1072")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 DEFECTS = {
     "SM-5008": "a gateway of one namespace that asks the orchestrator of another",
     "SM-5010": "a gateway that is wrong about the number of partitions",
+    "SM-5023": "the reason of a dead letter: no client hears it",
     "SM-5130": "the reason of a dead letter: no client hears it",
     "SM-5131": "the reason of a dead letter: no client hears it",
     "SM-5900": "a defect of the orchestrator",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.unit.sdk.played_gateway import PAYLOAD, Gateway, task, until
 
 from stepmesh import Context, Worker
 from stepmesh.departures import MESSAGE_BYTES, Departures
@@ -16,106 +17,8 @@ from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result
-from stepmesh_broker.protocol.subjects import Subject
 
 pytestmark = pytest.mark.usefixtures("time_passes")
-PAYLOAD = 10_000
-
-
-class Stream:
-    """One call: `said` is what the worker sent."""
-
-    target = "gateway:1"
-
-    def __init__(self, elsewhere: bool) -> None:
-        self.elsewhere = elsewhere
-        self.said: list[pb.FromWorker] = []
-        self.down: asyncio.Queue[pb.ToWorker | Exception | None] = asyncio.Queue()
-        self.finished = False
-        self.cancelled = False
-
-    async def send(self, message: pb.FromWorker) -> None:
-        if self.cancelled:
-            raise BrokerUnavailable("the stream broke")
-        self.said.append(message)
-
-    async def receive(self) -> pb.ToWorker | None:
-        found = await self.down.get()
-        if isinstance(found, Exception):
-            self.cancelled = True
-            raise found
-        return found
-
-    async def finish(self) -> None:
-        self.finished = True
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    def tell(self, **parts: Any) -> None:
-        self.down.put_nowait(pb.ToWorker(**parts))
-
-    def welcome(self, heartbeat_ms: int = 2000) -> None:
-        self.tell(welcome=pb.Welcome(heartbeat_ms=heartbeat_ms, payload_bytes=PAYLOAD, gateway="g"))
-
-    @property
-    def hello(self) -> pb.Hello:
-        return self.said[0].hello
-
-    @property
-    def credit(self) -> int:
-        return sum(message.credit for message in self.said)
-
-    @property
-    def results(self) -> list[pb.Result]:
-        return [result for message in self.said for result in message.results]
-
-    @property
-    def returned(self) -> list[str]:
-        return [id for message in self.said for id in message.returned]
-
-    @property
-    def progress(self) -> list[pb.Progress]:
-        return [told for message in self.said for told in message.progress]
-
-
-class Gateway:
-    """`stepmesh_broker.ports.TaskGateway`, as the test plays it."""
-
-    max_message_bytes = 1_000_000
-
-    def __init__(self) -> None:
-        self.streams: list[Stream] = []
-
-    def work(self, elsewhere: bool = False) -> Stream:
-        self.streams.append(Stream(elsewhere))
-        return self.streams[-1]
-
-    async def connect(self) -> None:
-        """It is there."""
-
-    async def close(self) -> None:
-        """It stays."""
-
-    async def request(self, subject: Subject, data: bytes, timeout_s: float) -> bytes:
-        raise BrokerUnavailable("nobody serves that here")
-
-    async def stream(self, number: int = 1) -> Stream:
-        """The worker's stream of that number, once it has said hello."""
-        await until(lambda: len(self.streams) >= number and self.streams[number - 1].said)
-        return self.streams[number - 1]
-
-
-async def until(what: Callable[[], Any]) -> None:
-    for _ in range(2_000):
-        if what():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that")
-
-
-def task(id: str, component: str = "/slow", input: bytes = b"1", **more: Any) -> pb.Task:
-    return pb.Task(id=id, component=component, input=input, attempt=1, run_id="r", root_run_id="r", step_id="s", **more)
 
 
 class Told:

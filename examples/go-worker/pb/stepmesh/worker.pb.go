@@ -70,7 +70,7 @@ func (x Stop_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stop_Reason.Descriptor instead.
 func (Stop_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{9, 0}
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Every message may carry any of its fields; all of them are handled, in the order of their numbers.
@@ -82,6 +82,8 @@ type FromWorker struct {
 	Progress      []*Progress            `protobuf:"bytes,4,rep,name=progress,proto3" json:"progress,omitempty"` // signs of life of running tasks
 	Returned      []string               `protobuf:"bytes,5,rep,name=returned,proto3" json:"returned,omitempty"` // ids of tasks that are handed back unstarted
 	Leaving       bool                   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`  // send no more tasks; the gateway ends the stream when every result is recorded
+	Idle          []string               `protobuf:"bytes,7,rep,name=idle,proto3" json:"idle,omitempty"`         // ids of functions that their partition let go of: they end here without a result
+	Answers       []*Answer              `protobuf:"bytes,8,rep,name=answers,proto3" json:"answers,omitempty"`   // to questions of this stream
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,13 +160,29 @@ func (x *FromWorker) GetLeaving() bool {
 	return false
 }
 
+func (x *FromWorker) GetIdle() []string {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *FromWorker) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
 type ToWorker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Welcome       *Welcome               `protobuf:"bytes,1,opt,name=welcome,proto3" json:"welcome,omitempty"`
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Recorded      []string               `protobuf:"bytes,3,rep,name=recorded,proto3" json:"recorded,omitempty"` // ids of tasks whose results are durable: forget them
 	Stops         []*Stop                `protobuf:"bytes,4,rep,name=stops,proto3" json:"stops,omitempty"`
-	Drain         bool                   `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"` // the gateway goes away: send what is finished, then connect again
+	Drain         bool                   `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"`        // the gateway goes away: send what is finished, then connect again
+	News          []string               `protobuf:"bytes,6,rep,name=news,proto3" json:"news,omitempty"`           // ids of functions that may have records which nobody asked for
+	Questions     []*Question            `protobuf:"bytes,7,rep,name=questions,proto3" json:"questions,omitempty"` // to durable functions; no task, no credit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,6 +252,20 @@ func (x *ToWorker) GetDrain() bool {
 	return false
 }
 
+func (x *ToWorker) GetNews() []string {
+	if x != nil {
+		return x.News
+	}
+	return nil
+}
+
+func (x *ToWorker) GetQuestions() []*Question {
+	if x != nil {
+		return x.Questions
+	}
+	return nil
+}
+
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"` // unique id, the same over reconnects
@@ -241,9 +273,10 @@ type Hello struct {
 	Capacity      uint32                 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"` // tasks at once
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`    // of the SDK, with its name: stepmesh-go/0.1
 	Components    []*Component           `protobuf:"bytes,5,rep,name=components,proto3" json:"components,omitempty"`
-	Exclusive     bool                   `protobuf:"varint,6,opt,name=exclusive,proto3" json:"exclusive,omitempty"` // every task is claimed before it is sent (GPUs, paid calls)
-	Running       []string               `protobuf:"bytes,7,rep,name=running,proto3" json:"running,omitempty"`      // after a reconnect: ids of tasks that this worker still works on
-	Namespace     string                 `protobuf:"bytes,8,opt,name=namespace,proto3" json:"namespace,omitempty"`  // "" is the gateway's own
+	Exclusive     bool                   `protobuf:"varint,6,opt,name=exclusive,proto3" json:"exclusive,omitempty"`                           // every task is claimed before it is sent (GPUs, paid calls)
+	Running       []string               `protobuf:"bytes,7,rep,name=running,proto3" json:"running,omitempty"`                                // after a reconnect: ids of tasks that this worker still works on
+	Namespace     string                 `protobuf:"bytes,8,opt,name=namespace,proto3" json:"namespace,omitempty"`                            // "" is the gateway's own
+	MessageBytes  uint64                 `protobuf:"varint,9,opt,name=message_bytes,json=messageBytes,proto3" json:"message_bytes,omitempty"` // the largest message that it takes, 0 = 4 MiB
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,12 +367,21 @@ func (x *Hello) GetNamespace() string {
 	return ""
 }
 
+func (x *Hello) GetMessageBytes() uint64 {
+	if x != nil {
+		return x.MessageBytes
+	}
+	return 0
+}
+
 type Component struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // "/name", may hold {parameters}
 	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	InputSchema   string                 `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"` // JSON Schema as JSON text, or ""
 	OutputSchema  string                 `protobuf:"bytes,4,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	Function      bool                   `protobuf:"varint,5,opt,name=function,proto3" json:"function,omitempty"` // a durable function: its tasks bring an activation, and questions may come
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`    // of a function's code, as others are told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,11 +444,26 @@ func (x *Component) GetOutputSchema() string {
 	return ""
 }
 
+func (x *Component) GetFunction() bool {
+	if x != nil {
+		return x.Function
+	}
+	return false
+}
+
+func (x *Component) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	HeartbeatMs   uint32                 `protobuf:"varint,1,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`    // send something at least this often
 	PayloadBytes  uint64                 `protobuf:"varint,2,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"` // the largest output
 	Gateway       string                 `protobuf:"bytes,3,opt,name=gateway,proto3" json:"gateway,omitempty"`                                // id, for logs
+	TurnBytes     uint64                 `protobuf:"varint,4,opt,name=turn_bytes,json=turnBytes,proto3" json:"turn_bytes,omitempty"`          // the largest request and answer of GatewayService.Ask; 0 = no turns of functions are passed on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +519,13 @@ func (x *Welcome) GetGateway() string {
 	return ""
 }
 
+func (x *Welcome) GetTurnBytes() uint64 {
+	if x != nil {
+		return x.TurnBytes
+	}
+	return 0
+}
+
 type Task struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`               // opaque; names the attempt in results, stops and stepflow.v1 calls
@@ -477,8 +541,9 @@ type Task struct {
 	Traceparent    string                 `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`                             // W3C
 	IdempotencyKey string                 `protobuf:"bytes,12,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"` // root/run/item/step: the same over all attempts
 	PathParams     map[string]string      `protobuf:"bytes,13,rep,name=path_params,json=pathParams,proto3" json:"path_params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Step           uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`           // index of the step in its flow
-	Partition      uint32                 `protobuf:"varint,15,opt,name=partition,proto3" json:"partition,omitempty"` // owner of the run: where GatewayService.Ask takes the Submit of a sub-run
+	Step           uint32                 `protobuf:"varint,14,opt,name=step,proto3" json:"step,omitempty"`            // index of the step in its flow
+	Partition      uint32                 `protobuf:"varint,15,opt,name=partition,proto3" json:"partition,omitempty"`  // owner of the run: where GatewayService.Ask takes the Submit of a sub-run
+	Activation     *Activation            `protobuf:"bytes,16,opt,name=activation,proto3" json:"activation,omitempty"` // of a durable function
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -618,6 +683,220 @@ func (x *Task) GetPartition() uint32 {
 	return 0
 }
 
+func (x *Task) GetActivation() *Activation {
+	if x != nil {
+		return x.Activation
+	}
+	return nil
+}
+
+// What a durable function goes on from. It is taken further by turns: FunctionTurns of the SDK's contract (functions.py), told to the
+// task's partition with GatewayService.Ask in the worker's name, until it ends with a result or the partition lets go of it.
+type Activation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Journal       string                 `protobuf:"bytes,1,opt,name=journal,proto3" json:"journal,omitempty"`        // of the tokens that the body hands out
+	AtMs          uint64                 `protobuf:"varint,2,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"` // when it was sent, by the orchestrator's clock
+	Records       uint32                 `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`       // of its history
+	History       []byte                 `protobuf:"bytes,4,opt,name=history,proto3" json:"history,omitempty"`        // those, as MessagePack (histories.py); empty when they do not travel along: ask with turn 0
+	Driver        uint64                 `protobuf:"varint,5,opt,name=driver,proto3" json:"driver,omitempty"`         // who took them further last, 0 = nobody
+	Seen          uint32                 `protobuf:"varint,6,opt,name=seen,proto3" json:"seen,omitempty"`             // of the records, those that this driver had when it let go
+	News          []byte                 `protobuf:"bytes,7,opt,name=news,proto3" json:"news,omitempty"`              // the others, when not all travel along and these can
+	Fresh         bool                   `protobuf:"varint,8,opt,name=fresh,proto3" json:"fresh,omitempty"`           // nobody else had the task, as far as the gateway can tell: what it carries is what there is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Activation) Reset() {
+	*x = Activation{}
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Activation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Activation) ProtoMessage() {}
+
+func (x *Activation) ProtoReflect() protoreflect.Message {
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Activation.ProtoReflect.Descriptor instead.
+func (*Activation) Descriptor() ([]byte, []int) {
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Activation) GetJournal() string {
+	if x != nil {
+		return x.Journal
+	}
+	return ""
+}
+
+func (x *Activation) GetAtMs() uint64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Activation) GetRecords() uint32 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *Activation) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *Activation) GetDriver() uint64 {
+	if x != nil {
+		return x.Driver
+	}
+	return 0
+}
+
+func (x *Activation) GetSeen() uint32 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Activation) GetNews() []byte {
+	if x != nil {
+		return x.News
+	}
+	return nil
+}
+
+func (x *Activation) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+// A query to a durable function, as its worker gets it over the broker: QueryTask, answered by QueryAnswer or Refused (queries.py).
+type Question struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`    // on this stream
+	Question      []byte                 `protobuf:"bytes,2,opt,name=question,proto3" json:"question,omitempty"` // MessagePack
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Question) Reset() {
+	*x = Question{}
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Question) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Question) ProtoMessage() {}
+
+func (x *Question) ProtoReflect() protoreflect.Message {
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Question.ProtoReflect.Descriptor instead.
+func (*Question) Descriptor() ([]byte, []int) {
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Question) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Question) GetQuestion() []byte {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Answer        []byte                 `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"` // MessagePack
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Answer) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Answer) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the task
@@ -634,7 +913,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[6]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +925,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[6]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +938,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Result) GetId() string {
@@ -736,7 +1015,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[7]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +1027,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[7]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +1040,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{7}
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -803,7 +1082,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[8]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1094,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[8]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1107,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{8}
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Progress) GetId() string {
@@ -862,7 +1141,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[9]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1153,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_stepmesh_v1_worker_proto_msgTypes[9]
+	mi := &file_stepmesh_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1166,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{9}
+	return file_stepmesh_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Stop) GetId() string {
@@ -908,7 +1187,7 @@ var File_stepmesh_v1_worker_proto protoreflect.FileDescriptor
 
 const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x18stepmesh/v1/worker.proto\x12\vstepmesh.v1\"\xe6\x01\n" +
+	"\x18stepmesh/v1/worker.proto\x12\vstepmesh.v1\"\xa9\x02\n" +
 	"\n" +
 	"FromWorker\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.stepmesh.v1.HelloR\x05hello\x12\x16\n" +
@@ -916,13 +1195,17 @@ const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"\aresults\x18\x03 \x03(\v2\x13.stepmesh.v1.ResultR\aresults\x121\n" +
 	"\bprogress\x18\x04 \x03(\v2\x15.stepmesh.v1.ProgressR\bprogress\x12\x1a\n" +
 	"\breturned\x18\x05 \x03(\tR\breturned\x12\x18\n" +
-	"\aleaving\x18\x06 \x01(\bR\aleaving\"\xbe\x01\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\x12\x12\n" +
+	"\x04idle\x18\a \x03(\tR\x04idle\x12-\n" +
+	"\aanswers\x18\b \x03(\v2\x13.stepmesh.v1.AnswerR\aanswers\"\x87\x02\n" +
 	"\bToWorker\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.stepmesh.v1.WelcomeR\awelcome\x12'\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x11.stepmesh.v1.TaskR\x05tasks\x12\x1a\n" +
 	"\brecorded\x18\x03 \x03(\tR\brecorded\x12'\n" +
 	"\x05stops\x18\x04 \x03(\v2\x11.stepmesh.v1.StopR\x05stops\x12\x14\n" +
-	"\x05drain\x18\x05 \x01(\bR\x05drain\"\xf7\x01\n" +
+	"\x05drain\x18\x05 \x01(\bR\x05drain\x12\x12\n" +
+	"\x04news\x18\x06 \x03(\tR\x04news\x123\n" +
+	"\tquestions\x18\a \x03(\v2\x15.stepmesh.v1.QuestionR\tquestions\"\x9c\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x1a\n" +
@@ -933,16 +1216,21 @@ const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"components\x12\x1c\n" +
 	"\texclusive\x18\x06 \x01(\bR\texclusive\x12\x18\n" +
 	"\arunning\x18\a \x03(\tR\arunning\x12\x1c\n" +
-	"\tnamespace\x18\b \x01(\tR\tnamespace\"\x89\x01\n" +
+	"\tnamespace\x18\b \x01(\tR\tnamespace\x12#\n" +
+	"\rmessage_bytes\x18\t \x01(\x04R\fmessageBytes\"\xbf\x01\n" +
 	"\tComponent\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
 	"\finput_schema\x18\x03 \x01(\tR\vinputSchema\x12#\n" +
-	"\routput_schema\x18\x04 \x01(\tR\foutputSchema\"k\n" +
+	"\routput_schema\x18\x04 \x01(\tR\foutputSchema\x12\x1a\n" +
+	"\bfunction\x18\x05 \x01(\bR\bfunction\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\x8a\x01\n" +
 	"\aWelcome\x12!\n" +
 	"\fheartbeat_ms\x18\x01 \x01(\rR\vheartbeatMs\x12#\n" +
 	"\rpayload_bytes\x18\x02 \x01(\x04R\fpayloadBytes\x12\x18\n" +
-	"\agateway\x18\x03 \x01(\tR\agateway\"\x80\x04\n" +
+	"\agateway\x18\x03 \x01(\tR\agateway\x12\x1d\n" +
+	"\n" +
+	"turn_bytes\x18\x04 \x01(\x04R\tturnBytes\"\xb9\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tcomponent\x18\x02 \x01(\tR\tcomponent\x12\x14\n" +
@@ -961,10 +1249,29 @@ const file_stepmesh_v1_worker_proto_rawDesc = "" +
 	"\vpath_params\x18\r \x03(\v2!.stepmesh.v1.Task.PathParamsEntryR\n" +
 	"pathParams\x12\x12\n" +
 	"\x04step\x18\x0e \x01(\rR\x04step\x12\x1c\n" +
-	"\tpartition\x18\x0f \x01(\rR\tpartition\x1a=\n" +
+	"\tpartition\x18\x0f \x01(\rR\tpartition\x127\n" +
+	"\n" +
+	"activation\x18\x10 \x01(\v2\x17.stepmesh.v1.ActivationR\n" +
+	"activation\x1a=\n" +
 	"\x0fPathParamsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\n" +
+	"Activation\x12\x18\n" +
+	"\ajournal\x18\x01 \x01(\tR\ajournal\x12\x13\n" +
+	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\x12\x18\n" +
+	"\arecords\x18\x03 \x01(\rR\arecords\x12\x18\n" +
+	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x16\n" +
+	"\x06driver\x18\x05 \x01(\x04R\x06driver\x12\x12\n" +
+	"\x04seen\x18\x06 \x01(\rR\x04seen\x12\x12\n" +
+	"\x04news\x18\a \x01(\fR\x04news\x12\x14\n" +
+	"\x05fresh\x18\b \x01(\bR\x05fresh\">\n" +
+	"\bQuestion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1a\n" +
+	"\bquestion\x18\x02 \x01(\fR\bquestion\"8\n" +
+	"\x06Answer\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06answer\x18\x02 \x01(\fR\x06answer\"\xaf\x01\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\x06output\x18\x02 \x01(\fH\x00R\x06output\x120\n" +
@@ -1008,7 +1315,7 @@ func file_stepmesh_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_stepmesh_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stepmesh_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_stepmesh_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_stepmesh_v1_worker_proto_goTypes = []any{
 	(Stop_Reason)(0),   // 0: stepmesh.v1.Stop.Reason
 	(*FromWorker)(nil), // 1: stepmesh.v1.FromWorker
@@ -1017,30 +1324,36 @@ var file_stepmesh_v1_worker_proto_goTypes = []any{
 	(*Component)(nil),  // 4: stepmesh.v1.Component
 	(*Welcome)(nil),    // 5: stepmesh.v1.Welcome
 	(*Task)(nil),       // 6: stepmesh.v1.Task
-	(*Result)(nil),     // 7: stepmesh.v1.Result
-	(*Failure)(nil),    // 8: stepmesh.v1.Failure
-	(*Progress)(nil),   // 9: stepmesh.v1.Progress
-	(*Stop)(nil),       // 10: stepmesh.v1.Stop
-	nil,                // 11: stepmesh.v1.Task.PathParamsEntry
+	(*Activation)(nil), // 7: stepmesh.v1.Activation
+	(*Question)(nil),   // 8: stepmesh.v1.Question
+	(*Answer)(nil),     // 9: stepmesh.v1.Answer
+	(*Result)(nil),     // 10: stepmesh.v1.Result
+	(*Failure)(nil),    // 11: stepmesh.v1.Failure
+	(*Progress)(nil),   // 12: stepmesh.v1.Progress
+	(*Stop)(nil),       // 13: stepmesh.v1.Stop
+	nil,                // 14: stepmesh.v1.Task.PathParamsEntry
 }
 var file_stepmesh_v1_worker_proto_depIdxs = []int32{
 	3,  // 0: stepmesh.v1.FromWorker.hello:type_name -> stepmesh.v1.Hello
-	7,  // 1: stepmesh.v1.FromWorker.results:type_name -> stepmesh.v1.Result
-	9,  // 2: stepmesh.v1.FromWorker.progress:type_name -> stepmesh.v1.Progress
-	5,  // 3: stepmesh.v1.ToWorker.welcome:type_name -> stepmesh.v1.Welcome
-	6,  // 4: stepmesh.v1.ToWorker.tasks:type_name -> stepmesh.v1.Task
-	10, // 5: stepmesh.v1.ToWorker.stops:type_name -> stepmesh.v1.Stop
-	4,  // 6: stepmesh.v1.Hello.components:type_name -> stepmesh.v1.Component
-	11, // 7: stepmesh.v1.Task.path_params:type_name -> stepmesh.v1.Task.PathParamsEntry
-	8,  // 8: stepmesh.v1.Result.failure:type_name -> stepmesh.v1.Failure
-	0,  // 9: stepmesh.v1.Stop.reason:type_name -> stepmesh.v1.Stop.Reason
-	1,  // 10: stepmesh.v1.WorkerService.Work:input_type -> stepmesh.v1.FromWorker
-	2,  // 11: stepmesh.v1.WorkerService.Work:output_type -> stepmesh.v1.ToWorker
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 1: stepmesh.v1.FromWorker.results:type_name -> stepmesh.v1.Result
+	12, // 2: stepmesh.v1.FromWorker.progress:type_name -> stepmesh.v1.Progress
+	9,  // 3: stepmesh.v1.FromWorker.answers:type_name -> stepmesh.v1.Answer
+	5,  // 4: stepmesh.v1.ToWorker.welcome:type_name -> stepmesh.v1.Welcome
+	6,  // 5: stepmesh.v1.ToWorker.tasks:type_name -> stepmesh.v1.Task
+	13, // 6: stepmesh.v1.ToWorker.stops:type_name -> stepmesh.v1.Stop
+	8,  // 7: stepmesh.v1.ToWorker.questions:type_name -> stepmesh.v1.Question
+	4,  // 8: stepmesh.v1.Hello.components:type_name -> stepmesh.v1.Component
+	14, // 9: stepmesh.v1.Task.path_params:type_name -> stepmesh.v1.Task.PathParamsEntry
+	7,  // 10: stepmesh.v1.Task.activation:type_name -> stepmesh.v1.Activation
+	11, // 11: stepmesh.v1.Result.failure:type_name -> stepmesh.v1.Failure
+	0,  // 12: stepmesh.v1.Stop.reason:type_name -> stepmesh.v1.Stop.Reason
+	1,  // 13: stepmesh.v1.WorkerService.Work:input_type -> stepmesh.v1.FromWorker
+	2,  // 14: stepmesh.v1.WorkerService.Work:output_type -> stepmesh.v1.ToWorker
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_stepmesh_v1_worker_proto_init() }
@@ -1048,19 +1361,19 @@ func file_stepmesh_v1_worker_proto_init() {
 	if File_stepmesh_v1_worker_proto != nil {
 		return
 	}
-	file_stepmesh_v1_worker_proto_msgTypes[6].OneofWrappers = []any{
+	file_stepmesh_v1_worker_proto_msgTypes[9].OneofWrappers = []any{
 		(*Result_Output)(nil),
 		(*Result_Failure)(nil),
 	}
-	file_stepmesh_v1_worker_proto_msgTypes[7].OneofWrappers = []any{}
-	file_stepmesh_v1_worker_proto_msgTypes[8].OneofWrappers = []any{}
+	file_stepmesh_v1_worker_proto_msgTypes[10].OneofWrappers = []any{}
+	file_stepmesh_v1_worker_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stepmesh_v1_worker_proto_rawDesc), len(file_stepmesh_v1_worker_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

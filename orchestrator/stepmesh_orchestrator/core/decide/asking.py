@@ -6,6 +6,8 @@ Knows nothing of handlers: what the name means, the body says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stepmesh_broker.protocol.histories import UpdateAsked
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import AskUpdate, Refused, UpdateTaken
@@ -20,6 +22,8 @@ from stepmesh_orchestrator.core.state import Item, Run
 
 MAX_NAME = 200
 """Characters of an update's id, or name."""
+NOT_THERE = "SM-5281"
+"""No such function goes on."""
 Found = tuple[Item, int, Function]
 
 
@@ -32,7 +36,7 @@ def update_function(session: Session, command: UpdateFunction) -> None:
         session.cause(Answered(found))
         return
     item, step, function = found
-    if any(isinstance(record, UpdateAsked) and record.id == asked.id for record in function.records):
+    if asked.id in function.heard or any(isinstance(one, UpdateAsked) and one.id == asked.id for one in function.records):
         session.cause(Answered(UpdateTaken(asked.run, item.index, step, 0, existing=True)))
         return
     arguments = results.checked_json(asked.arguments)
@@ -54,15 +58,28 @@ def function_of(run: Run, index: int | None, step_id: str | None) -> Found | Ref
         for item in run.items.values()
         if index in (None, item.index)
         for step in item.functions or ()
-        if step_id in (None, run.flow.steps[step].id) and (function := item.function(step)) is not None and function.records
+        if step_id in (None, run.flow.steps[step].id) and (function := item.function(step)) is not None and has_begun(function)
     ]
+    refusal = not_one(run.id, [(item.index, run.flow.steps[step].id) for item, step, _ in found], index, step_id)
+    return refusal or found[0]
+
+
+def not_one(
+    run: RunId, found: Sequence[tuple[int, str]], index: int | None, step_id: str | None, which: str = " that goes on"
+) -> Refused | None:
+    """Why these functions, by item and step, are not the one that is meant; None when there is one."""
     if not found:
-        hint = f"it has not begun, or is over: stepmesh status {run.id}"
-        return Refused("SM-5281", f"run {run.id} has no{_named(index, step_id)} durable function that goes on", hint)
+        hint = f"it has not begun, or is over: stepmesh status {run}"
+        return Refused(NOT_THERE, f"run {run} has no{_named(index, step_id)} durable function{which}", hint)
     if len(found) > 1:
-        places = ", ".join(f"item {item.index} step {run.flow.steps[step].id}" for item, step, _ in found[:5])
-        return Refused("SM-5282", f"run {run.id} has {len(found)} durable functions: {places}", "name the item, and the step")
-    return found[0]
+        places = ", ".join(f"item {item} step {step}" for item, step in found[:5])
+        return Refused("SM-5282", f"run {run} has {len(found)} durable functions: {places}", "name the item, and the step")
+    return None
+
+
+def has_begun(function: Function) -> bool:
+    """Whether its body has ever begun, be it with another input."""
+    return bool(function.records) or function.input is not None
 
 
 def blocked(function: Function) -> Refused | None:
@@ -80,7 +97,7 @@ def _not_live(session: Session, name: RunId) -> Refused:
 
 
 def over(name: RunId) -> Refused:
-    """SM-5280."""
+    """SM-5280: for an update."""
     return Refused("SM-5280", f"run {name} is over, and nobody is there to be asked", "its result: stepmesh status RUN")
 
 

@@ -84,7 +84,14 @@ def _count(session: Session, name: str) -> None:
 
 def _open(session: Session, name: str, pause_ms: int) -> None:
     session.emit(BreakerMoved(name, pause_ms, session.now + pause_ms))
-    session.cause(CallKeys(session.now + pause_ms))
+    _call(session)
+
+
+def _call(session: Session) -> None:
+    """When the next pause is over."""
+    dues = [breaker.due_ms for breaker in session.state.permits.breakers.values() if breaker.due_ms > session.now]
+    if dues:
+        session.cause(CallKeys(min(dues)))
 
 
 def _close(session: Session, name: str) -> None:
@@ -100,14 +107,13 @@ def serve(session: Session) -> None:
     """Send a canary for each breaker whose pause is over, if somebody waits for it."""
     for name, breaker in session.state.permits.breakers.items():
         waiting = session.held_back.get(name)
-        if breaker.due_ms > session.now:
-            session.cause(CallKeys(breaker.due_ms))
-        elif waiting and name not in session.canaries:
+        if breaker.due_ms <= session.now and waiting and name not in session.canaries:
             who = next(iter(waiting))
             item, step = waiting.pop(who)
             session.canaries[name] = who
             item.run.tree.promised -= 1
             session.work.append((item, step))
+    _call(session)
 
 
 def leave(session: Session, item: Item, step: int) -> None:

@@ -97,7 +97,9 @@ def _dues(session: Session, item: Item) -> list[int]:
     for step in item.functions or ():
         function = item.function(step)
         if function is not None:
-            dues += function.dues() or [renewed]
+            dues += function.dues()
+            if not dues or function.awaits_events():
+                dues.append(renewed)
     return dues
 
 

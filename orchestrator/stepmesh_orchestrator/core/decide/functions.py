@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
@@ -23,8 +23,9 @@ from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
-from stepmesh_orchestrator.core.function_events import FunctionContinued, HistoryGrew
-from stepmesh_orchestrator.core.functions import Function, call_document, due_ms
+from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionTookOver, FunctionUnwound, HistoryGrew
+from stepmesh_orchestrator.core.function_reuse import answers
+from stepmesh_orchestrator.core.functions import Function, call_document, due_ms, unanswered
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
@@ -63,9 +64,11 @@ def advance(session: Session, command: AdvanceFunction) -> None:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
+        known = _known(session, item, task.step, taken) if function.kept else ()
         for record in taken:
             if isinstance(record, Issued):
-                arm(session, item, task.step, record)
+                if record.id not in known:
+                    arm(session, item, task.step, record)
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
@@ -83,6 +86,16 @@ def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
     if not function.driver or turn.driver == function.driver or not any(isinstance(record, Issued) for record in turn.records):
         return False
     return any(isinstance(record, Issued) for record in function.records[turn.base :])
+
+
+def _known(session: Session, item: Item, step: int, issued: list[Record]) -> set[str]:
+    """Those of the commands that have their results from another run, which is recorded."""
+    function = item.function(step)
+    asked = [one for one in issued if isinstance(one, Issued)]
+    given: list[Record] = [] if function is None else [*answers(function, asked, session.now)]
+    if given:
+        session.emit(HistoryGrew(item.run.id, item.index, step, given))
+    return {one.id for one in given if isinstance(one, Settled)}
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
@@ -116,9 +129,15 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     only_own = own and len(news) == len(turn.records)
     left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
     if turn.continued is not None:
-        _continue(session, item, task.step, turn.continued)
+        _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
-    if left:
+    if turn.leaving:
+        let_go(session, item, task.step, leaving=True)
+        activate(session, item, task.step)
+        return FunctionTurned(at_ms=session.now, left=True)
+    if left and turn.blocked and function.taken:
+        _unwind(session, item, task.step)
+    elif left:
         let_go(session, item, task.step, turn.blocked, turn.version)
     if only_own:
         return FunctionTurned(at_ms=session.now, left=left)
@@ -126,16 +145,55 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     return FunctionTurned(at_ms=session.now, records=page, more=len(page) < len(news), left=left)
 
 
-def _continue(session: Session, item: Item, step: int, value: bytes) -> None:
-    """The body began anew: what it waited for is void."""
+def _continue(session: Session, item: Item, step: int, value: bytes, heard: int) -> None:
+    """The body began anew. Updates behind the records that it `heard` are for the next one; those that it did not reply to are over."""
+    function = item.function(step)
+    lost, left = ([], []) if function is None else unanswered(function, heard)
+    if lost:
+        session.emit(HistoryGrew(item.run.id, item.index, step, [_no_reply(one, session.now) for one in lost]))
+    _leave(session, item, step)
+    session.emit(FunctionContinued(item.run.id, item.index, step, value))
+    if left:
+        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in left]
+        session.emit(HistoryGrew(item.run.id, item.index, step, again))
+    _begin_anew(session, item, step)
+
+
+def _no_reply(update: UpdateAsked, now: int) -> Issued:
+    problem = {"code": int(ErrorCode.CANCELLED), "message": "the workflow began anew (wf.continue_as_new) before the update was done"}
+    return Issued(f"c/{update.id}", Kind.REPLY, update.id, "", msgspec.json.encode({"error": problem}), "", now)
+
+
+def _unwind(session: Session, item: Item, step: int) -> None:
+    """The code that is there did not do what the other run's did: nothing but results is taken over."""
+    _leave(session, item, step)
+    session.emit(FunctionUnwound(item.run.id, item.index, step))
+    _begin_anew(session, item, step)
+
+
+def _leave(session: Session, item: Item, step: int) -> None:
+    """What it waited for is void."""
     end_children(session, item, step)
     function = item.function(step)
     waits.leave(session, item, step, [] if function is None else function.commands())
     activation_over(session, item, step)
-    session.emit(FunctionContinued(item.run.id, item.index, step, value))
+
+
+def _begin_anew(session: Session, item: Item, step: int) -> None:
     cancel.tell_late(session, item, step)
     session.touched[item.run.tree.root] = item.run.tree
     activate(session, item, step)
+
+
+def take_over(session: Session, item: Item, step: int, value: bytes) -> None:
+    """A step whose first attempt is about to begin with `value` goes on from what it did in another run."""
+    seed = (item.pasts or {}).get(step)
+    if seed is None:
+        return
+    session.emit(FunctionTookOver(item.run.id, item.index, step, seed.input != value))
+    function = item.function(step)
+    for command in [] if function is None else function.commands():
+        arm(session, item, step, command)
 
 
 def _page(news: list[Record]) -> list[Record]:
@@ -171,7 +229,7 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.subscribe(session, item, step, command.id, command.name, waits.key_of(command), since_ms)
+    waits.stand(session, item, step, command, since_ms)
     session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
 
 

@@ -14,6 +14,7 @@ from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, Perm
 from stepmesh_orchestrator.core.decide import cancel, keys, step_keys
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, GatePlan
+from stepmesh_orchestrator.core.flow.gates import IDEMPOTENCY
 from stepmesh_orchestrator.core.flow.plan import Outcome
 from stepmesh_orchestrator.core.gate_events import RunHeld, RunReleased
 from stepmesh_orchestrator.core.gates import Gate
@@ -35,8 +36,19 @@ def gates_of(flow: CompiledFlow, submit: Submit) -> list[Gate]:
     """Those of a submission. Raises `BadKey`."""
     if not flow.gates or submit.parent is not None:
         return []
-    scope = _Scope(submit.inputs[0] if submit.inputs else b"null", effective_variables(flow, submit.variables))
+    scope = _scope(flow, submit)
     return [_gate(plan, flow, submit.namespace, scope) for plan in flow.gates]
+
+
+def run_key_of(flow: CompiledFlow, submit: Submit) -> str | None:
+    """The run key that the flow makes of a submission; None when it makes none. Raises `BadKey`."""
+    if flow.idempotency is None or submit.run_key is not None or submit.parent is not None:
+        return None
+    return f"flow:{flow.name or flow.id}/{keys.value_of(flow.idempotency, _scope(flow, submit), IDEMPOTENCY)}"
+
+
+def _scope(flow: CompiledFlow, submit: Submit) -> _Scope:
+    return _Scope(submit.inputs[0] if submit.inputs else b"null", effective_variables(flow, submit.variables))
 
 
 def _gate(plan: GatePlan, flow: CompiledFlow, namespace: Namespace, scope: _Scope) -> Gate:
@@ -48,6 +60,7 @@ def refusal(flow: CompiledFlow, submit: Submit) -> Refused | None:
     """Why a submission has no key; None when it has all that its flow asks for."""
     try:
         gates_of(flow, submit)
+        run_key_of(flow, submit)
     except keys.BadKey as problem:
         return Refused("SM-5260", str(problem), "give the input, or the variable, that the flow's key is made of")
     return None

@@ -20,16 +20,16 @@ BLOCKED_MS = (10_000, 600_000)
 """When a function that its code cannot go on with is tried again: first, and at most, doubling between."""
 
 
-def let_go(session: Session, item: Item, step: int, blocked: str = "", version: str = "") -> None:
+def let_go(session: Session, item: Item, step: int, blocked: str = "", version: str = "", *, leaving: bool = False) -> None:
     """No worker has it. `blocked`: why the code that is there cannot go on, which has this `version`; that is tried again, because other
-    code may be there then."""
+    code may be there then. `leaving`: the worker goes, so it is to go to another one."""
     function, due = item.function(step), 0
     if blocked:
         first, most = BLOCKED_MS
         due = session.now + min(most, first << min(0 if function is None else function.blocks, 10))
         session.cause(SetTimer(due, wait_of(item, step)))
     activation_over(session, item, step, heard=not blocked)
-    session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due, version if blocked else ""))
+    session.emit(FunctionIdle(item.run.id, item.index, step, blocked, due, leaving, version if blocked else ""))
     session.touched[item.run.tree.root] = item.run.tree
     if blocked and item.run.tree.cancelling:
         cancel.function_ended(session, item.run.tree)  # it cannot clean up

@@ -53,7 +53,7 @@ def serve(session: Session, key: str) -> None:
     while (found := session.state.permits.keys.get(key)) is not None and found.waiting and found.has_room():
         opens_ms = found.opens_ms()
         if opens_ms > session.now:
-            session.cause(CallKeys(opens_ms))
+            session.cause(CallKeys(opens_ms, key))
             return
         run, partition = next(iter(found.waiting.items()))
         session.emit(PermitMoved(key, run, HOLDS))
@@ -62,7 +62,12 @@ def serve(session: Session, key: str) -> None:
 
 def serve_keys(session: Session, command: ServeKeys) -> None:
     """Some time has come, or the home is another process now."""
+    if command.key:
+        serve(session, command.key)
+        return
     breakers.serve(session)
+    if command.key is not None:
+        return
     for key, found in list(session.state.permits.keys.items()):
         if command.again and (found.is_full() or not command.full):
             for run in (*found.holders, *found.revoked):

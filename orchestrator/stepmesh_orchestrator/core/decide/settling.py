@@ -58,7 +58,7 @@ def _settle(session: Session, item: Item, command: SettleWait) -> None:
     if isinstance(made, Refused):
         session.cause(Answered(made))
         return
-    waits.settle(session, item, waiter.step, waiter.command, made)
+    waits.settle(session, item, waiter, made)
     session.cause(Answered(Accepted(waiter.run)))
 
 

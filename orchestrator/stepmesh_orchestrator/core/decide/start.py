@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.decide import breakers, builtins, cancel, failure, finish, keys, places, step_keys
+from stepmesh_orchestrator.core.decide import breakers, builtins, cancel, failure, finish, functions, keys, places, step_keys
 from stepmesh_orchestrator.core.effects import LimitWait
 from stepmesh_orchestrator.core.events import StepDispatched, StepFailed, StepSkipped
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
@@ -61,6 +61,8 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     if of_pool is not None and (of_pool.taken >= of_pool.limit or (of_pool.waiting and not of_pool.calling)):
         places.wait(session, of_pool, item, step.index)
         return
+    if item.pasts is not None:
+        functions.take_over(session, item, step.index, value)
     attempt = item.attempt(step.index)
     session.emit(StepDispatched(run.id, item.index, step.index, attempt))
     if of_pool is not None:  # `places.take`, in a hot place
@@ -76,8 +78,10 @@ def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, rou
     task = Task(
         run.id, item.index, step.index, attempt, 1, step.id, route.component, value, "" if root == run.id else root,
         step.timeout_ms or route.timeout_ms, suspect or queue_ms > 0, run.traceparent, route.path_params, run.flow_id,
-        session.now, 0 if function is None else len(function.records), b"" if function is None else function.carried(),
+        session.now,
     )  # fmt: skip
+    if function is not None:
+        task = function.carried_by(task)
     if queue_ms:
         reference = TaskRef(run.id, item.index, step.index, attempt)
         session.cause(LimitWait(session.now + queue_ms, reference, route.pool, queue_ms))

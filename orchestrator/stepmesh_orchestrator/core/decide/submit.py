@@ -47,6 +47,8 @@ def start_run(session: Session, command: StartRun) -> None:
         places.beside(session, event.parent, lambda: session.create(event, command.flow))
     if command.seeded is not None:
         session.emit(command.seeded)
+    if command.functions is not None:
+        session.emit(command.functions)
     run = session.state.runs[submit.run]
     if command.flow.gates:
         gates.hold(session, run, gates.gates_of(command.flow, submit))
@@ -85,7 +87,7 @@ def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> 
             )
         if flow.input_schema is not None and (violations := flow.input_schema.violations(value)):
             return _invalid(f"input {index} does not match the flow's input schema", violations)
-    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates else None)
+    return _variables_refusal(settings, submit, flow) or (gates.refusal(flow, submit) if flow.gates or flow.idempotency else None)
 
 
 def _variables_refusal(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:

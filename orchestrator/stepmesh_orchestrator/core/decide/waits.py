@@ -138,12 +138,25 @@ def leave(session: Session, item: Item, step: int, commands: Iterable[Issued]) -
     """A durable function waits for these commands no more: for events among them nobody does."""
     for command in commands:
         if command.kind is Kind.EVENT:
-            unsubscribe(session, item, step, command.id, command.name, key_of(command))
+            _leave_but(session, item, step, command)
 
 
-def key_of(command: Issued) -> str:
-    """Of the address that a durable function waits at."""
-    return _keyed.decode(command.arguments).key
+def stand(session: Session, item: Item, step: int, command: Issued, since_ms: int) -> None:
+    """A durable function waits for an event, from now on or still."""
+    for key in keys_of(item, command):
+        subscribe(session, item, step, command.id, command.name, key, since_ms)
+
+
+def keys_of(item: Item, command: Issued) -> tuple[str, ...]:
+    """Of the addresses that a durable function waits at: without a key it hears whoever names the event alone, or the run."""
+    key = _keyed.decode(command.arguments).key
+    return (key,) if key else ("", item.run.id)
+
+
+def _leave_but(session: Session, item: Item, step: int, command: Issued, taken: str | None = None) -> None:
+    for key in keys_of(item, command):
+        if key != taken:
+            unsubscribe(session, item, step, command.id, command.name, key)
 
 
 def tell_over(session: Session, over: WaitOver) -> None:
@@ -166,7 +179,7 @@ def deliver(session: Session, letter: Deliver) -> None:
     else:
         session.emit(WaitOver(letter.name, letter.key, waiter, letter.position, letter.scope))
         _send(session, Unsubscribe(letter.name, letter.key, waiter, letter.scope))
-        receive(session, item, waiter.step, waiter.command, letter)
+        receive(session, item, letter)
 
 
 def is_awaited(item: Item, letter: Deliver) -> bool:
@@ -177,7 +190,7 @@ def is_awaited(item: Item, letter: Deliver) -> bool:
         command = _command(item, letter.waiter)
         if command is None or command.kind is not Kind.EVENT:
             return False
-        return (command.name, key_of(command)) == (letter.name, letter.key)
+        return command.name == letter.name and letter.key in keys_of(item, command)
     awaited = awaited_of(item, letter.waiter.step)
     return (awaited.name, awaited.key) == (letter.name, letter.key)
 
@@ -191,25 +204,35 @@ def is_open(item: Item, waiter: Waiter) -> bool:
     return item.phases[waiter.step] == AWAITING and item.attempt(waiter.step) == waiter.attempt
 
 
-def receive(session: Session, item: Item, step: int, command: str, event: Deliver) -> None:
+def receive(session: Session, item: Item, event: Deliver) -> None:
     """Hand an event to the wait that took it: the one place where that happens. A step of a flow has its output."""
-    if command:
-        news.settle(session, item, step, Settled(command, session.now, event.payload))
-        return
-    results.complete(session, item, step, event.payload)
+    waiter = event.waiter
+    if waiter.command:
+        _settle(session, item, waiter, event.payload, taken=event.key)
+    else:
+        results.complete(session, item, waiter.step, event.payload)
 
 
-def settle(session: Session, item: Item, step: int, command: str, outcome: bytes | Failure) -> None:
+def settle(session: Session, item: Item, waiter: Waiter, outcome: bytes | Failure) -> None:
     """End a wait by its token, likewise the one place where that happens."""
-    if command:
-        failed = None if isinstance(outcome, bytes) else outcome
-        news.settle(session, item, step, Settled(command, session.now, outcome if isinstance(outcome, bytes) else b"null", failed))
+    step = waiter.step
+    if waiter.command:
+        _settle(session, item, waiter, outcome)
         return
     give_up(session, item, step)
     if isinstance(outcome, bytes):
         results.complete(session, item, step, outcome)
     else:
         failure.attempt_failed(session, item, item.run.flow.steps[step], outcome, no_worker=True)
+
+
+def _settle(session: Session, item: Item, waiter: Waiter, outcome: bytes | Failure, taken: str | None = None) -> None:
+    """A wait of a durable function is over; `taken`: the key of the address whose event it took."""
+    command = _command(item, waiter)
+    if command is not None and command.kind is Kind.EVENT:
+        _leave_but(session, item, waiter.step, command, taken)
+    value, failed = (outcome, None) if isinstance(outcome, bytes) else (b"null", outcome)
+    news.settle(session, item, waiter.step, Settled(waiter.command, session.now, value, failed))
 
 
 def _command(item: Item, waiter: Waiter) -> Issued | None:

@@ -22,6 +22,8 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     function_events.HistoryGrew: functions.history_grew,
     function_events.FunctionIdle: functions.function_idle,
     function_events.FunctionContinued: functions.function_continued,
+    function_events.FunctionTookOver: functions.function_took_over,
+    function_events.FunctionUnwound: functions.function_unwound,
     events.StepAwaiting: steps.awaiting,
     events.StepWoken: steps.woken,
 }
@@ -42,6 +44,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     events.RunPaused: control.run_paused,
     events.RunResumed: control.run_resumed,
     events.RunSeeded: control.run_seeded,
+    function_events.FunctionsSeeded: functions.functions_seeded,
     schedule_events.ScheduleSet: schedules.schedule_set,
     schedule_events.ScheduleDeleted: schedules.schedule_deleted,
     schedule_events.ScheduleFired: schedules.schedule_fired,

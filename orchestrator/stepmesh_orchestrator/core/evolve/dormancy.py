@@ -10,9 +10,9 @@ from stepmesh_orchestrator.core.dormant import place_of
 from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.core.evolve.images import (
     Places,
-    RareRunImage,
     RareTreeImage,
     RunImage,
+    SeededRunImage,
     is_rare,
     places_of,
     restore_run,
@@ -33,7 +33,7 @@ class _TreeForm(msgspec.Struct, array_like=True, gc=False):
 
     format: int
     limit: int
-    runs: list[RareRunImage]
+    runs: list[SeededRunImage]
     places: list[Places]
     paused_ms: int = 0
     inherited: dict[RunId, SeededRun] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.evolve.steps import leave
-from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.function_reuse import begun, unwound
+from stepmesh_orchestrator.core.functions import Function, begun_anew
 from stepmesh_orchestrator.core.state import PARKED, Item, State
 
 MOST_UNFIT = 20
@@ -21,6 +22,7 @@ def history_grew(state: State, event: function_events.HistoryGrew, at_ms: int) -
         function.close(id)
     if event.turn:
         function.driver, function.turn = event.driver, event.turn
+        function.taken = False
         function.blocked, function.blocks, function.unfit = "", 0, []
         function.version = event.version or function.version
         if item.waits is not None and event.step in item.waits:
@@ -33,7 +35,7 @@ def function_idle(state: State, event: function_events.FunctionIdle, at_ms: int)
     item = leave(state, event.run, event.item, event.step)
     _rest(item, event.step)
     function = _function(item, event.step)
-    function.seen = len(function.records)
+    function.seen = 0 if event.leaving else len(function.records)  # all of it is news: it goes on whatever happens
     function.blocked, function.due_ms = event.blocked, event.due_ms
     function.blocks = function.blocks + 1 if event.blocked else 0
     if event.version and event.version not in function.unfit:
@@ -44,7 +46,33 @@ def function_continued(state: State, event: function_events.FunctionContinued, a
     """Nothing of what it was is left but the number of its next activation."""
     item = leave(state, event.run, event.item, event.step)
     _rest(item, event.step)
-    item.functions = {**(item.functions or {}), event.step: Function(input=event.input)}
+    item.functions = {**(item.functions or {}), event.step: begun_anew(_function(item, event.step), event.input)}
+
+
+def functions_seeded(state: State, event: function_events.FunctionsSeeded, at_ms: int) -> None:
+    """They wait for their items to start."""
+    run = state.runs[event.run]
+    run.pasts = {}
+    for seed in event.seeds:
+        run.pasts.setdefault(seed.item, []).append(seed)
+
+
+def function_took_over(state: State, event: function_events.FunctionTookOver, at_ms: int) -> None:
+    """Its history begins with another run's. Its first task is as one that comes again: the worker asks what is there."""
+    item = state.runs[event.run].items[event.item]
+    pasts = item.pasts or {}
+    seed = pasts.pop(event.step)
+    item.pasts = pasts or None
+    item.functions = {**(item.functions or {}), event.step: begun(seed, at_ms, anew=event.anew)}
+    item.wait(event.step).attempt += 1
+    item.positions[event.step] = state.at
+
+
+def function_unwound(state: State, event: function_events.FunctionUnwound, at_ms: int) -> None:
+    """Only results are left of what was taken over."""
+    item = leave(state, event.run, event.item, event.step)
+    _rest(item, event.step)
+    item.functions = {**(item.functions or {}), event.step: unwound(_function(item, event.step), at_ms)}
 
 
 def _rest(item: Item, step: int) -> None:

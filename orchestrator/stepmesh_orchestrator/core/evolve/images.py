@@ -17,9 +17,9 @@ from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.evolve.lookup import FlowLookup
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.plan import SKIPPED, Outcome, Skipped
-from stepmesh_orchestrator.core.functions import Function
+from stepmesh_orchestrator.core.functions import Function, image_of
 from stepmesh_orchestrator.core.gates import Gate
-from stepmesh_orchestrator.core.seeds import Seed, SeededRun
+from stepmesh_orchestrator.core.seeds import FunctionSeed, Seed, SeededRun
 from stepmesh_orchestrator.core.state import DERIVED, IDLE, PARKED, RETRYING, Item, Run, State, Tree, Wait, may_have_room
 
 
@@ -38,6 +38,12 @@ class FunctionItemImage(ItemImage, array_like=True, gc=False):
     """Of an item with steps that are durable functions. Written only then, read always."""
 
     functions: dict[int, Function] | None = None
+
+
+class SeededItemImage(FunctionItemImage, array_like=True, gc=False):
+    """Of an item whose durable functions are to take over from others. Written only then, read always."""
+
+    pasts: dict[int, FunctionSeed] | None = None
 
 
 class RunImage(msgspec.Struct, array_like=True, gc=False):
@@ -62,7 +68,7 @@ class RunImage(msgspec.Struct, array_like=True, gc=False):
     failed: int
     cancelled: int
     stopping: bool
-    items: list[FunctionItemImage]
+    items: list[SeededItemImage]
     children: list[RunId] | None
     results: dict[int, bytes | Failure] | None
 
@@ -76,6 +82,12 @@ class RareRunImage(RunImage, array_like=True, gc=False):
     priority: int = 0
     gates: list[Gate] | None = None
     gates_open: int = 0
+
+
+class SeededRunImage(RareRunImage, array_like=True, gc=False):
+    """Of a run with items to come whose durable functions take over from others. Written only then, read always."""
+
+    pasts: dict[int, list[FunctionSeed]] | None = None
 
 
 class TreeImage(msgspec.Struct, array_like=True, gc=False):
@@ -125,7 +137,7 @@ def restore_tree(state: State, image: RareTreeImage) -> Tree:
     return tree
 
 
-def restore_run(state: State, image: RareRunImage, flows: FlowLookup, places: Places | None) -> Run:
+def restore_run(state: State, image: SeededRunImage, flows: FlowLookup, places: Places | None) -> Run:
     """Put a run into its tree, which is there. `LookupError` for a flow that is not loaded."""
     tree = state.trees[image.root]
     run = _run(image, tree, flows, places or _guessed(image, state))
@@ -143,7 +155,7 @@ def places_of(run: Run) -> Places:
     return Places(run.created_at, run.depth, {index: item.positions.tobytes() for index, item in run.items.items()})
 
 
-def _guessed(image: RareRunImage, state: State) -> Places:
+def _guessed(image: SeededRunImage, state: State) -> Places:
     """For a snapshot of a release that did not keep them."""
     owner = None if image.parent is None else state.runs.get(image.parent.run)
     depth = 0 if image.parent is None else 1 if owner is None else owner.depth + 1
@@ -153,17 +165,18 @@ def _guessed(image: RareRunImage, state: State) -> Places:
 def run_image(run: Run) -> RunImage:
     """All that events said of it."""
     image = _plain_image(run)
-    if not (run.taken is not None or run.seeds or run.priority or run.gates is not None):
+    if not (run.taken is not None or run.seeds or run.priority or run.gates is not None or run.pasts):
         return image
-    return RareRunImage(
+    rare = RareRunImage(
         **structs.asdict(image), taken=run.taken, seeds=run.seeds or None, priority=run.priority, gates=run.gates, gates_open=run.gates_open
     )
+    return SeededRunImage(**structs.asdict(rare), pasts=run.pasts) if run.pasts else rare
 
 
 def is_rare(run: Run) -> bool:
     """Whether it is kept in a form that earlier releases do not know."""
-    known = run.taken is None and run.gates is None and not run.seeds
-    return not known or any(item.functions for item in run.items.values())
+    known = run.taken is None and run.gates is None and not run.seeds and not run.pasts
+    return not known or any(item.functions or item.pasts for item in run.items.values())
 
 
 def _plain_image(run: Run) -> RunImage:
@@ -174,14 +187,15 @@ def _plain_image(run: Run) -> RunImage:
     )  # fmt: skip
 
 
-def _item_image(item: Item) -> FunctionItemImage:
+def _item_image(item: Item) -> SeededItemImage:
     """Typed as what it is read as."""
     outcomes: list[bytes | Failure | bool | None] = [False if isinstance(outcome, Skipped) else outcome for outcome in item.outcomes]
     plain = ItemImage(item.index, item.input, outcomes, _recorded_phases(item), item.times.tobytes(), item.waits)
-    if not item.functions:
-        return cast(FunctionItemImage, plain)
-    functions = {step: cast(Function, function.image()) for step, function in item.functions.items()}
-    return FunctionItemImage(**structs.asdict(plain), functions=functions)
+    if not (item.functions or item.pasts):
+        return cast(SeededItemImage, plain)
+    functions = {step: cast(Function, image_of(function)) for step, function in (item.functions or {}).items()} or None
+    told = FunctionItemImage(**structs.asdict(plain), functions=functions)
+    return SeededItemImage(**structs.asdict(told), pasts=item.pasts) if item.pasts else cast(SeededItemImage, told)
 
 
 def _recorded_phases(item: Item) -> bytes:
@@ -199,7 +213,7 @@ def _is_parked(item: Item, step: int) -> bool:
     return item.function(step) is not None and not item.wait(step).due_ms
 
 
-def _run(image: RareRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
+def _run(image: SeededRunImage, tree: Tree, flows: FlowLookup, places: Places) -> Run:
     flow = flows.get(image.flow, image.overrides)
     if flow is None:
         raise LookupError(f"flow {image.flow} of run {image.id} is not loaded")
@@ -208,17 +222,18 @@ def _run(image: RareRunImage, tree: Tree, flows: FlowLookup, places: Places) -> 
         effective_variables(flow, image.given), image.run_key, image.parent, image.traceparent, image.tags, image.created_ms,
         image.created_sequence, image.next_item, image.completed, image.failed, image.cancelled, image.stopping, {}, image.children,
         image.results, places.created_at, places.depth, seeds=image.seeds, taken=image.taken,
-        priority=image.priority, gates=image.gates, gates_open=image.gates_open,
+        priority=image.priority, gates=image.gates, gates_open=image.gates_open, pasts=image.pasts,
     )  # fmt: skip
     for item in image.items:
         run.items[item.index] = _item(item, run, places.positions.get(item.index) or bytes(8 * len(item.outcomes)))
     return run
 
 
-def _item(image: FunctionItemImage, run: Run, positions: bytes) -> Item:
+def _item(image: SeededItemImage, run: Run, positions: bytes) -> Item:
     outcomes: list[Outcome | None] = [SKIPPED if isinstance(outcome, bool) else outcome for outcome in image.outcomes]
     times = array("q")
     times.frombytes(image.times)
     known = array("q")
     known.frombytes(positions)
-    return Item(run, image.index, image.input, outcomes, bytearray(image.phases), times, known, image.waits, functions=image.functions)
+    phases = bytearray(image.phases)
+    return Item(run, image.index, image.input, outcomes, phases, times, known, image.waits, functions=image.functions, pasts=image.pasts)

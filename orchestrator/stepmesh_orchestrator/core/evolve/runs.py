@@ -79,6 +79,8 @@ def item_started(state: State, event: events.ItemStarted, at_ms: int) -> None:
     item = run.items[event.item] = new_item(run, event.item)
     if run.seeds is not None:
         control.plant(state, item, run.seeds.pop(event.item, ()), at_ms)
+    if run.pasts is not None:
+        item.pasts = {seed.step: seed for seed in run.pasts.pop(event.item, ())} or None
     run.inputs[event.item] = None
     run.next_item = event.item + 1
     if run.next_item == run.total:

@@ -6,6 +6,7 @@ compiled again after every restart. Nothing outside the document decides.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from stepmesh_orchestrator.core.flow.codes import Code
@@ -16,7 +17,7 @@ from stepmesh_orchestrator.core.flow.expressions import Context, compile_express
 from stepmesh_orchestrator.core.flow.fields import Fields
 from stepmesh_orchestrator.core.flow.findings import Findings
 from stepmesh_orchestrator.core.flow.flow_schemas import ALIASES, FlowSchemas, read_schemas
-from stepmesh_orchestrator.core.flow.gates import GATE_KEYS, compile_gates
+from stepmesh_orchestrator.core.flow.gates import GATE_KEYS, IDEMPOTENCY, compile_gates, compile_idempotency
 from stepmesh_orchestrator.core.flow.jsontext import dumps, flow_id, loads
 from stepmesh_orchestrator.core.flow.limits import LIMITS, Limits
 from stepmesh_orchestrator.core.flow.nodes import Node
@@ -24,7 +25,10 @@ from stepmesh_orchestrator.core.flow.overrides import apply_overrides
 from stepmesh_orchestrator.core.flow.step_compiler import compile_step
 from stepmesh_orchestrator.core.flow.testcases import check_examples, read_cases
 
-FLOW_KEYS = ("name", "description", "version", "schemas", "steps", "output", "test", "examples", "metadata", "schema", *GATE_KEYS, *ALIASES)
+FLOW_KEYS = (
+    "name", "description", "version", "schemas", "steps", "output", "test", "examples", "metadata", "schema",
+    *GATE_KEYS, IDEMPOTENCY, *ALIASES,
+)  # fmt: skip
 
 
 def compile_flow(
@@ -93,8 +97,9 @@ def _compile(value: Any, text: bytes, findings: Findings, limits: Limits) -> Com
     _check_complexity(compiled, output, findings, limits)
     read_cases(fields)
     check_examples(fields)
-    gates = compile_gates(fields, Context(indexes, -1, findings, declared))
-    return None if findings.diagnostics.failed else _assemble(fields, text, compiled, output, schemas, gates)
+    of_runs = Context(indexes, -1, findings, declared)
+    gates, key = compile_gates(fields, of_runs), compile_idempotency(fields, of_runs)
+    return None if findings.diagnostics.failed else replace(_assemble(fields, text, compiled, output, schemas, gates), idempotency=key)
 
 
 def _assemble(

@@ -93,7 +93,7 @@ class GatePlan:
 @dataclass(frozen=True, slots=True)
 class CompiledFlow:
     """`document` is the compact JSON whose SHA-256 is `id`. `dependents[i]`: the steps whose skip, input or default mention step i,
-    ascending; the index `len(steps)` there stands for the flow's output."""
+    ascending; the index `len(steps)` there stands for the flow's output. `idempotency`: the key by which submissions are the same one."""
 
     id: FlowId
     name: str
@@ -107,6 +107,7 @@ class CompiledFlow:
     variables: dict[str, Variable]
     variables_schema: Validator | None
     gates: tuple[GatePlan, ...] = ()
+    idempotency: Plan | None = None
 
     def step_index(self, step_id: str) -> int | None:
         """The index of a step id; None when there is none. Linear: for people, not for the hot path."""

@@ -1,4 +1,5 @@
-"""`concurrency`, `throttle` and `debounce` of a flow document → the gates that its runs pass before they begin.
+"""`concurrency`, `throttle` and `debounce` of a flow document → the gates that its runs pass before they begin; `idempotency` → which of
+them are one.
 
 In this order they are passed: what is put off by debounce takes no place, and what waits for a place takes no part of the rate.
 """
@@ -16,6 +17,7 @@ from stepmesh_orchestrator.core.flow.nodes import Node
 from stepmesh_orchestrator.core.gates import POLICIES, QUEUE, Rule
 
 GATE_KEYS = ("debounce", "concurrency", "throttle")
+IDEMPOTENCY = "idempotency"
 MAX_LIMIT = 100_000
 _RATE = re.compile(r"\s*([0-9]{1,6})\s*/\s*([0-9]{0,6})\s*(s|m|h|d)\s*")
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -25,6 +27,17 @@ def compile_gates(fields: Fields, context: Context) -> tuple[GatePlan, ...]:
     """Those of a flow, in the order in which its runs pass them."""
     compilers = {"debounce": _debounce, "concurrency": _concurrency, "throttle": _throttle}
     return tuple(compilers[kind](fields, context) for kind in GATE_KEYS if fields.get(kind) is not None)
+
+
+def compile_idempotency(fields: Fields, context: Context) -> Node | None:
+    """The key of a flow's submissions; None when each is a run of its own."""
+    if fields.get(IDEMPOTENCY) is None:
+        return None
+    inner = fields.inner(IDEMPOTENCY)
+    inner.only(("key",), f"`{IDEMPOTENCY}`")
+    if inner.is_object and inner.get("key") is None:
+        inner.findings.add(Code.MISSING, inner.path, f"`{IDEMPOTENCY}` has no `key`", "add key: {$input: order}")
+    return _key(inner, context)
 
 
 def _concurrency(fields: Fields, context: Context) -> GatePlan:

@@ -9,18 +9,21 @@ import pytest
 from tests.unit.orchestrator.core.engine import NOW, Engine, flow, js, kinds, ref, step
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, decode_records
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, Tried, decode_records, encode_records
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Task, TaskRef
-from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, FireTimer, PauseRun, ResumeRun
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, FireTimer, PauseRun, RestTree, ResumeRun, WakeTree
 from stepmesh_orchestrator.core.decide import functions
 from stepmesh_orchestrator.core.decide.parking import BLOCKED_MS
-from stepmesh_orchestrator.core.effects import Answered, NudgeTask, SetTimer
-from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded
+from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
+from stepmesh_orchestrator.core.dormant import frame_of
+from stepmesh_orchestrator.core.effects import Answered, NudgeTask, Send, SetTimer
+from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded, TreeDormant
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionIdle, HistoryGrew
-from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, call_document
+from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, SHORT_BYTES, SHORT_RECORDS, Function, call_document
 
 BEGAN = Began(NOW, "1+abc")
+DAY_MS = 24 * 3_600_000
 
 
 class Body(Engine):
@@ -142,7 +145,8 @@ def test_an_idle_function_holds_no_slot_and_its_timer_brings_it_back() -> None:
     assert kinds(body.new) == ["HistoryGrew", "StepDispatched"]
     task = body.again()
     assert (task.attempt, task.records) == (2, 3)
-    assert decode_records(task.history) == [BEGAN, sleeping(5_000), Settled("r/sleep", NOW + 5_000)]
+    assert (task.driver, task.seen, decode_records(task.history)) == (1, 2, body.history()), "any worker goes on with so little"
+    assert not task.news
 
 
 def test_news_while_the_worker_turns_keep_it_from_going_idle() -> None:
@@ -257,6 +261,25 @@ def test_a_lost_worker_costs_the_attempt_and_nothing_else() -> None:
     assert body.item().wait(0).transport_used == 0, "a worker that got somewhere was not in vain"
 
 
+def test_a_worker_that_leaves_hands_the_function_to_another_one_at_once_and_at_no_cost() -> None:
+    body = Body()
+    assert body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, b"1"), issued("r/b"), leaving=True).left
+    assert kinds(body.new) == ["HistoryGrew", "FunctionIdle", "StepDispatched"]
+    task = body.again()
+    assert (task.attempt, task.records, task.seen, len(decode_records(task.history))) == (2, 4, 0, 4)
+    assert not task.claim_first
+    assert body.live().tree.in_flight == 1
+
+
+def test_a_function_that_was_handed_back_goes_on_after_a_crash_before_it_had_a_place() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/a"))
+    body.session.emit(FunctionIdle(body.run, 0, 0, leaving=True))
+    body.take()
+    body.restart()
+    assert kinds(body.new) == ["StepDispatched"]
+
+
 def test_a_function_that_fails_begins_anew_when_its_step_may_be_tried_again() -> None:
     body = Body(onError={"action": "retry", "maxRetries": 1})
     body.turn(BEGAN, sleeping(60_000))
@@ -331,15 +354,33 @@ def test_by_force_or_where_nothing_can_clean_up_it_is_cancelled_at_once(how: str
     assert "RunCancelled" in kinds(body.new)
 
 
-@pytest.mark.parametrize(("more", "carried"), [(-200, True), (200, False)])
-def test_a_history_travels_with_its_task_up_to_a_limit(more: int, carried: bool) -> None:
-    body = Body()
-    body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, js("x" * (MAX_CARRIED_BYTES + more - 200))), sleeping(10))
-    assert body.turn(idle=True).left
-    body.ring(10)
-    task = body.again()
-    assert task.records == 5
-    assert bool(task.history) is carried
+@pytest.mark.parametrize(("more", "carried"), [(0, True), (1, False)])
+@pytest.mark.parametrize("driver", [0, 7])
+def test_what_came_since_a_worker_let_go_travels_with_the_task_up_to_a_limit(driver: int, more: int, carried: bool) -> None:
+    """All of it, while no worker has it."""
+    task = Body().tasks[0]
+    seen: list[Record] = [BEGAN, sleeping(10)] if driver else []
+    over = MAX_CARRIED_BYTES - len(encode_records([Settled("r/sleep", NOW, b"x" * MAX_CARRIED_BYTES)]))
+    news: list[Record] = [Settled("r/sleep", NOW, b"x" * (MAX_CARRIED_BYTES + over + more))]
+    told = Function(records=seen + news, driver=driver, seen=len(seen)).carried_by(task)
+    assert (told.records, told.driver, told.seen) == (len(seen + news), driver, len(seen))
+    expected = encode_records(news) if carried else b""
+    assert (told.history, told.news) == ((b"", expected) if driver else (expected, b""))
+
+
+@pytest.mark.parametrize(
+    ("records", "more", "whole"),
+    [(3, 0, True), (3, 1, False), (SHORT_RECORDS, -SHORT_BYTES, True), (SHORT_RECORDS + 1, -SHORT_BYTES, False)],
+)
+def test_a_short_history_travels_whole_and_of_a_long_one_what_is_new(records: int, more: int, whole: bool) -> None:
+    task = Body().tasks[-1]
+    few: list[Record] = [BEGAN, *(sleeping(10) for _ in range(records - 2))]
+    last = Settled("r/sleep", NOW, b"x" * 256)
+    room = SHORT_BYTES - len(encode_records([*few, last])) + more
+    last = Settled("r/sleep", NOW, b"x" * (256 + max(0, room)))
+    told = Function(records=[*few, last], driver=1, seen=len(few)).carried_by(task)
+    expected = (encode_records([*few, last]), b"") if whole else (b"", encode_records([last]))
+    assert (told.history, told.news) == expected
 
 
 def test_what_does_not_fit_an_answer_comes_in_pages() -> None:
@@ -374,6 +415,27 @@ def test_news_of_an_idle_function_survive_a_crash_before_it_was_handed_out() -> 
     body.journal, body.positions = body.journal[:-1], body.positions[:-1]  # the dispatch was not journaled
     body.restart()
     assert kinds(body.new) == ["StepDispatched"]
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "back_ms"),
+    [
+        ([sleeping(30 * DAY_MS)], 30 * DAY_MS),
+        ([sleeping(30 * DAY_MS), issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS),
+        ([sleeping(RENEWED_MS - 1), issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS - 1),
+        ([issued("r/paid", Kind.EVENT, {"key": "7"})], RENEWED_MS),
+    ],
+    ids=["timer", "both", "timer first", "event"],
+)
+def test_who_waits_for_an_event_is_back_to_ask_again_however_far_its_timer_is(waits_for: list[Issued], back_ms: int) -> None:
+    body = Body()
+    body.turn(BEGAN, *waits_for, idle=True)
+    (left,) = body.send(RestTree(body.run, body.state.sequence))
+    assert isinstance(left, TreeDormant)
+    assert left.wakes_ms == NOW + back_ms
+    body.send(WakeTree(body.run, frame_of(body.state.dormant.places[body.run]), left.image, body.shelf))
+    asked = [effect.letter.name for effect in body.new_effects if isinstance(effect, Send)]
+    assert asked == ["paid"] * (len(waits_for) - 1 or waits_for[0].kind is Kind.EVENT)
 
 
 def test_a_paused_function_stays_where_it_is_and_goes_on_afterwards() -> None:

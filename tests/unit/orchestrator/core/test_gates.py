@@ -224,6 +224,21 @@ def test_debounce_lets_the_last_one_through_when_nobody_came_after_it() -> None:
     assert door.going() == [1]
 
 
+def test_a_key_is_called_for_at_its_own_time_and_served_alone() -> None:
+    door = Door(document(debounce={"key": BY_CUSTOMER, "period": "5s"}))
+    door.come(7)
+    door.engine.session.now += 1_000
+    door.come(8)
+    called = {effect.key: effect.due_ms for effect in door.engine.effects if isinstance(effect, CallKeys)}
+    first, second = sorted(called, key=lambda key: called[key])
+    assert called[second] - called[first] == 1_000
+    door.engine.session.now = called[second]
+    door.engine.send(ServeKeys(key=first))
+    assert (door.going(), door.held()) == ([0], [1])
+    door.engine.send(ServeKeys(key=second))
+    assert door.going() == [0, 1]
+
+
 def test_debounce_puts_off_no_longer_than_its_max() -> None:
     door = Door(document(debounce={"period": "5s", "max": "12s"}))
     began = door.engine.session.now
@@ -304,6 +319,9 @@ def test_a_run_without_items_ends_at_its_gate() -> None:
         ({"throttle": "0/m"}, "SM-2013", "$.throttle"),
         ({"throttle": {"key": 1}}, "SM-2012", "$.throttle"),
         ({"debounce": {}}, "SM-2012", "$.debounce"),
+        ({"idempotency": {}}, "SM-2012", "$.idempotency"),
+        ({"idempotency": "order"}, "SM-2010", "$.idempotency"),
+        ({"idempotency": {"key": {"$step": "a"}}}, "SM-2021", "$.idempotency.key"),
         ({"debounce": {"period": 0}}, "SM-2013", "$.debounce.period"),
         ({"debounce": {"period": "5s", "max": "1s"}}, "SM-2013", "$.debounce.max"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.core.engine import Engine, flow, kinds, ref, step
 
+from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_orchestrator.core.events import StepFailed
 
@@ -271,3 +272,20 @@ def test_a_larger_window_after_a_restart_is_used() -> None:
     engine.session.settings = type(engine.session.settings)(item_window=2)
 
     assert kinds(engine.restart()) == ["ItemStarted", "StepDispatched"]
+
+
+@pytest.mark.parametrize(("known", "left"), [(True, ["b"]), (False, [])])
+def test_after_a_defect_what_other_trees_may_do_stays(known: bool, left: list[str]) -> None:
+    engine = Engine()
+    at_fault, other = RunId("01900000-0000-7000-8000-00000000000a"), RunId("01900000-0000-7000-8000-00000000000b")
+    for run in (at_fault, other):
+        engine.submit(flow([step("a")], ref("a")), 1, run=run)
+    for run in (at_fault, other):
+        item = engine.item(run=run)
+        engine.session.work.append((item, 0))
+        engine.session.resolved.append((item, 0))
+        engine.session.over.append(item.run)
+    engine.session.drop(at_fault if known else None)
+    session = engine.session
+    for listed in ([item.run for item, _ in session.work], [item.run for item, _ in session.resolved], session.over):
+        assert [run.id[-1] for run in listed] == left

@@ -190,8 +190,8 @@ def test_what_is_no_turn_is_refused(payload: bytes) -> None:
 
 
 def test_newer_formats_are_refused() -> None:
-    with pytest.raises(ValueError, match="format 2"):
-        decode_turn(encode_turn(Turn(TURN_FORMAT + 1, 1, 1, 1, [])))
+    with pytest.raises(ValueError, match="format 3"):
+        decode_turn(encode_turn(Turn(TURN_FORMAT + 2, 1, 1, 1, [])))
     image: list[Any] = msgspec.msgpack.decode(encode_state(rich().state))
     with pytest.raises(ValueError, match="format 4"):
         decode_state(msgspec.msgpack.encode([SNAPSHOT_FORMAT + 1, *image[1:]]), Shelf())

@@ -14,6 +14,7 @@ from stepmesh_broker.protocol import api, subjects
 from stepmesh_broker.protocol.codec import decode_api_answer, encode
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Pool, content_id
 from stepmesh_broker.protocol.messages import Cancel, ComponentInfo, Hello, Refused
+from stepmesh_broker.protocol.pools import ListPools, Pools
 from stepmesh_orchestrator.runtime import run_requests as served
 
 UNKNOWN = run_id(999)
@@ -386,12 +387,12 @@ async def test_pools_show_what_waits_what_is_held_and_by_whom() -> None:
     await say(lab)
     await lab.submit(ONE_STEP, 1, 2, max_concurrency=0)
     await lab.claim((await lab.take(timeout_s=0.1))[0])
-    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    (pool,) = (await lab.ask(ListPools(), Pools)).pools
     assert (pool.pool, pool.queued, pool.in_flight) == ("py", 1, 1)
     (worker,) = pool.workers
     assert (worker.worker, worker.capacity, worker.running, worker.version) == ("w1", 8, 3, "1.2")
     await asyncio.sleep(20)
-    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    (pool,) = (await lab.ask(ListPools(), Pools)).pools
     assert pool.workers == []
     await lab.stop()
 
@@ -418,11 +419,11 @@ async def test_a_pool_tells_how_long_the_oldest_that_waits_does() -> None:
     (first,) = await lab.take(timeout_s=0.1)
     await asyncio.sleep(3)
     await lab.submit(ONE_STEP, *range(5), max_concurrency=0)
-    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    (pool,) = (await lab.ask(ListPools(), Pools)).pools
     assert (pool.queued, pool.in_flight, pool.wanted) == (6, 0, 6), "tasks, whatever frames they travel in"
     assert 3_000 <= pool.oldest_ms < 4_000
     await lab.claim(first)
-    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools
+    (pool,) = (await lab.ask(ListPools(), Pools)).pools
     assert (pool.queued, pool.in_flight, pool.wanted) == (5, 1, 6)
     assert pool.oldest_ms < 1_000, "what is claimed waits no more"
     await lab.stop()

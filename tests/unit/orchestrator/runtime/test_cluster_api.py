@@ -20,6 +20,7 @@ from stepmesh_broker.protocol.codec import decode_api_answer, encode
 from stepmesh_broker.protocol.continuation import ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId, content_id, partition_of
 from stepmesh_broker.protocol.messages import Refused, Submit
+from stepmesh_broker.protocol.pools import ListPools
 from stepmesh_orchestrator.node import Node, NodeSettings
 from stepmesh_orchestrator.runtime.agreement import PartitionsDisagree
 from stepmesh_orchestrator.runtime.partition import Ports
@@ -121,7 +122,7 @@ async def test_pools_and_components_are_counted_over_all() -> None:
         handles = [await client.submit(flow, [{"n": n}]) for n in range(20)]
         assert len({partition_of(handle.id, PARTITIONS) for handle in handles}) > 3
         for node in world.nodes:
-            (pool,) = [pool for pool in (await told(node, api.ListPools())).pools if pool.pool == "nobody"]
+            (pool,) = [pool for pool in (await told(node, ListPools())).pools if pool.pool == "nobody"]
             assert (pool.queued, pool.in_flight) == (20, 0)
             assert (await told(node, api.ListComponents())).silent == ["nobody"]
 

@@ -16,6 +16,7 @@ from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import Namespace, Pool, WorkerId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Hello, Refused, Submit
+from stepmesh_broker.protocol.pools import ListPools, Pools
 from stepmesh_orchestrator.core.places import Places
 from stepmesh_orchestrator.runtime import windows
 from stepmesh_orchestrator.runtime.packing import PoolPace
@@ -117,7 +118,7 @@ async def test_what_waits_for_a_place_counts_as_queued() -> None:
     lab = await lab_of(pool_window=3).start()
     await lab.submit(ONE_STEP, *range(10), max_concurrency=0)
 
-    pools = await lab.ask(api.ListPools(), api.Pools)
+    pools = await lab.ask(ListPools(), Pools)
     reading = read_shard(lab.shard, lab.sweeper, lab.node.ports.clock)
     lines = (await lab.ask(api.Explain(run_id(1)), api.Explained)).lines
 
@@ -216,7 +217,7 @@ async def test_an_open_breaker_is_shown_and_tried_when_its_pause_is_over() -> No
     run = await lab.submit()
     assert await lab.take(timeout_s=5) == []
 
-    pools = await lab.ask(api.ListPools(), api.Pools)
+    pools = await lab.ask(ListPools(), Pools)
     assert "/py/work said that what it needs is not available" in next(pool.trouble for pool in pools.pools if pool.pool == "py")
     assert read_shard(lab.shard, lab.sweeper, lab.node.ports.clock).breakers == 1
     assert "held back" in (await lab.ask(api.Explain(run), api.Explained)).lines[0]

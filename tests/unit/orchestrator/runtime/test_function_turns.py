@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, js, ref, until, virtual
 
 from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api, subjects
 from stepmesh_broker.protocol.codec import decode_task_frame, encode
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, size_of
 from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task, Verdict
+from stepmesh_broker.protocol.pools import ListPools, Pools
+from stepmesh_orchestrator.runtime.functions import OVERHEAD_BYTES
 
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
 LIMIT = 80_000
 TWICE = {"name": "twice", "steps": [], "output": [{"$input": "$"}, {"$input": "$"}]}
 
 
-async def turned(lab: Lab, task: Task, turn: FunctionTurn) -> FunctionTurned:
-    answer = await lab.control(FunctionTurns(W1, [turn]))
+async def turned(lab: Lab, task: Task, turn: FunctionTurn, answer_bytes: int = 0) -> FunctionTurned:
+    answer = await lab.control(FunctionTurns(W1, [turn], answer_bytes=answer_bytes))
     assert isinstance(answer, FunctionsTurned)
     (one,) = answer.answers
     assert one is not None
@@ -28,15 +31,17 @@ async def turned(lab: Lab, task: Task, turn: FunctionTurn) -> FunctionTurned:
 
 
 @virtual
-async def test_a_result_that_no_answer_can_carry_fails_the_function() -> None:
-    lab = await Lab(bus=MemoryBus(max_message_bytes=LIMIT)).start()
+@pytest.mark.parametrize(("broker_bytes", "answer_bytes"), [(LIMIT, 0), (LIMIT, 2 * LIMIT), (4 * LIMIT, LIMIT)])
+async def test_a_result_that_no_answer_can_carry_fails_the_function(broker_bytes: int, answer_bytes: int) -> None:
+    """Of the broker, and of a gateway before it."""
+    lab = await Lab(bus=MemoryBus(max_message_bytes=broker_bytes)).start()
     twice = await lab.flow(TWICE)
     for size, is_sent in ((LIMIT // 2 - 4_000, True), (LIMIT // 2, False)):
         run = await lab.submit(ONE_STEP)
         (task,) = await lab.take()
         child = Issued("r/twice", Kind.CHILD, f"flow://{twice}", "", js("x" * size), "orders.py:7")
         assert (await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0), child]))).records is None
-        answer = await turned(lab, task, FunctionTurn(ref(task), 1, 2, 2, idle=True))
+        answer = await turned(lab, task, FunctionTurn(ref(task), 1, 2, 2, idle=True), answer_bytes)
         assert answer.gone is not is_sent
         if is_sent:
             assert answer.records is not None
@@ -148,6 +153,40 @@ async def test_a_component_that_no_worker_has_fails_as_ever() -> None:
     await lab.stop()
 
 
+@virtual
+async def test_a_result_is_as_large_as_the_way_to_the_worker_carries_to_the_byte() -> None:
+    lab = await Lab().start()
+    twice = await lab.flow(TWICE)
+    text = js("x" * 30_000)
+    room = size_of(Settled("r/twice", 0, b"[" + text + b"," + text + b"]")) + OVERHEAD_BYTES
+    for answer_bytes, is_sent in ((room, True), (room - 1, False)):
+        await lab.submit(ONE_STEP)
+        (task,) = await lab.take()
+        child = Issued("r/twice", Kind.CHILD, f"flow://{twice}", "", text, "orders.py:7")
+        await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0), child]))
+        answer = await turned(lab, task, FunctionTurn(ref(task), 1, 2, 2, idle=True), answer_bytes)
+        assert answer.gone is not is_sent
+        await lab.finish(task)
+    await lab.stop()
+
+
+@virtual
+async def test_an_answer_has_as_many_records_as_the_way_to_the_worker_carries() -> None:
+    lab = await Lab().start()
+    await lab.submit(ONE_STEP)
+    (task,) = await lab.take()
+    notes = [Issued(f"r/note#{n}", Kind.EFFECT, "note", "", js("x" * 10_000), "orders.py:7") for n in range(10)]
+    await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, notes))
+    size = size_of(notes[0])
+    for fitting in (4, 5):
+        for short in (0, 1):
+            answer = await turned(lab, task, FunctionTurn(ref(task), 1, 0, 0), fitting * size + OVERHEAD_BYTES - short)
+            assert (answer.more, len(answer.records or ())) == (True, fitting - short)
+    found = await turned(lab, task, FunctionTurn(ref(task), 1, 0, 0), 10 * size + OVERHEAD_BYTES)
+    assert (found.more, len(found.records or ())) == (False, 10)
+    await lab.stop()
+
+
 def asks(task: Task, version: str) -> FunctionTurn:
     """Who would go on with a history asks for it first."""
     return FunctionTurn(ref(task), 7, 0, 0, version=version)
@@ -241,7 +280,7 @@ async def test_a_worker_that_goes_is_handed_nothing_more() -> None:
     await hello(lab, W1, ComponentInfo("/saga", version="3+4f2c1e"))
     presence = lab.node.presence
     await until(lambda: presence.having("py", "/saga") == {"3+4f2c1e": [W1]})
-    assert (await lab.ask(api.ListPools(), api.Pools)).pools[0].workers[0].functions == {"/saga": "3+4f2c1e"}
+    assert (await lab.ask(ListPools(), Pools)).pools[0].workers[0].functions == {"/saga": "3+4f2c1e"}
     await hello(lab, W1, ComponentInfo("/saga"))
     await until(lambda: not presence.having("py", "/saga"))
     assert presence.workers("py") == 1

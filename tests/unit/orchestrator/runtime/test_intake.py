@@ -12,6 +12,7 @@ from stepmesh_broker.memory.bus import Streams
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import FlowId, Partition, Position, partition_of
 from stepmesh_broker.protocol.messages import Refused, Submit
+from stepmesh_broker.protocol.records import Topic
 from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.ports import StoreError
 from stepmesh_orchestrator.runtime import intake
@@ -36,8 +37,8 @@ async def test_records_start_runs_on_the_partitions_of_their_keys() -> None:
     lab = await Lab(partitions=4).start()
     flow = await lab.flow(ONE_STEP)
     for number in range(40):
-        topic(lab).submit(js({"flowId": flow, "input": [number, number], "tags": {"n": str(number)}}), f"key-{number}")
-    topic(lab).submit(js({"flow": ONE_STEP, "input": [None]}))
+        topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": [number, number], "tags": {"n": str(number)}}), f"key-{number}")
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [None]}))
     found = await runs(lab)
     assert len(found) == 41
     homes = {run.tags["n"]: run.partition for run in found if run.tags}
@@ -46,7 +47,7 @@ async def test_records_start_runs_on_the_partitions_of_their_keys() -> None:
     while tasks := await lab.take(timeout_s=1):
         await lab.finish(*tasks)
     assert {run.status for run in await runs(lab)} == {"completed"}
-    assert not topic(lab).submitted._entries, "all are acknowledged"
+    assert not topic(lab).plain[Topic.SUBMIT]._entries, "all are acknowledged"
     await lab.stop()
 
 
@@ -55,15 +56,15 @@ async def test_the_same_key_starts_one_run_also_when_everything_else_forgot_it()
     lab = await Lab(remember_ended=0).start()
     value = js({"flow": ONE_STEP, "input": [1]})
     for _ in range(3):
-        topic(lab).submit(value, "order-1")
+        topic(lab).write(Topic.SUBMIT, value, "order-1")
     (first,) = await runs(lab)
     await lab.finish(*await lab.take())
     assert [run.status for run in await runs(lab)] == ["completed"]
     await lab.submit(ONE_STEP, 2)  # a turn that forgets what ended
     assert not lab.shard.session.state.keys
-    topic(lab).submit(value, "order-1")
+    topic(lab).write(Topic.SUBMIT, value, "order-1")
     await lab.restart()
-    topic(lab).submit(js({"flow": ONE_STEP, "input": ["other"]}), "order-1")
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": ["other"]}), "order-1")
     assert len([run for run in await runs(lab) if run.run != first.run]) == 1, "only the one that was submitted by hand"
     await lab.stop()
 
@@ -71,9 +72,9 @@ async def test_the_same_key_starts_one_run_also_when_everything_else_forgot_it()
 @virtual
 async def test_a_record_that_is_read_again_starts_nothing_again() -> None:
     lab = await Lab().start()
-    record = topic(lab).submit(js({"flow": ONE_STEP, "input": [1]}))
+    record = topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [1]}))
     (run,) = await runs(lab)
-    again = topic(lab).submitted
+    again = topic(lab).plain[Topic.SUBMIT]
     again._entries.append(record)
     again._reader.hear(record)  # type: ignore[union-attr]
     assert [one.run for one in await runs(lab)] == [run.run]
@@ -93,9 +94,9 @@ async def test_bad_records_are_dead_letters_with_the_reason_and_the_others_go_on
         "SM-5002": (js({"flowId": flow, "input": [1, 2, 3]}), ""),
     }
     for value, key in bad.values():
-        topic(lab).submit(value, key)
-    topic(lab).submit(js({"flowId": flow, "input": [1]}), headers={"stepmesh-contract": "9"})
-    topic(lab).submit(js({"flowId": flow, "input": [1, 2]}), "typed")
+        topic(lab).write(Topic.SUBMIT, value, key)
+    topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": [1]}), headers={"stepmesh-contract": "9"})
+    topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": [1, 2]}), "typed")
     (run,) = await runs(lab)
     assert run.total == 2, "a key whose first record was bad is still free"
     letters = await lab.client.parked()
@@ -114,8 +115,8 @@ async def test_a_submission_above_the_limit_of_messages_is_a_dead_letter() -> No
     await lab.start()
     flow = await lab.flow(ONE_STEP)
     value = js({"flowId": flow, "input": ["x" * 5_000]})
-    topic(lab).submit(value, "large")
-    topic(lab).submit(js({"flowId": flow, "input": ["x" * 3_500]}), "small")
+    topic(lab).write(Topic.SUBMIT, value, "large")
+    topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": ["x" * 3_500]}), "small")
     (run,) = await runs(lab)
     (letter,) = await lab.client.parked()
     assert letter.reason.startswith("SM-3002")
@@ -143,7 +144,7 @@ async def test_while_broker_or_store_are_away_records_wait() -> None:
         return await get_run(run)
 
     lab.broker.post, lab.store.get_run = refusing_post, refusing_get  # type: ignore[method-assign]
-    topic(lab).submit(js({"flow": ONE_STEP, "input": [1]}), "k")
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [1]}), "k")
     await asyncio.sleep(5)
     assert not lab.shard.session.state.runs
     away = False
@@ -162,9 +163,9 @@ async def test_nothing_is_read_while_the_partition_has_no_room() -> None:
     below, outbox.below = outbox.below, held  # type: ignore[method-assign]
     await asyncio.sleep(10)
     for number in range(3 * intake.AT_ONCE):
-        topic(lab).submit(js({"flow": ONE_STEP, "input": [number]}))
+        topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [number]}))
     await asyncio.sleep(30)
-    assert len(topic(lab).submitted._entries) >= 2 * intake.AT_ONCE, "no more than what was being fetched was taken"
+    assert len(topic(lab).plain[Topic.SUBMIT]._entries) >= 2 * intake.AT_ONCE, "no more than what was being fetched was taken"
     outbox.below = below  # type: ignore[method-assign]
     gate.set()
     assert len(await runs(lab)) == 3 * intake.AT_ONCE
@@ -175,9 +176,9 @@ async def test_nothing_is_read_while_the_partition_has_no_room() -> None:
 async def test_a_reader_that_lost_the_topic_comes_back() -> None:
     lab = await Lab().start()
     await runs(lab)
-    topic(lab).submitted.open()  # somebody else, who does nothing
+    topic(lab).plain[Topic.SUBMIT].open()  # somebody else, who does nothing
     await asyncio.sleep(intake.REOPEN_S * 2)
-    topic(lab).submit(js({"flow": ONE_STEP, "input": [1]}))
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [1]}))
     assert len(await runs(lab)) == 1
     await lab.stop()
 
@@ -193,8 +194,8 @@ async def test_a_record_that_shows_a_defect_holds_up_nobody() -> None:
         return await load(flow, overrides)
 
     lab.node.flows.load = failing  # type: ignore[method-assign]
-    topic(lab).submit(js({"flow": ONE_STEP, "input": [1], "overrides": {}}))
-    topic(lab).submit(js({"flow": ONE_STEP, "input": [2]}))
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [1], "overrides": {}}))
+    topic(lab).write(Topic.SUBMIT, js({"flow": ONE_STEP, "input": [2]}))
     assert len(await runs(lab)) == 1
     (letter,) = await lab.client.parked()
     assert letter.reason.startswith("SM-5131")
@@ -213,10 +214,10 @@ async def test_a_key_whose_submission_was_refused_at_home_is_free_at_once() -> N
         return unknown_flow(submit)
 
     service._admit = gone  # type: ignore[method-assign]
-    topic(lab).submit(js({"flowId": flow, "input": [1]}), "k")
+    topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": [1]}), "k")
     assert await runs(lab) == []
     service._admit = admit  # type: ignore[method-assign]
-    topic(lab).submit(js({"flowId": flow, "input": [2]}), "k")
+    topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": [2]}), "k")
     assert len(await runs(lab)) == 1
     (letter,) = await lab.client.parked()
     assert (letter.pool, letter.reason[:7]) == ("inbox", "SM-5004")

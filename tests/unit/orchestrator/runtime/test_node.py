@@ -14,6 +14,7 @@ from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, Refused, Submit
+from stepmesh_broker.protocol.pools import ListPools, Pools
 
 INNER: dict[str, Any] = {"steps": [{"id": "x", "component": "/py/work", "input": {"$input": "$"}}], "output": {"$step": "x"}}
 MAP: dict[str, Any] = {
@@ -56,7 +57,7 @@ async def test_fifty_runs_over_four_partitions() -> None:
         listed += [run.run for run in page]
     assert sorted(listed) == sorted(runs)
     assert len((await lab.ask(api.ListRuns(limit=1_000), api.Runs)).runs) == 100
-    (pool,) = (await lab.ask(api.ListPools(), api.Pools)).pools or [None]
+    (pool,) = (await lab.ask(ListPools(), Pools)).pools or [None]
     assert pool is None or (pool.queued, pool.in_flight) == (0, 0)
     await lab.stop()
 

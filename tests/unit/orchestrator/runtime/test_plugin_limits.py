@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, until, virtual
 
-from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.ids import RunId, WorkerId
 from stepmesh_broker.protocol.messages import Task, Verdict
+from stepmesh_broker.protocol.pools import ListPools, Pools
 from stepmesh_orchestrator.config import parse_config
 from stepmesh_orchestrator.runtime.leases import TIMEOUT_GRACE_S
 
@@ -183,5 +183,5 @@ async def test_a_task_that_waited_too_long_hurts_no_other_and_no_worker() -> Non
     await lab.finish(first)
     info = await lab.ended(run)
     assert (info.summary.completed, info.summary.failed) == (1, 1)
-    assert (await lab.ask(api.ListPools(), api.Pools)).pools == []
+    assert (await lab.ask(ListPools(), Pools)).pools == []
     await lab.stop()

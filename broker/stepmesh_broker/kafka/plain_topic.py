@@ -1,4 +1,4 @@
-"""The submit topic, to which any producer may write: a share of its partitions, read by hand from where the group's offsets stand.
+"""A topic to which any producer may write: a share of its partitions, read by hand from where the group's offsets stand.
 
 Invariant: an offset is committed when all records below it are dealt with. Two readers of one share do no harm but work: what both read
 is the same record. It must not know what records say.
@@ -19,7 +19,7 @@ from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics
 from stepmesh_broker.protocol.ids import Partition
-from stepmesh_broker.protocol.submission import SubmittedRecord
+from stepmesh_broker.protocol.records import PlainRecord
 
 _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 15.0
@@ -29,16 +29,16 @@ _COMMIT_S = 5.0
 _POLL_S = 0.5
 
 
-class KafkaSubmitReader:
-    """`SubmitReader` of the topic's partitions `p` with `p % partitions == partition`. The group of the same name as the topic has offsets
+class KafkaTopicReader:
+    """`TopicReader` of the topic's partitions `p` with `p % partitions == partition`. The group of the same name as the topic has offsets
     and no members, so lag is seen by the usual tools."""
 
-    def __init__(self, settings: KafkaSettings, topics: Topics, partition: Partition, partitions: int) -> None:
+    def __init__(self, settings: KafkaSettings, topics: Topics, topic: str, partition: Partition, partitions: int) -> None:
         self._settings = settings
         self._topics = topics
         self._partition = partition
         self._partitions = partitions
-        self._topic = topics.submit
+        self._topic = topic
         self._lanes: list[TopicPartition] = []
         self._next: dict[int, int] = {}
         self._consumer: Any = None
@@ -73,7 +73,7 @@ class KafkaSubmitReader:
         """Whether it reads no more."""
         return self._closed
 
-    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[SubmittedRecord]:
+    async def fetch(self, max_messages: int, timeout_s: float) -> Sequence[PlainRecord]:
         """Up to `max_messages` as soon as there is one. Raises `BrokerUnavailable`, also once closed."""
         until = asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -86,7 +86,7 @@ class KafkaSubmitReader:
             if found or left <= 0 or self._closed:
                 return found
 
-    async def ack(self, records: Sequence[SubmittedRecord]) -> None:
+    async def ack(self, records: Sequence[PlainRecord]) -> None:
         """Commit. Offsets of a topic that was lost meanwhile are not."""
         done: dict[TopicPartition, int] = {}
         for record in records:
@@ -110,7 +110,7 @@ class KafkaSubmitReader:
             async with self._using:
                 await stop(self._consumer)
 
-    async def _records(self, max_messages: int, timeout_s: float) -> list[SubmittedRecord]:
+    async def _records(self, max_messages: int, timeout_s: float) -> list[PlainRecord]:
         if not self._lanes:
             await asyncio.sleep(timeout_s)
             return []
@@ -122,10 +122,10 @@ class KafkaSubmitReader:
             ) from problem
         return [self._record(place.partition, record) for place, page in pages.items() for record in page]
 
-    def _record(self, lane: int, record: Any) -> SubmittedRecord:
+    def _record(self, lane: int, record: Any) -> PlainRecord:
         self._next[lane] = record.offset + 1
         headers = {name.lower(): value or b"" for name, value in record.headers}
-        return SubmittedRecord(lane, record.offset, record.timestamp or 0, record.value or b"", record.key or b"", headers)
+        return PlainRecord(lane, record.offset, record.timestamp or 0, record.value or b"", record.key or b"", headers)
 
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,0 +1,50 @@
+"""Plain records: what a program with nothing but a producer writes, and the topics that it writes to. docs/protocol.md is the contract.
+
+It must not know what records say, nor how they travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+VERSION = "1"
+"""Of the contract: the header `stepmesh-contract`, where a record has it."""
+MEDIA_TYPE = "application/json"
+
+
+class Topic(StrEnum):
+    """`stepmesh.<namespace>.<topic>`, which anybody may write to."""
+
+    SUBMIT = "submit"
+    """Records that start runs (`submission.py`)."""
+    EVENTS = "events"
+    """Events from outside (`event_records.py`)."""
+
+
+class PlainRecord(NamedTuple):
+    """A record as it lies in its topic: `position` in a `lane`, both for ever. `headers` by their names in lower case; `time_ms` is when it
+    was written, by the record."""
+
+    lane: int
+    position: int
+    time_ms: int
+    value: bytes
+    key: bytes = b""
+    headers: Mapping[str, bytes] = {}
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"{self.lane}@{self.position}"
+
+    def version_problem(self) -> str | None:
+        """Why its version of the contract cannot be read; None when it can."""
+        version = self.headers.get("stepmesh-contract", VERSION.encode()).decode(errors="replace")
+        return None if version == VERSION else f"version {version!r} of the contract is not known"
+
+    @property
+    def media_type(self) -> str:
+        """Of its value, in lower case; JSON unless it says otherwise."""
+        return self.headers.get("content-type", MEDIA_TYPE.encode()).decode(errors="replace").partition(";")[0].strip().lower()

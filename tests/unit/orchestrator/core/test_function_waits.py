@@ -1,0 +1,84 @@
+"""Events for durable functions: at which addresses they wait, and that a wait which is over stands nowhere."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.orchestrator.core.engine import ROOT, kinds
+from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued
+from tests.unit.orchestrator.core.test_waits import letters, post, send
+
+from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
+from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
+from stepmesh_orchestrator.core.commands import SettleWait
+
+WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
+
+
+def body(**arguments: str) -> Body:
+    """It waits for `paid`, and idles."""
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, arguments))
+    post(made)
+    made.turn(idle=True)
+    return made
+
+
+def standing(made: Body) -> int:
+    """Waits at all addresses."""
+    return sum(len(address.waiters) for address in made.state.addresses.places.values())
+
+
+@pytest.mark.parametrize("key", ["", ROOT])
+def test_a_wait_without_a_key_hears_whoever_names_the_event_alone_or_the_run(key: str) -> None:
+    made = body()
+    assert standing(made) == 2
+    assert send(made, key=key, data=7).matched == 1
+    post(made)
+    assert Settled("r/paid", made.session.now, b"7") in made.history()
+    assert standing(made) == 0
+    assert decode_records(made.again().history)[-1] == Settled("r/paid", made.session.now, b"7"), "and it is handed out with it"
+
+
+def test_what_was_sent_to_the_run_before_it_waited_counts() -> None:
+    made = Body()
+    send(made, key=ROOT, data=7)
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}))
+    post(made)
+    assert Settled("r/paid", made.session.now, b"7") in made.history()
+    assert standing(made) == 0
+
+
+def test_of_two_events_at_once_a_wait_takes_one_and_the_next_wait_the_other() -> None:
+    made = Body()
+    send(made, key=ROOT, id="e1", data=1)
+    send(made, key="", id="e2", data=2)
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}))
+    post(made)
+    made.turn(issued("r/paid.2", Kind.EVENT, {}, "paid"), base=3)
+    post(made)
+    taken = [record.value for record in made.history() if isinstance(record, Settled)]
+    assert sorted(taken) == [b"1", b"2"]
+    assert standing(made) == 0
+
+
+def test_a_wait_for_a_key_hears_that_key_alone() -> None:
+    made = body(key="order-7")
+    assert standing(made) == 1
+    assert [send(made, key=key, id=key or "none").matched for key in ("", ROOT, "order-7")] == [0, 0, 1]
+
+
+def test_who_waits_no_more_leaves_every_address() -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}))
+    assert [letter.key for letter in letters(made) if isinstance(letter, Subscribe)] == ["", ROOT]
+    made.turn(abandoned=["r/paid"])
+    assert [(letter.key, letter.waiter) for letter in letters(made) if isinstance(letter, Unsubscribe)] == [("", WAITER), (ROOT, WAITER)]
+
+
+def test_a_wait_that_its_token_ended_stands_nowhere() -> None:
+    made = body()
+    made.send(SettleWait(WAITER, b"7", False))
+    assert kinds(made.new)[:2] == ["WaitOver", "WaitOver"]
+    post(made)
+    assert standing(made) == 0
+    assert Settled("r/paid", made.session.now, b"7") in made.history()
