@@ -1,10 +1,14 @@
 """A saga with an approval over three pools, with local steps, sleeps, events, a promise, a call and a child flow: the orchestrator dies at
-every journal write, and workers die on the way; the result is the same, and each step is recorded once."""
+every journal write, and workers die on the way; the result is the same, and each step is recorded once.
+
+`STEPMESH_SAGA_SLEEP_S` sets how long its sleep is (an hour here; with three days, 259200, it takes forty minutes of a core).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +27,9 @@ from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
+SLEEP_S = float(os.environ.get("STEPMESH_SAGA_SLEEP_S", "3600"))
+LIMIT_S = 30_000 + 3 * SLEEP_S
+"""Of virtual time."""
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
 CHILD = {
     "name": "child",
@@ -103,7 +110,7 @@ class CrashAt:
             raise Crash(f"at write {self.calls}")
 
 
-async def play(journal: MemoryJournal, kill_worker_after: float | None = None, sleep_s: float = 3_600) -> tuple[World, Ledger]:
+async def play(journal: MemoryJournal, kill_worker_after: float | None = None, sleep_s: float = SLEEP_S) -> tuple[World, Ledger]:
     world, ledger = World(journal), Ledger()
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
@@ -176,7 +183,7 @@ async def histories_are_whole(world: World) -> None:
 
 def writes_of_a_healthy_run() -> int:
     count = CrashAt()
-    _, ledger = run_virtual(play(MemoryJournal(before_append=count)), 30_000)
+    _, ledger = run_virtual(play(MemoryJournal(before_append=count)), LIMIT_S)
     assert ledger.done == {"charge": 2, "reserve": 2, "ship": 6}, "nothing is done twice without a crash"
     return count.calls
 
@@ -187,7 +194,7 @@ def test_a_crash_at_any_single_write_loses_nothing(side: str, first: int) -> Non
     """Every second one, from `first` on."""
     writes = writes_of_a_healthy_run()
     assert writes > 20
-    restarts = [run_virtual(play(journal(side, CrashAt(at))), 30_000)[0].restarts for at in range(first, writes + 1, 2)]
+    restarts = [run_virtual(play(journal(side, CrashAt(at))), LIMIT_S)[0].restarts for at in range(first, writes + 1, 2)]
     assert sum(restarts) > writes // 2 - 4, "each write is reached, but for some at the end: what shares a write depends on ids"
 
 
