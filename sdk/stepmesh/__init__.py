@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from stepmesh.durable.app import App
     from stepmesh.durable.errors import Fatal, RetryAfter, StepFailed
     from stepmesh.durable.events import Event
+    from stepmesh.durable.lifetimes import FailedRun
     from stepmesh.durable.retrying import Retry
     from stepmesh.durable.simple import create_workflow, workflow
 
 _LATE = {
-    "App": "app", "Event": "events", "Fatal": "errors", "Retry": "retrying", "RetryAfter": "errors", "StepFailed": "errors",
+    "App": "app", "Event": "events", "FailedRun": "lifetimes", "Fatal": "errors", "Retry": "retrying",
+    "RetryAfter": "errors", "StepFailed": "errors",
     "create_workflow": "simple", "wf": "wf", "workflow": "simple",
 }  # fmt: skip
 """Of durable functions, by module: who has none does not pay for their import."""
@@ -69,6 +71,7 @@ __all__ = [
     "EndpointNotFound",
     "ErrorCode",
     "Event",
+    "FailedRun",
     "Fatal",
     "Flow",
     "FlowInvalid",

@@ -15,6 +15,7 @@ from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.events import Event
 from stepmesh.durable.flow_control import FlowControl
 from stepmesh.durable.hosting import hosted
+from stepmesh.durable.lifetimes import AS_LONG_AS_IT_TAKES, Lifetime, OnFailure
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.pools import component_of
 from stepmesh.durable.retrying import NEVER, Retry
@@ -85,7 +86,15 @@ class App:
     def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
     @overload
     def workflow(
-        self, /, *, name: str = "", version: int | str = 1, guard: Guard | None = None, **control: Unpack[FlowControl]
+        self,
+        /,
+        *,
+        name: str = "",
+        version: int | str = 1,
+        guard: Guard | None = None,
+        timeout: Duration | None = None,
+        on_failure: OnFailure | None = None,
+        **control: Unpack[FlowControl],
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
     def workflow(
         self,
@@ -95,16 +104,18 @@ class App:
         name: str = "",
         version: int | str = 1,
         guard: Guard | None = None,
+        timeout: Duration | None = None,
+        on_failure: OnFailure | None = None,
         **control: Unpack[FlowControl],
     ) -> Any:
-        """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. `control`: of its runs, see `FlowControl`. Raises
-        `BadWorkflow`, `BadComponent`."""
+        """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. `timeout`, `on_failure`: see `Lifetime`.
+        `control`: of its runs, see `FlowControl`. Raises `BadWorkflow`, `BadComponent`, `BadDuration`."""
+        lifetime = AS_LONG_AS_IT_TAKES if timeout is None and on_failure is None else Lifetime(timeout, on_failure)
 
         def declare(given: Callable[..., Any]) -> Workflow[..., Any]:
             called = name or given.__name__
-            made: Workflow[..., Any] = Workflow(
-                given, f"/{self.name}/{called}", called, version=version, guard=guard or self.guard, control=control
-            )
+            path, guarded = f"/{self.name}/{called}", guard or self.guard
+            made: Workflow[..., Any] = Workflow(given, path, called, version=version, guard=guarded, control=control, lifetime=lifetime)
             self._add(self.workflows, "workflow", made)
             return made
 

@@ -182,7 +182,7 @@ class _Driver:
     def _is_own(self, records: Sequence[Record]) -> bool:
         """Whether they began with the code that is here; with other code the shard may know a better worker."""
         began = next((record for record in records if isinstance(record, Began)), None)
-        return began is None or began.version == self._activation.version
+        return began is None or began.version in ("", self._activation.version)
 
     def _take(self, turn: Turn) -> None:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that

@@ -18,6 +18,7 @@ from stepmesh.durable.execution import Execution
 from stepmesh.durable.flow_control import FlowControl, of_flow, of_step
 from stepmesh.durable.guards import log
 from stepmesh.durable.identity import Identity
+from stepmesh.durable.lifetimes import AS_LONG_AS_IT_TAKES, Lifetime
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.lint import Finding, lint
 from stepmesh.durable.steps import returns
@@ -43,6 +44,7 @@ class Workflow(Generic[P, R]):
         version: int | str = 1,
         guard: Guard = "error",
         control: FlowControl | None = None,
+        lifetime: Lifetime = AS_LONG_AS_IT_TAKES,
     ) -> None:
         self.function = function
         self.name = name or function.__name__
@@ -50,6 +52,7 @@ class Workflow(Generic[P, R]):
         _checked(function, self.name)
         self.version = f"{version}+{_hash(function)}"
         self.form = signature.of(function)
+        self._lifetime = lifetime
         self._description = inspect.getdoc(function) or ""
         self._gates, self._as_step = of_flow(control or {}), of_step(control or {})
         self.findings = lint(function)
@@ -94,8 +97,12 @@ class Workflow(Generic[P, R]):
 
         async def body() -> R:
             value = None if self.form.read is None else self.form.read(input)
-            done: Awaitable[R] = self.form.invoke(value, _NO_CONTEXT)
-            return await done
+
+            def begun() -> Awaitable[R]:
+                done: Awaitable[R] = self.form.invoke(value, _NO_CONTEXT)
+                return done
+
+            return await (begun() if self._lifetime is AS_LONG_AS_IT_TAKES else self._lifetime.of(begun, identity))
 
         return Execution(body, started_ms, place or run, identity, limits, token_of)
 

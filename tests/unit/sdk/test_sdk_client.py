@@ -12,6 +12,7 @@ from stepmesh.errors import BadFlow, BlobNotFound, BrokerUnavailable, MalformedM
 from stepmesh_broker.protocol import api as messages
 from stepmesh_broker.protocol.ids import FlowId, Namespace, Position, RunId, WorkerId, content_id, partition_of
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
+from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools, WorkerEntry
 
 FLOW = FlowId("a" * 64)
 PARTITIONS = 4
@@ -268,9 +269,7 @@ async def test_lists(client, api, info):
     api.answers[messages.ListComponents] = lambda request: messages.Components(
         [messages.ComponentEntry("/cpu/parse", "cpu", ComponentInfo("/parse"), 2)]
     )
-    api.answers[messages.ListPools] = lambda request: messages.Pools(
-        [messages.PoolEntry("cpu", 1, 2, [messages.WorkerEntry(WorkerId("w"), 1, 0, "1", 5)])]
-    )
+    api.answers[ListPools] = lambda request: Pools([PoolEntry("cpu", 1, 2, [WorkerEntry(WorkerId("w"), 1, 0, "1", 5)])])
     api.answers[messages.Explain] = lambda request: messages.Explained(["step s waits for a worker"])
     assert [run.run for run in await client.list_runs(status="completed", limit=5, roots_only=True)] == ["r1"]
     assert (api.asked[-1].status, api.asked[-1].limit, api.asked[-1].roots_only) == ("completed", 5, True)

@@ -147,7 +147,7 @@ async def test_turns_are_told_to_the_owner_of_the_run_and_one_that_waits_gives_i
 async def test_what_came_with_the_task_is_taken_for_all_there_is_only_where_it_is_fresh() -> None:
     async with at_work() as (shard, _, done):
         stream = await welcomed(shard)
-        shard.history = [Began(5, "1")]
+        shard.history = [Began(5)]
         stream.tell(tasks=[activation("a")])
         await until(lambda: stream.idle == ["a"])
         assert [(turn.number, turn.base) for turn in shard.turns][:2] == [(0, 0), (1, 1)]
