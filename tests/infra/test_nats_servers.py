@@ -58,7 +58,7 @@ async def test_an_orchestrator_makes_its_streams_three_times(ports: list[int]) -
     address = f"nats://orchestrator:secret@{hosts}?inbox=_INBOX_orchestrator"
     broker = NatsBroker(NatsSettings.parse(address, Namespace("default")))
     await broker.connect()
-    assert [one["replicas"] for one in await broker.define()] == [3, 3, 3, 3]
+    assert [one["replicas"] for one in await broker.define()] == [3, 3, 3, 3, 3]
     assert broker.max_message_bytes > 30_000_000
     await broker.close()
 

@@ -33,7 +33,7 @@ test("hello tells who and what, with credit for all slots", async (t) => {
   assert.equal(stream.hello.capacity, 2);
   assert.equal(stream.hello.version, "stepmesh-ts/0.1.0");
   assert.equal(stream.hello.exclusive, true);
-  assert.deepEqual(stream.hello.components, [{ path: "/greet", description: "greets", inputSchema: '{"type":"object"}', outputSchema: "" }]);
+  assert.deepEqual(stream.hello.components, [{ path: "/greet", description: "greets", inputSchema: '{"type":"object"}', outputSchema: "", version: "", function: false }]);
   assert.equal(stream.credit, 2);
 });
 
