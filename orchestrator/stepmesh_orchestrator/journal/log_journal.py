@@ -77,7 +77,8 @@ class LogJournal:
             for attempt in range(_ATTEMPTS):
                 standing = await self._standing(partition)
                 if standing.head.sequence != verified:
-                    await self._verify_last(partition, standing)
+                    if not await self._is_sound(partition, standing):
+                        continue
                     verified = standing.head.sequence
                 head = standing.head._replace(epoch=standing.head.epoch + 1)
                 writer = secrets.randbits(63)
@@ -246,6 +247,16 @@ class LogJournal:
         if overtaken.position is None and attempt % 2:
             await self._log.append(partition, encode(claim), None)
         await asyncio.sleep(random.uniform(0, attempt * _PAUSE_S))
+
+    async def _is_sound(self, partition: Partition, standing: Standing) -> bool:
+        """False when the look at the last frame came too late: others wrote or trimmed meanwhile. Raises `JournalCorrupt`."""
+        try:
+            await self._verify_last(partition, standing)
+        except JournalCorrupt:
+            if await self._standing(partition) == standing:
+                raise
+            return False
+        return True
 
     async def _verify_last(self, partition: Partition, standing: Standing) -> None:
         """A new owner's look at the last frame. Raises `JournalCorrupt`."""
