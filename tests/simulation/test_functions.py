@@ -27,7 +27,7 @@ from stepmesh_orchestrator.core import function_events
 from stepmesh_orchestrator.core.events import decode_turn
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
-SLEEP_S = float(os.environ.get("STEPMESH_SAGA_SLEEP_S", "3600"))
+SLEEP_S = int(os.environ.get("STEPMESH_SAGA_SLEEP_S", "3600"))
 LIMIT_S = 30_000 + 3 * SLEEP_S
 """Of virtual time."""
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
