@@ -158,7 +158,7 @@ class Dispatcher:
         sweeper, because nobody claims the task then."""
         self.leases.held.pop((task.run, task.item, task.step), None)
         ownership, subject = self._ownership, subjects.worker(self._namespace, Pool(pool), worker)
-        small = replace(task, history=b"")  # the worker asks for it
+        small = replace(task, history=b"", news=b"")  # the worker asks for them
         frame = TaskFrame(FORMAT, self._namespace, Pool(pool), self._partition, ownership.epoch, ownership.journal_id, [small])
         self._spawn(self._send(subject, encode(frame)))
 

@@ -222,7 +222,7 @@ async def test_a_task_goes_to_the_worker_whose_code_the_run_belongs_to() -> None
         assert (answer.gone, answer.why) == (True, "worker w2 has the code that the run belongs to, and gets it")
         await until(lambda: bool(home.tasks))
     (handed,) = home.tasks
-    assert (handed.attempt, handed.dispatch, handed.claim_first, handed.history) == (2, 2, True, b"")
+    assert (handed.attempt, handed.dispatch, handed.claim_first, handed.history, handed.news) == (2, 2, True, b"", b"")
     assert await lab.claim(handed, W2) is Verdict.GRANTED, "the lease of the other one is gone"
     answer = await lab.control(FunctionTurns(W2, [asks(handed, "3+4f2c1e")]))
     assert [type(record) for record in answer.answers[0].records] == [Began, Issued, Settled]
