@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.evolve.dormancy import flows_of, restore
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionUnwound, HistoryGrew
 from stepmesh_orchestrator.core.functions import Function
 from stepmesh_orchestrator.core.snapshot import decode_state, flows_in
-from stepmesh_orchestrator.core.state import Item, Run, State
+from stepmesh_orchestrator.core.state import Item, State
 from stepmesh_orchestrator.journal.inspect import Inspectable
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.recovery import ReplayFlows, replay
@@ -48,7 +48,7 @@ async def _of_partition(journal: Inspectable, flows: ReplayFlows, partition: Par
     reader = _Reader()
     trimmed = await journal.trimmed(partition)
     state = await _oldest(journal, partition, flows) if trimmed else State(partition)
-    reader.take_runs(list(state.runs.values()))
+    reader.take_state(state)
     async for frame in journal.read(partition, trimmed):
         turn = decode_turn(frame.payload)
         if frame.sequence > state.sequence:
@@ -56,7 +56,7 @@ async def _of_partition(journal: Inspectable, flows: ReplayFlows, partition: Par
             continue
         for event in turn.events:
             if isinstance(event, TreeDormant) and event.run in state.dormant:
-                reader.take_runs(await _resting(event, partition, flows))
+                reader.take_state(await _resting(event, partition, flows))
     return reader.found
 
 
@@ -69,10 +69,12 @@ async def _oldest(journal: Inspectable, partition: Partition, flows: ReplayFlows
     return State(partition)
 
 
-async def _resting(event: TreeDormant, partition: Partition, flows: ReplayFlows) -> list[Run]:
+async def _resting(event: TreeDormant, partition: Partition, flows: ReplayFlows) -> State:
     for flow, overrides in flows_of(event.image):
         await flows.load(flow, overrides)
-    return restore(State(partition), event.run, event.image, flows)
+    state = State(partition)
+    restore(state, event.run, event.image, flows)
+    return state
 
 
 class _Reader:
@@ -80,9 +82,9 @@ class _Reader:
         self.found: list[Recorded] = []
         self._open: dict[_Key, Recorded] = {}
 
-    def take_runs(self, runs: list[Run]) -> None:
+    def take_state(self, state: State) -> None:
         """What is already there of functions, when the journal is read from a later place on."""
-        for run in runs:
+        for run in state.runs.values():
             for item in run.items.values():
                 for step, function in (item.functions or {}).items():
                     if function.records:

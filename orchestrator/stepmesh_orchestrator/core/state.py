@@ -228,7 +228,7 @@ class State:
         self.at = (sequence + 1) * PER_FRAME - 1
 
     def release(self) -> None:
-        """Let go of all live runs, when the partition goes to another owner: their cycles are cut here, for no collector looks for them."""
+        """Let go of all live runs: their cycles are cut here, for no collector looks for them."""
         for tree in self.trees.values():
             tree.queue.clear()
             tree.pending.clear()
@@ -238,6 +238,10 @@ class State:
         self.runs.clear()
         self.trees.clear()
         self.dormant = Dormant()
+
+    def __del__(self) -> None:
+        """Views of dormant runs are made for one answer, and there are many of them."""
+        self.release()
 
 
 def new_item(run: Run, index: int) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from stepmesh_orchestrator.core.dormant import MAX_FRAME, UNIT_MS, Dormant, fram
 from stepmesh_orchestrator.core.effects import SetTimer, TreeLeft
 from stepmesh_orchestrator.core.evolve.dormancy import restore
 from stepmesh_orchestrator.core.snapshot import decode_state, encode_state, state_hash
-from stepmesh_orchestrator.core.state import SLEEPING, State
+from stepmesh_orchestrator.core.state import SLEEPING, Item, State
 
 DAY_MS = 24 * 3_600_000
 
@@ -165,6 +166,26 @@ def test_what_was_done_is_not_done_again() -> None:
     assert item.phases[1] == SLEEPING
     engine.fire()
     assert b'[7,"slept"]' in (engine.new[-2].output or b"")
+
+
+def test_a_view_of_a_dormant_run_leaves_no_memory_behind() -> None:
+    """Items and runs hold each other, and no collector looks for them: 8 KB were lost each time that somebody looked at a run asleep."""
+    engine = Engine()
+    engine.submit(flow([nap()], ref("s")), 1, 2)
+    (left,) = rest(engine)
+    state = State(Partition(0))
+    (run,) = restore(state, ROOT, left.image, engine.shelf)
+    inputs = [weakref.ref(_mark(item)) for item in run.items.values()]
+    assert [mark() is None for mark in inputs] == [False, False]
+    del run, state
+    assert [mark() is None for mark in inputs] == [True, True]
+
+
+def _mark(item: Item) -> Any:
+    """Something that lives as long as the item."""
+    mark: Any = Engine()
+    item.outcomes.append(mark)
+    return mark
 
 
 def test_a_newer_image_is_refused() -> None:
