@@ -62,11 +62,6 @@ class Backends:
         return Deployment(broker=self.broker.url, journal=journal, store=self.postgres.url, partitions=partitions)
 
     @property
-    def commits_late(self) -> bool:
-        """On Kafka what a consumer did last is known to the next one only after its next commit, a tenth of a second later."""
-        return self.backend.broker.startswith("kafka")
-
-    @property
     def may_be_wiped(self) -> bool:
         """Not where the journal is on the broker."""
         return self.backend.journal != "broker"

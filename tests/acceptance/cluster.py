@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.audit import Story, told
+from tests.acceptance.audit import Story, check_recorded, executed_again, told
 from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import HERE, Lab, Process, until
 
@@ -181,6 +181,17 @@ class ClusterLab(Lab):
         """What the journal tells, for the oracle."""
         storage = self.deployment.storage()
         return await told(storage.journal, storage.store)
+
+    async def audited(self, accepted: set[RunId]) -> Story:
+        """Stop all of it, and hold the oracle against what is left. On Kafka the next consumer knows what the last one did only after its
+        commit, a tenth of a second later, or more while brokers are away: what was recorded may be done once more there."""
+        await self.stop_all()
+        story = await self.story()
+        check_recorded(story, accepted)
+        again = executed_again(story, self.executions())
+        print(f"\n{len(again)} executions began after the outcome was recorded")
+        assert not again or self.deployment.broker.startswith("kafka"), again
+        return story
 
     async def longest_stall(self, begin: float, end: float) -> tuple[float, int]:
         """Seconds that some partition journaled nothing between two times (s since 1970), and which one. The load never pauses."""

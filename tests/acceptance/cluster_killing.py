@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from random import Random
 
-from tests.acceptance.audit import check, check_recorded, executed_again
 from tests.acceptance.backends import Backends
 from tests.acceptance.cluster import ClusterLab
 from tests.acceptance.killing import DRAIN_S, Batch, explained
@@ -191,17 +190,10 @@ async def destroyed_at_random(lab: ClusterLab, servers: Backends, rounds: int, s
         raise AssertionError(await explained(lab, lab.nodes)) from None
     over_s = time.monotonic() - began
     stall, partition = await lab.longest_stall(since, ended)
-    await lab.stop_all()
-    story = await lab.story()
-    again = executed_again(story, lab.executions())
-    if servers.commits_late:
-        check_recorded(story, batch.accepted)
-    else:
-        check(story, batch.accepted, lab.executions())
+    story = await lab.audited(batch.accepted)
     print(
         f"\n{servers.backend}: {dict(disaster.done)} in {struck_s:.0f} s, all over after {over_s:.0f} s; runs {batch.finished}"
-        f" ({batch.cancelled} cancelled), {len(story.created)} with sub-runs, {story.frames} frames, {len(lab.executions())} ledger lines,"
-        f" {len(again)} of executions that began after the outcome;"
+        f" ({batch.cancelled} cancelled), {len(story.created)} with sub-runs, {story.frames} frames, {len(lab.executions())} ledger lines;"
         f" slowest run {batch.slowest_s:.1f} s, longest stall {stall:.1f} s of partition {partition}"
     )
     assert batch.finished >= rounds

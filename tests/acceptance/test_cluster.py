@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.acceptance.audit import check
 from tests.acceptance.cluster import WANTED_STALL_S, ClusterLab, SteadyLoad, deployment_of
 from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import until
@@ -33,9 +32,7 @@ async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[C
 
 async def checked(lab: ClusterLab, load: SteadyLoad) -> None:
     await load.ended()
-    await lab.stop_all()
-    story = await lab.story()
-    check(story, load.accepted, lab.executions())
+    story = await lab.audited(load.accepted)
     assert set(story.ended.values()) == {"completed"}
 
 

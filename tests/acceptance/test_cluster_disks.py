@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.acceptance.audit import check
 from tests.acceptance.cluster import PARTITIONS, ClusterLab, SteadyLoad
 from tests.acceptance.disks import SYNCS, Disk, injected, on_files, on_postgres, reached
 from tests.acceptance.pairs import Pair
@@ -60,8 +59,7 @@ async def small(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def checked(disk: Disk, accepted: set[RunId]) -> None:
-    await disk.lab.stop_all()
-    check(await disk.lab.story(), accepted, disk.lab.executions())
+    await disk.lab.audited(accepted)
 
 
 def ended(lab: ClusterLab) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.audit import check
 from tests.acceptance.cluster import ClusterLab, Deployment, deployment_of
 from tests.acceptance.pairs import Pair
 from tests.acceptance.processes import HERE
@@ -93,8 +92,7 @@ async def test_all_open_runs_are_recovered_and_all_timers_fire_at_once(pair: Pai
               f" others meanwhile at most {slowest_s:.2f} s")  # fmt: skip
         assert recovery_s <= START_S + RUNS / RECOVERED_PER_S
         assert waking_s <= START_S + RUNS / WOKEN_PER_S
-        await lab.stop_all()
-        check(await lab.story(), accepted, lab.executions())
+        await lab.audited(accepted)
 
 
 @pytest.fixture(params=[NatsServers, KafkaServers], ids=["nats", "kafka"])
@@ -125,8 +123,7 @@ async def test_all_workers_that_come_back_at_once_are_heard_and_have_work(server
         print(f"\n{WORKERS} workers came back: {WORKERS * 10} tasks done {worked_s:.1f} s after the broker was there, all heard after"
               f" {time.monotonic() - began:.1f} s")  # fmt: skip
         run = (await handle).id
-        await lab.stop_all()
-        check(await lab.story(), {run}, [])
+        await lab.audited({run})
 
 
 async def heard(client: Client, workers: int) -> None:
