@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepmesh_broker.protocol.histories import Kind
+from stepmesh_orchestrator.core.decide.demand import blockers
 from stepmesh_orchestrator.core.decide.failure import default_blockers
-from stepmesh_orchestrator.core.decide.progress import blockers
 from stepmesh_orchestrator.core.decide.waits import awaited_of
 from stepmesh_orchestrator.core.functions import due_ms
 from stepmesh_orchestrator.core.session import Session

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
 from stepmesh_broker.protocol.messages import Failure
+from stepmesh_orchestrator.core.decide.demand import demand, propagate
 from stepmesh_orchestrator.core.decide.failure import default_blockers
-from stepmesh_orchestrator.core.decide.progress import demand, propagate
 from stepmesh_orchestrator.core.events import (
     PER_FRAME,
     Event,

@@ -193,7 +193,8 @@ def may_have_room(run: Run) -> None:
 
 
 class State:
-    """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`."""
+    """All live runs of a partition, and the memory that makes submissions idempotent. Dormant runs are live, and not among `runs`.
+    Its runs end with it: whoever looks at one holds its state."""
 
     __slots__ = (
         "_sequence", "addresses", "at", "confirmed", "dormant", "finished", "inbox", "keys", "partition", "permits", "runs", "schedules",

@@ -6,27 +6,14 @@ from collections.abc import Iterator
 
 from stepmesh_broker.protocol.histories import CancelAsked
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import Accepted, ErrorCode, Failure, Refused, TaskRef
-from stepmesh_orchestrator.core.commands import CancelRun
+from stepmesh_broker.protocol.messages import ErrorCode, Failure, Refused, TaskRef
 from stepmesh_orchestrator.core.decide import finish, places, waits
 from stepmesh_orchestrator.core.decide.news import tell
-from stepmesh_orchestrator.core.effects import Answered, StopTask
+from stepmesh_orchestrator.core.effects import StopTask
 from stepmesh_orchestrator.core.events import ItemEnded, RunCancelled
 from stepmesh_orchestrator.core.function_events import HistoryGrew, RunCancelling
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import DELETED, RUNNING, Item, Run, Tree
-
-
-def cancel_run(session: Session, command: CancelRun) -> None:
-    """A run that is over already stays as it is, and the answer says so."""
-    run = session.state.runs.get(command.run)
-    if run is not None:
-        ask_to_end(session, run, command.reason or "cancelled", force=command.force)
-        session.cause(Answered(Accepted(command.run)))
-    elif command.run not in session.state.dormant and has_ended(session, command.run):
-        session.cause(Answered(Accepted(command.run, existing=True)))
-    else:
-        session.cause(Answered(not_live(session, command.run)))
 
 
 def ask_to_end(session: Session, run: Run, reason: str, *, force: bool = False) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.messages import Refused, Submit
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
-from stepmesh_orchestrator.core.decide import cancel, keys, step_keys
+from stepmesh_orchestrator.core.decide import keys, pausing, step_keys
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, GatePlan
 from stepmesh_orchestrator.core.flow.gates import IDEMPOTENCY
@@ -102,7 +102,7 @@ def revoked(session: Session, letter: PermitRevoke) -> None:
     if run is None:
         _give_back_unknown(session, letter.key, letter)
     else:
-        cancel.ask_to_end(session, run, letter.reason)
+        pausing.ask_to_end(session, run, letter.reason)
 
 
 def _give_back_unknown(session: Session, key: str, letter: PermitGrant | PermitRevoke) -> None:

@@ -15,7 +15,7 @@ from stepmesh_orchestrator.core.effects import Answered
 from stepmesh_orchestrator.core.events import RunPaused, RunResumed
 from stepmesh_orchestrator.core.evolve.dormancy import runs_of
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import Tree
+from stepmesh_orchestrator.core.state import Run, Tree
 
 
 def pause_run(session: Session, command: PauseRun) -> None:
@@ -43,10 +43,22 @@ def resume_run(session: Session, command: ResumeRun) -> None:
 
 
 def cancel_run(session: Session, command: CancelRun) -> None:
-    """Where durable functions are to clean up, that ends a pause: all else of the run starts no more."""
-    cancel.cancel_run(session, command)
-    tree = session.state.trees.get(command.run)
-    if tree is not None and tree.paused_ms and tree.root in tree.cancelling:
+    """A run that is over already stays as it is, and the answer says so."""
+    run = session.state.runs.get(command.run)
+    if run is not None:
+        ask_to_end(session, run, command.reason or "cancelled", force=command.force)
+        session.cause(Answered(Accepted(command.run)))
+    elif command.run not in session.state.dormant and cancel.has_ended(session, command.run):
+        session.cause(Answered(Accepted(command.run, existing=True)))
+    else:
+        session.cause(Answered(cancel.not_live(session, command.run)))
+
+
+def ask_to_end(session: Session, run: Run, reason: str, *, force: bool = False) -> None:
+    """See `cancel.ask_to_end`. Where durable functions are to clean up, that ends a pause: all else of the run starts no more."""
+    cancel.ask_to_end(session, run, reason, force=force)
+    tree = run.tree
+    if tree.paused_ms and tree.root in tree.cancelling:
         _go_on(session, tree)
 
 

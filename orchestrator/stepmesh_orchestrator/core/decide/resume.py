@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_orchestrator.core.decide import functions, waits
-from stepmesh_orchestrator.core.decide.progress import demand
+from stepmesh_orchestrator.core.decide.demand import demand
 from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import AWAITING, FALLBACK, RETRYING, SLEEPING, Item

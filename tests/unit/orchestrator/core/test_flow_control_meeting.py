@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from tests.unit.orchestrator.core.engine import Engine, flow, parent_of, ref, step
 from tests.unit.orchestrator.core.test_breakers import AWAY, ONE, Storm, opened
 from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sleeping
@@ -211,12 +212,15 @@ def test_a_period_begins_anew_when_nobody_waits_any_more() -> None:
     assert door.going() == [second]
 
 
-def test_a_later_run_lets_the_functions_of_the_one_before_clean_up() -> None:
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_later_run_lets_the_functions_of_the_one_before_clean_up(paused: bool) -> None:
     body = Body()
     body.send(CancelRun(body.run, "not of this test", force=True))
     saga = flow([step("f", "/py/saga")], ref("f"), name="saga", concurrency={"policy": "cancel_previous"})
     body.submit(saga, run=OTHER)
     body.turn(BEGAN, sleeping(60_000), idle=True)
+    if paused:
+        body.send(PauseRun(OTHER, "look"))
     body.submit(saga, run=RATED)
     body.run = OTHER
 

@@ -105,7 +105,8 @@ def test_overrides_are_part_of_what_is_needed() -> None:
     assert engine.tasks[0].component == "/other"
 
     assert flows_in(encode_state(engine.state)) == [(engine.live().flow_id, overrides)]
-    assert restored(engine).state.runs[engine.run].flow.steps[0].component == "/py/other"
+    state = restored(engine).state
+    assert state.runs[engine.run].flow.steps[0].component == "/py/other"
 
 
 def test_a_retry_that_is_due_and_waits_for_a_slot_is_still_a_retry_on_record() -> None:
@@ -116,7 +117,8 @@ def test_a_retry_that_is_due_and_waits_for_a_slot_is_still_a_retry_on_record() -
     assert engine.fire() == []  # b has the slot
 
     assert state_hash(engine.state) == before
-    assert decode_state(encode_state(engine.state), engine.shelf).runs[engine.run].items[0].phases[0] == RETRYING
+    state = decode_state(encode_state(engine.state), engine.shelf)
+    assert state.runs[engine.run].items[0].phases[0] == RETRYING
 
 
 def test_the_hash_does_not_depend_on_what_is_confirmed_only() -> None:
