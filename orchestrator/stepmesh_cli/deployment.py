@@ -81,6 +81,8 @@ class DeploymentSettings:
     """Of the embedded broker; None: any free one."""
     processes: tuple[WorkerProcess, ...] = ()
     """Run beside this process, in addition to those of plugins."""
+    watched: Path | None = None
+    """A folder whose code the processes run: they start again when it changes, and replay functions each time."""
     workers: tuple[Worker, ...] = ()
     """Run in this process."""
     grace_s: float = 20.0
@@ -330,6 +332,13 @@ class Deployment:
         settings = self.settings
         traced = {} if self._telemetry is None else self._telemetry.environment()
         self.supervisor = Supervisor({"STEPMESH_NAMESPACE": settings.namespace, **traced}, settings.say, self._fail, self._process_ended)
+        if settings.watched is not None:
+            from stepmesh_cli.development import for_authors, renew_on_change  # late: watchfiles is for authors
+
+            wanted = for_authors(wanted)
+            watching = asyncio.create_task(renew_on_change(self.supervisor, settings.watched, settings.say), name="stepmesh watch")
+            watching.add_done_callback(self._part_ended)
+            self._stack.callback(watching.cancel)
         self.supervisor.start([one.reaching(self._addresses(one)) for one in wanted])
 
     async def _stop_doors_and_processes(self) -> None:

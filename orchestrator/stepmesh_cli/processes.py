@@ -68,6 +68,8 @@ class Supervisor:
         self._keepers: list[asyncio.Task[None]] = []
         self._alive: dict[str, Process] = {}
         self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set, and replaced, when what runs is of yesterday."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -78,6 +80,12 @@ class Supervisor:
         """Begin to keep them running; does not wait for them."""
         for process in processes:
             self._keepers.append(asyncio.create_task(self._keep(process), name=f"stepmesh process {process.label}"))
+
+    def renew(self) -> None:
+        """Have all of them drain and start again: their code has changed. Who waits to be started again waits no longer."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._signal(signal.SIGTERM)
 
     async def stop(self, grace_s: float) -> None:
         """Tell all to drain, wait up to `grace_s` seconds, kill what is left."""
@@ -103,10 +111,13 @@ class Supervisor:
         first, most = BACKOFF_S
         pause = first
         while not self._stopping.is_set():
-            began, last = loop.time(), deque[str](maxlen=LAST_LINES)
-            code = await self._once(wanted, last)
+            began, last, changed = loop.time(), deque[str](maxlen=LAST_LINES), self._changed
+            code = await self._once(wanted, last, changed)
             if self._stopping.is_set():
                 return
+            if changed.is_set():
+                pause = first
+                continue
             if code in USELESS_AGAIN and wanted.needed:
                 self._failed(given_up(wanted, code, last))
                 return
@@ -115,16 +126,16 @@ class Supervisor:
             log.warning("%s and starts again in %.1f s; last lines: %s", what, pause, " | ".join(last))
             if self._ended is not None:
                 self._ended(wanted, f"{what}; last lines: {' | '.join([*last][-SHOWN_LINES:])}")
-            await self._pause(pause)
+            await self._pause(pause, changed)
             pause = min(pause * 2, most)
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            pass  # the usual case: nobody stopped us meanwhile
+    async def _pause(self, seconds: float, changed: asyncio.Event) -> None:
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._stopping, changed)]
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
-    async def _once(self, wanted: WorkerProcess, last: deque[str]) -> int:
+    async def _once(self, wanted: WorkerProcess, last: deque[str], changed: asyncio.Event) -> int:
         from stepmesh_broker.nats.embedded import dies_with_this_process  # late: only who has processes pays for nats-py
 
         try:
@@ -144,7 +155,7 @@ class Supervisor:
             return 127
         self._alive[wanted.label] = process
         try:
-            if self._stopping.is_set():
+            if self._stopping.is_set() or changed.is_set():
                 _send(process, signal.SIGTERM)
             await self._listen(wanted.label, process, last)
             return await process.wait()

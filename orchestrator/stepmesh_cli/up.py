@@ -35,6 +35,7 @@ def up(
     config: Path | None = None,
     worker: tuple[str, ...] = (),
     workers: int = 1,
+    dev: bool = False,
     broker: str | None = None,
     journal: str | None = None,
     store: str | None = None,
@@ -60,6 +61,9 @@ def up(
         MODULE[:ATTR] or FILE.py[:ATTR] whose worker runs in processes of its own; repeatable.
     workers
         Processes of each --worker.
+    dev
+        For who writes the workers: they start again when a Python file below the working folder changes, and replay workflows at each
+        activation.
     broker
         embedded, or nats://host:port or kafka://host:port, several with commas between them; default: embedded.
     journal
@@ -104,6 +108,7 @@ def up(
             config=found,
             port=port,
             processes=worker_processes(worker, workers),
+            watched=Path.cwd() if dev else None,
             grace_s=grace,
             gateway=door if served else None,
             gateway_sockets=sockets,

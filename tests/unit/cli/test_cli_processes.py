@@ -151,6 +151,31 @@ async def test_a_stubborn_process_is_killed_after_the_grace(caplog: pytest.LogCa
         os.kill(pid, 0)
 
 
+async def test_new_code_is_taken_up_in_order_and_without_a_pause(caplog: pytest.LogCaptureFixture) -> None:
+    async with supervised(python(POLITE)) as (supervisor, heard):
+        await heard.line("here")
+        first = supervisor.pids["w"]
+        supervisor.renew()
+        await heard.line("drained")
+        await heard.line("here")
+        assert supervisor.pids["w"] != first
+    assert "starts again" not in caplog.text, "it ended because it was told to"
+
+
+async def test_new_code_ends_the_pause_of_one_that_could_not_be_started(tmp_path: Path) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    supervisor = Supervisor({}, lines.put_nowait, pytest.fail, lambda _, what: ended.put_nowait(what))
+    code = tmp_path / "code.py"
+    code.write_text("import sys; sys.exit(2)")
+    supervisor.start([WorkerProcess("w", (sys.executable, str(code)), needed=False)])
+    await asyncio.wait_for(ended.get(), WAIT_S)
+    code.write_text(STAYS)
+    supervisor.renew()
+    assert await asyncio.wait_for(lines.get(), BACKOFF_S[1] / 2) == "[w] here"
+    await supervisor.stop(5)
+
+
 async def test_what_a_killed_process_started_goes_too() -> None:
     code = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {STUBBORN!r}])\nprint('child', child.pid)\n{STUBBORN}"
     async with supervised(python(code), grace_s=0.2) as (_, heard):
