@@ -31,10 +31,9 @@ PATIENCE_S = 0.02
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
 TURN_BYTES = 256 * 1024
-"""Records in one turn of more than one record, bytes."""
+"""Records in one turn of more than one record, with the ids of what was given up, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
-
 
 NOTHING: Mapping[str, str] = {}
 
@@ -75,7 +74,8 @@ class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
     when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
     task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
-    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more."""
+    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more.
+    `turn_bytes`: see `TURN_BYTES`."""
 
     task: Task
     begin: Begin
@@ -88,6 +88,7 @@ class Activation:
     live: LiveBody | None = None
     keep: Callable[[LiveBody], None] | None = None
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    turn_bytes: int = TURN_BYTES
 
 
 async def drive(activation: Activation) -> Any:
@@ -281,8 +282,8 @@ class _Driver:
 
     async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None, leaving: bool = False) -> list[Record]:
         sent, self._unsent = self._fitting()
-        idle = idle and not self._unsent
-        abandoned = self._newly_abandoned
+        abandoned, self._newly_abandoned = self._given_up(sent)
+        idle = idle and not self._unsent and not self._newly_abandoned
         self._number += 1
         version = self._activation.version
         answer = await self._asked(
@@ -316,9 +317,21 @@ class _Driver:
         size = 0
         for index, record in enumerate(self._unsent):
             size += size_of(record)
-            if size > TURN_BYTES and index:
+            if size > self._activation.turn_bytes and index:
                 return self._unsent[:index], self._unsent[index:]
         return self._unsent, []
+
+    def _given_up(self, sent: list[Record]) -> tuple[list[str], list[str]]:
+        """What of it fits the same turn; and the rest, with what the shard was not asked for yet."""
+        fitting, rest = list[str](), list[str]()
+        if not self._newly_abandoned:
+            return fitting, rest
+        untold, size = {record.id for record in self._unsent if isinstance(record, Issued)}, sum(map(size_of, sent))
+        for id in self._newly_abandoned:
+            size += len(id)
+            fits = size <= self._activation.turn_bytes or not (sent or fitting)
+            (fitting if fits and id not in untold else rest).append(id)
+        return fitting, rest
 
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)

@@ -85,6 +85,34 @@ def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
     assert [turn.idle for turn in shard.turns][-1]
 
 
+async def gives_up(count: int, name: str) -> None:
+    """Asks for so many things, gives them up at once, and waits for one more."""
+    asked = [executing.get().issue(Kind.CALL, name, b"{}", settle) for _ in range(count)]
+    for one in asked:
+        one.cancel()
+    await executing.get().issue(Kind.PROMISE, "decision", b"null", settle)
+
+
+def test_what_is_given_up_is_told_in_turns_that_a_broker_takes_and_never_before_it_was_asked_for() -> None:
+    count, shard = 8_000, Shard()
+    with pytest.raises(LetGo):
+        played(lambda: driven(partial(gives_up, count, "/warehouses/reservations/of-one-order/reserve"), shard))
+    asked, told = set[str](), list[str]()
+    for turn in shard.turns:
+        asked |= {record.id for record in turn.records if isinstance(record, Issued)}
+        told += turn.abandoned
+        assert asked.issuperset(turn.abandoned)
+        assert len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) < NATS_BYTES // 2
+    assert len(told) == len(set(told)) == count
+    assert [turn.idle for turn in shard.turns][-1]
+
+    again = Shard(*shard.history)
+    with pytest.raises(LetGo):
+        played(lambda: driven(partial(gives_up, count, "/warehouses/reservations/of-one-order/reserve"), again))
+    assert {id for turn in again.turns for id in turn.abandoned} == set(told), "another worker tells it anew"
+    assert max(len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in again.turns) < NATS_BYTES // 2
+
+
 @pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
 def test_a_step_whose_result_takes_a_turn_of_its_own_is_done_once(size: int) -> None:
     app, done = App("large"), list[int]()
