@@ -113,6 +113,19 @@ def test_what_is_given_up_is_told_in_turns_that_a_broker_takes_and_never_before_
     assert max(len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in again.turns) < NATS_BYTES // 2
 
 
+def test_a_name_that_is_no_unicode_is_told_all_the_same() -> None:
+    async def body() -> int:
+        wf.set("caf\udce9", 1)
+        return await wf.run("read caf\udce9.txt", lambda: 7)
+
+    shard = Shard()
+    assert played(lambda: driven(body, shard)) == 7
+    assert [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) > 0 for turn in shard.turns]
+    names = [record.name for record in shard.history if isinstance(record, Issued)]
+    assert names == ["caf\\udce9", "read caf\\udce9.txt"]
+    assert played(lambda: driven(body, Shard(*shard.history))) == 7
+
+
 @pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
 def test_a_step_whose_result_takes_a_turn_of_its_own_is_done_once(size: int) -> None:
     app, done = App("large"), list[int]()
