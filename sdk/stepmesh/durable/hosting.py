@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive, place_of, taken_over
+from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
+from stepmesh.durable.takeover import place_of, taken_over
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.errors import StepmeshError
