@@ -139,8 +139,14 @@ class LocalStep:
             done = self.plan.work()
         else:
             run = contextvars.copy_context().run
-            done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self.plan.work)
+            done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self._in_thread)
         return await done if inspect.isawaitable(done) else done
+
+    def _in_thread(self) -> Awaitable[bytes] | bytes:
+        try:
+            return self.plan.work()
+        except StopIteration as problem:  # no future takes it: whoever waits would never hear of the end
+            raise RuntimeError("the step raised StopIteration") from problem
 
 
 def _failure(problem: BaseException) -> Failure:

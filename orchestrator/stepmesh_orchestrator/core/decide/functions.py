@@ -128,6 +128,8 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     news = function.records[turn.base :]
     only_own = own and len(news) == len(turn.records)
     left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
+    if left and not turn.blocked and any(when <= session.now for when in function.retries.values()):
+        left = False  # its timer rang while a worker had it, or was to have it: that worker is told the time, and does the step
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)

@@ -250,6 +250,16 @@ def test_a_failed_attempt_of_a_local_step_is_on_record_and_brings_the_function_b
     assert kinds(body.new) == ["StepDispatched"]
 
 
+def test_a_local_step_whose_next_attempt_came_due_while_its_task_waited_is_done_by_whoever_lets_go() -> None:
+    body = Body()
+    failure = Failure(ErrorCode.COMPONENT_FAILED, "boom")
+    body.turn(BEGAN, issued("r/a"), Tried("r/a", 100, 1, failure, 60_100))
+    body.ring(60_000)
+    answer = body.turn(idle=True)
+    assert not answer.left, "the timer has rung: nothing would bring it back"
+    assert answer.at_ms == NOW + 60_000, "by which the worker sees that it is due"
+
+
 def test_a_lost_worker_costs_the_attempt_and_nothing_else() -> None:
     body = Body()
     body.turn(BEGAN, issued("r/a"))
