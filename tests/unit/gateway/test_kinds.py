@@ -12,7 +12,6 @@ from stepmesh_gateway.translate.kinds import Kind, kind_of
 
 ROOT = Path(__file__).parents[3]
 DEFECTS = {
-    "SM-5008": "a gateway of one namespace that asks the orchestrator of another",
     "SM-5010": "a gateway that is wrong about the number of partitions",
     "SM-5023": "the reason of a dead letter: no client hears it",
     "SM-5130": "the reason of a dead letter: no client hears it",
