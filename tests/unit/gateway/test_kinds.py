@@ -44,6 +44,7 @@ def test_whatever_is_refused_has_a_kind() -> None:
         (MessageTooLarge("x"), Kind.TOO_LARGE),
         (MalformedMessage("x"), Kind.INVALID_ARGUMENT),
         (StepmeshError("x", code="SM-2013"), Kind.INVALID_ARGUMENT),
+        (StepmeshError("x", code="SM-4004"), Kind.FAILED_PRECONDITION),
         (StepmeshError("x", code="SM-9999"), Kind.INTERNAL),
     ],
 )
