@@ -23,7 +23,7 @@ class LettersQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterView(msgspec.Struct, frozen=True, kw_only=True):
-    """`data`: its first 4,096 bytes as text, `data_base64` where they are none; `size`: how many it has."""
+    """`data`: its first 4,096 bytes at most as text, `data_base64` where they are none; `size`: how many it has."""
 
     position: int
     pool: str
