@@ -147,6 +147,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     open: bool = True
     functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
     pasts: dict[int, FunctionSeed] | None = None  # what those take over from another run that have not begun
+    renewals: dict[int, int] | None = None  # derived: when (ms) a durable function asks again for its events, whichever they are
 
     @property
     def variables(self) -> Mapping[str, bytes]:

@@ -230,7 +230,11 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
     waits.stand(session, item, step, command, since_ms)
-    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+    if item.renewals is None:
+        item.renewals = {}
+    if item.renewals.get(step, 0) <= session.now:  # one timer for all its events, or each would set one for each
+        item.renewals[step] = session.now + waits.RENEWED_MS
+        session.cause(SetTimer(item.renewals[step], wait_of(item, step)))
 
 
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
@@ -324,7 +328,7 @@ def fire(session: Session, task: TaskRef) -> None:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
-    elif not due:  # what is due is to ask again for events, whatever became of the letters
+    if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
         for command in function.commands():
             if command.kind is Kind.EVENT:
                 arm(session, item, task.step, command)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.orchestrator.core.engine import ROOT, kinds
-from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued
+from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sleeping
 from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
-from stepmesh_orchestrator.core.commands import SettleWait
+from stepmesh_orchestrator.core.commands import FireTimer, SettleWait
+from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
+from stepmesh_orchestrator.core.effects import SetTimer
 
 WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
 
@@ -82,3 +84,37 @@ def test_a_wait_that_its_token_ended_stands_nowhere() -> None:
     post(made)
     assert standing(made) == 0
     assert Settled("r/paid", made.session.now, b"7") in made.history()
+
+
+def test_however_many_waits_ask_again_for_however_long_one_timer_stands() -> None:
+    made = Body()
+    made.turn(BEGAN, *(issued(f"r/paid#{n}", Kind.EVENT, {"key": str(n)}, "paid") for n in range(5)), idle=True)
+    timers = [effect for effect in made.new_effects if isinstance(effect, SetTimer)]
+    for _ in range(4):
+        made.session.now = min(timer.due_ms for timer in timers)
+        due = [timer for timer in timers if timer.due_ms <= made.session.now]
+        timers = [timer for timer in timers if timer.due_ms > made.session.now]
+        asked: list[str] = []
+        for timer in due:
+            made.send(FireTimer(timer.task))
+            asked += [letter.key for letter in letters(made) if isinstance(letter, Subscribe)]
+            timers += [effect for effect in made.new_effects if isinstance(effect, SetTimer)]
+        assert asked == ["0", "1", "2", "3", "4"]
+        assert [timer.due_ms - made.session.now for timer in timers] == [RENEWED_MS]
+
+
+def test_a_timer_that_nobody_waits_for_any_more_asks_for_no_event() -> None:
+    made = Body()
+    made.turn(BEGAN, sleeping(1_000), issued("r/paid", Kind.EVENT, {"key": "7"}))
+    made.turn(abandoned=["r/sleep"], idle=True)
+    made.ring(1_000)
+    assert not made.new_effects
+
+
+def test_a_wait_that_begins_late_is_asked_for_again_with_the_others() -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {"key": "1"}))
+    made.session.now += RENEWED_MS - 1
+    made.turn(issued("r/paid#2", Kind.EVENT, {"key": "2"}, "paid"), idle=True)
+    made.ring(1)
+    assert [letter.key for letter in letters(made)] == ["1", "2"]
