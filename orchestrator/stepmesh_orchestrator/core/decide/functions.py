@@ -64,10 +64,12 @@ def advance(session: Session, command: AdvanceFunction) -> None:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
         end_children(session, item, task.step, turn.abandoned)
-        known = _known(session, item, task.step, taken) if function.kept else ()
+        if function.kept:
+            _answer_known(session, item, task.step, taken)
+        function = item.function(task.step) or function
         for record in taken:
             if isinstance(record, Issued):
-                if record.id not in known:
+                if record.id in function.open:  # it is not answered, and not given up in the same breath
                     arm(session, item, task.step, record)
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
@@ -88,14 +90,13 @@ def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
     return any(isinstance(record, Issued) for record in function.records[turn.base :])
 
 
-def _known(session: Session, item: Item, step: int, issued: list[Record]) -> set[str]:
-    """Those of the commands that have their results from another run, which is recorded."""
+def _answer_known(session: Session, item: Item, step: int, issued: list[Record]) -> None:
+    """Record the results of those of the commands that have them from another run."""
     function = item.function(step)
     asked = [one for one in issued if isinstance(one, Issued)]
     given: list[Record] = [] if function is None else [*answers(function, asked, session.now)]
     if given:
         session.emit(HistoryGrew(item.run.id, item.index, step, given))
-    return {one.id for one in given if isinstance(one, Settled)}
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
