@@ -231,6 +231,15 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
     waits.stand(session, item, step, command, since_ms)
+    _renew(session, item, step)
+
+
+def _arm_promise(session: Session, item: Item, step: int, command: Issued) -> None:
+    """Nothing is asked of anybody; but what waits for long, and for nothing else, is seen to wait by its timer, and may leave memory."""
+    _renew(session, item, step)
+
+
+def _renew(session: Session, item: Item, step: int) -> None:
     if item.renewals is None:
         item.renewals = {}
     if item.renewals.get(step, 0) <= session.now:  # one timer for all its events, or each would set one for each
@@ -243,6 +252,7 @@ _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
     Kind.EVENT: _arm_event,
+    Kind.PROMISE: _arm_promise,
 }
 
 
@@ -331,7 +341,7 @@ def fire(session: Session, task: TaskRef) -> None:
         tell(session, item, task.step)
     if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
         for command in function.commands():
-            if command.kind is Kind.EVENT:
+            if command.kind in (Kind.EVENT, Kind.PROMISE):
                 arm(session, item, task.step, command)
 
 
