@@ -54,6 +54,11 @@ def reason_of(session: Session, run: Run) -> str | None:
     return cancelling[over.id]
 
 
+def holds(session: Session, run: Run) -> bool:
+    """Whether the run is being cancelled: nothing of it begins or ends by itself any more, for it ends as cancelled."""
+    return bool(run.tree.cancelling) and reason_of(session, run) is not None
+
+
 def tell_late(session: Session, item: Item, step: int) -> None:
     """A step that proves to be a durable function, or begins anew, while its run is being cancelled."""
     reason = reason_of(session, item.run) if item.run.tree.cancelling else None

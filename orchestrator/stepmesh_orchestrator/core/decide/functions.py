@@ -18,7 +18,7 @@ from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
 from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
-from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
+from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
@@ -63,7 +63,7 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
-        end_children(session, item, task.step, turn.abandoned)
+        give_up_children(session, item, task.step, turn.abandoned)
         if function.kept:
             _answer_known(session, item, task.step, taken)
         function = item.function(task.step) or function
@@ -174,7 +174,7 @@ def _unwind(session: Session, item: Item, step: int) -> None:
 
 def _leave(session: Session, item: Item, step: int) -> None:
     """What it waited for is void."""
-    end_children(session, item, step)
+    stop_children(session, item, step)
     function = item.function(step)
     waits.leave(session, item, step, [] if function is None else function.commands())
     activation_over(session, item, step)
