@@ -1,5 +1,6 @@
-"""A durable function that begins anew waits under the names of its former waits: a recovery that tells the end of one of those once more
-must not end the wait that stands now."""
+"""A durable function waits once more for what it gave up. One that begins anew does so under the names of its former waits: a recovery that
+tells the end of one of those once more must not end the wait that stands now. One whose time limit was over before the event came hears the
+event with its next wait, though no worker was there in between."""
 
 from __future__ import annotations
 
@@ -75,3 +76,37 @@ async def play() -> None:
 
 def test_a_recovery_leaves_the_wait_of_the_next_life_standing() -> None:
     run_virtual(play(), 7_200)
+
+
+async def remind() -> None:
+    app, reminded = App("py"), list[int]()
+
+    async def patient(value: Any) -> Any:
+        while True:
+            try:
+                return await wf.wait_for_event("paid", "o1", timeout="1h")
+            except TimeoutError:
+                reminded.append(1)
+
+    app.workflow(patient, name="order")
+    world = World()
+    await world.start_node()
+    client = await world.client()
+    handle = await client.submit(FLOW, [None])
+    first = app.worker()
+    working = asyncio.create_task(first.run(await world.connection()))
+    await asyncio.sleep(60)
+    first.stop()
+    await working
+    await asyncio.sleep(3_600)
+    await client.events.send("paid", key="o1", data=7)
+    await asyncio.sleep(600)
+    await world.employ(app.worker())
+    assert await handle.result(timeout=60) == 7
+    assert reminded
+    await world.close()
+    await world.audit()
+
+
+def test_an_event_that_came_too_late_for_a_wait_is_there_for_the_next_one() -> None:
+    run_virtual(remind(), 7_200)

@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Sett
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
+from stepmesh_orchestrator.core.decide import cancel, hearing, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
@@ -67,6 +67,8 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         if function.kept:
             _answer_known(session, item, task.step, taken)
         function = item.function(task.step) or function
+        if hearing.heard(item, task.step, turn.base):
+            _ask_for_events(session, item, task.step, function)
         for record in taken:
             if isinstance(record, Issued):
                 if record.id in function.open:  # it is not answered, and not given up in the same breath
@@ -334,15 +336,20 @@ def fire(session: Session, task: TaskRef) -> None:
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        hearing.rang(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
     if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
-        for command in function.commands():
-            if command.kind in (Kind.EVENT, Kind.PROMISE):
-                arm(session, item, task.step, command)
+        _ask_for_events(session, item, task.step, function)
+
+
+def _ask_for_events(session: Session, item: Item, step: int, function: Function) -> None:
+    for command in function.commands():
+        if command.kind in (Kind.EVENT, Kind.PROMISE):
+            arm(session, item, step, command)
 
 
 def resume(session: Session, item: Item, step: int) -> None:
@@ -350,6 +357,7 @@ def resume(session: Session, item: Item, step: int) -> None:
     function = item.function(step)
     if function is None:
         return
+    hearing.read_back(item, step)
     if item.phases[step] == PARKED:
         if function.blocked:
             session.cause(SetTimer(function.due_ms, wait_of(item, step)))

@@ -9,9 +9,10 @@ from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
-from stepmesh_orchestrator.core.commands import FireTimer, SettleWait
+from stepmesh_orchestrator.core.commands import FireTimer, SettleWait, TakeLetter
+from stepmesh_orchestrator.core.decide.hearing import LONGEST_MS
 from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
-from stepmesh_orchestrator.core.effects import SetTimer
+from stepmesh_orchestrator.core.effects import NudgeTask, SetTimer
 
 WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
 
@@ -118,3 +119,60 @@ def test_a_wait_that_begins_late_is_asked_for_again_with_the_others() -> None:
     made.turn(issued("r/paid#2", Kind.EVENT, {"key": "2"}, "paid"), idle=True)
     made.ring(1)
     assert [letter.key for letter in letters(made)] == ["1", "2"]
+
+
+def late(made: Body) -> Body:
+    """Its time limit is over, and its event comes before any worker heard of that."""
+    made.turn(BEGAN, sleeping(1_000, "r/timer"), issued("r/paid", Kind.EVENT, {"key": "7"}))
+    post(made)
+    made.turn(idle=True)
+    made.ring(1_000)
+    send(made, key="7", data=7)
+    post(made)
+    assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/timer"]
+    return made
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_event_that_comes_after_its_time_limit_is_for_the_next_wait(crash: bool) -> None:
+    made = late(Body())
+    if crash:
+        made.restart()
+        post(made)
+    made.again()
+    made.turn(issued("r/paid#2", Kind.EVENT, {"key": "7"}, "paid"), abandoned=["r/paid"])
+    post(made)
+    assert [(one.id, one.value) for one in made.history() if isinstance(one, Settled)][1:] == [("r/paid#2", b"7")]
+    assert standing(made) == 0
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_event_that_comes_after_a_timer_that_ends_no_wait_is_taken(crash: bool) -> None:
+    made = late(Body())
+    if crash:
+        made.restart()
+        post(made)
+    made.again()
+    made.turn(idle=True)
+    post(made)
+    assert made.history()[-1] == Settled("r/paid", made.session.now, b"7")
+    assert standing(made) == 0
+
+
+@pytest.mark.parametrize(("age_ms", "taken"), [(LONGEST_MS - 1, []), (LONGEST_MS, [b"7"])])
+def test_an_event_that_waits_for_long_is_taken_before_it_is_forgotten(age_ms: int, taken: list[bytes]) -> None:
+    made = late(Body())
+    asked = next(letter for letter in letters(made, made.effects) if isinstance(letter, Subscribe))
+    made.session.now += age_ms
+    made.send(TakeLetter(asked))
+    post(made)
+    assert [one.value for one in made.history() if isinstance(one, Settled) and one.id == "r/paid"] == taken
+
+
+def test_whoever_has_the_function_is_told_that_an_event_waits_for_it_to_hear() -> None:
+    made = late(Body())
+    asked = next(letter for letter in letters(made, made.effects) if isinstance(letter, Subscribe))
+    made.send(TakeLetter(asked))
+    (deliver,) = letters(made)
+    made.send(TakeLetter(deliver))
+    assert made.new_effects == [NudgeTask(made.task_ref("f"))]
