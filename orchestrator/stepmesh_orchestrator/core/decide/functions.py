@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
@@ -156,9 +156,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes, heard: int)
         session.emit(HistoryGrew(item.run.id, item.index, step, [_no_reply(one, session.now) for one in lost]))
     _leave(session, item, step)
     session.emit(FunctionContinued(item.run.id, item.index, step, value))
-    if left:
-        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in left]
-        session.emit(HistoryGrew(item.run.id, item.index, step, again))
+    _ask_again(session, item, step, left)
     _begin_anew(session, item, step)
 
 
@@ -168,10 +166,23 @@ def _no_reply(update: UpdateAsked, now: int) -> Issued:
 
 
 def _unwind(session: Session, item: Item, step: int) -> None:
-    """The code that is there did not do what the other run's did: nothing but results is taken over."""
+    """The code that is there did not do what the other run's did: nothing but results is taken over, and updates that it has to answer."""
+    function = item.function(step)
     _leave(session, item, step)
     session.emit(FunctionUnwound(item.run.id, item.index, step))
+    _ask_again(session, item, step, [] if function is None else unanswered(function, _taken_over(function))[1])
     _begin_anew(session, item, step)
+
+
+def _taken_over(function: Function) -> int:
+    """Where its own history begins."""
+    return max((at for at, record in enumerate(function.records) if isinstance(record, TakenOver)), default=0)
+
+
+def _ask_again(session: Session, item: Item, step: int, updates: list[UpdateAsked]) -> None:
+    if updates:
+        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in updates]
+        session.emit(HistoryGrew(item.run.id, item.index, step, again))
 
 
 def _leave(session: Session, item: Item, step: int) -> None:
