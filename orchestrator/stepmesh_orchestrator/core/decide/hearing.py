@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled
+from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.functions import Rung
+from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import Item
 
 LONGEST_MS = 24 * 3_600_000
-"""How old an event may be that waits: an older one is taken, whatever the body heard, before it is forgotten."""
+"""How old an event may be that waits, where events are kept for twice as long: an older one is taken, whatever the body heard, before it is
+forgotten."""
 
 
 def rang(item: Item, step: int) -> None:
@@ -33,12 +37,17 @@ def read_back(item: Item, step: int) -> None:
         rang(item, step)
 
 
-def is_early(item: Item, step: int, at_ms: int, now_ms: int) -> bool:
-    """Whether an event from then is to wait; it is to be asked for once more then."""
+def is_early(session: Session, item: Item, step: int, at_ms: int) -> bool:
+    """Whether an event from then is to wait. It is asked for once more when the body has heard, or has not for long."""
     rung = _rung(item, step)
-    if rung is None or at_ms + LONGEST_MS <= now_ms:
+    until_ms = at_ms + min(LONGEST_MS, session.settings.keep_events_ms // 2)
+    if rung is None or until_ms <= session.now:
         return False
     rung.is_late = True
+    renewals = item.renewals = item.renewals or {}
+    if not session.now < renewals.get(step, 0) < until_ms:
+        renewals[step] = until_ms
+        session.cause(SetTimer(until_ms, TaskRef(item.run.id, item.index, step, 0)))
     return True
 
 
