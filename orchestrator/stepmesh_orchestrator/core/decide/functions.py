@@ -54,7 +54,7 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        own = turn.base == len(function.records) and _as_said(taken, turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
@@ -113,6 +113,14 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
     if isinstance(record, Began):
         return None if function.began() is not None else record
     return record if isinstance(record, Issued) and record.id not in function.open else None
+
+
+def _as_said(taken: list[Record], said: list[Record]) -> bool:
+    """Whether all of it was appended, and no value as a failure."""
+    pairs = zip(taken, said, strict=False)
+    return len(taken) == len(said) and all(
+        one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
+    )
 
 
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
