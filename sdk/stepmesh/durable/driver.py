@@ -197,7 +197,8 @@ class _Driver:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        begins = turn.state is State.IDLE and not self._is_urgent()
+        due = [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS] if begins else []
         leaving = self._activation.leaving.is_set()
         ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
