@@ -12,6 +12,7 @@ from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
+from stepmesh.durable.errors import StepFailed
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.testing import env
 from stepmesh.durable.workflow import Workflow
@@ -70,6 +71,46 @@ async def test_an_event_from_before_the_run_counts_when_the_wait_says_so() -> No
 async def test_without_it_the_wait_ends_at_its_time() -> None:
     async with env(approved) as t:
         assert await (await t.start(approved, "o1")).result() == ["no Approval for 'o1' within 3d", 259_200.0]
+
+
+async def test_a_wait_says_which_timer_ends_it() -> None:
+    @workflow
+    async def waits(_: None) -> None:
+        for timeout in (None, "1h", 0, "2h"):
+            with contextlib.suppress(TimeoutError):
+                await Approval.wait(timeout=timeout)
+
+    async with env(waits) as t:
+        run = await t.start(waits)
+        await t.send(Approval(approved=True))
+        await run.result()
+        t.crash_at_every_record(run)
+    asked = [(one.id, msgspec.json.decode(one.options or b"{}")) for one in run.records if isinstance(one, Issued)]
+    assert asked == [
+        ("r/Approval", {}),
+        ("r/timer", {}),
+        ("r/Approval#2", {"until": "r/timer"}),
+        ("r/Approval#3", {}),
+        ("r/timer#2", {}),
+        ("r/Approval#4", {"until": "r/timer#2"}),
+    ]
+
+
+async def test_a_saga_may_wait_for_an_event_to_undo() -> None:
+    @workflow
+    async def waits(_: None) -> None:
+        async with wf.saga() as saga:
+            saga.undo(wf.wait_for_event, "undone")
+            await wf.run("fails", lambda: 1 // 0)
+
+    async with env(waits) as t:
+        await t.send("undone")
+        run = await t.start(waits)
+        await t.until(run, waiting_for="undone")
+        await t.send("undone")
+        with pytest.raises(StepFailed):
+            await run.result()
+        assert isinstance(run.records[-1], Settled)
 
 
 async def test_an_event_is_given_to_one_wait() -> None:

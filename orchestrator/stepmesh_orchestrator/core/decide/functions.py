@@ -34,7 +34,8 @@ PAGE_BYTES = 256 * 1024
 
 
 class _Options(msgspec.Struct):
-    since_ms: int = 0
+    since_ms: int | None = None
+    until: str = ""
 
 
 _options = msgspec.json.Decoder(_Options)
@@ -238,8 +239,8 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 
 
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
-    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.stand(session, item, step, command, since_ms)
+    since_ms = _options_of(command).since_ms
+    waits.stand(session, item, step, command, item.run.created_ms if since_ms is None else since_ms)
     session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
 
 
@@ -328,7 +329,9 @@ def fire(session: Session, task: TaskRef) -> None:
         return  # a paused tree sets its timers again when it goes on
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
-        session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        over = _over_with(function, due)
+        session.emit(HistoryGrew(task.run, task.item, task.step, due, [one.id for one in over]))
+        waits.leave(session, item, task.step, over)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         activate(session, item, task.step)
@@ -338,6 +341,17 @@ def fire(session: Session, task: TaskRef) -> None:
         for command in function.commands():
             if command.kind is Kind.EVENT:
                 arm(session, item, task.step, command)
+
+
+def _over_with(function: Function, timers: list[Record]) -> list[Issued]:
+    """Waits for events whose time is over with these timers: the body gives them up as soon as it hears. What comes meanwhile is for
+    another wait."""
+    ids = {record.id for record in timers if isinstance(record, Settled)}
+    return [one for one in function.commands() if one.kind is Kind.EVENT and _options_of(one).until in ids]
+
+
+def _options_of(event: Issued) -> _Options:
+    return _options.decode(event.options) if event.options else _Options()
 
 
 def resume(session: Session, item: Item, step: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.orchestrator.core.engine import ROOT, kinds
-from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued
+from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sleeping
 from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
@@ -73,6 +73,42 @@ def test_who_waits_no_more_leaves_every_address() -> None:
     assert [letter.key for letter in letters(made) if isinstance(letter, Subscribe)] == ["", ROOT]
     made.turn(abandoned=["r/paid"])
     assert [(letter.key, letter.waiter) for letter in letters(made) if isinstance(letter, Unsubscribe)] == [("", WAITER), (ROOT, WAITER)]
+
+
+def test_an_event_that_comes_when_the_time_of_a_wait_is_over_is_for_the_next_wait() -> None:
+    made = Body()
+    made.turn(BEGAN, sleeping(5_000, "r/timer"), issued("r/paid", Kind.EVENT, {}, options=b'{"until":"r/timer"}'))
+    post(made)
+    made.turn(idle=True)
+    made.ring(5_000)
+    assert standing(made) == 2, "the homes have not heard of it yet"
+    post(made)
+    assert standing(made) == 0
+    send(made, key=ROOT, data=7)
+    post(made)
+    assert made.history()[-1] == Settled("r/timer", made.session.now), "the timer alone"
+    made.again()
+    made.turn(issued("r/paid#2", Kind.EVENT, {}, "paid"), abandoned=["r/paid"])
+    post(made)
+    assert made.history()[-1] == Settled("r/paid#2", made.session.now, b"7")
+
+
+def test_a_wait_that_got_its_event_in_time_is_not_over_with_its_time() -> None:
+    made = Body()
+    made.turn(BEGAN, sleeping(5_000, "r/timer"), issued("r/paid", Kind.EVENT, {}, options=b'{"until":"r/timer"}'))
+    post(made)
+    send(made, key=ROOT, data=7)
+    post(made)
+    made.ring(5_000)
+    assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/paid", "r/timer"]
+
+
+@pytest.mark.parametrize("options", [b"", b'{"undoes":"r/charge"}', b'{"until":"r/timer"}'])
+def test_a_wait_that_says_no_time_counts_from_the_beginning_of_its_run(options: bytes) -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}, options=options))
+    asked = [letter.since_ms for letter in letters(made) if isinstance(letter, Subscribe)]
+    assert asked == [made.live().created_ms] * 2
 
 
 def test_a_wait_that_its_token_ended_stands_nowhere() -> None:
