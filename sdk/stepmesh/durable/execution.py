@@ -73,10 +73,9 @@ class Execution:
         self._history = TooLong(limits.history_warn, limits.history_most)
         self._divergence: Divergence | None = None
         self._stopped: Turn | None = None  # the body goes no further: how the run ends
-        self._trouble: list[dict[str, Any]] = []
         self._root: asyncio.Task[Any] | None = None
         self._updates = Scope("u")
-        self.loop = ReplayLoop(self._timer_set, self._trouble.append)
+        self.loop = ReplayLoop(self._timer_set, self._troubled)
         self._waits = Waits(run, self.loop)
         self.loop.now = started_ms / 1000
         self.loop.policy = limits.guard
@@ -287,6 +286,11 @@ class Execution:
         """Nobody waits for it, and the run does not end before it."""
         self._leftovers.detach(task)
         task.add_done_callback(self._detached_ended)
+
+    def _troubled(self, context: dict[str, Any]) -> None:
+        """What asyncio finds that nobody in the body hears of, such as the exception of a task that nobody awaits."""
+        if not self.replaying:
+            log.warning("in the body of run %s: %s: %r", self.identity, context["message"], context.get("exception"))
 
     def _detached_ended(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (problem := task.exception()) is not None and not self.replaying:

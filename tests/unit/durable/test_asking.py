@@ -390,6 +390,29 @@ def test_a_detached_task_that_fails_is_told_of_once(monkeypatch: pytest.MonkeyPa
     assert len(said) == 1
 
 
+def test_a_task_that_fails_and_that_nobody_awaits_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(execution.log, "warning", lambda text, *args: said.append(text % args))
+
+    async def fails() -> None:
+        raise ValueError("lost")
+
+    async def body() -> None:
+        asyncio.ensure_future(fails()).get_name()
+        await wf.run("one", lambda: 1)
+        await wf.run("two", lambda: 2)
+
+    made = Execution(body, BEGAN_MS, RUN)
+    (one,) = made.turn().commands
+    made.drop()
+    assert said == [f"in the body of run {made.identity}: Task exception was never retrieved: ValueError('lost')"]
+    made = Execution(body, BEGAN_MS, RUN)
+    two = made.turn([one, Settled(one.id, BEGAN_MS, b"1")]).commands
+    made.drop()
+    assert [command.name for command in two] == ["two"]
+    assert len(said) == 1, "a replay says nothing that was said before"
+
+
 def test_what_was_detached_is_cancelled_with_the_run() -> None:
     async def body() -> None:
         wf.detach(wf.sleep("30d"))
