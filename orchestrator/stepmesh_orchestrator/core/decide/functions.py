@@ -36,6 +36,7 @@ PAGE_BYTES = 256 * 1024
 class _Options(msgspec.Struct):
     since_ms: int | None = None
     until: str = ""
+    timeout_ms: int = 0
 
 
 _options = msgspec.json.Decoder(_Options)
@@ -327,9 +328,10 @@ def fire(session: Session, task: TaskRef) -> None:
     function = item.function(task.step) if item is not None else None
     if item is None or function is None or item.run.tree.paused_ms:
         return  # a paused tree sets its timers again when it goes on
-    due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
+    timers = [(when, command) for when, command in function.timers() if when <= session.now]
+    due: list[Record] = [Settled(command.id, session.now) for _, command in timers]
     if due:
-        over = _over_with(function, due)
+        over = _over_with(function, timers)
         session.emit(HistoryGrew(task.run, task.item, task.step, due, [one.id for one in over]))
         waits.leave(session, item, task.step, over)
         tell(session, item, task.step)
@@ -343,15 +345,21 @@ def fire(session: Session, task: TaskRef) -> None:
                 arm(session, item, task.step, command)
 
 
-def _over_with(function: Function, timers: list[Record]) -> list[Issued]:
-    """Waits for events whose time is over with these timers: the body gives them up as soon as it hears. What comes meanwhile is for
-    another wait."""
-    ids = {record.id for record in timers if isinstance(record, Settled)}
-    return [one for one in function.commands() if one.kind is Kind.EVENT and _options_of(one).until in ids]
+def _over_with(function: Function, timers: list[tuple[int, Issued]]) -> list[Issued]:
+    """Waits whose time is over with these timers: the body gives them up as soon as it hears. What comes meanwhile is for another wait,
+    and who settles a promise is told that it is too late."""
+    ids, dues = {timer.id for _, timer in timers}, [when for when, _ in timers]
+    return [one for one in function.commands() if _options_of(one).until in ids or _is_expired(one, dues)]
 
 
-def _options_of(event: Issued) -> _Options:
-    return _options.decode(event.options) if event.options else _Options()
+def _is_expired(command: Issued, dues: list[int]) -> bool:
+    """Of a promise: its timer is due when its time is over, to the rounding of a millisecond."""
+    limit_ms = _options_of(command).timeout_ms if command.kind is Kind.PROMISE else 0
+    return limit_ms > 0 and any(abs(command.at_ms + limit_ms - due) <= 1 for due in dues)
+
+
+def _options_of(wait: Issued) -> _Options:
+    return _options.decode(wait.options) if wait.options and wait.kind in (Kind.EVENT, Kind.PROMISE) else _Options()
 
 
 def resume(session: Session, item: Item, step: int) -> None:

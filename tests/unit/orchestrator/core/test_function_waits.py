@@ -9,7 +9,9 @@ from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
+from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.commands import SettleWait
+from stepmesh_orchestrator.core.effects import Answered
 
 WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
 
@@ -101,6 +103,19 @@ def test_a_wait_that_got_its_event_in_time_is_not_over_with_its_time() -> None:
     post(made)
     made.ring(5_000)
     assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/paid", "r/timer"]
+
+
+@pytest.mark.parametrize(("passed_ms", "is_late"), [(4_999, False), (5_000, True)])
+def test_who_settles_a_promise_whose_time_is_over_is_told_so(passed_ms: int, is_late: bool) -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.PROMISE, {}, options=b'{"timeout_ms":5000}'), sleeping(5_000, "r/timer"), sleeping(4_000))
+    made.turn(idle=True)
+    made.ring(passed_ms)
+    made.send(SettleWait(WAITER, b"7", False))
+    (answered,) = [effect.answer for effect in made.new_effects if isinstance(effect, Answered)]
+    assert isinstance(answered, Refused) == is_late
+    assert not isinstance(answered, Refused) or (answered.code, "expired" in answered.message) == ("SM-1060", True)
+    assert (made.history()[-1] == Settled("r/paid", made.session.now, b"7")) != is_late
 
 
 @pytest.mark.parametrize("options", [b"", b'{"undoes":"r/charge"}', b'{"until":"r/timer"}'])
