@@ -69,6 +69,7 @@ class Execution:
         self._patches: dict[str, bool] = {}
         self._ledger = Ledger()
         self._cancelling = Cancelling(limits.after_cancel)
+        self._held: list[Callable[[], None]] = []  # until no shield stands
         self._leftovers = Leftovers()
         self._history = TooLong(limits.history_warn, limits.history_most)
         self._divergence: Divergence | None = None
@@ -101,6 +102,7 @@ class Execution:
         self.loop.abandon()
         self._leftovers.close()
         self._waits.forget()
+        self._held.clear()
         self.handlers = Handlers()
         self._root = None
 
@@ -304,6 +306,17 @@ class Execution:
         """One that waited comes now."""
         self._cancelling.shields -= 1
         self._pass_cancel()
+        if not self._cancelling.shields:
+            held, self._held = self._held, []
+            for act in held:
+                act()
+
+    def unless_shielded(self, act: Callable[[], None]) -> None:
+        """Now, or when the last shield ends."""
+        if self._cancelling.shields:
+            self._held.append(act)
+        else:
+            act()
 
     def _pass_cancel(self) -> None:
         if self._root is not None and self._cancelling.due():
