@@ -200,7 +200,8 @@ class _Driver:
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
         urgent = self._is_urgent()
-        due = [] if urgent else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        begins = turn.state is State.IDLE and not urgent
+        due = [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS] if begins else []
         leaving = self._activation.leaving.is_set()
         ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:

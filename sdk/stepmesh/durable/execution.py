@@ -69,14 +69,14 @@ class Execution:
         self._patches: dict[str, bool] = {}
         self._ledger = Ledger()
         self._cancelling = Cancelling(limits.after_cancel)
+        self._held: list[Callable[[], None]] = []  # until no shield stands
         self._leftovers = Leftovers()
         self._history = TooLong(limits.history_warn, limits.history_most)
         self._divergence: Divergence | None = None
         self._stopped: Turn | None = None  # the body goes no further: how the run ends
-        self._trouble: list[dict[str, Any]] = []
         self._root: asyncio.Task[Any] | None = None
         self._updates = Scope("u")
-        self.loop = ReplayLoop(self._timer_set, self._trouble.append)
+        self.loop = ReplayLoop(self._timer_set, self._troubled)
         self._waits = Waits(run, self.loop)
         self.loop.now = started_ms / 1000
         self.loop.policy = limits.guard
@@ -102,6 +102,7 @@ class Execution:
         self.loop.abandon()
         self._leftovers.close()
         self._waits.forget()
+        self._held.clear()
         self.handlers = Handlers()
         self._root = None
 
@@ -288,6 +289,11 @@ class Execution:
         self._leftovers.detach(task)
         task.add_done_callback(self._detached_ended)
 
+    def _troubled(self, context: dict[str, Any]) -> None:
+        """What asyncio finds that nobody in the body hears of, such as the exception of a task that nobody awaits."""
+        if not self.replaying:
+            log.warning("in the body of run %s: %s: %r", self.identity, context["message"], context.get("exception"))
+
     def _detached_ended(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (problem := task.exception()) is not None and not self.replaying:
             log.warning("a detached task of run %s failed: %s", self.identity, problem)
@@ -300,6 +306,17 @@ class Execution:
         """One that waited comes now."""
         self._cancelling.shields -= 1
         self._pass_cancel()
+        if not self._cancelling.shields:
+            held, self._held = self._held, []
+            for act in held:
+                act()
+
+    def unless_shielded(self, act: Callable[[], None]) -> None:
+        """Now, or when the last shield ends."""
+        if self._cancelling.shields:
+            self._held.append(act)
+        else:
+            act()
 
     def _pass_cancel(self) -> None:
         if self._root is not None and self._cancelling.due():

@@ -101,7 +101,7 @@ def _queried(begin: Begin, asked: QueryTask) -> bytes:
         return execution.query(asked.name, asked.arguments)
     except StepmeshError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # a body may end so, too
         hint = "see the query's handler in the workflow"
         raise QueryFailed(f"the query `{asked.name}` raised {type(problem).__name__}: {problem}", hint=hint) from problem
     finally:

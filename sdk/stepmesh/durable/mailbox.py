@@ -42,7 +42,7 @@ class Mailbox:
             place = run, command.id
             return _given(command, now_ms, lambda: self._settled[place]) if place in self._settled else None
         kept = self._events[command.name, msgspec.json.decode(command.arguments)["key"]]
-        since_ms = msgspec.json.decode(command.options)["since_ms"] if command.options else started_ms
+        since_ms = msgspec.json.decode(command.options or b"{}").get("since_ms", started_ms)
         found = next((index for index, (at_ms, _) in enumerate(kept) if at_ms >= since_ms), None)
         return None if found is None else _given(command, now_ms, lambda: kept.pop(found)[1])
 

@@ -117,7 +117,7 @@ def _positional(signature: inspect.Signature) -> tuple[str, ...] | None:
 
 def options(retry: Retry, timeout_s: float | None) -> bytes:
     """Of a command, as JSON; empty when there are none."""
-    told: dict[str, Any] = {} if retry == NEVER else {"retry": retry.options()}
+    told: dict[str, Any] = {} if retry is NEVER else {"retry": retry.options()}
     if timeout_s is not None:
         told["timeout_ms"] = round(timeout_s * 1000)
     return msgspec.json.encode(told) if told else b""

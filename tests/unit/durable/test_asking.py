@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -14,13 +15,16 @@ from stepmesh.durable import execution, wf
 from stepmesh.durable.app import App
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.handlers import ReadOnly, UnknownHandler
+from stepmesh.durable.hosting import QueryFailed, hosted
 from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.workflow import Workflow
 from stepmesh.errors import Cancelled, ComponentError
-from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, UpdateAsked
-from stepmesh_broker.protocol.messages import Failure
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Settled, UpdateAsked, encode_records
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Failure, Task
+from stepmesh_broker.protocol.queries import QueryTask
 
 
 def workflow(body: Any) -> Workflow[..., Any]:
@@ -87,6 +91,31 @@ def test_a_query_that_could_wait_is_refused() -> None:
     made.drop()
     assert isinstance(turn.error, ReadOnly)
     assert "the query `state` (test_asking.py:" in str(turn.error)
+
+
+@workflow
+async def leaves() -> None:
+    @wf.query
+    def state() -> int:
+        return 7
+
+    @wf.query
+    def stops() -> None:
+        sys.exit(3)
+
+    await wf.run("one", lambda: 1)
+    sys.exit(2)
+
+
+@pytest.mark.parametrize(("name", "is_over", "told"), [("state", True, "SystemExit: 2"), ("stops", False, "SystemExit: 3")])
+def test_a_query_ends_no_worker(name: str, is_over: bool, told: str) -> None:
+    asked = Issued("r/one", Kind.STEP, "one", "", b"{}", "")
+    records = [Began(BEGAN_MS), asked, *([Settled("r/one", BEGAN_MS, b"1")] if is_over else [])]
+    task = Task(RunId(RUN), 0, 0, 1, 1, "leaves", "/leaves", b"null", history=encode_records(records))
+    query = hosted(leaves).query
+    assert query is not None
+    with pytest.raises(QueryFailed, match=told):
+        query(QueryTask(task, "j", name, b"null"))
 
 
 @pytest.mark.parametrize("always_replay", [True, False])
@@ -359,6 +388,29 @@ def test_a_detached_task_that_fails_is_told_of_once(monkeypatch: pytest.MonkeyPa
     again.turn([*records, *live.commands])
     again.drop()
     assert len(said) == 1
+
+
+def test_a_task_that_fails_and_that_nobody_awaits_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(execution.log, "warning", lambda text, *args: said.append(text % args))
+
+    async def fails() -> None:
+        raise ValueError("lost")
+
+    async def body() -> None:
+        asyncio.ensure_future(fails()).get_name()
+        await wf.run("one", lambda: 1)
+        await wf.run("two", lambda: 2)
+
+    made = Execution(body, BEGAN_MS, RUN)
+    (one,) = made.turn().commands
+    made.drop()
+    assert said == [f"in the body of run {made.identity}: Task exception was never retrieved: ValueError('lost')"]
+    made = Execution(body, BEGAN_MS, RUN)
+    two = made.turn([one, Settled(one.id, BEGAN_MS, b"1")]).commands
+    made.drop()
+    assert [command.name for command in two] == ["two"]
+    assert len(said) == 1, "a replay says nothing that was said before"
 
 
 def test_what_was_detached_is_cancelled_with_the_run() -> None:

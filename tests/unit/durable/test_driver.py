@@ -274,6 +274,31 @@ def test_an_activation_that_is_stopped_while_it_waits_leaves_nothing_behind() ->
     assert played(stopped) == set()
 
 
+async def test_no_step_begins_when_the_body_has_ended() -> None:
+    begun, places = list[str](), asyncio.Semaphore(1)
+
+    class Far(Shard):
+        async def take(self, turn: FunctionTurn) -> FunctionTurned:
+            await asyncio.sleep(0.01)
+            return await super().take(turn)
+
+    async def charge(name: str) -> None:
+        begun.append(name)
+        raise ValueError(name)
+
+    async def limited(name: str) -> None:
+        async with places:
+            await wf.run("charge", charge, name)
+
+    async def body() -> None:
+        await asyncio.gather(limited("first"), limited("second"))
+
+    shard = Far()
+    with pytest.raises(StepFailed):
+        await driven(body, shard)
+    assert begun == ["first"], "the second one would be ended before it is recorded"
+
+
 async def race(hangs: Callable[[], Awaitable[None]]) -> str:
     """A call that may take a minute, beside a step that does not end before it."""
     step = asyncio.create_task(wf.run("hangs", hangs))

@@ -12,6 +12,7 @@ from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
+from stepmesh.durable.errors import StepFailed
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.testing import env
 from stepmesh.durable.workflow import Workflow
@@ -70,6 +71,23 @@ async def test_an_event_from_before_the_run_counts_when_the_wait_says_so() -> No
 async def test_without_it_the_wait_ends_at_its_time() -> None:
     async with env(approved) as t:
         assert await (await t.start(approved, "o1")).result() == ["no Approval for 'o1' within 3d", 259_200.0]
+
+
+async def test_a_saga_may_wait_for_an_event_to_undo() -> None:
+    @workflow
+    async def waits(_: None) -> None:
+        async with wf.saga() as saga:
+            saga.undo(wf.wait_for_event, "undone")
+            await wf.run("fails", lambda: 1 // 0)
+
+    async with env(waits) as t:
+        await t.send("undone")
+        run = await t.start(waits)
+        await t.until(run, waiting_for="undone")
+        await t.send("undone")
+        with pytest.raises(StepFailed):
+            await run.result()
+        assert isinstance(run.records[-1], Settled)
 
 
 async def test_an_event_is_given_to_one_wait() -> None:

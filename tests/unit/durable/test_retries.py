@@ -52,6 +52,7 @@ def test_the_delay_doubles_up_to_the_longest_and_is_the_same_everywhere() -> Non
         (Retry(on=lambda problem: "soon" in str(problem)), ValueError("soon"), True),
         (Retry(on=lambda problem: "soon" in str(problem)), ValueError("never"), False),
         (NEVER, RetryAfter(1), True),
+        (Retry(max=1), RetryAfter(1), False),
         (NEVER, RetryLater(1), True),
         (Retry(on=OSError), RetryAfter(1), True),
     ],

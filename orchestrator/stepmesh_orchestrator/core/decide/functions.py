@@ -34,7 +34,8 @@ PAGE_BYTES = 256 * 1024
 
 
 class _Options(msgspec.Struct):
-    since_ms: int = 0
+    since_ms: int | None = None
+    timeout_ms: int = 0
 
 
 _options = msgspec.json.Decoder(_Options)
@@ -54,7 +55,7 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        own = turn.base == len(function.records) and _as_said(taken, turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
@@ -116,6 +117,14 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
     if isinstance(record, Began):
         return None if function.began() is not None else record
     return record if isinstance(record, Issued) and record.id not in function.open else None
+
+
+def _as_said(taken: list[Record], said: list[Record]) -> bool:
+    """Whether all of it was appended, and no value as a failure."""
+    pairs = zip(taken, said, strict=False)
+    return len(taken) == len(said) and all(
+        one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
+    )
 
 
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
@@ -244,8 +253,8 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 
 
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
-    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.stand(session, item, step, command, since_ms)
+    since_ms = _options_of(command).since_ms
+    waits.stand(session, item, step, command, item.run.created_ms if since_ms is None else since_ms)
     _renew(session, item, step)
 
 
@@ -346,9 +355,11 @@ def fire(session: Session, task: TaskRef) -> None:
     function = item.function(task.step) if item is not None else None
     if item is None or function is None or item.run.tree.paused_ms:
         return  # a paused tree sets its timers again when it goes on
-    due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
+    timers = [(when, command) for when, command in function.timers() if when <= session.now]
+    due: list[Record] = [Settled(command.id, session.now) for _, command in timers]
     if due:
-        session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        expired = [one.id for one in function.commands() if _is_expired(one, [when for when, _ in timers])]
+        session.emit(HistoryGrew(task.run, task.item, task.step, due, expired))
         hearing.rang(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
@@ -363,6 +374,16 @@ def _ask_for_events(session: Session, item: Item, step: int, function: Function)
     for command in function.commands():
         if command.kind in (Kind.EVENT, Kind.PROMISE):
             arm(session, item, step, command)
+
+
+def _is_expired(command: Issued, dues: list[int]) -> bool:
+    """Of a promise, whose time is over with one of these timers, to the rounding of a millisecond: who settles it is told so."""
+    limit_ms = _options_of(command).timeout_ms if command.kind is Kind.PROMISE else 0
+    return limit_ms > 0 and any(abs(command.at_ms + limit_ms - due) <= 1 for due in dues)
+
+
+def _options_of(wait: Issued) -> _Options:
+    return _options.decode(wait.options) if wait.options and wait.kind in (Kind.EVENT, Kind.PROMISE) else _Options()
 
 
 def resume(session: Session, item: Item, step: int) -> None:
