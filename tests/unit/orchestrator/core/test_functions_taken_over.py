@@ -3,6 +3,8 @@ nothing of its own run is lost."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.unit.orchestrator.core.engine import NOW, ROOT, flow, js, kinds, ref, step
 from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued
 
@@ -17,10 +19,10 @@ from stepmesh_orchestrator.core.seeds import FunctionSeed
 class TakingOver(Body):
     """Its run takes over a step that has its result, and an update that was answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         super().__init__()
         self.cancel()
-        compiled = self.shelf.put(flow([step("f", "/py/saga")], ref("f")))
+        compiled = self.shelf.put(flow([step("f", "/py/saga", **more)], ref("f")))
         past = [BEGAN, UpdateAsked("old", NOW, "change", b"1"), issued("c/old", Kind.REPLY, name="old"), issued("r/a")]
         seed = FunctionSeed(0, 0, b"null", [*past, Settled("r/a", NOW, b"7"), issued("r/b")])
         self.run = ROOT.replace("1", "2")  # type: ignore[assignment]
@@ -41,3 +43,18 @@ def test_an_update_of_the_new_run_is_for_the_body_that_begins_at_its_beginning()
     assert [type(record) for record in function.records] == [TakenOver, UpdateAsked]
     assert [record.id for record in function.records if isinstance(record, UpdateAsked)] == ["new"]
     assert list(function.kept) == ["r/a"]
+
+
+def test_the_permit_of_its_first_attempt_is_given_back() -> None:
+    body = TakingOver(concurrencyKey="shop", concurrencyLimit=1)
+    body.succeed("f", 1)
+    assert body.state.finished[body.run][1] == "completed"
+    assert not body.state.permits.keys
+    assert not body.session.granted
+
+
+def test_the_permit_of_its_first_attempt_is_given_back_after_a_crash() -> None:
+    body = TakingOver(concurrencyKey="shop", concurrencyLimit=1)
+    body.restart()
+    body.succeed("f", 1)
+    assert not body.state.permits.keys
