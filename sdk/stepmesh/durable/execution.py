@@ -21,13 +21,14 @@ from stepmesh.durable.attempts import Plan
 from stepmesh.durable.callsite import here
 from stepmesh.durable.divergence import Divergence
 from stepmesh.durable.endings import Cancelling, Leftovers, TooLong
-from stepmesh.durable.handlers import Handlers, ReadOnly
+from stepmesh.durable.handlers import Handlers, ReadOnly, refused
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.ledger import Ledger
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
 from stepmesh.durable.scopes import Scope, current, undoing
 from stepmesh.durable.turns import State, Turn
+from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.waits import Settle, Wait, Waits
 from stepmesh.durable.watchdog import watched
 from stepmesh_broker.protocol import tokens
@@ -158,7 +159,9 @@ class Execution:
         self.loop.drain()
 
     async def _answered(self, asked: UpdateAsked) -> None:
-        reply = await self.handlers.update(asked.name, asked.arguments)
+        reply, most = await self.handlers.update(asked.name, asked.arguments), self.limits.payload_bytes
+        if len(reply) > most and ((recorded := self._ledger.next(current.get().path)) is None or recorded.arguments != reply):
+            reply = refused(PayloadTooLarge.of(f"the reply of {asked.name}", f"run {self.identity}", len(reply), most))
         self.note(Kind.REPLY, asked.id, reply)
 
     def _unasked(self, result: Settled) -> Divergence:
@@ -321,6 +324,7 @@ class Execution:
         if self.loop.halted:
             self._too_late(kind, name, where or here(2))
             return None
+        name = name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()  # a file's name may be no Unicode
         fingerprint = hashlib.blake2s(arguments, digest_size=8).hexdigest() if compare else ""
         at_ms = round(self.loop.now * 1000)
         if (before := undoing.get(None)) is not None:

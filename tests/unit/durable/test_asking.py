@@ -7,13 +7,14 @@ import logging
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import execution, wf
 from stepmesh.durable.app import App
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.handlers import ReadOnly, UnknownHandler
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.workflow import Workflow
@@ -119,6 +120,41 @@ async def test_an_update_that_is_refused_or_unknown_is_told_so() -> None:
         with pytest.raises(ComponentError, match="quote failed after 1 attempt"):
             await t.update(run, "change", "x")
         assert t.query(run, "state") == {"address": "here", "moves": []}
+
+
+@workflow
+async def copies() -> None:
+    @wf.update
+    async def copy(count: int) -> str:
+        return "x" * await wf.run("count", lambda: count)
+
+    @wf.update
+    async def read() -> None:
+        raise FileNotFoundError("caf\udce9.txt")
+
+    await wf.wait_for_event("done")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_reply_that_no_message_carries_is_an_error_of_the_update_alone(more: int) -> None:
+    around = len(b'{"value":""}')
+    async with env(copies, limits=structs.replace(STRICT, payload_bytes=1_000)) as t:
+        run = await t.start(copies)
+        if more:
+            with pytest.raises(ComponentError, match=r"SM-1031 `the reply of copy`.*: 1001 bytes, above the limit of 1000"):
+                await t.update(run, "copy", 1_000 - around + more)
+        else:
+            assert len(await t.update(run, "copy", 1_000 - around)) == 1_000 - around
+        await t.send("done")
+        await run.result()
+        t.crash_at_every_record(run)
+
+
+async def test_an_update_whose_error_is_no_unicode_has_a_reply() -> None:
+    async with env(copies) as t:
+        run = await t.start(copies)
+        with pytest.raises(ComponentError, match=r"caf\\udce9"):
+            await t.update(run, "read")
 
 
 async def test_updates_run_beside_each_other_and_the_body_in_every_order() -> None:

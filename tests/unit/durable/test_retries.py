@@ -163,6 +163,14 @@ def test_a_step_that_cancels_itself_or_exits_has_failed() -> None:
     assert "sys.exit(3)" in attempt_of(Step(exits)).failure.message
 
 
+def test_an_ordinary_function_that_raises_stop_iteration_has_failed() -> None:
+    def takes_of_nothing() -> int:
+        return next(iter([]))
+
+    ended = attempt_of(Step(takes_of_nothing, timeout="20s"))
+    assert (ended.failure.code, ended.failure.message) == (3, "the step raised StopIteration")
+
+
 @pytest.mark.parametrize(("pause", "is_silent"), [(9.9, False), (10.1, True)])
 def test_an_attempt_gives_signs_of_life_or_is_ended(pause: float, is_silent: bool) -> None:
     async def slow() -> str:
