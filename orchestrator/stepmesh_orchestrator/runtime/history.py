@@ -34,8 +34,8 @@ KEPT_PAGES = 32
 """Pages kept for readers that are at the same place."""
 
 
-_Asked = tuple[RunId, int, int, int]
-"""Run, position, and the two limits of a page."""
+_Asked = tuple[RunId, int, int, int, int]
+"""Run, where it began (one that was deleted may have had its id), position, and the two limits of a page."""
 Known = Callable[[], Mapping[RunId, CompiledFlow]]
 
 
@@ -56,7 +56,7 @@ class History:
     def __init__(self, journal: Journal, flows: FlowRegistry) -> None:
         self._journal = journal
         self._flows = flows
-        self._places: OrderedDict[tuple[RunId, int], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[RunId, int, int], _Place] = OrderedDict()
         self._pages: OrderedDict[_Asked, Events] = OrderedDict()
         self._reading: dict[_Asked, asyncio.Future[Events]] = {}
 
@@ -66,7 +66,7 @@ class History:
         flows of it and of those below it then. Raises `JournalError`."""
         if run.finished_at is not None and after >= run.finished_at:
             return Events([], ended=True)
-        asked = (run.run, after, limit, max_bytes)
+        asked = (run.run, run.created_sequence, after, limit, max_bytes)
         page = self._pages.get(asked)
         if page is not None:
             return page
@@ -93,7 +93,7 @@ class History:
         return sorted(ended, key=lambda row: row.item), place.replica.items_of(first, limit)
 
     async def _read(self, asked: _Asked, run: RunRow, known: Known) -> Events:
-        place = self._places.pop(asked[:2], None)
+        place = self._places.pop(asked[:3], None)
         if place is not None:
             return await self._from(place, asked, run)
         try:
@@ -101,10 +101,10 @@ class History:
         except JournalTrimmed:
             flows = known() or {run.run: await self._flows.load(run.flow) or GONE}
             replica = LateReplica(run.run, run.partition, flows)
-            return await self._from(_Place(replica, max(0, (asked[1] + 1) // PER_FRAME - 1)), asked, run)
+            return await self._from(_Place(replica, max(0, (asked[2] + 1) // PER_FRAME - 1)), asked, run)
 
     async def _from(self, place: _Place, asked: _Asked, run: RunRow) -> Events:
-        _, after, limit, max_bytes = asked
+        after, limit, max_bytes = asked[2:]
         found, place.left = place.left, []
         size = _size(found)
         async with aclosing(self._events(run, place)) as events:
@@ -119,7 +119,7 @@ class History:
                 found += told
         over = place.replica.is_over() and not place.left
         if not over:
-            _keep(self._places, (run.run, found[-1].position if found else after), place, KEPT)
+            _keep(self._places, (run.run, run.created_sequence, found[-1].position if found else after), place, KEPT)
         return Events(found, ended=over)
 
     async def _told(self, place: _Place, event: Event, position: int, at_ms: int) -> list[RunEvent]:
