@@ -104,6 +104,21 @@ async def test_an_event_is_given_to_one_wait() -> None:
         assert await run.result() == ["ann", "bob"]
 
 
+async def test_every_run_that_waits_gets_an_event_once_as_on_a_server() -> None:
+    @workflow
+    async def waits(key: str) -> str:
+        return (await Approval.wait(key=key)).by
+
+    async with env(waits) as t:
+        keyed, named = [[await t.start(waits, key) for _ in range(2)] for key in ("o1", "")]
+        await t.send(Approval(approved=True, by="ann"), key="o1")
+        await t.send(Approval(approved=True, by="bob"), key=named[0].id)
+        assert [await run.result() for run in keyed] == ["ann", "ann"]
+        assert await named[0].result() == "bob", "without a key it hears who names the run"
+        await t.send(Approval(approved=True, by="cat"))
+        assert await named[1].result() == "cat"
+
+
 async def test_a_subscription_gives_one_after_the_other() -> None:
     @workflow
     async def three() -> Any:

@@ -218,6 +218,28 @@ def test_wait_gives_lists_in_the_order_of_what_it_was_given() -> None:
     assert ended(body) == [[1, 3, [0, 2, 4, 6], []]]
 
 
+def test_the_first_of_nothing_is_an_error_and_nothing_is_over_at_once() -> None:
+    async def body() -> list[Any]:
+        with pytest.raises(ValueError, match=r"wf\.first was given nothing to wait for"):
+            await wf.first()
+        return [await wf.wait([]), await wf.wait([], return_when="first")]
+
+    assert ended(body, 1) == [[([], []), ([], [])]]
+
+
+def test_what_is_waited_for_again_and_again_keeps_nothing_of_it() -> None:
+    callbacks: list[int] = []
+
+    async def body() -> None:
+        slow: asyncio.Future[Any] = asyncio.ensure_future(wf.sleep("1h"))
+        for _ in range(10):
+            await wf.wait([slow, asyncio.ensure_future(wf.sleep("1s"))], return_when="first")
+            callbacks.append(len(slow._callbacks or ()))
+
+    ended(body, 1)
+    assert len({*callbacks}) == 1
+
+
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_map_keeps_the_order_and_its_limit(limit: int) -> None:
     most = 0
