@@ -265,7 +265,7 @@ class Operations:
         handle = RunHandle(self.requests, asked.run)
         reply = await self._unless_closing(run_asking.update(self.requests, handle.events, asked, timeout_s))
         if reply is None:
-            raise Closing("this gateway stops", hint="ask again with the same id")
+            raise Closing("this gateway stops", hint=f"ask again with the id {asked.id}")
         return reply
 
     async def query(self, asked: AskQuery) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.unit.gateway.door import opened
 from tests.unit.gateway.web import RUN, Web, error, web
 
-from stepmesh import Worker
+from stepmesh import Client, Worker
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
 
@@ -33,6 +34,10 @@ def till() -> Worker:
             await wf.stream("paid").write({"coins": coins})
             await wf.stream("paid").write("thanks\nagain")
             return sum(paid)
+
+        @wf.update
+        async def later() -> None:
+            await wf.wait_for_event("later")
 
         @wf.query
         def above(least: int) -> list[int]:
@@ -97,3 +102,26 @@ async def test_updates_are_replied_to_and_a_stream_is_told_once(api: Web) -> Non
         assert await values(api, run, params={"after": id}) == told[place + 1 :]
     assert await values(api, run, 204, headers={"Last-Event-ID": told[-1][0]}) == []
     error(await api.http.get(f"/v1/runs/{run}/streams/paid?after=x"), 400, "SM-1077")
+
+
+async def test_a_gateway_that_stops_says_by_which_id_an_update_is_asked_for_again() -> None:
+    worker = till()
+    async with opened() as door, web(door) as api:
+        running = asyncio.create_task(worker.run(await door.deployment.connect()))
+        run = (await api.submit(TILL, None))["summary"]["runId"]
+        asking = asyncio.create_task(api.http.post(f"/v1/runs/{run}/updates/later"))
+        client = Client(await door.deployment.connect())
+        while not asking.done() and not (
+            asked := [record["id"] for record in await records(client, run) if record["record"] == "update_asked"]
+        ):
+            await asyncio.sleep(0.01)
+        door.gateway.operations.close()
+        found = error(await asking, 503, "SM-7007")
+        assert asked[0] in found["hint"]
+        worker.stop()
+        await running
+
+
+async def records(client: Client, run: str) -> list[dict[str, Any]]:
+    grown = [event async for event in client.events(run, follow=False) if event.kind == "function_advanced"]
+    return [record for event in grown for record in json.loads(event.data)["records"]]
