@@ -61,7 +61,8 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
             over = _takes_over(function, turn, taken)
-            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number, over))
+            closed = _closed_by(function, turn)
+            session.emit(HistoryGrew(task.run, task.item, task.step, taken, closed, turn.driver, turn.number, over))
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
@@ -74,6 +75,12 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
     session.cause(Answered(_answer(session, item, turn, own=own)))
+
+
+def _closed_by(function: Function, turn: FunctionTurn) -> list[str]:
+    """What the turn gives up of what is open; each new driver tells all that was ever given up."""
+    asked = {record.id for record in turn.records if isinstance(record, Issued)} if turn.abandoned else set[str]()
+    return [id for id in turn.abandoned if id in function.open or id in asked or id in function.kept]
 
 
 def _takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
