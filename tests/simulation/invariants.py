@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from stepmesh_broker.protocol.messages import TaskRef
 from stepmesh_broker.protocol.permit_letters import PermitLetter
 from stepmesh_orchestrator.core.decide.breakers import name_of
+from stepmesh_orchestrator.core.decide.demand import blockers
 from stepmesh_orchestrator.core.decide.failure import default_blockers
-from stepmesh_orchestrator.core.decide.progress import blockers, has_slot
+from stepmesh_orchestrator.core.decide.progress import has_slot
 from stepmesh_orchestrator.core.decide.step_keys import asker
 from stepmesh_orchestrator.core.effects import CallKeys, Send, SetTimer, TreeLeft
 from stepmesh_orchestrator.core.session import Session

@@ -153,6 +153,15 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
         return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
 
 
+class Rung(msgspec.Struct, eq=False):
+    """Timers of the function `of` are settled, of which its body has not heard; it has when it heard `through` records. `is_late`: an event
+    came after them."""
+
+    of: Function
+    through: int
+    is_late: bool = False
+
+
 def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:
     encoded = encode_records(records) if records else b""
     return encoded if len(encoded) <= limit else b""

@@ -239,9 +239,9 @@ class PartitionService:
             self.sweeper.adopt(keys, pool)
         leases.recovered = {*unsent, *(key for keys in watched.values() for key in keys)}
         leases.recovered_until = self.ports.clock.monotonic() + LEASE_MS / 2000
-        rebuild(shard.session)
-        for over in recovered.untold:
+        for over in recovered.untold:  # before the waits that stand, one of which may have the name of one that is over
             tell_over(shard.session, over)
+        rebuild(shard.session)
         self.sweeper.resend(unsent)
         if recovered.state.sequence:
             state = recovered.state

@@ -123,16 +123,20 @@ class LocalStep:
 
     async def _within_time(self, info: StepInfo) -> bytes:
         told = in_step.set(info)
-        limit = asyncio.timeout(self.plan.timeout_s)
+        try:
+            return await (self._worked() if self.plan.timeout_s is None else self._limited(self.plan.timeout_s))
+        finally:
+            in_step.reset(told)
+
+    async def _limited(self, seconds: float) -> bytes:
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await self._worked()
         except TimeoutError as problem:
             if limit.expired():
-                raise TimedOut(self.plan.timeout_s or 0) from problem
+                raise TimedOut(seconds) from problem
             raise
-        finally:
-            in_step.reset(told)
 
     async def _worked(self) -> bytes:
         if self.plan.is_async:

@@ -29,6 +29,8 @@ from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
+PASSES = 3
+"""Of the loop, in which a step that awaits nothing ends; a wait with a time limit costs as much as all of its way to the shard."""
 LOOK_S = 15.0
 """While steps go on and nothing is to be told, the shard is asked so often (seconds): a signal of news may have been lost."""
 LOCAL_STEPS = 64
@@ -197,7 +199,8 @@ class _Driver:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        begins = turn.state is State.IDLE and not self._is_urgent()
+        urgent = self._is_urgent()
+        begins = turn.state is State.IDLE and not urgent
         due = [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS] if begins else []
         leaving = self._activation.leaving.is_set()
         ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
@@ -211,7 +214,7 @@ class _Driver:
         for id in turn.abandoned:
             if id in self._running:
                 self._running.pop(id).cancel()
-        self._waiting = self._is_urgent() and bool(turn.local)
+        self._waiting = urgent and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
     async def _do(self, step: LocalStep) -> Settled | Tried | None:
@@ -272,6 +275,10 @@ class _Driver:
     async def _moved(self, timeout_s: float) -> bool:
         """Whether a local step ended or there may be news, in that time."""
         news = self._activation.news
+        for _ in range(PASSES):
+            if news.is_set() or any(task.done() for task in self._running.values()):
+                return True
+            await asyncio.sleep(0)
         heard = asyncio.ensure_future(news.wait())
         try:
             done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

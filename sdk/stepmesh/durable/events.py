@@ -49,34 +49,29 @@ def wait_for_event(
     execution = running(f"waiting for {name}")
     where = here(2)
     arguments = msgspec.json.encode({"key": key})
-    how, settle = _since(since, execution), settling(name, _reader(type))
-
-    def ask(until: str) -> asyncio.Future[Any]:
-        told = {**how, "until": until} if until else how
-        options = msgspec.json.encode(told) if told else b""
-        return execution.issue(Kind.EVENT, name, arguments, settle, options=options, where=where)
-
-    return execution.expecting(_within(execution, ask, timeout, f"no {name} for {key!r}"), f"the wait for {name}", where)
+    asked = functools.partial(
+        execution.issue, Kind.EVENT, name, arguments, settling(name, _reader(type)), options=_since(since, execution), where=where
+    )
+    return execution.expecting(_within(asked, timeout, f"no {name} for {key!r}"), f"the wait for {name}", where)
 
 
-async def _within(execution: Execution, ask: Callable[[str], asyncio.Future[T]], timeout: Duration | None, what: str) -> T:
-    """`ask` is given the id of the timer that ends the wait, so that no event is taken after that; "" when there is none."""
-    limit, before = asyncio.timeout(None if timeout is None else seconds(timeout)), execution.last_asked
+async def _within(ask: Callable[[], asyncio.Future[T]], timeout: Duration | None, what: str) -> T:
+    limit = asyncio.timeout(None if timeout is None else seconds(timeout))
     try:
         async with limit:
-            timer = execution.last_asked
-            return await ask("" if timer == before else timer)
+            return await ask()
     except TimeoutError:
         if not limit.expired():
             raise
         raise TimeoutError(f"{what} within {timeout}") from None
 
 
-def _since(since: Since, execution: Execution) -> dict[str, Any]:
+def _since(since: Since, execution: Execution) -> bytes:
     """Nothing said: since the run began, which the orchestrator knows better."""
     if since == "run-start":
-        return {}
-    return {"since_ms": 0 if since is None else round((execution.loop.time() - seconds(since)) * 1000)}
+        return b""
+    since_ms = 0 if since is None else round((execution.loop.time() - seconds(since)) * 1000)
+    return msgspec.json.encode({"since_ms": since_ms})
 
 
 class Promise(Generic[T]):

@@ -73,29 +73,6 @@ async def test_without_it_the_wait_ends_at_its_time() -> None:
         assert await (await t.start(approved, "o1")).result() == ["no Approval for 'o1' within 3d", 259_200.0]
 
 
-async def test_a_wait_says_which_timer_ends_it() -> None:
-    @workflow
-    async def waits(_: None) -> None:
-        for timeout in (None, "1h", 0, "2h"):
-            with contextlib.suppress(TimeoutError):
-                await Approval.wait(timeout=timeout)
-
-    async with env(waits) as t:
-        run = await t.start(waits)
-        await t.send(Approval(approved=True))
-        await run.result()
-        t.crash_at_every_record(run)
-    asked = [(one.id, msgspec.json.decode(one.options or b"{}")) for one in run.records if isinstance(one, Issued)]
-    assert asked == [
-        ("r/Approval", {}),
-        ("r/timer", {}),
-        ("r/Approval#2", {"until": "r/timer"}),
-        ("r/Approval#3", {}),
-        ("r/timer#2", {}),
-        ("r/Approval#4", {"until": "r/timer#2"}),
-    ]
-
-
 async def test_a_saga_may_wait_for_an_event_to_undo() -> None:
     @workflow
     async def waits(_: None) -> None:

@@ -76,6 +76,39 @@ def test_steps_keep_their_types_and_bind_their_arguments() -> None:
     assert (first.id, second.id, first.fingerprint) == ("r/charge", "r/charge#2", second.fingerprint)
 
 
+def test_however_a_step_is_called_its_arguments_are_those_of_its_signature() -> None:
+    def take(*args: Any, **kwargs: Any) -> list[Any]:
+        return [*args, *kwargs.values()]
+
+    @step
+    def usual(a: int, b: int = 2) -> list[Any]:
+        return take(a, b)
+
+    @step
+    def placed(a: int, /, b: int) -> list[Any]:
+        return take(a, b)
+
+    @step
+    def any_number(*n: int) -> list[Any]:
+        return take(*n)
+
+    @step
+    def named(*, n: int = 1) -> list[Any]:
+        return take(n)
+
+    @step
+    def none() -> list[Any]:
+        return take()
+
+    async def body() -> Any:
+        done = [await usual(1), await usual(1, 2), await usual(b=2, a=1), await placed(1, 2), await placed(1, b=2)]
+        return [*done, await any_number(), await any_number(1, 2), await named(), await named(n=1), await none()]
+
+    journal = Journal(1)
+    assert journal.run(body).value == [[1, 2]] * 5 + [[], [1, 2], [1], [1], []]
+    assert [one.arguments for one in commands(journal)] == [b'{"a":1,"b":2}'] * 5 + [b'{"n":[]}', b'{"n":[1,2]}', *[b'{"n":1}'] * 2, b"{}"]
+
+
 def test_a_step_that_fails_says_which_and_how_often() -> None:
     async def body() -> Any:
         try:

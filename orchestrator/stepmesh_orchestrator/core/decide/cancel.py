@@ -24,8 +24,14 @@ def ask_to_end(session: Session, run: Run, reason: str, *, force: bool = False) 
     elif run.id not in run.tree.cancelling:
         session.emit(RunCancelling(run.id, reason))
         for item, step in told:
-            session.emit(HistoryGrew(item.run.id, item.index, step, [CancelAsked(session.now, reason)]))
-            tell(session, item, step)
+            if not _was_told(item, step):  # with a run above it, or below: a second time would end what it does at its end
+                session.emit(HistoryGrew(item.run.id, item.index, step, [CancelAsked(session.now, reason)]))
+                tell(session, item, step)
+
+
+def _was_told(item: Item, step: int) -> bool:
+    function = item.function(step)
+    return function is not None and any(isinstance(record, CancelAsked) for record in function.records)
 
 
 def function_ended(session: Session, tree: Tree) -> None:
@@ -46,6 +52,11 @@ def reason_of(session: Session, run: Run) -> str | None:
             return None
         over = above
     return cancelling[over.id]
+
+
+def holds(session: Session, run: Run) -> bool:
+    """Whether the run is being cancelled: nothing of it begins or ends by itself any more, for it ends as cancelled."""
+    return bool(run.tree.cancelling) and reason_of(session, run) is not None
 
 
 def tell_late(session: Session, item: Item, step: int) -> None:

@@ -76,6 +76,8 @@ def _resting(session: Session, tree: Tree) -> list[Run] | None:
     """Its runs; None when something is in flight, about to begin, or awaited from the store, or when an ended sub-run is remembered."""
     if tree.in_flight or tree.ended or tree.cancelling or tree.live > MAX_RUNS or session.state.sequence >= MAX_FRAME:
         return None
+    if any(item.run.tree is tree for waiting in session.awaiting_child.values() for item, _, _ in waiting):
+        return None
     runs = members(session.state, tree)
     if runs is None or sum(run.total for run in runs) > MAX_ITEMS:
         return None

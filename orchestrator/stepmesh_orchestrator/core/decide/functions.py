@@ -12,13 +12,13 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, Tried, UpdateAsked, size_of
+from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import cancel, results, subruns, waits
+from stepmesh_orchestrator.core.decide import cancel, hearing, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
-from stepmesh_orchestrator.core.decide.parking import activation_over, end_children, let_go, wait_of
+from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
@@ -35,7 +35,6 @@ PAGE_BYTES = 256 * 1024
 
 class _Options(msgspec.Struct):
     since_ms: int | None = None
-    until: str = ""
     timeout_ms: int = 0
 
 
@@ -66,11 +65,15 @@ def advance(session: Session, command: AdvanceFunction) -> None:
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
-        end_children(session, item, task.step, turn.abandoned)
-        known = _known(session, item, task.step, taken) if function.kept else ()
+        give_up_children(session, item, task.step, turn.abandoned)
+        if function.kept:
+            _answer_known(session, item, task.step, taken)
+        function = item.function(task.step) or function
+        if hearing.heard(item, task.step, turn.base):
+            _ask_for_events(session, item, task.step, function)
         for record in taken:
             if isinstance(record, Issued):
-                if record.id not in known:
+                if record.id in function.open:  # it is not answered, and not given up in the same breath
                     arm(session, item, task.step, record)
             elif isinstance(record, Tried):
                 session.cause(SetTimer(record.due_ms, wait_of(item, task.step)))
@@ -97,14 +100,13 @@ def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
     return any(isinstance(record, Issued) for record in function.records[turn.base :])
 
 
-def _known(session: Session, item: Item, step: int, issued: list[Record]) -> set[str]:
-    """Those of the commands that have their results from another run, which is recorded."""
+def _answer_known(session: Session, item: Item, step: int, issued: list[Record]) -> None:
+    """Record the results of those of the commands that have them from another run."""
     function = item.function(step)
     asked = [one for one in issued if isinstance(one, Issued)]
     given: list[Record] = [] if function is None else [*answers(function, asked, session.now)]
     if given:
         session.emit(HistoryGrew(item.run.id, item.index, step, given))
-    return {one.id for one in given if isinstance(one, Settled)}
 
 
 def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
@@ -172,9 +174,7 @@ def _continue(session: Session, item: Item, step: int, value: bytes, heard: int)
         session.emit(HistoryGrew(item.run.id, item.index, step, [_no_reply(one, session.now) for one in lost]))
     _leave(session, item, step)
     session.emit(FunctionContinued(item.run.id, item.index, step, value))
-    if left:
-        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in left]
-        session.emit(HistoryGrew(item.run.id, item.index, step, again))
+    _ask_again(session, item, step, left)
     _begin_anew(session, item, step)
 
 
@@ -184,15 +184,28 @@ def _no_reply(update: UpdateAsked, now: int) -> Issued:
 
 
 def _unwind(session: Session, item: Item, step: int) -> None:
-    """The code that is there did not do what the other run's did: nothing but results is taken over."""
+    """The code that is there did not do what the other run's did: nothing but results is taken over, and updates that it has to answer."""
+    function = item.function(step)
     _leave(session, item, step)
     session.emit(FunctionUnwound(item.run.id, item.index, step))
+    _ask_again(session, item, step, [] if function is None else unanswered(function, _taken_over(function))[1])
     _begin_anew(session, item, step)
+
+
+def _taken_over(function: Function) -> int:
+    """Where its own history begins."""
+    return max((at for at, record in enumerate(function.records) if isinstance(record, TakenOver)), default=0)
+
+
+def _ask_again(session: Session, item: Item, step: int, updates: list[UpdateAsked]) -> None:
+    if updates:
+        again: list[Record] = [msgspec.structs.replace(one, at_ms=session.now) for one in updates]
+        session.emit(HistoryGrew(item.run.id, item.index, step, again))
 
 
 def _leave(session: Session, item: Item, step: int) -> None:
     """What it waited for is void."""
-    end_children(session, item, step)
+    stop_children(session, item, step)
     function = item.function(step)
     waits.leave(session, item, step, [] if function is None else function.commands())
     activation_over(session, item, step)
@@ -249,7 +262,20 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
 def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
     since_ms = _options_of(command).since_ms
     waits.stand(session, item, step, command, item.run.created_ms if since_ms is None else since_ms)
-    session.cause(SetTimer(session.now + waits.RENEWED_MS, wait_of(item, step)))
+    _renew(session, item, step)
+
+
+def _arm_promise(session: Session, item: Item, step: int, command: Issued) -> None:
+    """Nothing is asked of anybody; but what waits for long, and for nothing else, is seen to wait by its timer, and may leave memory."""
+    _renew(session, item, step)
+
+
+def _renew(session: Session, item: Item, step: int) -> None:
+    if item.renewals is None:
+        item.renewals = {}
+    if item.renewals.get(step, 0) <= session.now:  # one timer for all its events, or each would set one for each
+        item.renewals[step] = session.now + waits.RENEWED_MS
+        session.cause(SetTimer(item.renewals[step], wait_of(item, step)))
 
 
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
@@ -257,6 +283,7 @@ _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
     Kind.EVENT: _arm_event,
+    Kind.PROMISE: _arm_promise,
 }
 
 
@@ -338,29 +365,26 @@ def fire(session: Session, task: TaskRef) -> None:
     timers = [(when, command) for when, command in function.timers() if when <= session.now]
     due: list[Record] = [Settled(command.id, session.now) for _, command in timers]
     if due:
-        over = _over_with(function, timers)
-        session.emit(HistoryGrew(task.run, task.item, task.step, due, [one.id for one in over]))
-        waits.leave(session, item, task.step, over)
+        expired = [one.id for one in function.commands() if _is_expired(one, [when for when, _ in timers])]
+        session.emit(HistoryGrew(task.run, task.item, task.step, due, expired))
+        hearing.rang(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
-    elif not due:  # what is due is to ask again for events, whatever became of the letters
-        for command in function.commands():
-            if command.kind is Kind.EVENT:
-                arm(session, item, task.step, command)
+    if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
+        _ask_for_events(session, item, task.step, function)
 
 
-def _over_with(function: Function, timers: list[tuple[int, Issued]]) -> list[Issued]:
-    """Waits whose time is over with these timers: the body gives them up as soon as it hears. What comes meanwhile is for another wait,
-    and who settles a promise is told that it is too late."""
-    ids, dues = {timer.id for _, timer in timers}, [when for when, _ in timers]
-    return [one for one in function.commands() if _options_of(one).until in ids or _is_expired(one, dues)]
+def _ask_for_events(session: Session, item: Item, step: int, function: Function) -> None:
+    for command in function.commands():
+        if command.kind in (Kind.EVENT, Kind.PROMISE):
+            arm(session, item, step, command)
 
 
 def _is_expired(command: Issued, dues: list[int]) -> bool:
-    """Of a promise: its timer is due when its time is over, to the rounding of a millisecond."""
+    """Of a promise, whose time is over with one of these timers, to the rounding of a millisecond: who settles it is told so."""
     limit_ms = _options_of(command).timeout_ms if command.kind is Kind.PROMISE else 0
     return limit_ms > 0 and any(abs(command.at_ms + limit_ms - due) <= 1 for due in dues)
 
@@ -374,6 +398,7 @@ def resume(session: Session, item: Item, step: int) -> None:
     function = item.function(step)
     if function is None:
         return
+    hearing.read_back(item, step)
     if item.phases[step] == PARKED:
         if function.blocked:
             session.cause(SetTimer(function.due_ms, wait_of(item, step)))

@@ -5,7 +5,7 @@ Knows nothing of turns; an idle function with news is brought back by functions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from stepmesh_broker.protocol.histories import Issued
 from stepmesh_broker.protocol.messages import TaskRef
@@ -14,10 +14,12 @@ from stepmesh_orchestrator.core.effects import SetTimer
 from stepmesh_orchestrator.core.events import Parent
 from stepmesh_orchestrator.core.function_events import FunctionIdle
 from stepmesh_orchestrator.core.session import Session
-from stepmesh_orchestrator.core.state import Item
+from stepmesh_orchestrator.core.state import Item, Run
 
 BLOCKED_MS = (10_000, 600_000)
 """When a function that its code cannot go on with is tried again: first, and at most, doubling between."""
+
+GIVEN_UP = "its workflow waits for it no more"
 
 
 def let_go(session: Session, item: Item, step: int, blocked: str = "", version: str = "", *, leaving: bool = False) -> None:
@@ -48,20 +50,33 @@ def activation_over(session: Session, item: Item, step: int, *, heard: bool = Tr
 def end(session: Session, item: Item, step: int, commands: Iterable[Issued]) -> None:
     """It is over, and had no result of `commands`: so are its sub-runs and waits, and the runs may be cancelled that waited for it."""
     waits.leave(session, item, step, commands)
-    end_children(session, item, step)
+    give_up_children(session, item, step)
     if item.run.tree.cancelling:
         cancel.function_ended(session, item.run.tree)
 
 
-def end_children(session: Session, item: Item, step: int, commands: Collection[str] | None = None) -> None:
-    """Stop the sub-runs of these commands, or of all: the function waits for them no more."""
+def give_up_children(session: Session, item: Item, step: int, commands: Collection[str] | None = None) -> None:
+    """The function waits no more for the sub-runs of these commands, or for any: they end, durable functions below after they have
+    cleaned up."""
+    if commands is None or commands:
+        for run in _children(session, item, step):
+            parent = run.parent
+            if commands is None or (parent is not None and _command_of(item, parent) in commands):
+                cancel.ask_to_end(session, run, GIVEN_UP)
+
+
+def stop_children(session: Session, item: Item, step: int) -> None:
+    """The function begins anew, and all that it set going ends as it stands."""
+    for run in _children(session, item, step):
+        cancel.stop(session, run, GIVEN_UP)
+
+
+def _children(session: Session, item: Item, step: int) -> Iterator[Run]:
     for child in list(item.run.children or ()):
         run = session.state.runs[child]
         parent = run.parent
-        if parent is None or parent.kind != "function" or (parent.item, parent.step) != (item.index, step):
-            continue
-        if commands is None or _command_of(item, parent) in commands:
-            cancel.stop(session, run, "its workflow waits for it no more")
+        if parent is not None and parent.kind == "function" and (parent.item, parent.step) == (item.index, step):
+            yield run
 
 
 def _command_of(item: Item, parent: Parent) -> str:

@@ -24,7 +24,7 @@ def settle(session: Session) -> None:
             item, step = resolved.popleft()
             if item.open:
                 propagate(session, item, step)
-                if item.run.flow.must_execute:
+                if item.run.flow.must_execute and not cancel.holds(session, item.run):
                     finish.try_end_item(session, item)
         elif work:
             item, target = work.popleft()
@@ -71,6 +71,8 @@ def _ended(session: Session, run: Run) -> None:
         functions.child_ended(session, run, subruns.outcomes_of(run)[0])
     else:
         subruns.child_ended(session, run)
+    if run.tree.cancelling:  # those above it may have waited for functions of it
+        cancel.function_ended(session, run.tree)
 
 
 def open_item(session: Session, run: Run) -> None:
@@ -123,14 +125,10 @@ def _open_next(session: Session, tree: Tree) -> bool:
     window, roomy = session.settings.item_window, tree.roomy
     while roomy:
         run = tree.pending.get(roomy[0][1])
-        if run is not None and len(run.items) < (run.item_limit or window) and not _is_cancelled(session, run):
+        if run is not None and len(run.items) < (run.item_limit or window) and not cancel.holds(session, run):
             open_item(session, run)
             return True
         heappop(roomy)
         if run is not None:
             run.is_roomy = False
     return False
-
-
-def _is_cancelled(session: Session, run: Run) -> bool:
-    return bool(run.tree.cancelling) and cancel.reason_of(session, run) is not None

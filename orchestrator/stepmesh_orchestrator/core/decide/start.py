@@ -15,17 +15,17 @@ from stepmesh_orchestrator.core.state import Item
 
 def begin(session: Session, item: Item, target: int) -> None:
     """Nothing blocks the target: give it an outcome, or set it going when its tree has a slot."""
-    flow = item.run.flow
+    flow, tree = item.run.flow, item.run.tree
     if target == len(flow.steps):
-        finish.end_output(session, item)
+        if not (tree.cancelling and cancel.holds(session, item.run)):
+            finish.end_output(session, item)
         return
-    tree = item.run.tree
     if tree.paused_ms or (tree.limit and tree.in_flight + tree.promised >= tree.limit):
         tree.queue.append((item, target))
         if session.canaries:
             breakers.leave(session, item, target)
         return
-    if tree.cancelling and item.function(target) is None and cancel.reason_of(session, item.run) is not None:
+    if tree.cancelling and item.function(target) is None and cancel.holds(session, item.run):
         if session.canaries:
             breakers.leave(session, item, target)
         return  # it stays queued until its run is stopped

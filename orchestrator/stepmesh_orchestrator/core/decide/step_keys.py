@@ -15,8 +15,10 @@ from stepmesh_orchestrator.core.state import QUEUED, Item
 
 
 def asker(item: Item, step: int) -> RunId:
-    """An attempt, among runs. No id of a run has a slash."""
-    return RunId(f"{item.run.id}/{item.index}/{step}/{item.attempt(step)}")
+    """An attempt, among runs. No id of a run has a slash. One that is to take over what a durable function did elsewhere has its number
+    only then, and its name before."""
+    attempt = item.attempt(step) + (item.pasts is not None and step in item.pasts)
+    return RunId(f"{item.run.id}/{item.index}/{step}/{attempt}")
 
 
 def may_go(session: Session, item: Item, step: CompiledStep) -> bool:

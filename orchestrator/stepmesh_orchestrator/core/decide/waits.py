@@ -15,7 +15,7 @@ from stepmesh_broker.protocol.ids import home_of, scope_of
 from stepmesh_broker.protocol.letters import Deliver, Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.addresses import Place
-from stepmesh_orchestrator.core.decide import failure, news, results
+from stepmesh_orchestrator.core.decide import failure, hearing, news, results
 from stepmesh_orchestrator.core.effects import Send, SetTimer
 from stepmesh_orchestrator.core.events import StepAwaiting, WaitOver
 from stepmesh_orchestrator.core.session import Session
@@ -174,6 +174,8 @@ def deliver(session: Session, letter: Deliver) -> None:
     item = None if run is None else run.items.get(waiter.item)
     if item is None or not is_awaited(item, letter):
         _send(session, Unsubscribe(letter.name, letter.key, waiter, letter.scope))
+    elif waiter.command and hearing.is_early(session, item, waiter.step, letter.at_ms):
+        news.tell(session, item, waiter.step)  # the offer stands, and is told again when it is asked for
     elif letter.position in (taken := _taken(item, letter.name, letter.key)):
         _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, taken, letter.scope))
     else:

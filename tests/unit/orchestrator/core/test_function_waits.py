@@ -9,9 +9,12 @@ from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
-from stepmesh_broker.protocol.messages import Refused
-from stepmesh_orchestrator.core.commands import SettleWait
-from stepmesh_orchestrator.core.effects import Answered
+from stepmesh_broker.protocol.messages import Refused, TaskRef
+from stepmesh_orchestrator.core.commands import FireTimer, SettleWait, TakeLetter
+from stepmesh_orchestrator.core.decide.hearing import LONGEST_MS
+from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
+from stepmesh_orchestrator.core.effects import Answered, NudgeTask, SetTimer
+from stepmesh_orchestrator.core.session import EngineSettings
 
 WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
 
@@ -77,34 +80,6 @@ def test_who_waits_no_more_leaves_every_address() -> None:
     assert [(letter.key, letter.waiter) for letter in letters(made) if isinstance(letter, Unsubscribe)] == [("", WAITER), (ROOT, WAITER)]
 
 
-def test_an_event_that_comes_when_the_time_of_a_wait_is_over_is_for_the_next_wait() -> None:
-    made = Body()
-    made.turn(BEGAN, sleeping(5_000, "r/timer"), issued("r/paid", Kind.EVENT, {}, options=b'{"until":"r/timer"}'))
-    post(made)
-    made.turn(idle=True)
-    made.ring(5_000)
-    assert standing(made) == 2, "the homes have not heard of it yet"
-    post(made)
-    assert standing(made) == 0
-    send(made, key=ROOT, data=7)
-    post(made)
-    assert made.history()[-1] == Settled("r/timer", made.session.now), "the timer alone"
-    made.again()
-    made.turn(issued("r/paid#2", Kind.EVENT, {}, "paid"), abandoned=["r/paid"])
-    post(made)
-    assert made.history()[-1] == Settled("r/paid#2", made.session.now, b"7")
-
-
-def test_a_wait_that_got_its_event_in_time_is_not_over_with_its_time() -> None:
-    made = Body()
-    made.turn(BEGAN, sleeping(5_000, "r/timer"), issued("r/paid", Kind.EVENT, {}, options=b'{"until":"r/timer"}'))
-    post(made)
-    send(made, key=ROOT, data=7)
-    post(made)
-    made.ring(5_000)
-    assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/paid", "r/timer"]
-
-
 @pytest.mark.parametrize(("passed_ms", "is_late"), [(4_999, False), (5_000, True)])
 def test_who_settles_a_promise_whose_time_is_over_is_told_so(passed_ms: int, is_late: bool) -> None:
     made = Body()
@@ -118,7 +93,7 @@ def test_who_settles_a_promise_whose_time_is_over_is_told_so(passed_ms: int, is_
     assert (made.history()[-1] == Settled("r/paid", made.session.now, b"7")) != is_late
 
 
-@pytest.mark.parametrize("options", [b"", b'{"undoes":"r/charge"}', b'{"until":"r/timer"}'])
+@pytest.mark.parametrize("options", [b"", b'{"undoes":"r/charge"}'])
 def test_a_wait_that_says_no_time_counts_from_the_beginning_of_its_run(options: bytes) -> None:
     made = Body()
     made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}, options=options))
@@ -133,3 +108,97 @@ def test_a_wait_that_its_token_ended_stands_nowhere() -> None:
     post(made)
     assert standing(made) == 0
     assert Settled("r/paid", made.session.now, b"7") in made.history()
+
+
+def test_however_many_waits_ask_again_for_however_long_one_timer_stands() -> None:
+    made = Body()
+    made.turn(BEGAN, *(issued(f"r/paid#{n}", Kind.EVENT, {"key": str(n)}, "paid") for n in range(5)), idle=True)
+    timers = [effect for effect in made.new_effects if isinstance(effect, SetTimer)]
+    for _ in range(4):
+        made.session.now = min(timer.due_ms for timer in timers)
+        due = [timer for timer in timers if timer.due_ms <= made.session.now]
+        timers = [timer for timer in timers if timer.due_ms > made.session.now]
+        asked: list[str] = []
+        for timer in due:
+            made.send(FireTimer(timer.task))
+            asked += [letter.key for letter in letters(made) if isinstance(letter, Subscribe)]
+            timers += [effect for effect in made.new_effects if isinstance(effect, SetTimer)]
+        assert asked == ["0", "1", "2", "3", "4"]
+        assert [timer.due_ms - made.session.now for timer in timers] == [RENEWED_MS]
+
+
+def test_a_timer_that_nobody_waits_for_any_more_asks_for_no_event() -> None:
+    made = Body()
+    made.turn(BEGAN, sleeping(1_000), issued("r/paid", Kind.EVENT, {"key": "7"}))
+    made.turn(abandoned=["r/sleep"], idle=True)
+    made.ring(1_000)
+    assert not made.new_effects
+
+
+def test_a_wait_that_begins_late_is_asked_for_again_with_the_others() -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {"key": "1"}))
+    made.session.now += RENEWED_MS - 1
+    made.turn(issued("r/paid#2", Kind.EVENT, {"key": "2"}, "paid"), idle=True)
+    made.ring(1)
+    assert [letter.key for letter in letters(made)] == ["1", "2"]
+
+
+def late(made: Body) -> Body:
+    """Its time limit is over, and its event comes before any worker heard of that."""
+    made.turn(BEGAN, sleeping(1_000, "r/timer"), issued("r/paid", Kind.EVENT, {"key": "7"}))
+    post(made)
+    made.turn(idle=True)
+    made.ring(1_000)
+    send(made, key="7", data=7)
+    post(made)
+    assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/timer"]
+    return made
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_event_that_comes_after_its_time_limit_is_for_the_next_wait(crash: bool) -> None:
+    made = late(Body())
+    if crash:
+        made.restart()
+        post(made)
+    made.again()
+    made.turn(issued("r/paid#2", Kind.EVENT, {"key": "7"}, "paid"), abandoned=["r/paid"])
+    post(made)
+    assert [(one.id, one.value) for one in made.history() if isinstance(one, Settled)][1:] == [("r/paid#2", b"7")]
+    assert standing(made) == 0
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_an_event_that_comes_after_a_timer_that_ends_no_wait_is_taken(crash: bool) -> None:
+    made = late(Body())
+    if crash:
+        made.restart()
+        post(made)
+    made.again()
+    made.turn(idle=True)
+    post(made)
+    assert made.history()[-1] == Settled("r/paid", made.session.now, b"7")
+    assert standing(made) == 0
+
+
+@pytest.mark.parametrize(("kept_ms", "longest_ms"), [(7 * LONGEST_MS, LONGEST_MS), (LONGEST_MS, LONGEST_MS // 2)])
+def test_an_event_that_waits_for_long_is_taken_before_it_is_forgotten(kept_ms: int, longest_ms: int) -> None:
+    made = Body()
+    made.session.settings = EngineSettings(keep_events_ms=kept_ms)
+    late(made).ring(longest_ms - 1)
+    post(made)
+    assert not [one for one in made.history() if isinstance(one, Settled) and one.id == "r/paid"]
+    assert SetTimer(made.session.now + 1, TaskRef(ROOT, 0, 0, 0)) in made.effects
+    made.ring(1)
+    post(made)
+    assert made.history()[-1] == Settled("r/paid", made.session.now, b"7")
+
+
+def test_whoever_has_the_function_is_told_that_an_event_waits_for_it_to_hear() -> None:
+    made = late(Body())
+    asked = next(letter for letter in letters(made, made.effects) if isinstance(letter, Subscribe))
+    made.send(TakeLetter(asked))
+    (deliver,) = letters(made)
+    made.send(TakeLetter(deliver))
+    assert NudgeTask(made.task_ref("f")) in made.new_effects

@@ -490,3 +490,33 @@ def test_continuing_and_ending_are_told_apart() -> None:
         FunctionContinued,
         StepSucceeded,
     ]
+
+
+def test_a_function_below_two_runs_that_are_cancelled_is_told_once() -> None:
+    body = Body()
+    call = issued("r/call", Kind.CALL, 1, "/py/inner")
+    body.shelf.put(msgspec.json.decode(call_document(call)))
+    body.turn(BEGAN, call)
+    inner = body.tasks[-1]
+    said = [BEGAN, issued("r/a")]
+    body.send(AdvanceFunction(FunctionTurn(TaskRef(inner.run, 0, 0, 1), 9, 1, 0, said)))
+    body.cancel(inner.run, "first")
+    body.cancel(reason="second")
+    asked = [(event.run, event.records) for _, event in body.journal if isinstance(event, HistoryGrew)]
+    told = [(run, record.reason) for run, records in asked for record in records if isinstance(record, CancelAsked)]
+    assert told == [(inner.run, "first"), (body.run, "second")]
+
+
+def test_the_flow_of_a_child_comes_before_its_run_may_rest() -> None:
+    body = Body()
+    body.turn(BEGAN, issued("r/child", Kind.CHILD, 1, "flow://late"), idle=True)
+    assert not body.send(RestTree(body.run, body.state.sequence)), "nobody would bring it back before three days are over"
+    body.resolve(failure=Failure(ErrorCode.INVALID_INPUT, "no such flow"))
+    assert isinstance(body.history()[-1], Settled)
+
+
+def test_what_is_given_up_in_the_turn_that_asks_for_it_is_set_going_nowhere() -> None:
+    body = Body()
+    asked = [issued("r/paid", Kind.EVENT, {"key": "7"}), sleeping(5_000), issued("r/child", Kind.CHILD, 1, "flow://late")]
+    body.turn(BEGAN, *asked, issued("r/a"), abandoned=[one.id for one in asked])
+    assert [type(effect) for effect in body.new_effects] == [Answered]
