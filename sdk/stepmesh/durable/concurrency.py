@@ -11,13 +11,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
+from stepmesh.durable.execution import executing
 from stepmesh.durable.steps import running
 
 T = TypeVar("T")
 
 
 async def first(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
-    """(index, value) of the one that ends first; the others are cancelled. Raises what it raised; `ValueError` when there is none."""
+    """(index, value) of the one that ends first; the others are cancelled, and the run ends after them. Raises what it raised; `ValueError`
+    when there is none."""
     if not awaitables:
         raise ValueError("wf.first was given nothing to wait for")
     tasks = [_task(awaitable) for awaitable in awaitables]
@@ -25,8 +27,7 @@ async def first(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
         done, _ = await wait(tasks, return_when="first")
         return tasks.index(done[0]), done[0].result()
     finally:
-        for task in tasks:
-            task.cancel()
+        _let_go(tasks)
 
 
 async def wait(
@@ -67,8 +68,15 @@ async def map(
     try:
         return await asyncio.gather(*tasks, return_exceptions=on_error == "collect")  # type: ignore[return-value]
     finally:
-        for task in tasks:
-            task.cancel()
+        _let_go(tasks)
+
+
+def _let_go(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel what is left. The run ends after them: one may have something to undo."""
+    execution = executing.get(None)  # the collector puts a dropped body away wherever it is
+    for task in tasks:
+        if task.cancel() and execution is not None:
+            execution.detach(task)
 
 
 def detach(awaitable: Awaitable[T]) -> asyncio.Future[T]:

@@ -22,7 +22,7 @@ log = logging.getLogger("stepmesh.durable")
 _NAMED = 5
 """Names that a message shows."""
 _SOME = 64
-"""Coroutines that are remembered before it is looked which of them began."""
+"""Coroutines that are remembered before it is looked which of them began, and tasks before it is looked which have ended."""
 
 
 class CancelSwallowed(StepmeshError):
@@ -87,7 +87,7 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._expected: list[tuple[Coroutine[Any, Any, Any], str, str]] = []
-        self._full = _SOME
+        self._full = self._many = _SOME
         self._detached: list[asyncio.Future[Any]] = []
 
     def expect(self, coroutine: Coroutine[Any, Any, Any], what: str, where: str) -> None:
@@ -99,6 +99,9 @@ class Leftovers:
 
     def detach(self, task: asyncio.Future[Any]) -> None:
         """Nobody needs to wait for this one but the run: it ends after it."""
+        if len(self._detached) >= self._many:
+            self._detached = [one for one in self._detached if not one.done()]
+            self._many = max(_SOME, 2 * len(self._detached))
         self._detached.append(task)
 
     def detached_are_done(self) -> bool:

@@ -14,11 +14,13 @@ import pytest
 from tests.unit.durable.bodies import BEGAN_MS, Body, Journal
 
 from stepmesh.durable import wf
+from stepmesh.durable.app import App
 from stepmesh.durable.durations import LONGEST_S, BadDuration, Duration, seconds
 from stepmesh.durable.errors import OutsideRun, StepFailed
-from stepmesh.durable.execution import Execution, State
+from stepmesh.durable.execution import Execution, State, executing
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.steps import Step
+from stepmesh.durable.testing import env
 from stepmesh.durable.values import NotSerialisable
 from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind
 
@@ -216,6 +218,45 @@ def test_wait_gives_lists_in_the_order_of_what_it_was_given() -> None:
         return [len(done), len(left), sorted(one.result() for one in every), none]
 
     assert ended(body) == [[1, 3, [0, 2, 4, 6], []]]
+
+
+@pytest.mark.parametrize("several", ["first", "map"])
+async def test_what_is_let_go_undoes_what_it_did_before_the_run_ends(several: str) -> None:
+    undone: list[str] = []
+
+    async def booked(name: str) -> None:
+        async with wf.saga() as saga:
+            saga.undo(lambda: wf.run("undo", undone.append, name))
+            await wf.sleep("50s" if name == "slow" else "5s")
+        if name == "bad":
+            raise ValueError(name)
+
+    @App("trips").workflow
+    async def trip(_: None) -> str:
+        if several == "first":
+            await wf.first(booked("quick"), booked("slow"))
+        else:
+            with pytest.raises(ValueError, match="bad"):
+                await wf.map(booked, ["bad", "slow"])
+        return "done"
+
+    async with env(trip) as t:
+        run = await t.start(trip)
+        assert await run.result() == "done"
+        assert undone == ["slow"]
+        t.crash_at_every_record(run)
+
+
+def test_what_was_let_go_is_not_remembered_when_it_is_over() -> None:
+    held: list[int] = []
+
+    async def body() -> None:
+        for _ in range(90):
+            await wf.first(wf.sleep("1s"), wf.sleep("1h"))
+        held.append(len(executing.get()._leftovers._detached))
+
+    ended(body, 1)
+    assert max(held) <= 64
 
 
 def test_the_first_of_nothing_is_an_error_and_nothing_is_over_at_once() -> None:

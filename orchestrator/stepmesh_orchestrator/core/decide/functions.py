@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked, size_of
+from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled, TakenOver, Tried, UpdateAsked, size_of
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
@@ -20,6 +20,7 @@ from stepmesh_orchestrator.core.decide import cancel, hearing, results, subruns,
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
+from stepmesh_orchestrator.core.decide.turns import closed_by, is_as_said, speaks_over, taken_as, takes_over
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -49,18 +50,19 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         session.cause(Answered(refused(session, turn)))
         return
     function = item.function(task.step) or Function()
-    if _speaks_over(function, turn):
+    if speaks_over(function, turn):
         session.cause(Answered(refused(session, turn, "its task came twice, and another worker took this activation further")))
         return
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
-        taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and _as_said(taken, turn.records)
+        taken = [record for one in turn.records if (record := taken_as(function, turn, one, session.now)) is not None]
+        own = turn.base == len(function.records) and is_as_said(taken, turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
-            over = _takes_over(function, turn, taken)
-            session.emit(HistoryGrew(task.run, task.item, task.step, taken, turn.abandoned, turn.driver, turn.number, over))
+            over = takes_over(function, turn, taken)
+            closed = closed_by(function, turn)
+            session.emit(HistoryGrew(task.run, task.item, task.step, taken, closed, turn.driver, turn.number, over))
             if is_new:
                 cancel.tell_late(session, item, task.step)
         waits.leave(session, item, task.step, left)
@@ -79,20 +81,6 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     session.cause(Answered(_answer(session, item, turn, own=own)))
 
 
-def _takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
-    """The version of code that issues something where another one did before; "" for any other turn."""
-    pinned = function.pinned()
-    is_other = pinned and turn.version and turn.version != pinned
-    return turn.version if is_other and any(isinstance(record, Issued) for record in taken) else ""
-
-
-def _speaks_over(function: Function, turn: FunctionTurn) -> bool:
-    """Whether the turn would issue what another driver of the same activation may have issued already: its task came twice."""
-    if not function.driver or turn.driver == function.driver or not any(isinstance(record, Issued) for record in turn.records):
-        return False
-    return any(isinstance(record, Issued) for record in function.records[turn.base :])
-
-
 def _answer_known(session: Session, item: Item, step: int, issued: list[Record]) -> None:
     """Record the results of those of the commands that have them from another run."""
     function = item.function(step)
@@ -100,37 +88,6 @@ def _answer_known(session: Session, item: Item, step: int, issued: list[Record])
     given: list[Record] = [] if function is None else [*answers(function, asked, session.now)]
     if given:
         session.emit(HistoryGrew(item.run.id, item.index, step, given))
-
-
-def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
-    """The record as it is appended; None for one that is not a worker's to bring."""
-    if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
-        return None
-    if isinstance(record, Settled):
-        if record.failure is None and results.checked_json(record.value) is None:
-            problem = Failure(ErrorCode.WORKER_ERROR, f"the value of {record.id} is not valid JSON, or nested too deep")
-            return Settled(record.id, now, failure=problem, attempt=record.attempt)
-        return Settled(record.id, now, record.value, record.failure, record.attempt)
-    if isinstance(record, Tried):
-        due = now + max(0, record.due_ms - record.at_ms)
-        return Tried(record.id, now, record.attempt, record.failure, due)
-    if isinstance(record, Began):
-        return None if function.began() is not None else record
-    return record if isinstance(record, Issued) and record.id not in function.open else None
-
-
-def _as_said(taken: list[Record], said: list[Record]) -> bool:
-    """Whether all of it was appended, and no value as a failure."""
-    pairs = zip(taken, said, strict=False)
-    return len(taken) == len(said) and all(
-        one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
-    )
-
-
-def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
-    """Whether it is a step that the worker itself does, and that waits for its result."""
-    asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
-    return asked is not None and asked.kind is Kind.STEP
 
 
 def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> FunctionTurned:

@@ -225,6 +225,20 @@ def test_a_child_whose_flow_does_not_exist_fails_by_itself() -> None:
     assert settled.failure.message == "no such flow"
 
 
+def test_what_another_worker_gives_up_once_more_is_not_written_once_more() -> None:
+    body = Body()
+    body.turn(BEGAN, sleeping(5_000), sleeping(9_000, "r/nap"))
+    for told, written in (["r/sleep"], ["r/sleep"]), (["r/sleep", "r/nap"], ["r/nap"]), (["r/sleep", "r/nap"], []):
+        body.driver += 1
+        body.turn(abandoned=told, number=1)
+        (grew,) = [event for event in body.new if isinstance(event, HistoryGrew)]
+        assert grew.abandoned == written
+    body.turn(sleeping(7_000, "r/rest"), abandoned=["r/sleep", "r/nap", "r/rest"], number=2)
+    (grew,) = [event for event in body.new if isinstance(event, HistoryGrew)]
+    assert grew.abandoned == ["r/rest"]
+    assert not body.item().function(0).open  # type: ignore[union-attr]
+
+
 def test_what_the_body_waits_for_no_more_is_stopped() -> None:
     body = Body()
     call = issued("r/call", Kind.CALL, 1, "/gpu/render")
