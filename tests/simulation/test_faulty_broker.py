@@ -18,6 +18,8 @@ from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 SEEDS = int(os.environ.get("STEPMESH_FAULT_SEEDS", "12"))
 HEALS_S = 60.0
+RESTARTED_S = 10.0
+"""A node that crashed at the last moment is back by then."""
 ROWS = {
     "D1 duplicates": Rates(duplicate=0.4),
     "D2 reordering": Rates(delay=0.5, duplicate=0.2),
@@ -49,7 +51,8 @@ async def kill_workers(world: World, random: Random) -> None:
 
 async def play(seed: int, rates: Rates, seen: Counter[str]) -> World:
     random = Random(seed)
-    journal = MemoryJournal(after_append=CrashSometimes(random, 0.05, 4))
+    crashes = CrashSometimes(random, 0.05, 4)
+    journal = MemoryJournal(after_append=crashes)
     world = World(journal, lambda broker: FaultyBroker(broker, until(rates, HEALS_S), random, lambda fault, _: seen.update((fault,))))
     keeper = asyncio.create_task(world.keep_node_alive())
     await world.start_worker()
@@ -62,6 +65,8 @@ async def play(seed: int, rates: Rates, seen: Counter[str]) -> World:
         results = [json.loads(item.result) async for item in handle.items()]
         assert [result.get("result", result) for result in results] == [expected(n)]
     await killer
+    crashes.left = 0
+    await asyncio.sleep(RESTARTED_S)
     keeper.cancel()
     await asyncio.gather(keeper, return_exceptions=True)
     await world.close()
