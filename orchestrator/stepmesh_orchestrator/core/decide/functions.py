@@ -67,8 +67,9 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         if function.kept:
             _answer_known(session, item, task.step, taken)
         function = item.function(task.step) or function
-        if hearing.heard(item, task.step, turn.base):
-            _ask_for_events(session, item, task.step, function)
+        for id in hearing.heard(item, task.step, turn.base) if item.unheard else ():
+            if (late := function.asked(id)) is not None:
+                arm(session, item, task.step, late)
         for record in taken:
             if isinstance(record, Issued):
                 if record.id in function.open:  # it is not answered, and not given up in the same breath
@@ -347,7 +348,7 @@ def fire(session: Session, task: TaskRef) -> None:
     due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
     if due:
         session.emit(HistoryGrew(task.run, task.item, task.step, due))
-        hearing.rang(item, task.step)
+        hearing.settled(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         activate(session, item, task.step)
