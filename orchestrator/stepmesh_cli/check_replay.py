@@ -21,8 +21,8 @@ from cyclopts import Parameter
 from stepmesh import Worker
 from stepmesh.durable.app import App
 from stepmesh.durable.divergence import Divergence
-from stepmesh.durable.driver import place_of
 from stepmesh.durable.durations import seconds
+from stepmesh.durable.takeover import place_of
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol import tokens
 from stepmesh_broker.protocol.histories import Began, Issued, Record

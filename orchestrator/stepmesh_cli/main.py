@@ -102,6 +102,13 @@ COMMANDS = (
     Command("pools", "stepmesh_cli.pools:pools", OPERATE, "List pools, their depth and workers.", "stepmesh pools --watch 2"),
     Command("workers", "stepmesh_cli.workers:workers", OPERATE, "List workers and their builds.", "stepmesh workers --pool orders"),
     Command(
+        "dead-letters",
+        "stepmesh_cli.dead_letters:dead_letters",
+        OPERATE,
+        "List or drop what nobody could take.",
+        "stepmesh dead-letters --pool submit",
+    ),
+    Command(
         "topics", "stepmesh_cli.topics:topics", OPERATE, "Show or make the streams or topics of a deployment.", "stepmesh topics --apply"
     ),
     Command(

@@ -37,7 +37,8 @@ from stepmesh_broker.protocol.api import (
     Runs,
     RunSummary,
 )
-from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, RunId
+from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Position, RunId
 from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
 from stepmesh_broker.protocol.subjects import checked_name
 
@@ -208,6 +209,15 @@ class Client:
     async def pools(self) -> list[PoolEntry]:
         """Pools with their depth and workers."""
         return (await self.requests.ask(ListPools(), Pools)).pools
+
+    async def dead_letters(self, limit: int = 100, pool: str = "") -> list[DeadLetter]:
+        """Messages that nobody could take, oldest first, `limit` of them (at most 500). `pool` "" is all of them; records of topics are
+        under `submit` and `events`."""
+        return (await self.requests.ask(ListDeadLetters(limit, pool), DeadLetters)).letters
+
+    async def drop_dead_letter(self, position: int) -> None:
+        """Remove one for good. Raises `RequestRefused` SM-5024 when it is not there."""
+        await self.requests.ask(DropDeadLetter(Position(position)), Deleted)
 
     async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
         """Store bytes or a JSON value by content; returns its id."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -27,6 +27,7 @@ Reader = Callable[[bool, int], AsyncIterator[RunEvent]]
 """Of a run's events: to the end of the run or not, behind which position."""
 _NOT_BEGUN = "SM-5281"
 _OVER = frozenset({"step_completed", "step_failed", "step_skipped", "step_defaulted"})
+_GOES_ON = frozenset({"step_started", "function_advanced"})
 
 
 class BadCursor(StepmeshError):
@@ -102,24 +103,56 @@ async def _taken(requests: Requests, asked: AskUpdate, begin_s: float) -> Update
 
 
 async def _replied(events: Reader, asked: AskUpdate, taken: UpdateTaken) -> bytes:
-    async for event in events(True, taken.position):
-        if event.item != taken.item or event.run != asked.run:
-            continue
-        told = _advanced.decode(event.data)
-        if told.step != taken.step:
-            continue
-        for note in told.records:
-            if note.kind == Kind.REPLY and note.name == asked.id:
-                return _value(asked, _reply.decode(note.value))
+    after = taken.position
+    if taken.existing:
+        reply, blocked, after = await _so_far(events, asked, taken)
+        if reply is not None or blocked:
+            return _value(asked, reply) if reply is not None else _blocked(asked, blocked)
+    async for event, told in _of_function(events(True, after), taken):
+        reply = _reply_in(told, asked)
+        if reply is not None:
+            return _value(asked, reply)
         if event.kind == "function_idle" and told.blocked:
-            raise UpdateFailed(f"the function is blocked before it replied to `{asked.name}`: {told.blocked}", code="SM-1074")
-        if event.kind in _OVER and not taken.existing:
+            _blocked(asked, told.blocked)
+        if event.kind in _OVER:
             break
     raise UpdateFailed(
         f"the function ended before it replied to `{asked.name}`",
         code="SM-1075",
         hint="let the body wait for its updates before it returns",
     )
+
+
+async def _so_far(events: Reader, asked: AskUpdate, taken: UpdateTaken) -> tuple[_Reply | None, str, int]:
+    """Of an update that was known already: its reply, else why the function is blocked now, and up to where the events were read. A block
+    that it went on after is none any more."""
+    blocked, position = "", taken.position
+    async for event, told in _of_function(events(False, position), taken):
+        reply, position = _reply_in(told, asked), event.position
+        if reply is not None:
+            return reply, "", position
+        if event.kind == "function_idle":
+            blocked = told.blocked
+        elif event.kind in _GOES_ON:
+            blocked = ""
+    return None, blocked, position
+
+
+async def _of_function(events: AsyncIterator[RunEvent], taken: UpdateTaken) -> AsyncIterator[tuple[RunEvent, _Advanced]]:
+    async for event in events:
+        if event.item == taken.item and event.run == taken.run:
+            told = _advanced.decode(event.data)
+            if told.step == taken.step:
+                yield event, told
+
+
+def _reply_in(told: _Advanced, asked: AskUpdate) -> _Reply | None:
+    found = next((note for note in told.records if note.kind == Kind.REPLY and note.name == asked.id), None)
+    return None if found is None else _reply.decode(found.value)
+
+
+def _blocked(asked: AskUpdate, why: str) -> NoReturn:
+    raise UpdateFailed(f"the function is blocked before it replied to `{asked.name}`: {why}", code="SM-1074")
 
 
 def _value(asked: AskUpdate, reply: _Reply) -> bytes:

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.processes import until
+from tests.services.producers import nats_records
+
+from stepmesh_broker.nats.folder import read_endpoint
 
 pytestmark = pytest.mark.acceptance
 
@@ -104,7 +108,16 @@ def test_the_whole_round() -> None:
         assert {entry["path"] for entry in objects("components")} >= {"/cpu/double", "/cpu/gate", "/builtin/openai"}
         assert {pool["pool"]: len(pool["workers"]) for pool in objects("pools")} == {"builtin": 1, "cpu": 1}
         assert [one["status"] for one in objects("list", "--flow", "double")] == ["completed", "completed"]
-        for table in (("status", run), ("list",), ("events", run), ("components",), ("pools",), ("workers",), ("doctor",)):
+        for table in (
+            ("status", run),
+            ("list",),
+            ("events", run),
+            ("components",),
+            ("pools",),
+            ("workers",),
+            ("doctor",),
+            ("dead-letters",),
+        ):
             assert stepmesh(*table)
 
         stuck = objects("submit", "gate.yaml", "--input-json", '"never"')[0]["run"]
@@ -201,3 +214,23 @@ def test_the_same_key_is_the_same_run() -> None:
         assert first["run"] == second["run"]
         assert (first["existing"], second["existing"]) == (False, True)
         assert objects("status", first["run"])[0]["run"]["tags"] == {"a": "b"}
+
+
+async def test_what_nobody_could_take_is_listed_and_dropped() -> None:
+    with running():
+        url = read_endpoint(Path(".stepmesh"))
+        assert url is not None
+        await nats_records(url, "default", [(b"no submission", "k", {}), (b"\xff\xfe", "k", {})])
+        await until("both lie there", lambda: len(objects("dead-letters")) == 2)
+        first, second = objects("dead-letters", "--pool", "submit")
+        assert (first["pool"], first["size"], first["data"]) == ("submit", 13, "no submission")
+        assert first["reason"].startswith("SM-3050")
+        assert second["data_base64"] == "//4="
+        assert objects("dead-letters", "--pool", "cpu") == []
+        assert len(objects("dead-letters", "--limit", "1")) == 1
+        assert r"'\ufffd\ufffd'" in stepmesh("dead-letters")
+        assert stepmesh("dead-letters", "--drop", str(first["position"])) == f"dead letter {first['position']}: dropped\n"
+        stepmesh("dead-letters", "--drop", str(first["position"]), code=2)
+        assert objects("dead-letters") == [second]
+        for limit, code in (("0", 2), ("1", 0), ("500", 0), ("501", 2)):
+            stepmesh("dead-letters", "--limit", limit, code=code)

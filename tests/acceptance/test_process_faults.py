@@ -16,7 +16,7 @@ from tests.acceptance.processes import Lab, as_json, until
 
 from stepmesh.client import Client
 from stepmesh.runs import RunHandle
-from stepmesh_broker.nats import NatsBroker, NatsSettings, read_endpoint
+from stepmesh_broker.nats import read_endpoint
 
 pytestmark = pytest.mark.acceptance
 
@@ -174,7 +174,7 @@ async def test_a_component_that_kills_its_workers_is_parked_and_other_work_flows
         [item] = [item async for item in poison.items()]
         error: Any = as_json(item.result)
         assert error["error"]["code"] == "UNREACHABLE"
-        parked = await dead_letters(lab)
+        parked = await client.dead_letters()
         assert [letter.pool for letter in parked] == ["cpu"]
         assert poison.id in parked[0].reason
         assert [await other.result(20) for other in others] == list(range(len(others)))
@@ -182,17 +182,6 @@ async def test_a_component_that_kills_its_workers_is_parked_and_other_work_flows
             if not worker.alive:
                 lab.restart_worker(index)
         await audited(lab, poison, *others)
-
-
-async def dead_letters(lab: Lab) -> Any:
-    url = read_endpoint(lab.data)
-    assert url is not None
-    broker = NatsBroker(NatsSettings(url=url))
-    await broker.connect()
-    try:
-        return await broker.parked()
-    finally:
-        await broker.close()
 
 
 async def test_workers_that_are_drained_under_load_lose_nothing(tmp_path: Path) -> None:

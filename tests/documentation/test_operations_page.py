@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from tests.documentation.page import Page, rehearse
 
 from stepmesh import Worker, failures
-from stepmesh_broker.nats import EmbeddedNats, NatsBroker, NatsSettings
 from stepmesh_broker.nats.folder import MAX_PAYLOAD
 from stepmesh_broker.nats.transport import HEADER_ROOM
-from stepmesh_broker.protocol.ids import Namespace, Pool
 from stepmesh_orchestrator.core.decide.builtins import MAX_SLEEP_MS
 from stepmesh_orchestrator.core.flow.limits import LIMITS, PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import EngineSettings
@@ -71,15 +67,3 @@ def test_figures_in_the_text_are_the_source() -> None:
 @pytest.mark.acceptance
 def test_the_session_is_as_shown(tmp_path: Path) -> None:
     assert rehearse(PAGE, tmp_path) >= 20
-
-
-async def test_dead_letters_are_read_as_shown(tmp_path: Path) -> None:
-    PAGE.write(tmp_path)
-    async with EmbeddedNats(tmp_path / ".stepmesh") as server:
-        broker = NatsBroker(NatsSettings(url=server.url, namespace=Namespace("default")))
-        await broker.connect()
-        await broker.park(Pool("cpu"), b"x", "worker ann was silent")
-        await broker.close()
-        reader = await asyncio.create_subprocess_exec(sys.executable, "dead.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
-        said, _ = await reader.communicate()
-    assert said.decode() == "stepmesh.default.dead.cpu worker ann was silent\n1 dead letters\n"

@@ -26,6 +26,7 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, Pool
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_broker.protocol.queries import HistoryPage, QueryAnswer, ReadHistory
 from stepmesh_broker.protocol.subjects import Subject
+from stepmesh_orchestrator.core.events import PER_FRAME
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 from stepmesh_orchestrator.runtime.questions import Questions
 
@@ -359,3 +360,22 @@ def test_what_cannot_be_asked_is_refused(code: str) -> None:
         assert "item 0 step till, item 1 step till" in message
     if code == "SM-1076":
         assert "the workflow has no update" in message
+
+
+def test_a_function_older_than_what_the_journal_holds_is_changed_and_followed() -> None:
+    async def played() -> None:
+        world = World(MemoryJournal())
+        async with open_till(world) as (client, handle):
+            seen = [value.cursor async for value in handle.stream("sums", follow=False)]
+            assert world.node is not None
+            shard = world.node.partitions[Partition(0)].shard
+            await shard.snapshot()
+            await world.journal.trim(Partition(0), int(seen[-1].partition(".")[0]) // PER_FRAME - 1)
+            assert await handle.update("pay", 5, item=0, timeout=100) == 13
+            assert await handle.update("pay", 6, item=0, timeout=100) == 25
+            await handle.update("close", item=0)
+            await handle.update("close", item=1)
+            later = [(value.value, value.item) async for value in client.handle(handle.id).stream("sums", seen[-1])]
+            assert later == [(10, 0), (3, 0), (12, 0), (4, 0)], "to the run's end, without one missed or told twice"
+
+    run_virtual(played(), 30_000)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from tests.simulation.deployment_world import World
+from tests.simulation.test_builds import Fleets
 from tests.simulation.test_functions import CrashAt, journal
 from tests.simulation.virtual_loop import run_virtual
 from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued, sleeping
@@ -117,3 +118,47 @@ def test_only_the_newest_updates_are_known_after_it_began_anew(between: int, kno
         update(body, id)
     body.turn(continued=b"2", base=2 + 1 + between)
     assert update(body, "first").existing == known
+
+
+def till_that_checks(name: str) -> App:
+    """A till that looks at what it is paid with; with another name for that it does not fit a history of the first one."""
+    app = App("py")
+
+    @app.workflow(version=name)
+    async def counter(total: int) -> int:
+        @wf.update
+        async def pay(coins: int) -> int:
+            await wf.wait_for_event("looked", str(coins))
+            return await wf.run(name, lambda: total + coins)
+
+        await wf.run(name, lambda: None)
+        await wf.wait_for_event("closed")
+        return total
+
+    return app
+
+
+def test_the_reply_after_a_block_is_had_by_asking_again() -> None:
+    async def played() -> None:
+        world = Fleets()
+        await world.start_node()
+        await world.start("blue", till_that_checks("weigh").worker(namespace=world.namespace))
+        client = await world.client()
+        handle = await client.submit(COUNTER, [1])
+        asking = asyncio.create_task(handle.update("pay", 2, id="u1"))
+        await asyncio.sleep(5)
+        await world.retire("blue")
+        await world.start("green", till_that_checks("count").worker(namespace=world.namespace))
+        await client.events.send("looked", key="2", id="e1")
+        for told in (asking, handle.update("pay", 2, id="u1")):
+            with pytest.raises(UpdateFailed) as blocked:
+                await told
+            assert blocked.value.code == "SM-1074"
+        await world.start("blue", till_that_checks("weigh").worker(namespace=world.namespace))
+        assert await handle.update("pay", 2, id="u1") == 3
+        assert await handle.update("pay", 2, id="u1") == 3, "and whoever asks later hears it, too"
+        await client.events.send("closed", key=handle.id, id="e2")
+        assert await handle.result(60) == 1
+        await world.end()
+
+    run_virtual(played())

@@ -54,6 +54,7 @@ class KafkaTopicReader:
             group_id=self._topic,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
+            isolation_level="read_committed",  # what its producer took back was never said
             fetch_max_wait_ms=_LONG_POLL_MS,
             max_partition_fetch_bytes=max(self._settings.max_message_bytes, BATCH_BYTES) + HEADER_ROOM,
             retry_backoff_ms=50,

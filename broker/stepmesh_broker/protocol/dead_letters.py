@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import msgspec
 
 from stepmesh_broker.protocol.ids import Pool, Position
@@ -27,6 +29,14 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     size: int
     data: bytes
     reason: str
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """What its first bytes are in JSON, and as what: `data` is text, `data_base64` anything else."""
+        try:
+            return "data", self.data.decode()
+        except UnicodeDecodeError:
+            return "data_base64", b64encode(self.data).decode()
 
 
 class DeadLetters(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="dead_letters"):

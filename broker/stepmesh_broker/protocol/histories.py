@@ -48,8 +48,9 @@ class Issued(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
 
     `fingerprint`: of the arguments as they were bound; "" where arguments may differ. `where`: `file:line` of the await. `options`: how it
     is to be done, as a JSON object or nothing; a replay may give others. STEP, CALL, CHILD: {retry: {max, initial_ms, max_ms}, timeout_ms}
-    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms}; PROMISE: {timeout_ms}; any: {undoes}, the
-    id of the command ("" for none) since which all is undone, by this command among others."""
+    (attempts of a STEP follow from the code; there they stand to be seen); EVENT: {since_ms, until}, `until` the id of a TIMER
+    with whose end nobody waits for the event any more; PROMISE: {timeout_ms}; any: {undoes}, the id of the command ("" for none) since
+    which all is undone, by this command among others."""
 
     id: str
     kind: Kind

@@ -90,7 +90,7 @@ class _Endpoint:
     def __init__(self, operations: Operations, routes: Mapping[str, Route]) -> None:
         self._operations = operations
         self._routes = dict(routes)
-        if "GET" in routes:
+        if "GET" in routes and routes["GET"].scope is not Scope.RUN:  # who looks must not change anything
             self._routes["HEAD"] = routes["GET"]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:

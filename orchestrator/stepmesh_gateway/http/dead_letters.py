@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from typing import Annotated
 
 import msgspec
@@ -24,7 +23,7 @@ class LettersQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterView(msgspec.Struct, frozen=True, kw_only=True):
-    """`data`: its first 4,096 bytes as text, `data_base64` where they are none; `size`: how many it has."""
+    """`data`: its first 4,096 bytes at most as text, `data_base64` where they are none; `size`: how many it has."""
 
     position: int
     pool: str
@@ -56,11 +55,8 @@ async def drop_letter(asked: Asked[NoQuery, None]) -> Ok:
 
 
 def _view(letter: DeadLetter) -> LetterView:
-    view = LetterView(position=letter.position, pool=letter.pool, reason=letter.reason, size=letter.size)
-    try:
-        return msgspec.structs.replace(view, data=letter.data.decode())
-    except UnicodeDecodeError:
-        return msgspec.structs.replace(view, data_base64=b64encode(letter.data).decode())
+    name, data = letter.shown
+    return LetterView(position=letter.position, pool=letter.pool, reason=letter.reason, size=letter.size, **{name: data})
 
 
 ROUTES = (

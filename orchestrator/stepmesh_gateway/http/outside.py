@@ -102,7 +102,7 @@ def _content(asked: Asked[HookQuery, bytes]) -> object:
             return None
         text = asked.body.decode()
         return msgspec.json.decode(asked.body, type=msgspec.Raw) if media == JSON or media.endswith("+json") else text
-    except (UnicodeDecodeError, msgspec.DecodeError):
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return {"base64": b64encode(asked.body).decode()}
 
 

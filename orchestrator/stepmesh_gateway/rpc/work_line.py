@@ -51,7 +51,9 @@ class WorkLine:
 
     def stop(self, task: TaskId, why: Why) -> None:
         """See `Line`."""
-        self._stops.append(pb.Stop(id=str(task), reason=_REASONS.get(why, pb.Stop.CANCELLED)))
+        name = str(task)
+        self.ids.pop(name, None)  # the worker need not say any more of it
+        self._stops.append(pb.Stop(id=name, reason=_REASONS.get(why, pb.Stop.CANCELLED)))
         self.wake.set()
 
     def news(self, task: TaskId) -> None:
@@ -104,11 +106,16 @@ class WorkLine:
         if not (self._tasks or self._recorded or self._stops or self._news or self._drain):
             self.wake.clear()
             return None
-        message = pb.ToWorker(recorded=self._recorded, stops=self._stops, drain=self._drain, news=self._news)
+        message = pb.ToWorker(recorded=self._recorded, drain=self._drain, news=self._news)
         self._news.clear()
         self._recorded.clear()
-        self._stops.clear()
         self._drain = False
+        self._add_tasks(message)
+        if self._stops:
+            self._add_stops(message)
+        return message
+
+    def _add_tasks(self, message: pb.ToWorker) -> None:
         tasks, size, count = self._tasks, 0, 0
         while tasks and count < MESSAGE_TASKS and (not count or size + len(tasks[0][1].task.input) <= MESSAGE_BYTES):
             name, one = tasks.popleft()
@@ -118,4 +125,9 @@ class WorkLine:
             fill_task(made, name, one.task, one.component, one.path_params)
             if one.function:
                 size += fill_activation(made.activation, one.id.journal, one.task, one.fresh)
-        return message
+
+    def _add_stops(self, message: pb.ToWorker) -> None:
+        """Of a task that is not sent yet, later: a worker that does not have it would not know what to stop."""
+        unsent = {name for name, _ in self._tasks}
+        message.stops.extend(stop for stop in self._stops if stop.id not in unsent)
+        self._stops = [stop for stop in self._stops if stop.id in unsent]

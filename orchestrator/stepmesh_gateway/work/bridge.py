@@ -190,6 +190,10 @@ class Bridge:
         if not self._stopping:
             self._spawn(self._questions.attend(seat.hello.pool), "questions")
 
+    def failed(self, problem: BaseException) -> None:
+        """A pool's tasks cannot be taken any more: this gateway ends, and its workers go to others."""
+        self._broken(problem)
+
     # --- now and then -------------------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:

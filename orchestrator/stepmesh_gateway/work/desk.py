@@ -68,6 +68,10 @@ class Around(Protocol):
         """Who is there, or what is offered, is another than before."""
         ...
 
+    def failed(self, problem: BaseException) -> None:
+        """No tasks come any more."""
+        ...
+
 
 class Desk:
     """`known`: what a worker of the pool said last that it offers. `ready`: tasks that wait for a worker. `quick`: so was the last one."""
@@ -103,6 +107,7 @@ class Desk:
             await source.close()
             raise
         self._fetching = self._loop.create_task(self._fetch(source), name=f"stepmesh gateway pool {self.pool}")
+        self._fetching.add_done_callback(self._fetched)
 
     async def close(self) -> None:
         """Take nothing more, and hand back what no worker has begun."""
@@ -289,6 +294,10 @@ class Desk:
             late = self._loop.time() - asked > KEPT_S  # this process was stopped, and the broker may have given them to others
             for delivery in deliveries:
                 await self._take(delivery, late)
+
+    def _fetched(self, fetching: asyncio.Task[None]) -> None:
+        if not fetching.cancelled() and (problem := fetching.exception()) is not None:
+            self._around.failed(problem)
 
     def _frames_wanted(self) -> int:
         if self._looks_ahead():

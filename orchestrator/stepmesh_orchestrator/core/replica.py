@@ -6,6 +6,7 @@ the live engine's rules of demand, and waits for the journal to tell what came o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from stepmesh_broker.protocol.ids import FlowId, Partition, RunId
@@ -142,6 +143,29 @@ class Replica:
     def ended_items(self) -> list[ItemRow]:
         """Rows of the run's items that the last event ended."""
         return [row for row in self.rows if isinstance(row, ItemRow) and row.run == self.top]
+
+
+class LateReplica(Replica):
+    """Of a run whose beginning is not known any more: says what concerns it and those below it, and derives nothing. `flows`: of the run
+    and of its sub-runs, as far as they are known."""
+
+    def __init__(self, top: RunId, partition: Partition, flows: Mapping[RunId, CompiledFlow]) -> None:
+        super().__init__(top, partition)
+        self._members |= flows.keys()
+        self._flows = dict(flows)
+
+    def flow_of(self, run: RunId) -> CompiledFlow | None:
+        """None when it was deleted."""
+        flow = self._flows.get(run, GONE)
+        return None if flow is GONE else flow
+
+    def take(self, event: Event, position: int, at_ms: int, flow: CompiledFlow | None = None) -> Consequences:
+        """Note what it says of who belongs to the run, and whether that is over."""
+        if isinstance(event, RunCreated):
+            self._members.add(event.run)
+            self._flows[event.run] = GONE if flow is None else flow
+        self._over = isinstance(event, RunEnded) and event.run == self.top
+        return NOTHING
 
 
 def _reused(item: Item) -> tuple[tuple[int, bytes | None], ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from stepmesh_broker.ports import Broker
+from stepmesh_broker.ports import Broker, Parked
 from stepmesh_broker.protocol import api
 from stepmesh_broker.protocol.dead_letters import MOST, SHOWN_BYTES, DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
 from stepmesh_broker.protocol.messages import Refused
 
 READ = 10_000
 """Letters that are looked through at most for those of one pool."""
+_AROUND = 128
+"""Bytes of a letter beside its data and its reason, at most."""
 
 
 class DeadLetterRequests:
@@ -27,7 +29,13 @@ class DeadLetterRequests:
             return DeadLetters([])
         found = await self._broker.parked(READ if request.pool else limit)
         letters = [one for one in found if request.pool in ("", one.pool)][:limit]
-        return DeadLetters([DeadLetter(one.position, one.pool, len(one.data), one.data[:SHOWN_BYTES], one.reason) for one in letters])
+        shown = self._shown(letters)
+        return DeadLetters([DeadLetter(one.position, one.pool, len(one.data), one.data[:shown], one.reason) for one in letters])
+
+    def _shown(self, letters: Sequence[Parked]) -> int:
+        """Bytes of each: fewer than usual where the answer would not fit a message."""
+        room = self._broker.max_message_bytes - sum(_AROUND + len(one.reason.encode()) for one in letters)
+        return max(0, min(SHOWN_BYTES, room // (len(letters) + 1)))
 
     async def _drop(self, request: DropDeadLetter) -> api.ApiAnswer:
         if await self._broker.drop_parked(request.position):

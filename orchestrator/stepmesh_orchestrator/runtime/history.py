@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,10 +17,12 @@ from typing import TypeVar
 from stepmesh_broker.protocol.api import Events, RunEvent
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_orchestrator.core.events import PER_FRAME, Event, RunCreated, decode_turn
-from stepmesh_orchestrator.core.replica import Consequences, Replica
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
+from stepmesh_orchestrator.core.gone import GONE
+from stepmesh_orchestrator.core.replica import Consequences, LateReplica, Replica
 from stepmesh_orchestrator.core.rows import ItemRow, RunRow
 from stepmesh_orchestrator.core.state import Item
-from stepmesh_orchestrator.ports import Journal
+from stepmesh_orchestrator.ports import Journal, JournalTrimmed
 from stepmesh_orchestrator.runtime.flows import FlowRegistry
 from stepmesh_orchestrator.runtime.status_events import status_events
 
@@ -32,8 +34,9 @@ KEPT_PAGES = 32
 """Pages kept for readers that are at the same place."""
 
 
-_Asked = tuple[RunId, int, int, int]
-"""Run, position, and the two limits of a page."""
+_Asked = tuple[RunId, int, int, int, int]
+"""Run, where it began (one that was deleted may have had its id), position, and the two limits of a page."""
+Known = Callable[[], Mapping[RunId, CompiledFlow]]
 
 
 @dataclass(slots=True)
@@ -53,22 +56,23 @@ class History:
     def __init__(self, journal: Journal, flows: FlowRegistry) -> None:
         self._journal = journal
         self._flows = flows
-        self._places: OrderedDict[tuple[RunId, int], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[RunId, int, int], _Place] = OrderedDict()
         self._pages: OrderedDict[_Asked, Events] = OrderedDict()
         self._reading: dict[_Asked, asyncio.Future[Events]] = {}
 
-    async def page(self, run: RunRow, after: int, limit: int, max_bytes: int) -> Events:
+    async def page(self, run: RunRow, after: int, limit: int, max_bytes: int, known: Known = dict) -> Events:
         """The events of `run` and its sub-runs above position `after`: at most `limit`, and no more than `max_bytes` in all; but one
-        position's events at least. Raises `JournalError`."""
+        position's events at least. Of a run that began before what the journal holds, without what followed from them; `known` gives the
+        flows of it and of those below it then. Raises `JournalError`."""
         if run.finished_at is not None and after >= run.finished_at:
             return Events([], ended=True)
-        asked = (run.run, after, limit, max_bytes)
+        asked = (run.run, run.created_sequence, after, limit, max_bytes)
         page = self._pages.get(asked)
         if page is not None:
             return page
         reading = self._reading.get(asked)
         if reading is None:
-            reading = self._reading[asked] = asyncio.ensure_future(self._read(run, after, limit, max_bytes))
+            reading = self._reading[asked] = asyncio.ensure_future(self._read(asked, run, known))
             reading.add_done_callback(lambda done: self._was_read(asked, done))
         return await asyncio.shield(reading)
 
@@ -88,8 +92,19 @@ class History:
                 ended += [row for row in place.replica.ended_items() if first <= row.item < first + limit]
         return sorted(ended, key=lambda row: row.item), place.replica.items_of(first, limit)
 
-    async def _read(self, run: RunRow, after: int, limit: int, max_bytes: int) -> Events:
-        place = self._places.pop((run.run, after), None) or self._beginning(run)
+    async def _read(self, asked: _Asked, run: RunRow, known: Known) -> Events:
+        place = self._places.pop(asked[:3], None)
+        if place is not None:
+            return await self._from(place, asked, run)
+        try:
+            return await self._from(self._beginning(run), asked, run)
+        except JournalTrimmed:
+            flows = known() or {run.run: await self._flows.load(run.flow) or GONE}
+            replica = LateReplica(run.run, run.partition, flows)
+            return await self._from(_Place(replica, max(0, (asked[2] + 1) // PER_FRAME - 1)), asked, run)
+
+    async def _from(self, place: _Place, asked: _Asked, run: RunRow) -> Events:
+        after, limit, max_bytes = asked[2:]
         found, place.left = place.left, []
         size = _size(found)
         async with aclosing(self._events(run, place)) as events:
@@ -104,7 +119,7 @@ class History:
                 found += told
         over = place.replica.is_over() and not place.left
         if not over:
-            _keep(self._places, (run.run, found[-1].position if found else after), place, KEPT)
+            _keep(self._places, (run.run, run.created_sequence, found[-1].position if found else after), place, KEPT)
         return Events(found, ended=over)
 
     async def _told(self, place: _Place, event: Event, position: int, at_ms: int) -> list[RunEvent]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass, field
 
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.protocol.messages import Refused
@@ -22,6 +23,27 @@ CAUGHT_UP_S = 3.0
 """How long a snapshot waits for the rows of the frames before it, in seconds; then there is none this time."""
 STALE_AFTER_S = 1.0
 """How long a reader waits for a store that cannot be written; then it reads what is there, in seconds."""
+
+
+@dataclass(slots=True)
+class _Page:
+    """Rows that the store writes at once: what is gone last."""
+
+    runs: dict[str, RunRow] = field(default_factory=dict[str, RunRow])
+    items: list[ItemRow] = field(default_factory=list[ItemRow])
+    gone: dict[str, RunGone] = field(default_factory=dict[str, RunGone])
+
+    @property
+    def size(self) -> int:
+        return len(self.runs) + len(self.items)
+
+    def add(self, row: Row) -> None:
+        if isinstance(row, RunRow):
+            self.runs[row.run] = row
+        elif isinstance(row, RunGone):
+            self.gone[row.root] = row
+        else:
+            self.items.append(row)
 
 
 class Projector:
@@ -100,24 +122,25 @@ class Projector:
                 await self._write()
 
     async def _write(self) -> None:
-        runs: dict[str, RunRow] = {}
-        items: list[ItemRow] = []
-        gone: list[RunGone] = []
-        turns = 0
+        turns, found = 0, [_Page()]
         for _, rows in self._queue:
             turns += 1
             for row in rows:
-                if isinstance(row, RunRow):
-                    runs[row.run] = row
-                elif isinstance(row, RunGone):
-                    gone.append(row)
-                else:
-                    items.append(row)
-            if len(runs) + len(items) >= _MAX_ROWS:
+                if isinstance(row, RunRow) and row.run in found[-1].gone:
+                    found.append(_Page())  # another run has the id now
+                found[-1].add(row)
+            if found[-1].size >= _MAX_ROWS:
                 break
         sequence = self._queue[turns - 1][0]
         try:
-            await self._store.project(self._partition, sequence, list(runs.values()), items, gone)
+            for page in found:
+                await self._store.project(
+                    self._partition,
+                    sequence if page is found[-1] else self.sequence,
+                    [*page.runs.values()],
+                    page.items,
+                    [*page.gone.values()],
+                )
         except StoreError as problem:
             if not problem.retryable:
                 raise

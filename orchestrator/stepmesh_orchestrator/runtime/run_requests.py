@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from stepmesh_broker.protocol import api
@@ -11,16 +12,17 @@ from stepmesh_broker.protocol.ids import Namespace, RunId
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.commands import DeleteRun
 from stepmesh_orchestrator.core.explain import Cause, explain
+from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.core.state import State
-from stepmesh_orchestrator.ports import RunQuery
+from stepmesh_orchestrator.ports import JournalTrimmed, RunQuery
 from stepmesh_orchestrator.runtime import answers
 from stepmesh_orchestrator.runtime.builds import build_note
 from stepmesh_orchestrator.runtime.history import History
 from stepmesh_orchestrator.runtime.leases import Key, Leases
 from stepmesh_orchestrator.runtime.owners import moving
 from stepmesh_orchestrator.runtime.presence import Presence
-from stepmesh_orchestrator.runtime.run_view import RunView, unknown_run
+from stepmesh_orchestrator.runtime.run_view import Live, RunView, unknown_run
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.waiters import heard
 
@@ -147,18 +149,24 @@ class RunRequests:
             return unknown_run(request.run)
         live = await self._view.live(request.run)
         if live is None or request.wait_ms <= 0:
-            return await self._events(row, request)
+            return await self._events(row, request, live)
         clock = asyncio.get_running_loop().time
         until = clock() + min(request.wait_ms, MAX_WAIT_MS) / 1000
         with live.shard.moved.listen(row.root) as moved:
             while True:
                 moved.clear()
-                page = await self._events(row, request)
+                page = await self._events(row, request, live)
                 if page.events or page.ended or not await heard(moved, until - clock()):
                     return page
 
-    async def _events(self, row: RunRow, request: api.GetEvents) -> api.Events:
-        return await self._history.page(row, request.after, max(1, min(request.limit, PAGE)), self._view.page_bytes)
+    async def _events(self, row: RunRow, request: api.GetEvents, live: Live | None) -> api.Events:
+        known = partial(_flows_below, live)
+        try:
+            return await self._history.page(row, request.after, max(1, min(request.limit, PAGE)), self._view.page_bytes, known)
+        except JournalTrimmed as problem:
+            message = f"the journal does not hold any more what run {row.run} did right behind position {request.after}"
+            hint = "ask for later events; limits.retentionHours says how long the journal reaches back"
+            raise JournalTrimmed(message, hint=hint) from problem
 
     async def _explain(self, request: api.Explain) -> api.ApiAnswer:
         live = await self._view.live(request.run)
@@ -192,6 +200,15 @@ class RunRequests:
         workers = self._presence.workers(flight.pool)
         why = self._presence.troubles().get(flight.pool, "start one with `stepmesh worker`")
         return f"; pool {flight.pool} has {workers} workers" + ("" if workers else f": {why}")
+
+
+def _flows_below(live: Live | None) -> Mapping[RunId, CompiledFlow]:
+    """Of a live run and its sub-runs; nothing of one that is over."""
+    flows = {} if live is None else {live.run.id: live.run.flow}
+    for run in () if live is None else live.state.runs.values():  # a sub-run stands behind its parent
+        if run.parent is not None and run.parent.run in flows:
+            flows[run.id] = run.flow
+    return flows
 
 
 def listing(namespace: Namespace, request: api.ListRuns) -> RunQuery:

@@ -7,6 +7,7 @@ the reason. Who reads it again gets the same run id, so nothing starts twice.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 
 from stepmesh_broker.errors import MessageTooLarge
@@ -34,21 +35,28 @@ class SubmitTopic:
 
     async def take(self, records: Sequence[PlainRecord]) -> None:
         """All of them, in their order where it matters: of several with one key the first that can start does."""
-        submits: dict[RunId, tuple[Submit, PlainRecord]] = {}
+        submits: defaultdict[RunId, list[tuple[Submit, PlainRecord]]] = defaultdict(list)
         for record in records:
             admitted = await self._patience.insist(lambda record=record: self._admission.read(record))  # type: ignore[misc]
             if isinstance(admitted, Refused):
                 await self._patience.park(record, admitted)
             else:
-                submits.setdefault(admitted.run, (admitted, record))
-        await asyncio.gather(*(self._start(submit, record) for submit, record in submits.values()))
+                submits[admitted.run].append((admitted, record))
+        await asyncio.gather(*map(self._start, submits.values()))
 
-    async def _start(self, submit: Submit, record: PlainRecord) -> None:
+    async def _start(self, of_run: Sequence[tuple[Submit, PlainRecord]]) -> None:
+        for submit, record in of_run:
+            if await self._started(submit, record):
+                return
+
+    async def _started(self, submit: Submit, record: PlainRecord) -> bool:
         """The partition knows the runs that ended lately; the read model those before."""
         if await self._patience.insist(lambda: self._store.get_run(submit.run)) is not None:
-            return
+            return True
         home, data = partition_of(submit.run, self._partitions), encode(submit)
         try:
             await self._patience.insist(lambda: self._broker.post(home, data, f"submit/{submit.run}/{record.place}"))
         except MessageTooLarge as problem:
             await self._patience.park(record, Refused(problem.code, problem.message, problem.hint))
+            return False
+        return True

@@ -123,24 +123,34 @@ class LocalStep:
 
     async def _within_time(self, info: StepInfo) -> bytes:
         told = in_step.set(info)
-        limit = asyncio.timeout(self.plan.timeout_s)
+        try:
+            return await (self._worked() if self.plan.timeout_s is None else self._limited(self.plan.timeout_s))
+        finally:
+            in_step.reset(told)
+
+    async def _limited(self, seconds: float) -> bytes:
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await self._worked()
         except TimeoutError as problem:
             if limit.expired():
-                raise TimedOut(self.plan.timeout_s or 0) from problem
+                raise TimedOut(seconds) from problem
             raise
-        finally:
-            in_step.reset(told)
 
     async def _worked(self) -> bytes:
         if self.plan.is_async:
             done = self.plan.work()
         else:
             run = contextvars.copy_context().run
-            done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self.plan.work)
+            done = await asyncio.get_running_loop().run_in_executor(_threads(), run, self._in_thread)
         return await done if inspect.isawaitable(done) else done
+
+    def _in_thread(self) -> Awaitable[bytes] | bytes:
+        try:
+            return self.plan.work()
+        except StopIteration as problem:  # no future takes it: whoever waits would never hear of the end
+            raise RuntimeError("the step raised StopIteration") from problem
 
 
 def _failure(problem: BaseException) -> Failure:

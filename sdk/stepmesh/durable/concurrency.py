@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 
 async def first(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
-    """(index, value) of the one that ends first; the others are cancelled. Raises what it raised."""
+    """(index, value) of the one that ends first; the others are cancelled. Raises what it raised; `ValueError` when there is none."""
+    if not awaitables:
+        raise ValueError("wf.first was given nothing to wait for")
     tasks = [_task(awaitable) for awaitable in awaitables]
     try:
         done, _ = await wait(tasks, return_when="first")
@@ -32,7 +34,7 @@ async def wait(
 ) -> tuple[list[asyncio.Future[T]], list[asyncio.Future[T]]]:
     """(done, not done), in the order in which they were given, which `asyncio.wait` would not keep. Raises nothing of theirs."""
     futures = [_task(awaitable) for awaitable in awaitables]
-    wanted = 1 if return_when == "first" else len(futures)
+    wanted = min(1, len(futures)) if return_when == "first" else len(futures)
     moved: asyncio.Future[None] = running("wf.wait").loop.create_future()
 
     def look(_: object) -> None:
@@ -42,7 +44,11 @@ async def wait(
     for future in futures:
         future.add_done_callback(look)
     look(None)
-    await moved
+    try:
+        await moved
+    finally:
+        for future in futures:
+            future.remove_done_callback(look)
     return [one for one in futures if one.done()], [one for one in futures if not one.done()]
 
 

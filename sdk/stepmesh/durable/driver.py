@@ -21,6 +21,7 @@ from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.live_bodies import LiveBody
 from stepmesh.durable.stale import told
+from stepmesh.durable.takeover import place_of, taken_over
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
 from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
@@ -28,13 +29,16 @@ from stepmesh_broker.protocol.messages import Task, TaskRef
 
 PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
+PASSES = 3
+"""Of the loop, in which a step that awaits nothing ends; a wait with a time limit costs as much as all of its way to the shard."""
+LOOK_S = 15.0
+"""While steps go on and nothing is to be told, the shard is asked so often (seconds): a signal of news may have been lost."""
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
 TURN_BYTES = 256 * 1024
-"""Records in one turn of more than one record, bytes."""
+"""Records in one turn of more than one record, with the ids of what was given up, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
-
 
 NOTHING: Mapping[str, str] = {}
 
@@ -75,7 +79,8 @@ class Activation:
     """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
     when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
     task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
-    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more."""
+    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more.
+    `turn_bytes`: see `TURN_BYTES`."""
 
     task: Task
     begin: Begin
@@ -88,6 +93,7 @@ class Activation:
     live: LiveBody | None = None
     keep: Callable[[LiveBody], None] | None = None
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    turn_bytes: int = TURN_BYTES
 
 
 async def drive(activation: Activation) -> Any:
@@ -173,8 +179,13 @@ class _Driver:
         found = _carried(self._activation.task, base)
         if self._activation.is_fresh and base + len(found) == self._activation.task.records and self._is_own(found):
             return found
+        return found + await self._since(base + len(found), self._activation.version)
+
+    async def _since(self, base: int, version: str = "") -> list[Record]:
+        """The history from there on, of the shard. `version`: said by who may still be told that another worker is to have it."""
+        found: list[Record] = []
         while True:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found), version=self._activation.version))
+            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, base + len(found), version=version))
             found += answer.records or []
             if not answer.more:
                 return found
@@ -188,7 +199,9 @@ class _Driver:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
         comes first: a step may hand out what they find only then, such as the token of a promise."""
         self._unsent += turn.commands
-        due = [] if self._is_urgent() else [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS]
+        urgent = self._is_urgent()
+        begins = turn.state is State.IDLE and not urgent
+        due = [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS] if begins else []
         leaving = self._activation.leaving.is_set()
         ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
         for id, step in due:
@@ -201,7 +214,7 @@ class _Driver:
         for id in turn.abandoned:
             if id in self._running:
                 self._running.pop(id).cancel()
-        self._waiting = self._is_urgent() and bool(turn.local)
+        self._waiting = urgent and bool(turn.local)
         self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
 
     async def _do(self, step: LocalStep) -> Settled | Tried | None:
@@ -224,7 +237,7 @@ class _Driver:
 
     async def _onwards(self) -> list[Record]:
         """Wait until there is something to tell or to hear; tell it; what the history has now that the body has not seen."""
-        await self._something()
+        is_some = await self._something()
         self._collect()
         if not self._running and not self._unsent and self._execution is not None and not self._execution.waits:
             raise Stuck(
@@ -233,6 +246,8 @@ class _Driver:
             )
         if self._left_over and not self._running:
             await self._hand_back()
+        if not is_some:
+            return self._heard(await self._since(self._base))
         return await self._tell(idle=not self._running and not self._waiting and not self._left_over and not self._has_results())
 
     async def _hand_back(self) -> NoReturn:
@@ -243,11 +258,11 @@ class _Driver:
             await self._tell(idle=False, leaving=leaving)
         raise HandedBack
 
-    async def _something(self) -> None:
+    async def _something(self) -> bool:
+        """False when nothing came for long."""
         if not self._running or self._is_urgent():
-            return
-        if not await self._moved(PATIENCE_S) and not self._unsent:
-            await self._moved(None)
+            return True
+        return await self._moved(PATIENCE_S) or bool(self._unsent or self._newly_abandoned) or await self._moved(LOOK_S)
 
     def _has_results(self) -> bool:
         """Whether there is something that the body will hear of."""
@@ -257,9 +272,13 @@ class _Driver:
         """Whether others are to hear of something that the body issued."""
         return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
 
-    async def _moved(self, timeout_s: float | None) -> bool:
+    async def _moved(self, timeout_s: float) -> bool:
         """Whether a local step ended or there may be news, in that time."""
         news = self._activation.news
+        for _ in range(PASSES):
+            if news.is_set() or any(task.done() for task in self._running.values()):
+                return True
+            await asyncio.sleep(0)
         heard = asyncio.ensure_future(news.wait())
         try:
             done, _ = await asyncio.wait([*self._running.values(), heard], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -281,8 +300,8 @@ class _Driver:
 
     async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None, leaving: bool = False) -> list[Record]:
         sent, self._unsent = self._fitting()
-        idle = idle and not self._unsent
-        abandoned = self._newly_abandoned
+        abandoned, self._newly_abandoned = self._given_up(sent)
+        idle = idle and not self._unsent and not self._newly_abandoned
         self._number += 1
         version = self._activation.version
         answer = await self._asked(
@@ -295,9 +314,9 @@ class _Driver:
                 self._keep(sent)
             raise LetGo
         news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
-        while answer.more:
-            answer = await self._asked(FunctionTurn(self._ref, self._driver, 0, self._base + len(news)))
-            news += answer.records or []
+        return self._heard(news + await self._since(self._base + len(news)) if answer.more else news)
+
+    def _heard(self, news: list[Record]) -> list[Record]:
         self._base += len(news)
         return [record for record in news if not isinstance(record, Began)]
 
@@ -316,9 +335,21 @@ class _Driver:
         size = 0
         for index, record in enumerate(self._unsent):
             size += size_of(record)
-            if size > TURN_BYTES and index:
+            if size > self._activation.turn_bytes and index:
                 return self._unsent[:index], self._unsent[index:]
         return self._unsent, []
+
+    def _given_up(self, sent: list[Record]) -> tuple[list[str], list[str]]:
+        """What of it fits the same turn; and the rest, with what the shard was not asked for yet."""
+        fitting, rest = list[str](), list[str]()
+        if not self._newly_abandoned:
+            return fitting, rest
+        untold, size = {record.id for record in self._unsent if isinstance(record, Issued)}, sum(map(size_of, sent))
+        for id in self._newly_abandoned:
+            size += len(id)
+            fits = size <= self._activation.turn_bytes or not (sent or fitting)
+            (fitting if fits and id not in untold else rest).append(id)
+        return fitting, rest
 
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
@@ -357,24 +388,6 @@ def _carried(task: Task, base: int) -> list[Record]:
     if task.history:
         return decode_records(task.history)[base:]
     return decode_records(task.news) if task.news and task.seen == base else []
-
-
-def place_of(records: Sequence[Record]) -> str:
-    """What a body is known by that was taken over, from its first run on; "" for one that was not."""
-    return next((record.place for record in records if isinstance(record, TakenOver) and record.place), "")
-
-
-def taken_over(records: Sequence[Record]) -> dict[str, str]:
-    """Commands that were taken over from other runs, each with the place of its body there."""
-    found: dict[str, str] = {}
-    waiting: list[str] = []
-    for record in records:
-        if isinstance(record, Issued):
-            waiting.append(record.id)
-        elif isinstance(record, TakenOver):
-            found.update(dict.fromkeys(waiting, record.place))
-            waiting.clear()
-    return found
 
 
 def _dated(record: Record, at_ms: int) -> Record:

@@ -21,13 +21,14 @@ from stepmesh.durable.attempts import Plan
 from stepmesh.durable.callsite import here
 from stepmesh.durable.divergence import Divergence
 from stepmesh.durable.endings import Cancelling, Leftovers, TooLong
-from stepmesh.durable.handlers import Handlers, ReadOnly
+from stepmesh.durable.handlers import Handlers, ReadOnly, refused
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.ledger import Ledger
 from stepmesh.durable.limits import USUAL, Limits
 from stepmesh.durable.loop import ReplayLoop, SwallowedEnd, Timer
 from stepmesh.durable.scopes import Scope, current, undoing
 from stepmesh.durable.turns import State, Turn
+from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.waits import Settle, Wait, Waits
 from stepmesh.durable.watchdog import watched
 from stepmesh_broker.protocol import tokens
@@ -68,14 +69,14 @@ class Execution:
         self._patches: dict[str, bool] = {}
         self._ledger = Ledger()
         self._cancelling = Cancelling(limits.after_cancel)
+        self._held: list[Callable[[], None]] = []  # until no shield stands
         self._leftovers = Leftovers()
         self._history = TooLong(limits.history_warn, limits.history_most)
         self._divergence: Divergence | None = None
         self._stopped: Turn | None = None  # the body goes no further: how the run ends
-        self._trouble: list[dict[str, Any]] = []
         self._root: asyncio.Task[Any] | None = None
         self._updates = Scope("u")
-        self.loop = ReplayLoop(self._timer_set, self._trouble.append)
+        self.loop = ReplayLoop(self._timer_set, self._troubled)
         self._waits = Waits(run, self.loop)
         self.loop.now = started_ms / 1000
         self.loop.policy = limits.guard
@@ -101,6 +102,7 @@ class Execution:
         self.loop.abandon()
         self._leftovers.close()
         self._waits.forget()
+        self._held.clear()
         self.handlers = Handlers()
         self._root = None
 
@@ -158,7 +160,9 @@ class Execution:
         self.loop.drain()
 
     async def _answered(self, asked: UpdateAsked) -> None:
-        reply = await self.handlers.update(asked.name, asked.arguments)
+        reply, most = await self.handlers.update(asked.name, asked.arguments), self.limits.payload_bytes
+        if len(reply) > most and ((recorded := self._ledger.next(current.get().path)) is None or recorded.arguments != reply):
+            reply = refused(PayloadTooLarge.of(f"the reply of {asked.name}", f"run {self.identity}", len(reply), most))
         self.note(Kind.REPLY, asked.id, reply)
 
     def _unasked(self, result: Settled) -> Divergence:
@@ -285,6 +289,11 @@ class Execution:
         self._leftovers.detach(task)
         task.add_done_callback(self._detached_ended)
 
+    def _troubled(self, context: dict[str, Any]) -> None:
+        """What asyncio finds that nobody in the body hears of, such as the exception of a task that nobody awaits."""
+        if not self.replaying:
+            log.warning("in the body of run %s: %s: %r", self.identity, context["message"], context.get("exception"))
+
     def _detached_ended(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled() and (problem := task.exception()) is not None and not self.replaying:
             log.warning("a detached task of run %s failed: %s", self.identity, problem)
@@ -297,6 +306,17 @@ class Execution:
         """One that waited comes now."""
         self._cancelling.shields -= 1
         self._pass_cancel()
+        if not self._cancelling.shields:
+            held, self._held = self._held, []
+            for act in held:
+                act()
+
+    def unless_shielded(self, act: Callable[[], None]) -> None:
+        """Now, or when the last shield ends."""
+        if self._cancelling.shields:
+            self._held.append(act)
+        else:
+            act()
 
     def _pass_cancel(self) -> None:
         if self._root is not None and self._cancelling.due():
@@ -321,6 +341,7 @@ class Execution:
         if self.loop.halted:
             self._too_late(kind, name, where or here(2))
             return None
+        name = name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()  # a file's name may be no Unicode
         fingerprint = hashlib.blake2s(arguments, digest_size=8).hexdigest() if compare else ""
         at_ms = round(self.loop.now * 1000)
         if (before := undoing.get(None)) is not None:

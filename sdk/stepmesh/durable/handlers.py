@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stepmesh import payloads, signature
+from stepmesh import failures, payloads, signature
 from stepmesh.durable.errors import StepFailed
 from stepmesh.errors import ComponentError
 from stepmesh.signature import Invoke, Signature
@@ -88,9 +88,9 @@ class Handlers:
         try:
             return b'{"value":%b}' % payloads.write(await self._updated(name, arguments))
         except asyncio.CancelledError:
-            return _refused(ErrorCode.CANCELLED, "the run was cancelled")
+            return _error(ErrorCode.CANCELLED, "the run was cancelled")
         except Exception as problem:
-            return _refused(_code(problem), str(problem))
+            return refused(problem)
 
     async def _updated(self, name: str, arguments: bytes) -> Any:
         handler = self.updates.get(name)
@@ -103,7 +103,12 @@ class Handlers:
         return await done if inspect.isawaitable(done) else done
 
 
-def _refused(code: ErrorCode, message: str) -> bytes:
+def refused(problem: Exception) -> bytes:
+    """The reply to an update that came to this."""
+    return _error(_code(problem), failures.text_of(problem))
+
+
+def _error(code: ErrorCode, message: str) -> bytes:
     return msgspec.json.encode({"error": {"code": int(code), "message": message}})
 
 

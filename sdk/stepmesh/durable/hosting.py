@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import NOTHING, Activation, Begin, HandedBack, LetGo, drive, place_of, taken_over
+from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
 from stepmesh.durable.limits import USUAL, Limits
+from stepmesh.durable.takeover import place_of, taken_over
 from stepmesh.durable.telling import Turns
 from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.errors import StepmeshError
@@ -50,10 +51,9 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
         live = bodies.take(place, task.driver, task.records)
         keep = partial(bodies.keep, place) if bodies.wanted else None
+        known, most = (workflow.version, context.is_fresh, who, workflow.where), min(TURN_BYTES, turns.payload_bytes)
         try:
-            return await drive(
-                Activation(task, begin, way, news, workflow.version, context.is_fresh, who, workflow.where, live, keep, context.leaving)
-            )
+            return await drive(Activation(task, begin, way, news, *known, live, keep, context.leaving, most))
         except LetGo:
             context.idle()
         except HandedBack:
@@ -101,7 +101,7 @@ def _queried(begin: Begin, asked: QueryTask) -> bytes:
         return execution.query(asked.name, asked.arguments)
     except StepmeshError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # a body may end so, too
         hint = "see the query's handler in the workflow"
         raise QueryFailed(f"the query `{asked.name}` raised {type(problem).__name__}: {problem}", hint=hint) from problem
     finally:

@@ -15,6 +15,7 @@ import msgspec
 
 from stepmesh.durable.durations import Duration, seconds
 from stepmesh.durable.errors import BadWorkflow
+from stepmesh.durable.execution import executing
 from stepmesh.durable.identity import Identity
 
 R = TypeVar("R")
@@ -34,8 +35,9 @@ OnFailure = Callable[[FailedRun], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Lifetime:
-    """`timeout`: from the body's beginning to its end, waits and all; None = as long as it takes. `on_failure`: a step, or an `async def`
-    with steps, that is awaited when the body raised; a cancelled one did not fail. Raises `BadDuration`, `BadWorkflow`."""
+    """`timeout`: from the body's beginning to its end, waits and all; what a shield holds is done to its end, as with a cancellation.
+    None = as long as it takes. `on_failure`: a step, or an `async def` with steps, that is awaited when the body raised; a cancelled one
+    did not fail. Raises `BadDuration`, `BadWorkflow`."""
 
     timeout: Duration | None = None
     on_failure: OnFailure | None = None
@@ -69,7 +71,8 @@ AS_LONG_AS_IT_TAKES = Lifetime()
 
 
 async def _in_time(body: Callable[[], Awaitable[R]], timeout: Duration, name: str) -> R:
-    limit = asyncio.timeout(seconds(timeout))
+    loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+    timer = loop.call_later(seconds(timeout), executing.get().unless_shielded, lambda: limit.reschedule(loop.time()))
     try:
         async with limit:
             return await body()
@@ -77,3 +80,5 @@ async def _in_time(body: Callable[[], Awaitable[R]], timeout: Duration, name: st
         if not limit.expired():
             raise
         raise TimeoutError(f"the workflow {name} was not over within {timeout}") from None
+    finally:
+        timer.cancel()

@@ -87,6 +87,10 @@ def _unheard(_: Timer) -> None:
     pass
 
 
+def _untold(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    pass
+
+
 def unlink(future: asyncio.Future[Any] | None) -> None:
     """Nobody hears of its end, and so it holds nobody."""
     if future is not None:
@@ -182,6 +186,7 @@ class ReplayLoop(asyncio.BaseEventLoop):
         self._contexts.clear()
         self._todo.clear()
         self._on_timer = _unheard
+        self.set_exception_handler(_untold)
         self.set_task_factory(None)
         self.close()
 

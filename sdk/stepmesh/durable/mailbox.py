@@ -1,13 +1,13 @@
 """Events and promises of a test, kept until a body waits for them.
 
-Invariant: an event is given to one wait, the oldest event first; whether it was sent before or after the wait makes no difference. One
-from before the run counts only when the wait says so.
+Invariant: every run gets an event once, in one of its waits, the oldest event first; whether it was sent before or after the wait makes no
+difference. One from before the run counts only when the wait says so. A wait without a key hears who names the event alone, or the run.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -22,6 +22,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.latest_ms = 0
         self._events: defaultdict[tuple[str, str], list[tuple[int, bytes]]] = defaultdict(list)
+        self._taken: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)  # of a run and an address: places of its events
         self._settled: dict[tuple[str, str], bytes] = {}
 
     def send(self, name: str, key: str, payload: bytes, now_ms: int) -> None:
@@ -41,10 +42,22 @@ class Mailbox:
         if command.kind is Kind.PROMISE:
             place = run, command.id
             return _given(command, now_ms, lambda: self._settled[place]) if place in self._settled else None
-        kept = self._events[command.name, msgspec.json.decode(command.arguments)["key"]]
-        since_ms = msgspec.json.decode(command.options)["since_ms"] if command.options else started_ms
-        found = next((index for index, (at_ms, _) in enumerate(kept) if at_ms >= since_ms), None)
-        return None if found is None else _given(command, now_ms, lambda: kept.pop(found)[1])
+        since_ms = msgspec.json.decode(command.options or b"{}").get("since_ms", started_ms)
+        given = msgspec.json.decode(command.arguments)["key"]
+        here = min(
+            (one for key in ((given,) if given else ("", run)) for one in self._here(run, command.name, key, since_ms)), default=None
+        )
+        return None if here is None else _given(command, now_ms, lambda: self._take(run, command.name, *here[1:]))
+
+    def _here(self, run: str, name: str, key: str, since_ms: int) -> Iterator[tuple[int, str, int]]:
+        """(time, key, place) of events that the run may take there."""
+        taken = self._taken[run, name, key]
+        kept = enumerate(self._events[name, key])
+        return ((at_ms, key, place) for place, (at_ms, _) in kept if at_ms >= since_ms and place not in taken)
+
+    def _take(self, run: str, name: str, key: str, place: int) -> bytes:
+        self._taken[run, name, key].add(place)
+        return self._events[name, key][place][1]
 
 
 def _given(command: Issued, now_ms: Callable[[], int], take: Callable[[], bytes]) -> Ready:

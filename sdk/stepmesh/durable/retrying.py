@@ -67,7 +67,7 @@ def delay_ms(policy: Retry, key: str, attempt: int, problem: BaseException) -> i
         return None
     wished = _wished(problem)
     if wished is not None:
-        return wished if attempt < (WISHED if policy == NEVER else policy.max) else None
+        return wished if attempt < (WISHED if policy is NEVER else policy.max) else None
     if attempt >= policy.max or not policy.matches(problem):
         return None
     first, longest = policy.range_s()

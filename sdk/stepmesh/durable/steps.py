@@ -11,7 +11,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import msgspec
 
@@ -28,6 +28,14 @@ from stepmesh_broker.protocol.histories import Kind, Settled
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class _Arguments(NamedTuple):
+    """Of one call: by name, and as the function takes them."""
+
+    values: dict[str, Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class Step(Generic[P, R]):
@@ -55,29 +63,38 @@ class Step(Generic[P, R]):
         self._is_async = inspect.iscoroutinefunction(fn)
         self._options = options(retry, self.timeout_s)
         self.signature = inspect.signature(fn)
+        self._names = _positional(self.signature)
         self._read = payloads.reader(returns(fn))
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Its result, from the journal or by doing it; it begins when it is awaited. Raises `StepFailed`, `OutsideRun`."""
         execution = running(f"the step `{self.name}`", f"to call the function by itself: `{self.name}.fn(…)`")
+        named = self._named(args, kwargs)
+        where = here(2)
+        return execution.expecting(self._issued(execution, named, where), f"the step `{self.name}`", where)
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
+        if (
+            self._names is not None and not kwargs and len(args) == len(self._names)
+        ):  # most calls, and binding takes as long as the rest of a call
+            return _Arguments(dict(zip(self._names, args, strict=True)), args, kwargs)
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        where = here(2)
-        return execution.expecting(self._issued(execution, bound, where), f"the step `{self.name}`", where)
+        return _Arguments(dict(bound.arguments), bound.args, bound.kwargs)
 
-    async def _issued(self, execution: Execution, bound: inspect.BoundArguments, where: str) -> R:
-        arguments = journaled(self.name, dict(bound.arguments), where, execution.limits.payload_bytes)
+    async def _issued(self, execution: Execution, named: _Arguments, where: str) -> R:
+        arguments = journaled(self.name, named.values, where, execution.limits.payload_bytes)
         settle = settling(self.name, self._read)
         if self.pool:
             called = f"/{self.pool}{self.path}"
             return cast(R, await execution.issue(Kind.CALL, called, arguments, settle, options=self._options, where=where))
-        work = functools.partial(self._work, bound, where, execution.limits)
+        work = functools.partial(self._work, named, where, execution.limits)
         plan = Plan(work, self.retry, self.timeout_s, self._is_async, self.heartbeat_s)
         return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, plan=plan, options=self._options, where=where))
 
-    def _work(self, bound: inspect.BoundArguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:
-        done = self.fn(*bound.args, **bound.kwargs)
+    def _work(self, named: _Arguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:
+        done = self.fn(*named.args, **named.kwargs)
         if inspect.isawaitable(done):
             return self._awaited(done, where, limits)
         return self._result(done, where, limits)
@@ -92,9 +109,15 @@ class Step(Generic[P, R]):
         return data
 
 
+def _positional(signature: inspect.Signature) -> tuple[str, ...] | None:
+    """The names of its parameters, if each of them may be given by its place."""
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    return tuple(signature.parameters) if all(one.kind in kinds for one in signature.parameters.values()) else None
+
+
 def options(retry: Retry, timeout_s: float | None) -> bytes:
     """Of a command, as JSON; empty when there are none."""
-    told: dict[str, Any] = {} if retry == NEVER else {"retry": retry.options()}
+    told: dict[str, Any] = {} if retry is NEVER else {"retry": retry.options()}
     if timeout_s is not None:
         told["timeout_ms"] = round(timeout_s * 1000)
     return msgspec.json.encode(told) if told else b""

@@ -28,7 +28,7 @@ AT_ONCE = 2
 TURNS = 256
 """Turns in one message at most."""
 MESSAGE_BYTES = 512 * 1024
-"""Records in one message of more than one turn, bytes."""
+"""Turns in one message of more than one, bytes, where the way carries so much."""
 OVERHEAD_BYTES = 64 * 1024
 """Of a message, beside the payload of its largest record: its other fields, and a failure's text."""
 _Waiting = tuple[FunctionTurn, asyncio.Future[FunctionTurned | None]]
@@ -81,7 +81,7 @@ class Turns:
     async def _deliver(self, partition: Partition) -> None:
         await asyncio.sleep(0)  # what this pass of the loop still brings goes along
         waiting = self._waiting[partition]
-        count = _fitting(waiting)
+        count = _fitting(waiting, min(MESSAGE_BYTES, self.payload_bytes))
         taken, self._waiting[partition] = waiting[:count], waiting[count:]
         answers: list[FunctionTurned | None] = [None] * len(taken)
         try:
@@ -119,11 +119,11 @@ class Turns:
         task.add_done_callback(self._tasks.discard)
 
 
-def _fitting(waiting: list[_Waiting]) -> int:
-    """How many go with one message."""
+def _fitting(waiting: list[_Waiting], most: int) -> int:
+    """How many go with one message of so many bytes; the first one always does."""
     size = 0
     for index, (turn, _) in enumerate(waiting[:TURNS]):
-        size += sum(map(size_of, turn.records))
-        if size > MESSAGE_BYTES and index:
+        size += sum(map(size_of, turn.records)) + sum(map(len, turn.abandoned)) + len(turn.continued or b"")
+        if size > most and index:
             return index
     return min(len(waiting), TURNS)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import execution, wf
 from stepmesh.durable.app import App
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.handlers import ReadOnly, UnknownHandler
-from stepmesh.durable.limits import Limits
+from stepmesh.durable.hosting import QueryFailed, hosted
+from stepmesh.durable.limits import STRICT, Limits
 from stepmesh.durable.testing import env
 from stepmesh.durable.values import PayloadTooLarge
 from stepmesh.durable.workflow import Workflow
 from stepmesh.errors import Cancelled, ComponentError
-from stepmesh_broker.protocol.histories import CancelAsked, Issued, Kind, Settled, UpdateAsked
-from stepmesh_broker.protocol.messages import Failure
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Settled, UpdateAsked, encode_records
+from stepmesh_broker.protocol.ids import RunId
+from stepmesh_broker.protocol.messages import Failure, Task
+from stepmesh_broker.protocol.queries import QueryTask
 
 
 def workflow(body: Any) -> Workflow[..., Any]:
@@ -88,6 +93,31 @@ def test_a_query_that_could_wait_is_refused() -> None:
     assert "the query `state` (test_asking.py:" in str(turn.error)
 
 
+@workflow
+async def leaves() -> None:
+    @wf.query
+    def state() -> int:
+        return 7
+
+    @wf.query
+    def stops() -> None:
+        sys.exit(3)
+
+    await wf.run("one", lambda: 1)
+    sys.exit(2)
+
+
+@pytest.mark.parametrize(("name", "is_over", "told"), [("state", True, "SystemExit: 2"), ("stops", False, "SystemExit: 3")])
+def test_a_query_ends_no_worker(name: str, is_over: bool, told: str) -> None:
+    asked = Issued("r/one", Kind.STEP, "one", "", b"{}", "")
+    records = [Began(BEGAN_MS), asked, *([Settled("r/one", BEGAN_MS, b"1")] if is_over else [])]
+    task = Task(RunId(RUN), 0, 0, 1, 1, "leaves", "/leaves", b"null", history=encode_records(records))
+    query = hosted(leaves).query
+    assert query is not None
+    with pytest.raises(QueryFailed, match=told):
+        query(QueryTask(task, "j", name, b"null"))
+
+
 @pytest.mark.parametrize("always_replay", [True, False])
 async def test_an_update_changes_the_body_and_gets_its_reply(always_replay: bool) -> None:
     async with env(delivery, always_replay=always_replay) as t:
@@ -119,6 +149,41 @@ async def test_an_update_that_is_refused_or_unknown_is_told_so() -> None:
         with pytest.raises(ComponentError, match="quote failed after 1 attempt"):
             await t.update(run, "change", "x")
         assert t.query(run, "state") == {"address": "here", "moves": []}
+
+
+@workflow
+async def copies() -> None:
+    @wf.update
+    async def copy(count: int) -> str:
+        return "x" * await wf.run("count", lambda: count)
+
+    @wf.update
+    async def read() -> None:
+        raise FileNotFoundError("caf\udce9.txt")
+
+    await wf.wait_for_event("done")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_reply_that_no_message_carries_is_an_error_of_the_update_alone(more: int) -> None:
+    around = len(b'{"value":""}')
+    async with env(copies, limits=structs.replace(STRICT, payload_bytes=1_000)) as t:
+        run = await t.start(copies)
+        if more:
+            with pytest.raises(ComponentError, match=r"SM-1031 `the reply of copy`.*: 1001 bytes, above the limit of 1000"):
+                await t.update(run, "copy", 1_000 - around + more)
+        else:
+            assert len(await t.update(run, "copy", 1_000 - around)) == 1_000 - around
+        await t.send("done")
+        await run.result()
+        t.crash_at_every_record(run)
+
+
+async def test_an_update_whose_error_is_no_unicode_has_a_reply() -> None:
+    async with env(copies) as t:
+        run = await t.start(copies)
+        with pytest.raises(ComponentError, match=r"caf\\udce9"):
+            await t.update(run, "read")
 
 
 async def test_updates_run_beside_each_other_and_the_body_in_every_order() -> None:
@@ -323,6 +388,29 @@ def test_a_detached_task_that_fails_is_told_of_once(monkeypatch: pytest.MonkeyPa
     again.turn([*records, *live.commands])
     again.drop()
     assert len(said) == 1
+
+
+def test_a_task_that_fails_and_that_nobody_awaits_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(execution.log, "warning", lambda text, *args: said.append(text % args))
+
+    async def fails() -> None:
+        raise ValueError("lost")
+
+    async def body() -> None:
+        asyncio.ensure_future(fails()).get_name()
+        await wf.run("one", lambda: 1)
+        await wf.run("two", lambda: 2)
+
+    made = Execution(body, BEGAN_MS, RUN)
+    (one,) = made.turn().commands
+    made.drop()
+    assert said == [f"in the body of run {made.identity}: Task exception was never retrieved: ValueError('lost')"]
+    made = Execution(body, BEGAN_MS, RUN)
+    two = made.turn([one, Settled(one.id, BEGAN_MS, b"1")]).commands
+    made.drop()
+    assert [command.name for command in two] == ["two"]
+    assert len(said) == 1, "a replay says nothing that was said before"
 
 
 def test_what_was_detached_is_cancelled_with_the_run() -> None:

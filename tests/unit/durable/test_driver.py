@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.simulation.virtual_loop import run_virtual
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
-from stepmesh.durable.driver import LOCAL_STEPS, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.driver import LOCAL_STEPS, LOOK_S, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
 from stepmesh.durable.errors import RetryAfter, StepFailed
 from stepmesh.durable.execution import Execution, executing
 from stepmesh.durable.testing import env
@@ -49,16 +50,17 @@ class Shard:
         return FunctionTurned(at_ms=BEGAN_MS, records=None if own and turn.number else news, left=left)
 
 
-async def driven(body: Body, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
+async def driven(body: Body, shard: Shard, leaving: asyncio.Event | None = None, news: asyncio.Event | None = None) -> Any:
     def begin(started_ms: int, *, recorded: str) -> Execution:
         return Execution(body, started_ms, RUN)
 
-    return await driven_by(begin, shard, leaving)
+    return await driven_by(begin, shard, leaving, news)
 
 
-async def driven_by(begin: Begin, shard: Shard, leaving: asyncio.Event | None = None) -> Any:
+async def driven_by(begin: Begin, shard: Shard, leaving: asyncio.Event | None = None, news: asyncio.Event | None = None) -> Any:
     task = Task(RunId(RUN), 0, 0, 2, 1, "f", "/f", b"null", at_ms=BEGAN_MS, history=encode_records(shard.history))
-    return await asyncio.wait_for(drive(Activation(task, begin, shard, asyncio.Event(), "1", leaving=leaving or asyncio.Event())), 30)
+    heard, left = news or asyncio.Event(), leaving or asyncio.Event()
+    return await asyncio.wait_for(drive(Activation(task, begin, shard, heard, "1", leaving=left)), 30)
 
 
 def played(run: Callable[[], Awaitable[Any]]) -> Any:
@@ -83,6 +85,47 @@ def test_what_is_asked_for_at_once_goes_in_turns_that_a_broker_takes() -> None:
     sizes = [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in shard.turns]
     assert max(sizes) < NATS_BYTES // 2
     assert [turn.idle for turn in shard.turns][-1]
+
+
+async def gives_up(count: int, name: str) -> None:
+    """Asks for so many things, gives them up at once, and waits for one more."""
+    asked = [executing.get().issue(Kind.CALL, name, b"{}", settle) for _ in range(count)]
+    for one in asked:
+        one.cancel()
+    await executing.get().issue(Kind.PROMISE, "decision", b"null", settle)
+
+
+def test_what_is_given_up_is_told_in_turns_that_a_broker_takes_and_never_before_it_was_asked_for() -> None:
+    count, shard = 8_000, Shard()
+    with pytest.raises(LetGo):
+        played(lambda: driven(partial(gives_up, count, "/warehouses/reservations/of-one-order/reserve"), shard))
+    asked, told = set[str](), list[str]()
+    for turn in shard.turns:
+        asked |= {record.id for record in turn.records if isinstance(record, Issued)}
+        told += turn.abandoned
+        assert asked.issuperset(turn.abandoned)
+        assert len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) < NATS_BYTES // 2
+    assert len(told) == len(set(told)) == count
+    assert [turn.idle for turn in shard.turns][-1]
+
+    again = Shard(*shard.history)
+    with pytest.raises(LetGo):
+        played(lambda: driven(partial(gives_up, count, "/warehouses/reservations/of-one-order/reserve"), again))
+    assert {id for turn in again.turns for id in turn.abandoned} == set(told), "another worker tells it anew"
+    assert max(len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) for turn in again.turns) < NATS_BYTES // 2
+
+
+def test_a_name_that_is_no_unicode_is_told_all_the_same() -> None:
+    async def body() -> int:
+        wf.set("caf\udce9", 1)
+        return await wf.run("read caf\udce9.txt", lambda: 7)
+
+    shard = Shard()
+    assert played(lambda: driven(body, shard)) == 7
+    assert [len(codec.encode(FunctionTurns(WorkerId("w"), [turn]))) > 0 for turn in shard.turns]
+    names = [record.name for record in shard.history if isinstance(record, Issued)]
+    assert names == ["caf\\udce9", "read caf\\udce9.txt"]
+    assert played(lambda: driven(body, Shard(*shard.history))) == 7
 
 
 @pytest.mark.parametrize("size", [TURN_BYTES // 2, 2 * TURN_BYTES])
@@ -229,6 +272,68 @@ def test_an_activation_that_is_stopped_while_it_waits_leaves_nothing_behind() ->
         return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
 
     assert played(stopped) == set()
+
+
+async def test_no_step_begins_when_the_body_has_ended() -> None:
+    begun, places = list[str](), asyncio.Semaphore(1)
+
+    class Far(Shard):
+        async def take(self, turn: FunctionTurn) -> FunctionTurned:
+            await asyncio.sleep(0.01)
+            return await super().take(turn)
+
+    async def charge(name: str) -> None:
+        begun.append(name)
+        raise ValueError(name)
+
+    async def limited(name: str) -> None:
+        async with places:
+            await wf.run("charge", charge, name)
+
+    async def body() -> None:
+        await asyncio.gather(limited("first"), limited("second"))
+
+    shard = Far()
+    with pytest.raises(StepFailed):
+        await driven(body, shard)
+    assert begun == ["first"], "the second one would be ended before it is recorded"
+
+
+async def race(hangs: Callable[[], Awaitable[None]]) -> str:
+    """A call that may take a minute, beside a step that does not end before it."""
+    step = asyncio.create_task(wf.run("hangs", hangs))
+    try:
+        async with asyncio.timeout(60):
+            await executing.get().issue(Kind.CALL, "/other/slow", b"{}", settle)
+        return "in time"
+    except TimeoutError:
+        await step
+        return "late"
+
+
+def test_what_is_given_up_is_told_while_a_step_goes_on() -> None:
+    shard, news = Shard(), asyncio.Event()
+
+    async def hangs() -> None:
+        await asyncio.sleep(1)
+        shard.history.append(Settled("r/timer", BEGAN_MS + 60_000))
+        news.set()
+        while not any(turn.abandoned == ["r//other/slow"] for turn in shard.turns):
+            await asyncio.sleep(1)
+
+    assert run_virtual(driven(partial(race, hangs), shard, news=news)) == "late"
+
+
+def test_news_that_nobody_told_of_are_heard_while_a_step_goes_on() -> None:
+    shard = Shard()
+
+    async def hangs() -> None:
+        await asyncio.sleep(1)
+        shard.history.append(Settled("r//other/slow", BEGAN_MS + 1, b'"done"'))
+        await asyncio.sleep(10 * LOOK_S)
+
+    assert run_virtual(driven(partial(race, hangs), shard)) == "in time"
+    assert len(shard.turns) == 1, "asking is no turn: nothing is written for it"
 
 
 @pytest.mark.parametrize("takes_back", [True, False])

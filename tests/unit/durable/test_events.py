@@ -12,6 +12,7 @@ from tests.unit.durable.bodies import BEGAN_MS, RUN
 
 from stepmesh.durable import wf
 from stepmesh.durable.app import App
+from stepmesh.durable.errors import StepFailed
 from stepmesh.durable.execution import Execution, State
 from stepmesh.durable.testing import env
 from stepmesh.durable.workflow import Workflow
@@ -72,6 +73,23 @@ async def test_without_it_the_wait_ends_at_its_time() -> None:
         assert await (await t.start(approved, "o1")).result() == ["no Approval for 'o1' within 3d", 259_200.0]
 
 
+async def test_a_saga_may_wait_for_an_event_to_undo() -> None:
+    @workflow
+    async def waits(_: None) -> None:
+        async with wf.saga() as saga:
+            saga.undo(wf.wait_for_event, "undone")
+            await wf.run("fails", lambda: 1 // 0)
+
+    async with env(waits) as t:
+        await t.send("undone")
+        run = await t.start(waits)
+        await t.until(run, waiting_for="undone")
+        await t.send("undone")
+        with pytest.raises(StepFailed):
+            await run.result()
+        assert isinstance(run.records[-1], Settled)
+
+
 async def test_an_event_is_given_to_one_wait() -> None:
     @workflow
     async def two() -> Any:
@@ -84,6 +102,21 @@ async def test_an_event_is_given_to_one_wait() -> None:
             await run.result()
         await t.send(Approval(approved=True, by="bob"))
         assert await run.result() == ["ann", "bob"]
+
+
+async def test_every_run_that_waits_gets_an_event_once_as_on_a_server() -> None:
+    @workflow
+    async def waits(key: str) -> str:
+        return (await Approval.wait(key=key)).by
+
+    async with env(waits) as t:
+        keyed, named = [[await t.start(waits, key) for _ in range(2)] for key in ("o1", "")]
+        await t.send(Approval(approved=True, by="ann"), key="o1")
+        await t.send(Approval(approved=True, by="bob"), key=named[0].id)
+        assert [await run.result() for run in keyed] == ["ann", "ann"]
+        assert await named[0].result() == "bob", "without a key it hears who names the run"
+        await t.send(Approval(approved=True, by="cat"))
+        assert await named[1].result() == "cat"
 
 
 async def test_a_subscription_gives_one_after_the_other() -> None:

@@ -55,6 +55,48 @@ async def test_a_body_that_is_over_in_time_is_as_any_other() -> None:
     assert (told, undone) == ([], [])
 
 
+@app.workflow(timeout="10s")
+async def undoes(seconds: int) -> None:
+    async def slowly(what: str) -> None:
+        await wf.sleep(seconds)
+        await undo(what)
+
+    async with wf.saga() as saga:
+        saga.undo(undo, "booking")
+        saga.undo(slowly, "payment")
+        await wf.sleep("5s")
+        raise Fatal("no room")
+
+
+@pytest.mark.parametrize("always_replay", [True, False])
+@pytest.mark.parametrize("seconds", [4, 6])
+async def test_what_is_being_undone_when_the_time_is_over_is_undone_to_the_end(seconds: int, always_replay: bool) -> None:
+    async with env(app, always_replay=always_replay) as t:
+        run = await t.start(undoes, seconds)
+        with pytest.raises(Fatal, match="no room"):
+            await run.result()
+        assert undone == ["payment", "booking"]
+        t.crash_at_every_record(run)
+
+
+@app.workflow(timeout="10s")
+async def shielded(_: None) -> str:
+    async with wf.shield():
+        await wf.sleep("20s")
+        await undo("in the shield")
+    await undo("behind the shield")
+    return "too late"
+
+
+async def test_a_time_that_ran_out_in_a_shield_ends_the_body_behind_it() -> None:
+    async with env(app) as t:
+        run = await t.start(shielded)
+        with pytest.raises(TimeoutError, match="the workflow shielded was not over within 10s"):
+            await run.result()
+        assert undone == ["in the shield"]
+        t.crash_at_every_record(run)
+
+
 async def test_one_that_takes_longer_cleans_up_tells_and_fails() -> None:
     async with env(app) as t:
         run = await t.start(wait, 4)

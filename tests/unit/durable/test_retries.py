@@ -52,6 +52,7 @@ def test_the_delay_doubles_up_to_the_longest_and_is_the_same_everywhere() -> Non
         (Retry(on=lambda problem: "soon" in str(problem)), ValueError("soon"), True),
         (Retry(on=lambda problem: "soon" in str(problem)), ValueError("never"), False),
         (NEVER, RetryAfter(1), True),
+        (Retry(max=1), RetryAfter(1), False),
         (NEVER, RetryLater(1), True),
         (Retry(on=OSError), RetryAfter(1), True),
     ],
@@ -161,6 +162,14 @@ def test_a_step_that_cancels_itself_or_exits_has_failed() -> None:
 
     assert "cancelled itself" in attempt_of(Step(cancels)).failure.message
     assert "sys.exit(3)" in attempt_of(Step(exits)).failure.message
+
+
+def test_an_ordinary_function_that_raises_stop_iteration_has_failed() -> None:
+    def takes_of_nothing() -> int:
+        return next(iter([]))
+
+    ended = attempt_of(Step(takes_of_nothing, timeout="20s"))
+    assert (ended.failure.code, ended.failure.message) == (3, "the step raised StopIteration")
 
 
 @pytest.mark.parametrize(("pause", "is_silent"), [(9.9, False), (10.1, True)])

@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 import pytest
+from msgspec import structs
 from tests.unit.durable.bodies import RUN
 
 from stepmesh.durable.telling import OVERHEAD_BYTES, Turns
@@ -14,6 +15,7 @@ from stepmesh_broker.gateway import GatewayRefused
 from stepmesh_broker.ports import Broker
 from stepmesh_broker.protocol import codec
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
+from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.ids import Namespace, Partition, RunId, WorkerId
 from stepmesh_broker.protocol.messages import TaskRef
 
@@ -68,6 +70,35 @@ async def test_a_turn_that_no_broker_takes_is_an_error_not_a_wait() -> None:
     told = turns(Wire(*[MessageTooLarge.of(9, 8)] * 50))
     with pytest.raises(MessageTooLarge):
         await asyncio.wait_for(told.take(Partition(0), TURN), 20)
+
+
+class Takes(Wire):
+    """Takes messages up to its limit, as a broker does, and answers each turn."""
+
+    def __init__(self, max_message_bytes: int = 1 << 20) -> None:
+        super().__init__()
+        self.max_message_bytes = max_message_bytes
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        if len(data) > self.max_message_bytes:
+            raise MessageTooLarge.of(len(data), self.max_message_bytes)
+        message = codec.decode_control(data)
+        assert isinstance(message, FunctionTurns)
+        return codec.encode(FunctionsTurned([FunctionTurned(at_ms=7)] * len(message.turns)))
+
+
+LARGE = [
+    [structs.replace(TURN, continued=b"9" * 500_000)] * 4,
+    [structs.replace(TURN, abandoned=[f"r/approved-by-somebody#{n}" for n in range(1_000)])] * 250,
+    [structs.replace(TURN, records=[Settled("r/a", 0, b"9" * 120_000)])] * 4,
+]
+
+
+@pytest.mark.parametrize(("many", "room"), [(LARGE[0], 1 << 20), (LARGE[1], 1 << 20), (LARGE[2], 256 * 1024)])
+async def test_turns_that_come_together_go_in_messages_that_the_broker_takes(many: list[FunctionTurn], room: int) -> None:
+    told = turns(Takes(room))
+    answers = await asyncio.wait_for(asyncio.gather(*(told.take(Partition(0), turn) for turn in many)), 20)
+    assert [answer.at_ms for answer in answers] == [7] * len(many)
 
 
 class Silent(Wire):

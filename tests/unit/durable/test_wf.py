@@ -76,6 +76,39 @@ def test_steps_keep_their_types_and_bind_their_arguments() -> None:
     assert (first.id, second.id, first.fingerprint) == ("r/charge", "r/charge#2", second.fingerprint)
 
 
+def test_however_a_step_is_called_its_arguments_are_those_of_its_signature() -> None:
+    def take(*args: Any, **kwargs: Any) -> list[Any]:
+        return [*args, *kwargs.values()]
+
+    @step
+    def usual(a: int, b: int = 2) -> list[Any]:
+        return take(a, b)
+
+    @step
+    def placed(a: int, /, b: int) -> list[Any]:
+        return take(a, b)
+
+    @step
+    def any_number(*n: int) -> list[Any]:
+        return take(*n)
+
+    @step
+    def named(*, n: int = 1) -> list[Any]:
+        return take(n)
+
+    @step
+    def none() -> list[Any]:
+        return take()
+
+    async def body() -> Any:
+        done = [await usual(1), await usual(1, 2), await usual(b=2, a=1), await placed(1, 2), await placed(1, b=2)]
+        return [*done, await any_number(), await any_number(1, 2), await named(), await named(n=1), await none()]
+
+    journal = Journal(1)
+    assert journal.run(body).value == [[1, 2]] * 5 + [[], [1, 2], [1], [1], []]
+    assert [one.arguments for one in commands(journal)] == [b'{"a":1,"b":2}'] * 5 + [b'{"n":[]}', b'{"n":[1,2]}', *[b'{"n":1}'] * 2, b"{}"]
+
+
 def test_a_step_that_fails_says_which_and_how_often() -> None:
     async def body() -> Any:
         try:
@@ -183,6 +216,28 @@ def test_wait_gives_lists_in_the_order_of_what_it_was_given() -> None:
         return [len(done), len(left), sorted(one.result() for one in every), none]
 
     assert ended(body) == [[1, 3, [0, 2, 4, 6], []]]
+
+
+def test_the_first_of_nothing_is_an_error_and_nothing_is_over_at_once() -> None:
+    async def body() -> list[Any]:
+        with pytest.raises(ValueError, match=r"wf\.first was given nothing to wait for"):
+            await wf.first()
+        return [await wf.wait([]), await wf.wait([], return_when="first")]
+
+    assert ended(body, 1) == [[([], []), ([], [])]]
+
+
+def test_what_is_waited_for_again_and_again_keeps_nothing_of_it() -> None:
+    callbacks: list[int] = []
+
+    async def body() -> None:
+        slow: asyncio.Future[Any] = asyncio.ensure_future(wf.sleep("1h"))
+        for _ in range(10):
+            await wf.wait([slow, asyncio.ensure_future(wf.sleep("1s"))], return_when="first")
+            callbacks.append(len(slow._callbacks or ()))
+
+    ended(body, 1)
+    assert len({*callbacks}) == 1
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])

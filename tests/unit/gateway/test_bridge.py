@@ -10,7 +10,7 @@ import pytest
 from tests.unit.sdk.conftest import NAMESPACE, POOL, Shard, _JumpingSelector, make_task
 
 from stepmesh.attempt import Why
-from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker, MemoryBus
 from stepmesh_broker.pb.stepmesh.v1 import worker_pb2 as pb
 from stepmesh_broker.protocol import codec, subjects
@@ -475,6 +475,22 @@ async def test_the_gateway_s_machinery_does_not_fail_in_silence(shard: Shard, mo
     await bridge.start()
     monkeypatch.setattr(bridge._presence, "hello", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(bridge.ended, 30)
+    monkeypatch.undo()
+    await bridge.stop(0.0)
+
+
+async def test_a_pool_whose_tasks_cannot_be_taken_any_more_does_not_fail_in_silence(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Bridge(shard.broker, GatewaySettings(), "gateway-1")
+    await bridge.start()
+    await join(bridge, credit=1)
+
+    async def forbidden(*_: Any) -> None:
+        raise BrokerError("this user may not write dead letters")
+
+    monkeypatch.setattr(shard.broker, "park", forbidden)
+    await shard.broker.publish_tasks(POOL, b"nonsense", "m1")
+    with pytest.raises(BrokerError):
         await asyncio.wait_for(bridge.ended, 30)
     monkeypatch.undo()
     await bridge.stop(0.0)

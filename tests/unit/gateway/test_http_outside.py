@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -131,3 +132,25 @@ async def test_what_cannot_be_is_refused_with_a_problem(api: Web) -> None:
     error(await api.http.post(f"/v1/runs/{RUN}/signals/paid", content=b"{"), 400, "SM-5200")
     error(await api.http.post("/v1/events", json={"name": "n", "data": "x" * 300_000}), 413, "SM-5201")
     error(await api.http.post("/v1/nothing"), 404, "SM-7100")
+
+
+async def test_who_looks_at_a_hook_does_not_answer_it(door: Door, api: Web) -> None:
+    run = await waiting(api, WAIT, {"key": "o1"})
+    hook = f"/v1/hooks/{await token(door, run)}"
+    looked = await api.http.head(hook)
+    assert (looked.status_code, looked.headers["allow"]) == (405, "DELETE, GET, PATCH, POST, PUT")
+    assert (await api.http.post(hook, json={"n": 1})).status_code == 200
+    assert (await output(api, run))["method"] == "POST"
+
+
+async def test_a_hook_takes_what_is_nested_too_deeply_as_bytes(door: Door, api: Web) -> None:
+    run = await waiting(api, WAIT, {"key": "o1"})
+    deep = b"[" * 20_000 + b"]" * 20_000
+    sent = await api.http.post(f"/v1/hooks/{await token(door, run)}", content=deep, headers={"content-type": "application/json"})
+    assert sent.status_code == 200
+    assert (await output(api, run))["body"] == {"base64": b64encode(deep).decode()}
+
+
+async def test_a_namespace_that_is_not_served_is_the_callers_mistake(api: Web) -> None:
+    sent = await api.http.post("/v1/events", json={"name": "paid", "namespace": "elsewhere"})
+    assert (sent.status_code, sent.json()["code"]) == (400, "SM-5008")

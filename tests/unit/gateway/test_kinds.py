@@ -12,7 +12,6 @@ from stepmesh_gateway.translate.kinds import Kind, kind_of
 
 ROOT = Path(__file__).parents[3]
 DEFECTS = {
-    "SM-5008": "a gateway of one namespace that asks the orchestrator of another",
     "SM-5010": "a gateway that is wrong about the number of partitions",
     "SM-5023": "the reason of a dead letter: no client hears it",
     "SM-5130": "the reason of a dead letter: no client hears it",
@@ -45,6 +44,7 @@ def test_whatever_is_refused_has_a_kind() -> None:
         (MessageTooLarge("x"), Kind.TOO_LARGE),
         (MalformedMessage("x"), Kind.INVALID_ARGUMENT),
         (StepmeshError("x", code="SM-2013"), Kind.INVALID_ARGUMENT),
+        (StepmeshError("x", code="SM-4004"), Kind.FAILED_PRECONDITION),
         (StepmeshError("x", code="SM-9999"), Kind.INTERNAL),
     ],
 )

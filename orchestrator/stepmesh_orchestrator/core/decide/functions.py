@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Sett
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import cancel, hearing, results, subruns, waits
+from stepmesh_orchestrator.core.decide import cancel, hearing, outsiders, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
@@ -33,13 +33,6 @@ PAGE_BYTES = 256 * 1024
 """Records in one answer of more than one record, bytes."""
 
 
-class _Options(msgspec.Struct):
-    since_ms: int = 0
-
-
-_options = msgspec.json.Decoder(_Options)
-
-
 def advance(session: Session, command: AdvanceFunction) -> None:
     """Append what a turn brought, set going what it asks for, and say what the worker lacks."""
     turn, task = command.turn, command.turn.task
@@ -54,7 +47,7 @@ def advance(session: Session, command: AdvanceFunction) -> None:
     own = False
     if turn.number and (function.driver != turn.driver or function.turn < turn.number):
         taken = [record for one in turn.records if (record := _taken(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and len(taken) == len(turn.records)
+        own = turn.base == len(function.records) and _as_said(taken, turn.records)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
@@ -119,6 +112,14 @@ def _taken(function: Function, turn: FunctionTurn, record: Record, now: int) -> 
     return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
+def _as_said(taken: list[Record], said: list[Record]) -> bool:
+    """Whether all of it was appended, and no value as a failure."""
+    pairs = zip(taken, said, strict=False)
+    return len(taken) == len(said) and all(
+        one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
+    )
+
+
 def _is_local(function: Function, turn: FunctionTurn, id: str) -> bool:
     """Whether it is a step that the worker itself does, and that waits for its result."""
     asked = function.asked(id) or next((one for one in turn.records if isinstance(one, Issued) and one.id == id), None)
@@ -132,6 +133,8 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     news = function.records[turn.base :]
     only_own = own and len(news) == len(turn.records)
     left = turn.idle and not any(isinstance(record, Settled | Tried) for record in news) and (only_own or not news)
+    if left and not turn.blocked and any(when <= session.now for when in function.retries.values()):
+        left = False  # its timer rang while a worker had it, or was to have it: that worker is told the time, and does the step
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
@@ -242,31 +245,12 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
     _start(session, item, step, command, None, session.flows.get(flow))
 
 
-def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
-    since_ms = _options.decode(command.options).since_ms if command.options else item.run.created_ms
-    waits.stand(session, item, step, command, since_ms)
-    _renew(session, item, step)
-
-
-def _arm_promise(session: Session, item: Item, step: int, command: Issued) -> None:
-    """Nothing is asked of anybody; but what waits for long, and for nothing else, is seen to wait by its timer, and may leave memory."""
-    _renew(session, item, step)
-
-
-def _renew(session: Session, item: Item, step: int) -> None:
-    if item.renewals is None:
-        item.renewals = {}
-    if item.renewals.get(step, 0) <= session.now:  # one timer for all its events, or each would set one for each
-        item.renewals[step] = session.now + waits.RENEWED_MS
-        session.cause(SetTimer(item.renewals[step], wait_of(item, step)))
-
-
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.TIMER: _arm_timer,
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
-    Kind.EVENT: _arm_event,
-    Kind.PROMISE: _arm_promise,
+    Kind.EVENT: outsiders.ask,
+    Kind.PROMISE: outsiders.ask,
 }
 
 
@@ -345,9 +329,11 @@ def fire(session: Session, task: TaskRef) -> None:
     function = item.function(task.step) if item is not None else None
     if item is None or function is None or item.run.tree.paused_ms:
         return  # a paused tree sets its timers again when it goes on
-    due: list[Record] = [Settled(command.id, session.now) for when, command in function.timers() if when <= session.now]
+    timers = [(when, command) for when, command in function.timers() if when <= session.now]
+    due: list[Record] = [Settled(command.id, session.now) for _, command in timers]
     if due:
-        session.emit(HistoryGrew(task.run, task.item, task.step, due))
+        expired = outsiders.expired(function, [when for when, _ in timers])
+        session.emit(HistoryGrew(task.run, task.item, task.step, due, expired))
         hearing.settled(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
@@ -355,13 +341,7 @@ def fire(session: Session, task: TaskRef) -> None:
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
     if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
-        _ask_for_events(session, item, task.step, function)
-
-
-def _ask_for_events(session: Session, item: Item, step: int, function: Function) -> None:
-    for command in function.commands():
-        if command.kind in (Kind.EVENT, Kind.PROMISE):
-            arm(session, item, step, command)
+        outsiders.ask_all(session, item, task.step, function)
 
 
 def resume(session: Session, item: Item, step: int) -> None:

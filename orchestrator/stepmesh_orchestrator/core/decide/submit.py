@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.messages import Accepted, ParentRef, Refused, Submit
+from stepmesh_broker.protocol.submission import keyed_run
 from stepmesh_orchestrator.core.commands import StartRun
 from stepmesh_orchestrator.core.decide import finish, gates, places, results, subruns
 from stepmesh_orchestrator.core.effects import Answered
@@ -12,7 +13,7 @@ from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.session import EngineSettings, Session
-from stepmesh_orchestrator.core.state import RUNNING, Run
+from stepmesh_orchestrator.core.state import DELETED, RUNNING, Run
 
 MAX_PRIORITY = 100
 """Of a run, and its negative: lower ones are refused as well."""
@@ -59,13 +60,21 @@ def start_run(session: Session, command: StartRun) -> None:
 
 def _known(session: Session, submit: Submit) -> Accepted | None:
     state = session.state
-    if submit.run in state.runs or submit.run in state.finished or submit.run in state.dormant:
+    if submit.run in state.runs or submit.run in state.dormant or (submit.run in state.finished and not _is_free(session, submit)):
         return Accepted(submit.run, existing=True)
     if submit.parent is not None and (tree := state.trees.get(submit.parent.root)) is not None and submit.run in tree.ended:
         return Accepted(submit.run, existing=True)
     if submit.run_key is not None and (first := state.keys.get(f"{submit.namespace}/{submit.run_key}")) is not None:
         return Accepted(first, existing=True)
     return None
+
+
+def _is_free(session: Session, submit: Submit) -> bool:
+    """Whether its run was deleted, and its id is that of its key: the key is free then, and has no other id."""
+    key = submit.run_key
+    if key is None or submit.parent is not None or session.state.finished[submit.run][1] != DELETED:
+        return False
+    return submit.run == keyed_run(submit.namespace, key, session.partitions)
 
 
 def refusal_of(settings: EngineSettings, submit: Submit, flow: CompiledFlow) -> Refused | None:

@@ -24,7 +24,7 @@ def effective_variables(flow: CompiledFlow, given: bytes | None) -> dict[str, by
 
 
 def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowLookup) -> None:
-    """The run lives, alone or in its root's tree; a core step that waits for it says so."""
+    """The run lives, alone or in its root's tree; a core step that waits for it says so. One of its id that was deleted is forgotten."""
     flow = flows.get(event.flow, event.overrides)
     if flow is None:
         raise LookupError(f"flow {event.flow} of run {event.run} is not loaded")
@@ -38,6 +38,7 @@ def run_created(state: State, event: events.RunCreated, at_ms: int, flows: FlowL
         created_at=state.at, priority=event.priority,
     )  # fmt: skip
     state.runs[event.run] = run
+    state.finished.pop(event.run, None)
     tree.live += 1
     if inputs:
         tree.pending[run.id] = run

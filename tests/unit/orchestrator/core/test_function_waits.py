@@ -9,11 +9,11 @@ from tests.unit.orchestrator.core.test_waits import letters, post, send
 
 from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
-from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_broker.protocol.messages import Refused, TaskRef
 from stepmesh_orchestrator.core.commands import FireTimer, SettleWait, TakeLetter
 from stepmesh_orchestrator.core.decide.hearing import ASKED_AT_ONCE, LONGEST_MS, MOST_ROUNDS
 from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
-from stepmesh_orchestrator.core.effects import NudgeTask, SetTimer
+from stepmesh_orchestrator.core.effects import Answered, NudgeTask, SetTimer
 from stepmesh_orchestrator.core.session import EngineSettings
 
 WAITER = Waiter(ROOT, 0, 0, 0, "r/paid")
@@ -78,6 +78,27 @@ def test_who_waits_no_more_leaves_every_address() -> None:
     assert [letter.key for letter in letters(made) if isinstance(letter, Subscribe)] == ["", ROOT]
     made.turn(abandoned=["r/paid"])
     assert [(letter.key, letter.waiter) for letter in letters(made) if isinstance(letter, Unsubscribe)] == [("", WAITER), (ROOT, WAITER)]
+
+
+@pytest.mark.parametrize(("passed_ms", "is_late"), [(4_999, False), (5_000, True)])
+def test_who_settles_a_promise_whose_time_is_over_is_told_so(passed_ms: int, is_late: bool) -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.PROMISE, {}, options=b'{"timeout_ms":5000}'), sleeping(5_000, "r/timer"), sleeping(4_000))
+    made.turn(idle=True)
+    made.ring(passed_ms)
+    made.send(SettleWait(WAITER, b"7", False))
+    (answered,) = [effect.answer for effect in made.new_effects if isinstance(effect, Answered)]
+    assert isinstance(answered, Refused) == is_late
+    assert not isinstance(answered, Refused) or (answered.code, "expired" in answered.message) == ("SM-1060", True)
+    assert (made.history()[-1] == Settled("r/paid", made.session.now, b"7")) != is_late
+
+
+@pytest.mark.parametrize("options", [b"", b'{"undoes":"r/charge"}'])
+def test_a_wait_that_says_no_time_counts_from_the_beginning_of_its_run(options: bytes) -> None:
+    made = Body()
+    made.turn(BEGAN, issued("r/paid", Kind.EVENT, {}, options=options))
+    asked = [letter.since_ms for letter in letters(made) if isinstance(letter, Subscribe)]
+    assert asked == [made.live().created_ms] * 2
 
 
 def test_a_wait_that_its_token_ended_stands_nowhere() -> None:

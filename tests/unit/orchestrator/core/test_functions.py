@@ -19,6 +19,7 @@ from stepmesh_orchestrator.core.dormant import frame_of
 from stepmesh_orchestrator.core.effects import Answered, NudgeTask, Send, SetTimer
 from stepmesh_orchestrator.core.events import StepDispatched, StepSucceeded, TreeDormant
 from stepmesh_orchestrator.core.explain import explain
+from stepmesh_orchestrator.core.flow.limits import PAYLOAD_DEPTH
 from stepmesh_orchestrator.core.function_events import FunctionContinued, FunctionIdle, HistoryGrew
 from stepmesh_orchestrator.core.functions import MAX_CARRIED_BYTES, SHORT_BYTES, SHORT_RECORDS, Function, call_document
 
@@ -129,6 +130,13 @@ def test_only_what_a_worker_may_bring_is_taken() -> None:
     assert isinstance(settled, Settled)
     assert settled.failure is not None
     assert settled.failure.code == ErrorCode.WORKER_ERROR
+
+
+@pytest.mark.parametrize(("deep", "is_value"), [(PAYLOAD_DEPTH, True), (PAYLOAD_DEPTH + 1, False)])
+def test_a_worker_hears_of_a_value_that_was_not_taken(deep: int, is_value: bool) -> None:
+    body = Body()
+    answer = body.turn(BEGAN, issued("r/a"), Settled("r/a", 0, b"[" * deep + b"]" * deep))
+    assert (answer.records is None) == is_value, "a body that lives gets what a replay gets"
 
 
 def test_an_idle_function_holds_no_slot_and_its_timer_brings_it_back() -> None:
@@ -248,6 +256,16 @@ def test_a_failed_attempt_of_a_local_step_is_on_record_and_brings_the_function_b
     assert not body.new
     body.ring(1)
     assert kinds(body.new) == ["StepDispatched"]
+
+
+def test_a_local_step_whose_next_attempt_came_due_while_its_task_waited_is_done_by_whoever_lets_go() -> None:
+    body = Body()
+    failure = Failure(ErrorCode.COMPONENT_FAILED, "boom")
+    body.turn(BEGAN, issued("r/a"), Tried("r/a", 100, 1, failure, 60_100))
+    body.ring(60_000)
+    answer = body.turn(idle=True)
+    assert not answer.left, "the timer has rung: nothing would bring it back"
+    assert answer.at_ms == NOW + 60_000, "by which the worker sees that it is due"
 
 
 def test_a_lost_worker_costs_the_attempt_and_nothing_else() -> None:

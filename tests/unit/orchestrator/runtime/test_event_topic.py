@@ -11,8 +11,9 @@ from tests.unit.orchestrator.runtime.lab import Lab, js, until, virtual
 
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.codec import encode
+from stepmesh_broker.protocol.dead_letters import MOST, SHOWN_BYTES, DeadLetters, ListDeadLetters
 from stepmesh_broker.protocol.event_records import read_event
-from stepmesh_broker.protocol.ids import Namespace, Partition, home_of
+from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, home_of
 from stepmesh_broker.protocol.messages import Refused, SendEvent
 from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_orchestrator.core.addresses import Place
@@ -192,4 +193,18 @@ async def test_tenants_of_the_deployment_have_addresses_of_their_own() -> None:
     places = lab.node.partitions[home_of("paid", "o1", 1)].shard.session.state.addresses
     assert places.get(Place("acme", "paid", "o1")) is not None
     assert places.get(Place("default", "paid", "o1")) is None
+    await lab.stop()
+
+
+@virtual
+async def test_as_many_dead_letters_as_may_be_asked_for_fit_a_message() -> None:
+    lab = Lab()
+    lab.bus.max_message_bytes = 1_000_000
+    await lab.start()
+    for number in range(MOST + 1):
+        await lab.client.park(Pool("events"), b"x" * SHOWN_BYTES, f"SM-5020 {number} " + "y" * 500)
+    few, all = [(await lab.ask(ListDeadLetters(limit), DeadLetters)).letters for limit in (100, MOST)]
+    assert {len(one.data) for one in few} == {SHOWN_BYTES}
+    assert len(all) == MOST
+    assert {(one.size, len(one.data) > 1_000) for one in all} == {(SHOWN_BYTES, True)}
     await lab.stop()

@@ -8,8 +8,10 @@ from typing import Any
 
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, until, virtual
 
-from stepmesh_broker.protocol import api
+from stepmesh_broker.protocol import api, subjects
+from stepmesh_broker.protocol.codec import decode_api_answer, encode
 from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.messages import Refused
 from stepmesh_orchestrator.core.projection import run_row
 from stepmesh_orchestrator.core.rows import RunRow
 from stepmesh_orchestrator.ports import Frame
@@ -260,3 +262,35 @@ async def noise(lab: Lab) -> None:
     while True:
         await lab.submit()
         await asyncio.sleep(0.3)
+
+
+@virtual
+async def test_a_run_that_began_before_what_the_journal_holds_is_followed_from_there_on() -> None:
+    lab = await Lab().start()
+    run = await lab.submit(MAP, [1, 2])
+    (first,), (second,) = await lab.take(), await lab.take()
+    await lab.shard.snapshot()
+    kept = lab.shard.sequence
+    await lab.journal.trim(Partition(0), kept)
+    refused = decode_api_answer(await lab.client.request(subjects.api(lab.namespace), encode(api.GetEvents(run)), 5))
+    assert isinstance(refused, Refused)
+    assert (refused.code, "retentionHours" in refused.hint) == ("SM-4004", True)
+    told: list[api.RunEvent] = []
+    for task in (first, second):
+        await lab.finish(task)
+        await until(lambda: lab.shard.sequence > kept)
+        await asyncio.sleep(1)
+        after = told[-1].position if told else (kept + 1) * PER_FRAME - 1
+        page = await lab.ask(api.GetEvents(run, after), api.Events)
+        told += page.events
+        assert page.ended == (task is second)
+    assert [(one.kind, one.step_id) for one in told if one.run == first.run and one.kind.startswith("step")] == [
+        ("step_completed", "x"),
+        ("step_completed", "x"),
+    ]
+    assert [(one.kind, one.step_id) for one in told if one.run == run][-3:] == [
+        ("step_completed", "m"),
+        ("item_completed", None),
+        ("run_completed", None),
+    ]
+    await lab.stop()

@@ -11,6 +11,7 @@ from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, js, run_id, until
 
 from stepmesh.client import Client
 from stepmesh.errors import RequestRefused
+from stepmesh.runs import RunHandle
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.memory import MemoryBroker
 from stepmesh_broker.protocol.codec import decode_answer, encode
@@ -181,3 +182,30 @@ async def test_a_home_that_stays_away_is_told_to_the_client() -> None:
     assert len({answer.run for answer in answers if isinstance(answer, Accepted)}) == 1, "some came to the home itself"
     lab.broker.request = request  # type: ignore[method-assign]
     await lab.stop()
+
+
+@virtual
+async def test_the_key_of_a_run_that_was_deleted_is_free() -> None:
+    lab = await lab_of()
+    client = await connected(lab)
+    first = await client.submit(ORDERS, [{"order": 7}])
+    await lab.finish(*await lab.take())
+    await first.wait(timeout=60)
+    assert [event.kind async for event in first.events(follow=False)][-1] == "run_completed"
+    deleted, again = await asyncio.gather(client.delete_run(first.id), until_new(client))
+    assert (deleted, again.existing) == (None, False)
+    assert [event.kind async for event in again.events(follow=False)][-1] == "step_started"
+    await lab.restart()
+    client = await connected(lab)
+    assert (await client.submit(ORDERS, [{"order": 7}])).existing, "of the second one"
+    await lab.finish(*await lab.take())
+    ended = (await client.handle(again.id).wait(timeout=60)).summary
+    assert (ended.status, [run.run for run in await client.list_runs()]) == ("completed", [again.id])
+    assert (await client.submit(ORDERS, [{"order": 7}])).id == again.id
+    await lab.stop()
+
+
+async def until_new(client: Client) -> RunHandle:
+    while (run := await client.submit(ORDERS, [{"order": 7}])).existing:
+        await asyncio.sleep(0)
+    return run

@@ -126,6 +126,19 @@ async def test_a_submission_above_the_limit_of_messages_is_a_dead_letter() -> No
 
 
 @virtual
+async def test_a_key_whose_first_record_is_too_large_is_that_of_the_next_one() -> None:
+    lab = Lab()
+    lab.bus.max_message_bytes = 4_000
+    await lab.start()
+    flow = await lab.flow(ONE_STEP)
+    for length in (5_000, 3_500):
+        topic(lab).write(Topic.SUBMIT, js({"flowId": flow, "input": ["x" * length]}), "one")
+    assert len(await runs(lab)) == 1, "read at once or one after the other, the second one starts"
+    assert [letter.reason[:7] for letter in await lab.client.parked()] == ["SM-3002"]
+    await lab.stop()
+
+
+@virtual
 async def test_while_broker_or_store_are_away_records_wait() -> None:
     lab = await Lab().start()
     away = True

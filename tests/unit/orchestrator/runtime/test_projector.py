@@ -172,3 +172,19 @@ async def test_nobody_waits_for_rows_that_nobody_writes_any_more() -> None:
     projector.close()
     await waiting
     await projector.reached(1)
+
+
+@virtual
+async def test_a_run_that_has_the_id_of_one_that_was_deleted_is_written_after_that_is_gone() -> None:
+    store, projector, _ = started()
+    projector.put(1, [row(1, 1), item(0), RunGone(run_id(1)), row(1, 0)])
+    projector.put(2, [row(2, 0), row(1, 1), item(0)])
+    store.troubles = [Busy("once")]
+    await projector.reached(2)
+    assert [sequence for sequence, _, _ in store.writes] == [0, 2], "what is not written yet is not said to be"
+    found = await store.get_run(run_id(1))
+    assert found is not None
+    assert found.completed == 1
+    assert len(await store.get_items(run_id(1))) == 1
+    await store.project(P, 2, [], [], [RunGone(run_id(1))])
+    assert await store.get_run(run_id(1)) is None
