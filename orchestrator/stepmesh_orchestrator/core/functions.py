@@ -153,13 +153,14 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
         return replace(task, history=whole) if whole else replace(task, news=_carried(self.records[self.seen :]))
 
 
-class Rung(msgspec.Struct, eq=False):
-    """Timers of the function `of` are settled, of which its body has not heard; it has when it heard `through` records. `is_late`: an event
-    came after them."""
+class Unheard(msgspec.Struct, eq=False):
+    """Something of the function `of` is settled of which its body has not heard; it has when it heard `through` records, 0 = it has.
+    `late`: commands whose events came after that, oldest first; `rounds`: how often the event of each came so."""
 
     of: Function
     through: int
-    is_late: bool = False
+    late: dict[str, None]
+    rounds: dict[str, int]
 
 
 def _carried(records: list[Record], limit: int = MAX_CARRIED_BYTES) -> bytes:

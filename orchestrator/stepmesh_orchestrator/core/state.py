@@ -21,7 +21,7 @@ from stepmesh_orchestrator.core.dormant import Dormant
 from stepmesh_orchestrator.core.events import PER_FRAME, Parent
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 from stepmesh_orchestrator.core.flow.plan import Outcome
-from stepmesh_orchestrator.core.functions import Function, Rung
+from stepmesh_orchestrator.core.functions import Function, Unheard
 from stepmesh_orchestrator.core.gates import Gate, Permits
 from stepmesh_orchestrator.core.schedules import Schedules
 from stepmesh_orchestrator.core.seeds import FunctionSeed, Seed, SeededRun
@@ -148,7 +148,7 @@ class Item(msgspec.Struct, gc=False, eq=False):
     functions: dict[int, Function] | None = None  # of steps whose components proved to be durable functions
     pasts: dict[int, FunctionSeed] | None = None  # what those take over from another run that have not begun
     renewals: dict[int, int] | None = None  # derived: when (ms) a durable function asks again for its events, whichever they are
-    rung: dict[int, Rung] | None = None  # derived: timers of durable functions that a worker has not heard of
+    unheard: dict[int, Unheard] | None = None  # derived: of durable functions whose workers have not heard of all results
 
     @property
     def variables(self) -> Mapping[str, bytes]:

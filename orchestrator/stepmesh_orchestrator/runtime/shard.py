@@ -290,7 +290,8 @@ class Shard:
         self._answers.append((future, reply_to, refusal))
         if live is not None and not isinstance(command, CancelRun):
             root = live.tree.root if live.tree.root in session.state.runs else live.id
-            self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log"), None)
+            again = root in live.tree.cancelling  # its functions were to clean up, and cannot
+            self._decide(CancelRun(root, "SM-5900 internal error; see the orchestrator's log", force=again), None)
 
     async def _append(self) -> None:
         session, confirmed = self.session, self.dispatcher.confirmed

@@ -16,7 +16,7 @@ from stepmesh_broker.protocol.histories import Issued, Kind, Record, Settled, Ta
 from stepmesh_broker.protocol.ids import FlowId, RunId, child_run_id
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, TaskRef
 from stepmesh_orchestrator.core.commands import AdvanceFunction
-from stepmesh_orchestrator.core.decide import cancel, hearing, results, subruns, waits
+from stepmesh_orchestrator.core.decide import cancel, hearing, outsiders, results, subruns, waits
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
@@ -32,14 +32,6 @@ from stepmesh_orchestrator.core.state import PARKED, Item, Run
 
 PAGE_BYTES = 256 * 1024
 """Records in one answer of more than one record, bytes."""
-
-
-class _Options(msgspec.Struct):
-    since_ms: int | None = None
-    timeout_ms: int = 0
-
-
-_options = msgspec.json.Decoder(_Options)
 
 
 def advance(session: Session, command: AdvanceFunction) -> None:
@@ -70,8 +62,9 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         if function.kept:
             _answer_known(session, item, task.step, taken)
         function = item.function(task.step) or function
-        if hearing.heard(item, task.step, turn.base):
-            _ask_for_events(session, item, task.step, function)
+        for id in hearing.heard(item, task.step, turn.base) if item.unheard else ():
+            if (late := function.asked(id)) is not None:
+                arm(session, item, task.step, late)
         for record in taken:
             if isinstance(record, Issued):
                 if record.id in function.open:  # it is not answered, and not given up in the same breath
@@ -209,31 +202,12 @@ def _arm_child(session: Session, item: Item, step: int, command: Issued) -> None
     _start(session, item, step, command, None, session.flows.get(flow))
 
 
-def _arm_event(session: Session, item: Item, step: int, command: Issued) -> None:
-    since_ms = _options_of(command).since_ms
-    waits.stand(session, item, step, command, item.run.created_ms if since_ms is None else since_ms)
-    _renew(session, item, step)
-
-
-def _arm_promise(session: Session, item: Item, step: int, command: Issued) -> None:
-    """Nothing is asked of anybody; but what waits for long, and for nothing else, is seen to wait by its timer, and may leave memory."""
-    _renew(session, item, step)
-
-
-def _renew(session: Session, item: Item, step: int) -> None:
-    if item.renewals is None:
-        item.renewals = {}
-    if item.renewals.get(step, 0) <= session.now:  # one timer for all its events, or each would set one for each
-        item.renewals[step] = session.now + waits.RENEWED_MS
-        session.cause(SetTimer(item.renewals[step], wait_of(item, step)))
-
-
 _ARMED: dict[Kind, Callable[[Session, Item, int, Issued], None]] = {
     Kind.TIMER: _arm_timer,
     Kind.CALL: _arm_call,
     Kind.CHILD: _arm_child,
-    Kind.EVENT: _arm_event,
-    Kind.PROMISE: _arm_promise,
+    Kind.EVENT: outsiders.ask,
+    Kind.PROMISE: outsiders.ask,
 }
 
 
@@ -315,32 +289,16 @@ def fire(session: Session, task: TaskRef) -> None:
     timers = [(when, command) for when, command in function.timers() if when <= session.now]
     due: list[Record] = [Settled(command.id, session.now) for _, command in timers]
     if due:
-        expired = [one.id for one in function.commands() if _is_expired(one, [when for when, _ in timers])]
+        expired = outsiders.expired(function, [when for when, _ in timers])
         session.emit(HistoryGrew(task.run, task.item, task.step, due, expired))
-        hearing.rang(item, task.step)
+        hearing.settled(item, task.step)
         tell(session, item, task.step)
     if item.phases[task.step] == PARKED and min(function.dues(), default=session.now + 1) <= session.now:
         activate(session, item, task.step)
     elif any(when <= session.now for when in function.retries.values()):
         tell(session, item, task.step)
     if (item.renewals or {}).get(task.step, waits.FOR_EVER) <= session.now:  # to ask again for events, whatever became of the letters
-        _ask_for_events(session, item, task.step, function)
-
-
-def _ask_for_events(session: Session, item: Item, step: int, function: Function) -> None:
-    for command in function.commands():
-        if command.kind in (Kind.EVENT, Kind.PROMISE):
-            arm(session, item, step, command)
-
-
-def _is_expired(command: Issued, dues: list[int]) -> bool:
-    """Of a promise, whose time is over with one of these timers, to the rounding of a millisecond: who settles it is told so."""
-    limit_ms = _options_of(command).timeout_ms if command.kind is Kind.PROMISE else 0
-    return limit_ms > 0 and any(abs(command.at_ms + limit_ms - due) <= 1 for due in dues)
-
-
-def _options_of(wait: Issued) -> _Options:
-    return _options.decode(wait.options) if wait.options and wait.kind in (Kind.EVENT, Kind.PROMISE) else _Options()
+        outsiders.ask_all(session, item, task.step, function)
 
 
 def resume(session: Session, item: Item, step: int) -> None:

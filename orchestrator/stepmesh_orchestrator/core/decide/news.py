@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.histories import Settled
 from stepmesh_broker.protocol.messages import TaskRef
+from stepmesh_orchestrator.core.decide import hearing
 from stepmesh_orchestrator.core.effects import NudgeTask
 from stepmesh_orchestrator.core.function_events import HistoryGrew
 from stepmesh_orchestrator.core.session import Session
@@ -16,6 +17,7 @@ def settle(session: Session, item: Item, step: int, result: Settled) -> None:
     if function is None or result.id not in function.open:
         return
     session.emit(HistoryGrew(item.run.id, item.index, step, [result]))
+    hearing.settled(item, step)
     tell(session, item, step)
 
 

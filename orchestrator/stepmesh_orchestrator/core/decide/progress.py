@@ -71,7 +71,7 @@ def _ended(session: Session, run: Run) -> None:
         functions.child_ended(session, run, subruns.outcomes_of(run)[0])
     else:
         subruns.child_ended(session, run)
-    if run.tree.cancelling:  # those above it may have waited for functions of it
+    if run.stopping and run.tree.cancelling:  # by force, perhaps, and those above it waited for functions of it
         cancel.function_ended(session, run.tree)
 
 

@@ -174,7 +174,7 @@ def deliver(session: Session, letter: Deliver) -> None:
     item = None if run is None else run.items.get(waiter.item)
     if item is None or not is_awaited(item, letter):
         _send(session, Unsubscribe(letter.name, letter.key, waiter, letter.scope))
-    elif waiter.command and hearing.is_early(session, item, waiter.step, letter.at_ms):
+    elif waiter.command and hearing.is_early(session, item, waiter.step, waiter.command, letter.at_ms):
         news.tell(session, item, waiter.step)  # the offer stands, and is told again when it is asked for
     elif letter.position in (taken := _taken(item, letter.name, letter.key)):
         _send(session, Subscribe(letter.name, letter.key, waiter, letter.since_ms, taken, letter.scope))

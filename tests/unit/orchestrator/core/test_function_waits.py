@@ -11,7 +11,7 @@ from stepmesh_broker.protocol.histories import Kind, Settled, decode_records
 from stepmesh_broker.protocol.letters import Subscribe, Unsubscribe, Waiter
 from stepmesh_broker.protocol.messages import Refused, TaskRef
 from stepmesh_orchestrator.core.commands import FireTimer, SettleWait, TakeLetter
-from stepmesh_orchestrator.core.decide.hearing import LONGEST_MS
+from stepmesh_orchestrator.core.decide.hearing import ASKED_AT_ONCE, LONGEST_MS, MOST_ROUNDS
 from stepmesh_orchestrator.core.decide.waits import RENEWED_MS
 from stepmesh_orchestrator.core.effects import Answered, NudgeTask, SetTimer
 from stepmesh_orchestrator.core.session import EngineSettings
@@ -202,3 +202,67 @@ def test_whoever_has_the_function_is_told_that_an_event_waits_for_it_to_hear() -
     (deliver,) = letters(made)
     made.send(TakeLetter(deliver))
     assert NudgeTask(made.task_ref("f")) in made.new_effects
+
+
+def both(made: Body) -> Body:
+    """Two events come for two waits, of which the body needs one."""
+    made.turn(BEGAN, *(issued(f"r/{name}", Kind.EVENT, {"key": "7"}) for name in ("paid", "sent")))
+    post(made)
+    made.turn(idle=True)
+    for name in ("paid", "sent"):
+        send(made, name, key="7", data=name)
+        post(made)
+    assert [record.id for record in made.history() if isinstance(record, Settled)] == ["r/paid"]
+    return made
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_of_two_events_for_a_body_that_needs_one_the_other_is_for_its_next_wait(crash: bool) -> None:
+    made = both(Body())
+    if crash:
+        made.restart()
+        post(made)
+    made.again()
+    made.turn(issued("r/sent#2", Kind.EVENT, {"key": "7"}, "sent"), abandoned=["r/sent"])
+    post(made)
+    assert [(one.id, one.value) for one in made.history() if isinstance(one, Settled)][1:] == [("r/sent#2", b'"sent"')]
+    assert standing(made) == 0
+
+
+def test_events_that_come_together_for_many_waits_are_all_heard_one_after_the_other() -> None:
+    made = Body()
+    names = [f"e{n}" for n in range(3 * ASKED_AT_ONCE)]
+    made.turn(BEGAN, *(issued(f"r/{name}", Kind.EVENT, {"key": "7"}) for name in names))
+    post(made)
+    for name in names:
+        send(made, name, key="7")
+        post(made)
+    asked = 0
+    for _ in range(2 * len(names)):  # one to be told, one to say that it heard
+        made.turn()
+        asked += sum(isinstance(letter, Subscribe) for letter in letters(made))
+        post(made)
+    assert {one.id for one in made.history() if isinstance(one, Settled)} == {f"r/{name}" for name in names}
+    assert asked <= ASKED_AT_ONCE * len(names)
+    assert standing(made) == 0
+
+
+def test_a_function_that_never_rests_takes_its_event_all_the_same() -> None:
+    made = Body()
+    many = 3 * MOST_ROUNDS
+    made.turn(BEGAN, *(sleeping(n, f"r/sleep#{n}") for n in range(1, many)), issued("r/paid", Kind.EVENT, {"key": "7"}))
+    post(made)
+    made.ring(1)
+    send(made, key="7", data=7)
+    post(made)
+    rounds = 0
+    while not any(isinstance(one, Settled) and one.id == "r/paid" for one in made.history()):
+        made.turn()
+        made.turn()  # it heard, and is told of its event while something else comes
+        asked = letters(made)
+        made.ring(1)
+        while asked:
+            made.send(TakeLetter(asked.pop(0)))
+            asked += letters(made)
+        rounds += 1
+    assert rounds == MOST_ROUNDS

@@ -520,3 +520,18 @@ def test_what_is_given_up_in_the_turn_that_asks_for_it_is_set_going_nowhere() ->
     asked = [issued("r/paid", Kind.EVENT, {"key": "7"}), sleeping(5_000), issued("r/child", Kind.CHILD, 1, "flow://late")]
     body.turn(BEGAN, *asked, issued("r/a"), abandoned=[one.id for one in asked])
     assert [type(effect) for effect in body.new_effects] == [Answered]
+
+
+def test_a_run_that_waits_for_a_workflow_below_ends_when_that_is_ended_by_force() -> None:
+    body = Body()
+    call = issued("r/call", Kind.CALL, 1, "/py/inner")
+    body.shelf.put(msgspec.json.decode(call_document(call)))
+    body.turn(BEGAN, call)
+    inner = body.tasks[-1]
+    body.send(AdvanceFunction(FunctionTurn(TaskRef(inner.run, 0, 0, 1), 9, 1, 0, [BEGAN, issued("r/a")])))
+    body.cancel()
+    body.fail("f", ErrorCode.CANCELLED, "enough")
+    assert body.live().id == body.run, "its workflow below cleans up"
+    body.send(CancelRun(inner.run, "now", force=True))
+    assert not body.state.runs
+    assert body.state.finished[body.run][1] == "cancelled"

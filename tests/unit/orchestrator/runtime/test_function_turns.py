@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.unit.orchestrator.runtime.lab import ONE_STEP, W1, W2, Lab, js, ref, until, virtual
@@ -11,10 +12,12 @@ from stepmesh_broker.memory import MemoryBus
 from stepmesh_broker.protocol import api, subjects
 from stepmesh_broker.protocol.codec import decode_task_frame, encode
 from stepmesh_broker.protocol.functions import FunctionsTurned, FunctionTurn, FunctionTurned, FunctionTurns
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, size_of
+from stepmesh_broker.protocol.histories import Began, CancelAsked, Issued, Kind, Record, Settled, size_of
 from stepmesh_broker.protocol.ids import Pool, RunId, WorkerId
 from stepmesh_broker.protocol.messages import ComponentInfo, ErrorCode, Failure, Hello, Task, Verdict
 from stepmesh_broker.protocol.pools import ListPools, Pools
+from stepmesh_orchestrator.core import decide as deciding
+from stepmesh_orchestrator.core.commands import EndTask
 from stepmesh_orchestrator.runtime.functions import OVERHEAD_BYTES
 
 SAGA = {"steps": [{"id": "saga", "component": "/py/saga", "input": {"$input": "$"}}], "output": {"$step": "saga"}}
@@ -284,4 +287,24 @@ async def test_a_worker_that_goes_is_handed_nothing_more() -> None:
     await hello(lab, W1, ComponentInfo("/saga"))
     await until(lambda: not presence.having("py", "/saga"))
     assert presence.workers("py") == 1
+    await lab.stop()
+
+
+@virtual
+async def test_a_defect_costs_a_function_its_run_also_while_it_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = await Lab().start()
+    run = await lab.submit(SAGA)
+    (task,) = await lab.take()
+    await turned(lab, task, FunctionTurn(ref(task), 1, 1, 0, [Began(0)]))
+
+    def brittle(session: Any, command: EndTask) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setitem(deciding._DECIDERS, EndTask, brittle)  # type: ignore[reportPrivateUsage]
+    await lab.finish(task)
+    answer = await turned(lab, task, FunctionTurn(ref(task), 1, 2, 1))
+    assert [type(record) for record in answer.records or ()] == [CancelAsked], "it may clean up"
+    await lab.finish(task)
+    assert (await lab.ended(run)).summary.status == "cancelled"
+    assert lab.shard.counters.quarantined == 2
     await lab.stop()
