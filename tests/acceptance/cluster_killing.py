@@ -135,6 +135,7 @@ class Disaster:
             await asyncio.sleep(seconds)
             process.send(signal.SIGCONT)
 
+        self.lab.is_late = True
         process.send(signal.SIGSTOP)
         self._thawing.append(asyncio.create_task(thaw()))
 

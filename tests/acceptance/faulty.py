@@ -76,6 +76,7 @@ class FaultyLab(ClusterLab):
 
     def __init__(self, folder: Path, deployment: Deployment, seed: int) -> None:
         super().__init__(folder, deployment)
+        self.is_late = True
         self.launcher = (str(HERE / "faulty_process.py"),)
         self.faults = Faults(folder / "faults")
         self.random = Random(seed)
