@@ -308,7 +308,7 @@ class Shard:
             for root in moved_roots(session):
                 self.moved.wake(root)
         if self.observer is not None:
-            self.observer.turn(TurnRecord(session.now, session.state, session.events, session.tasks, self._results, len(payload), took_s))
+            self.observer.turn(TurnRecord(session.now, session.events, session.tasks, self._results, len(payload), took_s))
         session.events = []
 
     def _refusal(self, command: Command) -> Refused | None:

@@ -26,7 +26,6 @@ class TurnRecord:
     not; `frame_bytes`, `append_s`: of its journal frame."""
 
     at_ms: int
-    state: State
     events: Sequence[Event]
     tasks: Mapping[str, Sequence[Task]]
     results: Sequence[Results]

@@ -7,6 +7,7 @@ is kept open, a restart changes no id, and a replay, which no observer sees, mak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from stepmesh_broker.protocol import attributes as names
@@ -15,7 +16,7 @@ from stepmesh_broker.protocol.ids import Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure
 from stepmesh_broker.telemetry.sink import Period, SpanSink, link_to
 from stepmesh_orchestrator.core import events
-from stepmesh_orchestrator.core.evolve.dormancy import members
+from stepmesh_orchestrator.core.evolve.dormancy import restore
 from stepmesh_orchestrator.core.session import Flows
 from stepmesh_orchestrator.core.state import Run, State
 from stepmesh_orchestrator.telemetry.departures import Departed, Landed
@@ -43,6 +44,7 @@ class TurnTracer:
         self._sink = sink
         self._ratio = ratio
         self._flows = flows
+        self._partition = partition
         self._about: Values = {names.NAMESPACE: namespace, names.PARTITION: partition}
         self._runs: dict[RunId, TracedRun] = {}
         self._at_ms = 0
@@ -78,6 +80,12 @@ class TurnTracer:
         for left in (event.run, *event.others):
             self._runs.pop(left, None)
 
+    def _tree_woken(self, event: events.TreeWoken) -> None:
+        """As its image says: what follows in the turn may have moved it on, or ended it. Its flows can be gone by now, as of any run."""
+        asleep = State(self._partition)
+        with suppress(LookupError):
+            self._adopt(restore(asleep, event.run, event.image, self._flows))
+
     def turn(self, record: TurnRecord, digest: Digest) -> None:
         """Make the spans of what ended."""
         self._at_ms, self._digest = record.at_ms, digest
@@ -93,8 +101,7 @@ class TurnTracer:
             elif type(event) is events.RunCreated:
                 self._run_created(event)
             elif type(event) is events.TreeWoken:
-                tree = record.state.trees.get(event.run)  # none when it has ended in this very turn
-                self._adopt([] if tree is None else members(record.state, tree) or [])
+                self._tree_woken(event)
 
     def _owner(self, run: TracedRun) -> TracedRun | None:
         return None if run.parent is None else self._runs.get(run.parent.run)

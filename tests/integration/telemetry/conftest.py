@@ -31,7 +31,8 @@ ENGINE = EngineSettings(backoff=Backoff("constant", 1, 1, 1.0, 0.0))
 
 
 class World:
-    """`path`: the span file. Parts are opened by `start` and may be left out of telemetry with None."""
+    """`path`: the span file. Parts are opened by `start` and may be left out of telemetry with None. `clock`: the
+    next node's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,6 +43,7 @@ class World:
         self.telemetry: ProcessTelemetry | None = None
         self.node: Node
         self.client: Client
+        self.clock = SystemClock()
         self._bus = MemoryBus()
         self._journal, self._store = MemoryJournal(), MemoryStore()
         self._instruments: list[OtelInstrument] = []
@@ -57,7 +59,7 @@ class World:
     async def start_node(self) -> None:
         """An orchestrator process over the same journal, store and broker."""
         self.telemetry = start(self.settings["orchestrator"], "node-1")
-        ports = Ports(await self._broker(), self._journal, self._store, SystemClock(), self.telemetry)
+        ports = Ports(await self._broker(), self._journal, self._store, self.clock, self.telemetry)
         self.node = Node(ports, NodeSettings(engine=ENGINE))
         await self.node.start()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from tests.integration.telemetry import conftest
 from tests.integration.telemetry.conftest import World, flow, of_kind, one
 
 from stepmesh import Context
@@ -16,7 +16,7 @@ from stepmesh_broker.protocol import attributes as names
 from stepmesh_broker.protocol import tracecontext
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.telemetry import TelemetrySettings
-from stepmesh_orchestrator.core.events import TreeWoken, decode_turn
+from stepmesh_orchestrator.clock import SystemClock
 from stepmesh_orchestrator.runtime import waits
 
 ADD = flow(
@@ -254,15 +254,20 @@ async def test_sub_runs_of_the_core_hang_on_their_step(world: World) -> None:
     assert len({span.trace_id for span in spans}) == 1
 
 
-async def test_a_run_that_was_dormant_is_traced_as_if_it_had_stayed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conftest, "ENGINE", replace(conftest.ENGINE, dormant_ms=0))
+@pytest.mark.parametrize("late_s", [-1, 60])
+async def test_a_run_that_was_dormant_is_traced_as_if_it_had_stayed(world: World, monkeypatch: pytest.MonkeyPatch, late_s: int) -> None:
+    """Its orchestrator is away meanwhile: until just before the sleep is over, or for longer than that."""
     monkeypatch.setattr(waits, "DROWSY_MS", 10)
     await world.start()
-    nap = flow({"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1s"}}, output={"$step": "nap"})
-    spans = await world.ended(await world.client.submit(nap, [None]))
-    frames = [decode_turn(frame.payload) async for frame in world.node.ports.journal.read(Partition(0))]
-    assert any(isinstance(event, TreeWoken) for turn in frames for event in turn.events)
+    nap = flow({"id": "nap", "component": "/builtin/sleep", "input": {"duration": "1h"}}, output={"$step": "nap"})
+    handle = await world.client.submit(nap, [None])
+    while handle.id not in world.node.partitions[Partition(0)].shard.session.state.dormant:
+        await asyncio.sleep(0.01)
+    await world.stop_node()
+    world.clock = SystemClock(lambda: time.time_ns() + (3_600 + late_s) * 1_000_000_000)
+    await world.start_node()
+    spans = await world.ended(handle)
     run, item, attempt = one(spans, "run"), one(spans, "item"), one(spans, "attempt", step_id="nap")
     assert (item.parent_id, attempt.parent_id) == (run.span_id, item.span_id)
     assert attempt.attributes[names.WAIT] == "sleep"
-    assert attempt.end_ns - attempt.start_ns >= 1_000_000_000
+    assert attempt.end_ns - attempt.start_ns >= 3_600_000_000_000

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from stepmesh_broker.protocol.ids import Partition, RunId, WorkerId
+from stepmesh_broker.protocol.ids import RunId, WorkerId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, Result, Results, Task
 from stepmesh_orchestrator.core.events import Event, ItemEnded, RunEnded, StepFailed, StepRetrying
-from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.telemetry.departures import Departures, Landed
 from stepmesh_orchestrator.telemetry.digest import Digest, digest
 from stepmesh_orchestrator.telemetry.observer import TurnRecord
@@ -33,7 +32,7 @@ def flying(*tasks: Task) -> Departures:
 
 
 def turn(departures: Departures, events: list[Event], batches: list[Results] | None = None) -> Digest:
-    return digest(TurnRecord(2_000, State(Partition(0)), events, {}, batches or [], 0, 0.0), departures)
+    return digest(TurnRecord(2_000, events, {}, batches or [], 0, 0.0), departures)
 
 
 def test_a_result_lands_once() -> None:

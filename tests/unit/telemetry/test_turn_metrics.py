@@ -13,7 +13,6 @@ from stepmesh_broker.protocol.ids import FlowId, Namespace, Partition, RunId
 from stepmesh_broker.protocol.messages import ErrorCode, Failure, ParentRef, Submit, Task
 from stepmesh_broker.protocol.tracecontext import parse, trace_of
 from stepmesh_orchestrator.core.events import Event, RunEnded, StepDefaulted, StepFailed, StepRetrying
-from stepmesh_orchestrator.core.state import State
 from stepmesh_orchestrator.telemetry.metrics import Metrics
 from stepmesh_orchestrator.telemetry.observer import PoolReading, ShardReading, TurnRecord
 from stepmesh_orchestrator.telemetry.setup import Observer, start
@@ -51,7 +50,7 @@ def metered() -> tuple[Kept, Metrics, Observer]:
 
 
 def record(*events: Event, tasks: dict[str, list[Task]] | None = None) -> TurnRecord:
-    return TurnRecord(1_000, State(ZERO), list(events), tasks or {}, [], 100, 0.001)
+    return TurnRecord(1_000, list(events), tasks or {}, [], 100, 0.001)
 
 
 def failure(code: ErrorCode) -> Failure:
