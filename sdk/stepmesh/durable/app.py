@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from stepmesh.component import Components
+from stepmesh.durable.checkpoints import EACH
 from stepmesh.durable.durations import Duration
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.events import Event
@@ -54,6 +55,7 @@ class App:
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         pool: str = "",
+        idempotent: bool = False,
     ) -> Callable[[Callable[P, Awaitable[R] | R]], Step[P, R]]: ...
     def step(
         self,
@@ -65,17 +67,19 @@ class App:
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         pool: str = "",
+        idempotent: bool = False,
     ) -> Any:
         """A function as a step: `@app.step` or `@app.step(retry=Retry(max=5), timeout="30s")`.
 
         `timeout`: of one attempt. `heartbeat`: one that does not call `wf.step().heartbeat()` for so long is ended. `pool`: the pool whose
-        workers do it (`app.components(pool)` offers it there); without one it runs where the body runs. Raises `BadWorkflow`,
-        `BadDuration`."""
+        workers do it (`app.components(pool)` offers it there); without one it runs where the body runs. `idempotent`: doing it
+        again with the same arguments does no harm, so its result may be journaled later (`checkpoint` of the workflow). Raises
+        `BadWorkflow`, `BadDuration`."""
 
         def declare(given: Callable[..., Any]) -> Step[..., Any]:
             called = name or given.__name__
             made: Step[..., Any] = Step(
-                given, called, pool, retry=retry, timeout=timeout, heartbeat=heartbeat, path=f"/{self.name}/{called}"
+                given, called, pool, retry=retry, timeout=timeout, heartbeat=heartbeat, path=f"/{self.name}/{called}", idempotent=idempotent
             )
             self._add(self.steps, "step", made)
             return made
@@ -94,6 +98,7 @@ class App:
         guard: Guard | None = None,
         timeout: Duration | None = None,
         on_failure: OnFailure | None = None,
+        checkpoint: str = EACH,
         **control: Unpack[FlowControl],
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
     def workflow(
@@ -106,16 +111,20 @@ class App:
         guard: Guard | None = None,
         timeout: Duration | None = None,
         on_failure: OnFailure | None = None,
+        checkpoint: str = EACH,
         **control: Unpack[FlowControl],
     ) -> Any:
         """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. `timeout`, `on_failure`: see `Lifetime`.
-        `control`: of its runs, see `FlowControl`. Raises `BadWorkflow`, `BadComponent`, `BadDuration`."""
+        `checkpoint`: `"each"` result of a step is journaled before the body has it; `"batch:50ms"`: those of idempotent ones so long later
+        at most. `control`: of its runs, see `FlowControl`. Raises `BadWorkflow`, `BadComponent`, `BadDuration`."""
         lifetime = AS_LONG_AS_IT_TAKES if timeout is None and on_failure is None else Lifetime(timeout, on_failure)
 
         def declare(given: Callable[..., Any]) -> Workflow[..., Any]:
             called = name or given.__name__
             path, guarded = f"/{self.name}/{called}", guard or self.guard
-            made: Workflow[..., Any] = Workflow(given, path, called, version=version, guard=guarded, control=control, lifetime=lifetime)
+            made: Workflow[..., Any] = Workflow(
+                given, path, called, version=version, guard=guarded, control=control, lifetime=lifetime, checkpoint=checkpoint
+            )
             self._add(self.workflows, "workflow", made)
             return made
 
