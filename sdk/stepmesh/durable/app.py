@@ -6,8 +6,8 @@ Invariant: a name stands for one thing within an app, and an app's name is the f
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from stepmesh.component import Components
 from stepmesh.durable.checkpoints import EACH
@@ -27,6 +27,15 @@ from stepmesh.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 _NAME = re.compile(r"[A-Za-z0-9_.~-]+")
+
+
+class DeclareStep(Protocol):
+    """What `@app.step(…)` is: a decorator of an `async def`, or a `def`."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
 
 
 class App:
@@ -56,7 +65,7 @@ class App:
         heartbeat: Duration | None = None,
         pool: str = "",
         idempotent: bool = False,
-    ) -> Callable[[Callable[P, Awaitable[R] | R]], Step[P, R]]: ...
+    ) -> DeclareStep: ...
     def step(
         self,
         function: Callable[..., Any] | None = None,
