@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 import msgspec
 
 from stepmesh import payloads
+from stepmesh.durable.arguments import Given, kept
 from stepmesh.durable.attempts import Plan, in_step
 from stepmesh.durable.callsite import here
 from stepmesh.durable.durations import Duration, positive, seconds
@@ -92,12 +93,13 @@ class Step(Generic[P, R]):
         if self.pool:
             called = f"/{self.pool}{self.path}"
             return cast(R, await execution.issue(Kind.CALL, called, arguments, settle, options=self._options, where=where))
-        work = functools.partial(self._work, named, where, execution.limits)
+        work = functools.partial(self._work, kept(named.args, named.kwargs), where, execution.limits)
         plan = Plan(work, self.retry, self.timeout_s, self._is_async, self.heartbeat_s, self.idempotent)
         return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, plan=plan, options=self._options, where=where))
 
-    def _work(self, named: _Arguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:
-        done = self.fn(*named.args, **named.kwargs)
+    def _work(self, given: Callable[[], Given], where: str, limits: Limits) -> Awaitable[bytes] | bytes:
+        args, kwargs = given()
+        done = self.fn(*args, **kwargs)
         if inspect.isawaitable(done):
             return self._awaited(done, where, limits)
         return self._result(done, where, limits)
