@@ -4,6 +4,7 @@ orchestrator dies, no run goes back to the old version by itself, and nothing is
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 
 import pytest
@@ -96,10 +97,14 @@ async def crossing_over() -> None:
     bulk = Bulk(client.requests)
     found = await bulk.chosen(None, RunFilter(status="running"))
     assert [one.done async for one in bulk.act("resume", found, version="green")] == [True] * RUNS
+    with pytest.raises(ValueError, match="cancel takes no version"):
+        _ = [one async for one in bulk.act("cancel", found, version="green")]
     await world.retire("blue")
     await world.deploy("blue")
     await send(client)
     assert await results(runs) == [["blue", "green"]] * RUNS, "all at once, and for good"
+    told = [json.loads(event.data) async for event in runs[0].events() if event.kind == "function_resumed"]
+    assert [(one["step"], one["version"].partition("+")[0]) for one in told] == [(0, "green")]
     with pytest.raises(RequestRefused, match="is over") as ended:
         await runs[0].resume(version="green")
     assert ended.value.code == "SM-5221"
@@ -179,6 +184,8 @@ async def mended() -> None:
     assert await results(runs[:1]) == [["blue", "green"]]
     assert asyncio.get_running_loop().time() < began + AT_ONCE_S, "the next try by itself would be minutes away"
     assert await results(runs) == [["blue", "green"]] * RUNS
+    told = [json.loads(event.data) async for event in runs[0].events() if event.kind == "function_resumed"]
+    assert told == [{"step": 0, "version": None}]
     await world.end()
 
 
