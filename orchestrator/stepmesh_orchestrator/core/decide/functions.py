@@ -20,7 +20,16 @@ from stepmesh_orchestrator.core.decide import cancel, hearing, outsiders, result
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
-from stepmesh_orchestrator.core.decide.turns import closed_by, is_as_said, is_overtaken, speaks_over, taken_as, takes_over
+from stepmesh_orchestrator.core.decide.turns import (
+    closed_by,
+    is_as_said,
+    is_at_work,
+    is_left,
+    is_overtaken,
+    speaks_over,
+    taken_as,
+    takes_over,
+)
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -95,10 +104,11 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
-    if turn.leaving:
+    given_over = is_left(function, turn) and (bool(turn.blocked) or not is_at_work(function, session.now))
+    if turn.leaving or given_over:
         let_go(session, item, task.step, leaving=True)
         activate(session, item, task.step)
-        return FunctionTurned(at_ms=session.now, left=True)
+        return FunctionTurned(at_ms=session.now, records=[], left=True)  # its body is not kept
     if left and turn.blocked and function.taken:
         _unwind(session, item, task.step)
     elif left:

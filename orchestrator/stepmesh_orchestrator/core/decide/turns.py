@@ -21,8 +21,18 @@ def closed_by(function: Function, turn: FunctionTurn) -> list[str]:
 def takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
     """The version of code that issues something where another one did before; "" for any other turn."""
     pinned = function.pinned()
-    is_other = pinned and turn.version and turn.version != pinned
+    is_other = pinned and turn.version and turn.version != pinned and not is_left(function, turn)
     return turn.version if is_other and any(isinstance(record, Issued) for record in taken) else ""
+
+
+def is_left(function: Function, turn: FunctionTurn) -> bool:
+    """Whether the turn is of other code than was chosen for the function while it had this activation, or before it."""
+    return bool(turn.number) and function.leaves == turn.task.attempt and turn.version != function.pinned()
+
+
+def is_at_work(function: Function, now: int) -> bool:
+    """Whether a worker may be doing a step of it."""
+    return any(one.kind is Kind.STEP and function.retries.get(one.id, now) <= now for one in function.commands())
 
 
 def speaks_over(function: Function, turn: FunctionTurn) -> bool:
