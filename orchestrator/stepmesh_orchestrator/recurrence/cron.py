@@ -17,7 +17,6 @@ LAST_MS = 253_000_000_000_000
 """In the year 9987: nothing is due later."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +53,12 @@ class Cron:
         return found
 
     def _after(self, after_ms: int) -> Iterator[int]:
-        from cronsim import CronSim  # late: only who has a cron schedule pays for it
+        from stepmesh_orchestrator.recurrence.walking import RealDays  # late: only who has a cron schedule pays for cronsim
 
         latest = after_ms
-        local = _local(after_ms, self.zone)
-        looking = CronSim(self.expression, local)
+        looking = RealDays(self.expression, _local(after_ms, self.zone))
         while latest < LAST_MS and (found := next(looking, None)) is not None:
-            real = found.astimezone(UTC)
-            if real.astimezone(self.zone).replace(tzinfo=None) != found.replace(tzinfo=None):  # a midnight that the clocks leap over
-                looking = CronSim(self.expression, (real - _SECOND).astimezone(self.zone))
-                if (found := next(looking, None)) is None:
-                    return
-                real = found.astimezone(UTC)
-            due_ms = (real - _EPOCH) // _MS
+            due_ms = (found.astimezone(UTC) - _EPOCH) // _MS
             if due_ms > latest:  # in an hour that comes twice, the look begins with the first one
                 latest = due_ms
                 yield due_ms

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.orchestrator.recurrence.brute import dues, ms
 
@@ -23,6 +23,8 @@ CHANGES = {
     "America/St_Johns": (utc(2026, 3, 8, 5, 30), utc(2026, 11, 1, 4, 30)),
     "Australia/Sydney": (utc(2026, 10, 3, 16), utc(2026, 4, 4, 16)),
     "Africa/Cairo": (utc(2026, 4, 23, 22), utc(2026, 10, 29, 21)),
+    "Asia/Beirut": (utc(2026, 3, 28, 22), utc(2026, 10, 24, 21)),
+    "America/Santiago": (utc(2026, 9, 6, 4), utc(2026, 4, 5, 3)),
     "Asia/Kolkata": (utc(2026, 3, 29, 1),),
     "UTC": (utc(2026, 3, 29, 1),),
 }
@@ -43,6 +45,7 @@ EXPRESSIONS = st.builds("{} {} {} * {}".format, MINUTES, HOURS, DATES, WEEKDAYS)
 
 @settings(deadline=None)
 @given(st.sampled_from(MOMENTS), EXPRESSIONS, st.integers(1, 40 * 60), st.integers(1, 30 * 60))
+@example(("Africa/Cairo", utc(2026, 4, 23, 22)), "* 1 * * 1,3,5", 1, 1)  # the day begins at one o'clock
 def test_around_a_change_of_clocks_all_is_due_that_a_look_at_every_minute_finds(
     where: tuple[str, datetime], expression: str, before: int, after: int
 ) -> None:
