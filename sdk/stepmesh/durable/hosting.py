@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.endings import Told
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
@@ -41,12 +42,13 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
     """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
     if limits.guard != "off":
         guarded()
+    told = Told()
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
-        begin = _body(workflow, task, context.journal, fitting)
+        begin = _body(workflow, task, context.journal, fitting, told)
         way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
         bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
         live = bodies.take(place, task.driver, task.records)
@@ -61,14 +63,15 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return None
 
     def query(asked: QueryTask) -> bytes:
-        return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
+        return _queried(_body(workflow, asked.task, asked.journal, limits, told), asked)
 
     info, where = workflow.info(), path or workflow.path
     schemas = info.input_schema, info.output_schema
     return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
-def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:
+def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits, told: Told | None = None) -> Begin:
+    """`told`: shared with other bodies of this worker."""
     own = f"{task.run}.{task.item}.{task.step}"
 
     def begin(started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
@@ -78,7 +81,9 @@ def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits
             return tokens.token_of(waiter if there is None else _there(there, command), journal)
 
         known = place or own
-        return workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
+        made = workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
+        made.history.told = told or made.history.told
+        return made
 
     return begin
 
