@@ -12,6 +12,7 @@ from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.errors import CommandError
 from stepmesh_cli.reporting import say
+from stepmesh_cli.run_control import Version
 from stepmesh_cli.runs import Status
 from stepmesh_cli.submit import tags_of
 from stepmesh_cli.tables import print_json
@@ -58,12 +59,12 @@ def pause(*run: str, selection: Selection = NOTHING, target: Target = HERE, json
 
 
 @runs.command
-def resume(*run: str, selection: Selection = NOTHING, target: Target = HERE, json: AsJson = False) -> int:
+def resume(*run: str, version: Version = None, selection: Selection = NOTHING, target: Target = HERE, json: AsJson = False) -> int:
     """Let them go on.
 
     Example: stepmesh runs resume --status paused --yes
     """
-    return run_to_end(_act("resume", run, selection, target, json))
+    return run_to_end(_act("resume", run, selection, target, json, version))
 
 
 @runs.command
@@ -84,7 +85,7 @@ def delete(*run: str, selection: Selection = NOTHING, target: Target = HERE, jso
     return run_to_end(_act("delete", run, selection, target, json))
 
 
-async def _act(action: str, named: tuple[str, ...], selection: Selection, target: Target, as_json: bool) -> int:
+async def _act(action: str, named: tuple[str, ...], selection: Selection, target: Target, as_json: bool, version: str | None = None) -> int:
     async with connected(target) as client:
         bulk = Bulk(client.requests)
         wanted = selection.filter()
@@ -97,7 +98,7 @@ async def _act(action: str, named: tuple[str, ...], selection: Selection, target
         if not (named or selection.yes):
             raise CommandError(f"{action} {len(found)} runs? Nothing was done", code="SM-0280", hint="--dry-run lists them, --yes does it")
         refused = 0
-        async for one in bulk.act(action, found):
+        async for one in bulk.act(action, found, version=version):
             refused += not one.done
             if as_json:
                 print_json({"run": one.run, "done": one.done, "code": one.code, "message": one.message, "new": one.new})

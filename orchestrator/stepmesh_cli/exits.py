@@ -23,6 +23,10 @@ _EXACT = {
     "SM-0199": FAILED,  # a defect
     "SM-1060": USAGE,  # a token that is unknown, settled or expired
     "SM-1070": USAGE,  # a duration that cannot be read
+    "SM-1095": USAGE,  # no live worker has that version
+    "SM-1096": USAGE,  # a run without functions has no version
+    "SM-1097": USAGE,  # it may be several versions
+    "SM-1098": USAGE,  # an empty text is none
     "SM-3004": USAGE,  # a name that no subject can hold
     "SM-3010": USAGE,  # no nats-server installed
     "SM-3011": USAGE,  # port in use

@@ -77,7 +77,7 @@ COMMANDS = (
     Command("events", "stepmesh_cli.events:events", OPERATE, "Show what happened in a run.", "stepmesh events RUN --follow"),
     Command("cancel", "stepmesh_cli.runs:cancel", OPERATE, "Stop a run and its sub-runs.", 'stepmesh cancel RUN --reason "wrong input"'),
     Command("pause", "stepmesh_cli.run_control:pause", OPERATE, "Start nothing new of a run.", "stepmesh pause RUN --reason maintenance"),
-    Command("resume", "stepmesh_cli.run_control:resume", OPERATE, "Let a paused run go on.", "stepmesh resume RUN"),
+    Command("resume", "stepmesh_cli.run_control:resume", OPERATE, "Let a run go on that is paused or blocked.", "stepmesh resume RUN"),
     Command("wake", "stepmesh_cli.run_control:wake", OPERATE, "End the sleeps of a run now.", "stepmesh wake RUN --step nap"),
     Command("retry", "stepmesh_cli.run_control:retry", OPERATE, "Run again what failed, in a new run.", "stepmesh retry RUN"),
     Command("fork", "stepmesh_cli.run_control:fork", OPERATE, "Run again from a step on, in a new run.", "stepmesh fork RUN --from STEP"),

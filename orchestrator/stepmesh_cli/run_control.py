@@ -15,6 +15,14 @@ from stepmesh_cli import exits
 from stepmesh_cli.connection import HERE, Target, connected, run_to_end
 from stepmesh_cli.tables import print_json
 
+Version = Annotated[
+    str | None,
+    Parameter(
+        name="--version",
+        help="Its durable functions go on with that version of their code from now on: as `stepmesh workers` shows it, or a part of it.",
+    ),
+]
+
 
 def pause(run: str, /, *, reason: str = "", target: Target = HERE, json: bool = False) -> int:
     """Start nothing new of a run and its sub-runs until it is resumed. Tasks that a pool has end, and their results count.
@@ -37,8 +45,8 @@ async def _pause(target: Target, run: str, reason: str, as_json: bool) -> int:
     return _told(run, "paused", "was paused already" if accepted.existing else "paused", as_json)
 
 
-def resume(run: str, /, *, target: Target = HERE, json: bool = False) -> int:
-    """Let a paused run go on where it stood. Timers whose time has come meanwhile are due at once.
+def resume(run: str, /, *, version: Version = None, target: Target = HERE, json: bool = False) -> int:
+    """Let a paused run go on where it stood, and try again at once what of it is blocked. Timers whose time has come meanwhile are due.
 
     Parameters
     ----------
@@ -47,12 +55,12 @@ def resume(run: str, /, *, target: Target = HERE, json: bool = False) -> int:
     json
         Print one JSON object.
     """
-    return run_to_end(_resume(target, run, json))
+    return run_to_end(_resume(target, run, version, json))
 
 
-async def _resume(target: Target, run: str, as_json: bool) -> int:
+async def _resume(target: Target, run: str, version: str | None, as_json: bool) -> int:
     async with connected(target) as client:
-        accepted = await client.control.resume(run)
+        accepted = await client.control.resume(run, version=version)
     return _told(run, "running", "was not paused" if accepted.existing else "goes on", as_json)
 
 

@@ -232,9 +232,9 @@ class Operations:
         """Let nothing new of a root run and its sub-runs start."""
         return await self.control.pause(run, reason)
 
-    async def resume(self, run: RunId) -> Accepted:
-        """Let a paused run go on."""
-        return await self.control.resume(run)
+    async def resume(self, run: RunId, version: str | None = None) -> Accepted:
+        """Let a paused run go on, and what of it is blocked; with a version of its code, perhaps."""
+        return await self.control.resume(run, version=version)
 
     async def wake(self, run: RunId, item: int | None = None, step: str | None = None) -> list[str]:
         """End sleeps of a run now; the steps that slept."""

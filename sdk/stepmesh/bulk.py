@@ -61,7 +61,7 @@ class Bulk:
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
-        control = RunControl(requests)
+        self._control = control = RunControl(requests)
         self._actions: dict[str, Callable[[str], Awaitable[str | None]]] = {
             "cancel": lambda run: _nothing(requests.cancel(run, "cancelled with others")),
             "pause": lambda run: _nothing(control.pause(run, "paused with others")),
@@ -93,17 +93,22 @@ class Bulk:
                 return list(found)
             offset += len(page)
 
-    async def act(self, action: str, runs: Sequence[str]) -> AsyncIterator[Outcome]:
-        """Do it to each, a few at a time; outcomes in the order of the runs. Raises `BrokerUnavailable`."""
+    async def act(self, action: str, runs: Sequence[str], *, version: str | None = None) -> AsyncIterator[Outcome]:
+        """Do it to each, a few at a time; outcomes in the order of the runs. `version`: of `resume`, which alone has one. Raises
+        `BrokerUnavailable`."""
+        if version is not None and action != "resume":
+            raise ValueError(f"{action} takes no version")
+        act = self._actions[action] if version is None else lambda run: _nothing(self._control.resume(run, version=version))
         for first in range(0, len(runs), AT_ONCE):
-            for outcome in await asyncio.gather(*(self._one(action, run) for run in runs[first : first + AT_ONCE])):
+            for outcome in await asyncio.gather(*(_one(act, run) for run in runs[first : first + AT_ONCE])):
                 yield outcome
 
-    async def _one(self, action: str, run: str) -> Outcome:
-        try:
-            return Outcome(run=run, new=await self._actions[action](run))
-        except RequestRefused as problem:
-            return Outcome(run=run, code=problem.code, message=problem.message)
+
+async def _one(act: Callable[[str], Awaitable[str | None]], run: str) -> Outcome:
+    try:
+        return Outcome(run=run, new=await act(run))
+    except RequestRefused as problem:
+        return Outcome(run=run, code=problem.code, message=problem.message)
 
 
 async def _nothing(work: Awaitable[object]) -> None:

@@ -49,9 +49,13 @@ class RunControl:
         """Nothing new of a root run and its sub-runs starts; tasks in flight end and count. `existing`: it was paused already."""
         return await self._requests.tell(await self._home(run), Pause(RunId(run), reason))
 
-    async def resume(self, run: str) -> Accepted:
-        """A paused run goes on where it stood. `existing`: it was not paused."""
-        return await self._requests.tell(await self._home(run), Resume(RunId(run)))
+    async def resume(self, run: str, *, version: str | None = None) -> Accepted:
+        """A paused run goes on where it stood, and what of it is blocked is tried again at once. `version`: its durable functions belong to
+        that one of their code from now on; as `stepmesh workers` shows it, or what of it is unambiguous. `existing`: there was nothing to
+        do. Raises `RequestRefused` SM-1095 to SM-1097 for a version that cannot be had."""
+        if version is not None and not version.strip():
+            raise RequestRefused("an empty text is no version", code="SM-1098", hint="`stepmesh workers` shows the versions that live")
+        return await self._requests.tell(await self._home(run), Resume(RunId(run), "" if version is None else version.strip()))
 
     async def wake(self, run: str, *, item: int | None = None, step: str | None = None) -> list[str]:
         """End the sleeps of a run now (not those of its sub-runs), or only those of an item or a step; ids of the steps that slept. Raises

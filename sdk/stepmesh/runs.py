@@ -1,6 +1,6 @@
-"""A run as its submitter holds it: wait, results, items, events, cancel.
+"""A run as its submitter holds it: wait, results, items, events, cancel, resume.
 
-Only reads and a cancel; the run lives in the orchestrator and goes on without its handle. This module must not know who
+Only reads, a cancel and a resume; the run lives in the orchestrator and goes on without its handle. This module must not know who
 submitted it (client or component).
 """
 
@@ -17,11 +17,12 @@ from stepmesh import payloads, run_asking
 from stepmesh.errors import RunFailed, WaitTimeout
 from stepmesh.requests import Requests
 from stepmesh.run_asking import StreamValue
+from stepmesh.run_control import RunControl
 from stepmesh.uuid7 import new_run_id
 from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.protocol.api import Events, GetEvents, GetItems, ItemResult, Items, RunEvent, RunInfo
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.messages import AskUpdate, EventKept
+from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept
 from stepmesh_broker.protocol.queries import AskQuery, QueryAnswer
 
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
@@ -157,6 +158,10 @@ class RunHandle:
     async def cancel(self, reason: str = "") -> None:
         """Stop the run and its sub-runs."""
         await self._requests.cancel(self.id, reason)
+
+    async def resume(self, version: str | None = None) -> Accepted:
+        """A paused run goes on, and what of it is blocked is tried again at once; see `RunControl.resume`."""
+        return await RunControl(self._requests).resume(self.id, version=version)
 
 
 def without_result(run: str, item: int, status: str) -> RunFailed:

@@ -68,3 +68,22 @@ async def test_runs_go_on_with_their_own_build(server: str, request: pytest.Fixt
         await world.deploy("blue")
         assert await results(runs) == [["blue", "blue"]] * RUNS
         await world.end()
+
+
+async def test_runs_go_to_another_build_while_their_own_lives(request: pytest.FixtureRequest) -> None:
+    world = Served(request.getfixturevalue("nats_url"))
+    async with asyncio.timeout(120):
+        await world.start_node()
+        client = await world.client()
+        await world.deploy("blue")
+        runs = await begin(client)
+        await world.deploy("red", OTHER)
+        await world.deploy("green")
+        for run in runs:
+            await run.resume(version="red")
+        assert "SM-1001 Replay diverged" in await blocked(client, runs)
+        for run in runs:
+            await run.resume(version="green")
+        await send(client)
+        assert await results(runs) == [["blue", "green"]] * RUNS
+        await world.end()

@@ -231,9 +231,11 @@ class Pause(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pause")
 
 
 class Resume(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="resume"):
-    """Let a paused root run go on. Answer: `Accepted` once journaled; `existing`: it was not paused."""
+    """Let a root run go on that is paused, and try again what of it is blocked. `version`: the one that its functions belong to from now
+    on, or an unambiguous part of it; "" = as before. Answer: `Accepted` once journaled; `existing`: there was nothing to do."""
 
     run: RunId
+    version: str = ""
 
 
 class Wake(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="wake"):

@@ -12,14 +12,16 @@ from stepmesh.bulk import Outcome, RunFilter
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
 from stepmesh_broker.protocol.ids import FlowId, RunId
 from stepmesh_gateway.http.messages import NULL, Json, MaybeObject, Uint32
-from stepmesh_gateway.http.refusals import bad_parameter
+from stepmesh_gateway.http.refusals import bad_body, bad_parameter
 from stepmesh_gateway.http.registry import Answer, Asked, NoQuery, Route, Scope
 from stepmesh_gateway.operations import Operations
 from stepmesh_gateway.translate.fields import flow_id, run_id
 
 NDJSON = "application/x-ndjson"
 MAX_REASON = 1_000
+MAX_VERSION = 200
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON)]
+Version = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_VERSION)]
 Action = Literal["cancel", "pause", "resume", "retry", "delete"]
 Named = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 KEY = {"Idempotency-Key": "the same key gives the same new run, however often it is sent"}
@@ -31,8 +33,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
-class Nothing(msgspec.Struct, frozen=True, kw_only=True):
-    """An empty object."""
+class ResumeBody(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: its durable functions belong to that one of their code from now on; as live workers have it, or an unambiguous part."""
+
+    version: Version | None = None
 
 
 class WakeBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +74,12 @@ class FilterBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BulkBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Either `ids` or `filter`."""
+    """Either `ids` or `filter`. `version`: of `resume`."""
 
     action: Action
     ids: list[Named] | None = None
     filter: FilterBody | None = None
+    version: Version | None = None
 
 
 class Controlled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,9 +128,9 @@ async def pause_run(asked: Asked[NoQuery, Why]) -> Controlled:
     return await _now(asked, accepted.existing)
 
 
-async def resume_run(asked: Asked[NoQuery, Nothing]) -> Controlled:
-    """It goes on where it stood; what came due meanwhile is due at once."""
-    accepted = await asked.operations.resume(_run(asked))
+async def resume_run(asked: Asked[NoQuery, ResumeBody]) -> Controlled:
+    """It goes on where it stood; what came due meanwhile is due at once, and so is what is blocked."""
+    accepted = await asked.operations.resume(_run(asked), asked.body.version)
     return await _now(asked, accepted.existing)
 
 
@@ -157,16 +162,18 @@ async def fork_run(asked: Asked[NoQuery, ForkBody]) -> Continuation:
 async def bulk_runs(asked: Asked[NoQuery, BulkBody]) -> Answer:
     """One line of JSON for each run as it is done, then one that counts them. It ends with the connection."""
     body, bulk = asked.body, asked.operations.bulk
+    if body.version is not None and body.action != "resume":
+        raise bad_body(f"{body.action} takes no version")
     wanted = body.filter
     named = None if body.ids is None else [run_id(one, "ids") for one in body.ids]
     chosen = None if wanted is None else RunFilter(status=wanted.status, flow_name=wanted.flow_name, tags=wanted.tags)
     runs = await bulk.chosen(named, chosen)
-    return StreamingResponse(_lines(asked.operations, body.action, runs), media_type=NDJSON)
+    return StreamingResponse(_lines(asked.operations, body, runs), media_type=NDJSON)
 
 
-async def _lines(operations: Operations, action: str, runs: Sequence[str]) -> AsyncIterator[bytes]:
+async def _lines(operations: Operations, body: BulkBody, runs: Sequence[str]) -> AsyncIterator[bytes]:
     refused = 0
-    async for one in operations.bulk.act(action, runs):
+    async for one in operations.bulk.act(body.action, runs, version=body.version):
         refused += not one.done
         yield msgspec.json.encode(_line(one)) + b"\n"
     yield msgspec.json.encode(BulkLine(matched=len(runs), refused=refused)) + b"\n"
@@ -214,8 +221,8 @@ ROUTES = (
         answer=Controlled,
     ),
     Route(
-        method="POST", path="/v1/runs/{runId}/resume", scope=Scope.RUN, summary="Let a paused run go on", handler=resume_run,
-        body=Nothing, answer=Controlled,
+        method="POST", path="/v1/runs/{runId}/resume", scope=Scope.RUN, summary="Let a run go on that is paused or blocked",
+        handler=resume_run, body=ResumeBody, answer=Controlled,
     ),
     Route(
         method="POST", path="/v1/runs/{runId}/wake", scope=Scope.RUN, summary="End sleeps of a run", handler=wake_run, body=WakeBody,

@@ -88,9 +88,12 @@ class PauseRun:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRun:
-    """Let a paused root run go on. Answer: an `Answered` effect."""
+    """Let a root run go on that is paused, and functions of it that are blocked. `version`: the one that they belong to from now on, as
+    people write it. `alive`: what live workers have: pool, path, version. Answer: an `Answered` effect."""
 
     run: RunId
+    version: str = ""
+    alive: frozenset[tuple[str, str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,4 +80,16 @@ class FunctionUnwound(msgspec.Struct, frozen=True, array_like=True, gc=False, ta
     step: int
 
 
-FunctionEvent = RunCancelling | HistoryGrew | FunctionIdle | FunctionContinued | FunctionsSeeded | FunctionTookOver | FunctionUnwound
+class FunctionResumed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=48):
+    """Somebody lets the function go on: one that is blocked is due now, and every version of the code may be tried. `version`: the one that
+    it belongs to from now on; "" leaves it to whom it was. Workers have nothing of it any more, but for one that is taking it further."""
+
+    run: RunId
+    item: int
+    step: int
+    version: str = ""
+
+
+FunctionEvent = (
+    RunCancelling | HistoryGrew | FunctionIdle | FunctionContinued | FunctionsSeeded | FunctionTookOver | FunctionUnwound | FunctionResumed
+)

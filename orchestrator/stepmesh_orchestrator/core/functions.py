@@ -65,14 +65,17 @@ class TakenFunctionImage(FunctionImage, array_like=True, gc=False):
 
 class Function(TakenFunctionImage, array_like=True, gc=False):
     """`heard`: ids of updates that it got before it began anew, the newest ones. `attributes`, `tags`: as the body set them last, JSON.
-    `version`: of the code that issued last, where that is not what the first record says; `unfit`: versions that could not go on
-    since then."""
+    `version`: of the code that issued last, or that somebody chose since, where that is not what the first record says; `unfit`: versions
+    that could not go on since then. When it was chosen, `former` had taken the history further last, and the activation `leaves` was
+    under way, or next."""
 
     heard: list[str] = []
     attributes: dict[str, bytes] = {}
     tags: dict[str, bytes] = {}
     version: str = ""
     unfit: list[str] = []
+    former: int = 0
+    leaves: int = 0
 
     def pinned(self) -> str:
         """The version of the code that it belongs to; "" when that is not known."""
@@ -145,8 +148,11 @@ class Function(TakenFunctionImage, array_like=True, gc=False):
     def carried_by(self, task: Task) -> Task:
         """The task with what it tells of the history: all of a short one, so that any worker goes on at once; of a long one what came since
         a worker let go, which may have the body still. Another one asks for the rest."""
-        task = replace(task, records=len(self.records), driver=self.driver, seen=self.seen if self.driver else 0)
-        if not self.driver:
+        driver = 0 if self.driver == self.former else self.driver  # a body of the code that it was taken from is of no use
+        task = replace(task, records=len(self.records), driver=driver, seen=self.seen if driver else 0)
+        if self.version and not task.seen:
+            return task
+        if not driver:
             return replace(task, history=_carried(self.records))
         is_short = len(self.records) <= SHORT_RECORDS and not self.version  # whose code it belongs to is told who asks
         whole = _carried(self.records, SHORT_BYTES) if is_short else b""

@@ -16,13 +16,12 @@ from stepmesh_broker.protocol.messages import (
     Pause,
     Refused,
     Results,
-    Resume,
     SendEvent,
     Submit,
     UpdateTaken,
     Wake,
 )
-from stepmesh_orchestrator.core.commands import CancelRun, Command, KeepEvent, PauseRun, ResumeRun, UpdateFunction, WakeSteps
+from stepmesh_orchestrator.core.commands import CancelRun, Command, KeepEvent, PauseRun, UpdateFunction, WakeSteps
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
 
 MAX_MESSAGES = 512
@@ -53,13 +52,13 @@ class Inputs:
     room: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def of_live_run(message: Cancel | Pause | Resume | Wake) -> CancelRun | PauseRun | ResumeRun | WakeSteps:
+def of_live_run(message: Cancel | Pause | Wake) -> CancelRun | PauseRun | WakeSteps:
     """What a client asks of a run, as a command."""
     if isinstance(message, Cancel):
         return CancelRun(message.run, message.reason, message.force)
     if isinstance(message, Pause):
         return PauseRun(message.run, message.reason)
-    return ResumeRun(message.run) if isinstance(message, Resume) else WakeSteps(message.run, message.tasks)
+    return WakeSteps(message.run, message.tasks)
 
 
 def of_outside(asked: SendEvent | AskUpdate) -> KeepEvent | UpdateFunction:

@@ -25,6 +25,7 @@ from stepmesh_broker.protocol.messages import (
     Failure,
     Heartbeat,
     Refused,
+    Resume,
     RunMessage,
     SendEvent,
     SettleToken,
@@ -57,6 +58,7 @@ from stepmesh_orchestrator.runtime.presence import Presence
 from stepmesh_orchestrator.runtime.projector import Projector
 from stepmesh_orchestrator.runtime.questions import Questions
 from stepmesh_orchestrator.runtime.recovery import Recovered, check_whole, recover
+from stepmesh_orchestrator.runtime.resuming import resume
 from stepmesh_orchestrator.runtime.shard import Shard
 from stepmesh_orchestrator.runtime.sweeper import Sweeper
 from stepmesh_orchestrator.runtime.tenants import Tenants
@@ -282,6 +284,8 @@ class PartitionService:
             return await self._settle(message)
         if isinstance(message, Submit):
             return await self.begin(message)
+        if isinstance(message, Resume):
+            return await resume(self.shard, self.dormitory, self._presence, self.ports.clock, message)
         await self.dormitory.awake(message.run)
         if isinstance(message, AskUpdate):
             return await self.shard.keep(message)

@@ -40,6 +40,7 @@ _KINDS: dict[type, str] = {
     function_events.FunctionsSeeded: "functions_seeded",
     function_events.FunctionTookOver: "function_took_over",
     function_events.FunctionUnwound: "function_unwound",
+    function_events.FunctionResumed: "function_resumed",
     function_events.RunCancelling: "run_cancelling",
     events.RunPaused: "run_paused",
     events.RunResumed: "run_resumed",
@@ -88,7 +89,7 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"source": event.source, "items": event.items})
     if isinstance(event, function_events.FunctionsSeeded):
         return msgspec.json.encode({"functions": [{"item": one.item, "step": one.step} for one in event.seeds]})
-    if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved):
+    if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved | gate_events.PermitDoubted):
         return b"{}"  # of no run, so nobody is told
     if isinstance(
         event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent
@@ -136,6 +137,8 @@ def _of_step(event: Event) -> bytes:
         return b',"blocked":%b' % msgspec.json.encode(event.blocked)
     if isinstance(event, function_events.FunctionTookOver):
         return b',"anew":%b' % (b"true" if event.anew else b"false")
+    if isinstance(event, function_events.FunctionResumed):
+        return b',"version":%b' % msgspec.json.encode(event.version or None)
     if isinstance(event, events.StepAwaiting):
         return b',"due_ms":%d,"awaits":%b' % (event.due_ms, awaited_json(event.awaited))
     if isinstance(event, events.WaitOver):

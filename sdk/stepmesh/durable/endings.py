@@ -142,7 +142,7 @@ class Leftovers:
         return problem
 
 
-class Told:
+class Warned:
     """Histories that the log of one process has a line of; the latest of them, for a worker has many."""
 
     def __init__(self) -> None:
@@ -159,11 +159,11 @@ class Told:
 
 
 class TooLong:
-    """A history that grows: of `whose` body, by what it is known by and when it began. `warn`, `most`: records. `told`: may be that of
+    """A history that grows: of `whose` body, by what it is known by and when it began. `warn`, `most`: records. `warned`: may be that of
     whoever makes many bodies."""
 
     def __init__(self, warn: int, most: int, whose: tuple[str, int]) -> None:
-        self.told = Told()
+        self.warned = Warned()
         self._warn = warn
         self._most = most
         self._whose = whose
@@ -176,7 +176,7 @@ class TooLong:
         self._records += records
         size = self._records + new
         is_over = size > self._most
-        if not is_over and not (before <= self._warn < size and self.told.first(self._whose)):
+        if not is_over and not (before <= self._warn < size and self.warned.first(self._whose)):
             return None
         names = ", ".join(f"{name} ×{count}" for name, count in counts().most_common(_NAMED))
         problem = HistoryTooLong(

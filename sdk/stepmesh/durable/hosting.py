@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
-from stepmesh.durable.endings import Told
+from stepmesh.durable.activation import NOTHING, TURN_BYTES, Activation, Begin
+from stepmesh.durable.driver import HandedBack, LetGo, drive
+from stepmesh.durable.endings import Warned
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
@@ -42,20 +43,20 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
     """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
     if limits.guard != "off":
         guarded()
-    told = Told()
+    warned = Warned()
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
-        begin = _body(workflow, task, context.journal, fitting, told)
+        begin = _body(workflow, task, context.journal, fitting, warned)
         way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
         bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
         live = bodies.take(place, task.driver, task.records)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         known, most = (workflow.version, context.is_fresh, who, workflow.where), min(TURN_BYTES, turns.payload_bytes)
         try:
-            return await drive(Activation(task, begin, way, news, *known, live, keep, context.leaving, most))
+            return await drive(Activation(task, begin, way, news, *known, live, keep, context.leaving, most, workflow.ahead_s))
         except LetGo:
             context.idle()
         except HandedBack:
@@ -63,15 +64,15 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return None
 
     def query(asked: QueryTask) -> bytes:
-        return _queried(_body(workflow, asked.task, asked.journal, limits, told), asked)
+        return _queried(_body(workflow, asked.task, asked.journal, limits, warned), asked)
 
     info, where = workflow.info(), path or workflow.path
     schemas = info.input_schema, info.output_schema
     return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
-def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits, told: Told | None = None) -> Begin:
-    """`told`: shared with other bodies of this worker."""
+def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits, warned: Warned | None = None) -> Begin:
+    """`warned`: shared with other bodies of this worker."""
     own = f"{task.run}.{task.item}.{task.step}"
 
     def begin(started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
@@ -82,7 +83,7 @@ def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits
 
         known = place or own
         made = workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
-        made.history.told = told or made.history.told
+        made.history.warned = warned or made.history.warned
         return made
 
     return begin

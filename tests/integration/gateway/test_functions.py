@@ -10,7 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
+from tests.simulation.test_builds import FITS, SAGA
+from tests.simulation.test_builds import build as built
 
 from stepmesh import App, Client, wf
 from stepmesh.durable.telling import OVERHEAD_BYTES
@@ -355,3 +358,23 @@ async def small(place: Place) -> AsyncIterator[Worker]:
         place.worker.stop()
         await place.until(lambda: place.worker._session is None)
         yield worker
+
+
+async def test_a_run_goes_to_another_version_and_back(place: Place) -> None:
+    blue, green = built("blue", FITS).worker(), built("green", FITS).worker()
+    client = await place.connected()
+    async with working(blue, place.gateway.port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{place.gateway.port}") as http:
+        handle = await client.submit(SAGA, ["ann"])
+        await place.until_parked(handle, "go", blue)
+        async with working(green, place.gateway.port):
+            with pytest.raises(RequestRefused) as nowhere:
+                await handle.resume(version="red")
+            assert nowhere.value.code == "SM-1095"
+            answer = await http.post(f"/v1/runs/{handle.id}/resume", json={"version": "green"}, timeout=PATIENCE_S)
+            assert answer.json() == {"id": handle.id, "status": "running", "changed": True}
+            await place.until_parked(handle, "go", green)
+            assert "it belongs to build green+" in " ".join(await client.explain(handle.id))
+            assert not (await client.handle(handle.id).resume(version="blue")).existing
+            await place.until_parked(handle, "go", blue)
+            await client.events.send("go", key="ann")
+            assert await handle.result(PATIENCE_S) == ["blue", "blue"]

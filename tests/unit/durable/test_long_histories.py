@@ -10,7 +10,7 @@ from tests.simulation.virtual_loop import run_virtual
 
 from stepmesh import App, wf
 from stepmesh.durable import endings
-from stepmesh.durable.endings import HistoryTooLong, Told
+from stepmesh.durable.endings import HistoryTooLong, Warned
 from stepmesh.durable.limits import Limits
 from stepmesh.durable.rehearsal import replay
 from stepmesh.durable.testing import env
@@ -104,12 +104,12 @@ async def test_the_hard_limit_holds_in_a_replay(limit: int) -> None:
 
 def test_a_process_remembers_the_latest_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endings, "_REMEMBERED", 2)
-    told = Told()
-    assert told.first(("a", 1))
-    assert told.first(("b", 1))
-    assert not told.first(("a", 1))
-    assert told.first(("a", 2)), "another round"
-    assert told.first(("a", 1)), "two are remembered"
+    warned = Warned()
+    assert warned.first(("a", 1))
+    assert warned.first(("b", 1))
+    assert not warned.first(("a", 1))
+    assert warned.first(("a", 2)), "another round"
+    assert warned.first(("a", 1)), "two are remembered"
 
 
 async def deployed() -> None:

@@ -86,6 +86,30 @@ async def test_cancel_answers_with_what_it_changed(door: Door, api: Web) -> None
     door.workshop.let("x")
 
 
+@pytest.mark.parametrize(
+    ("version", "status", "code"),
+    [("2", 409, "SM-1096"), ("v" * 200, 409, "SM-1096"), ("v" * 201, 400, "SM-7102"), ("", 400, "SM-7102"), (" ", 400, "SM-1098")],
+    ids=["2", "long", "too long", "empty", "blank"],
+)
+async def test_a_run_without_functions_goes_on_with_no_version(api: Web, version: str, status: int, code: str) -> None:
+    run = (await api.submit(NAP, {"duration": "1h"}))["summary"]["runId"]
+    assert await told(api, run, "resume", {"version": None}) == {"id": run, "status": "running", "changed": False}
+    assert await told(api, run, "pause", {}) == {"id": run, "status": "paused", "changed": True}
+    problem(await api.http.post(f"/v1/runs/{run}/resume", json={"version": version}), status, code)
+    assert (await api("GET", f"/runs/{run}"))["summary"]["status"] == 5, "what is refused changes nothing"
+
+
+async def test_a_version_is_for_those_that_go_on(api: Web) -> None:
+    run = (await api.submit(NAP, {"duration": "1h"}))["summary"]["runId"]
+    body = {"ids": [run], "version": "2"}
+    told_lines = await lines(api, {"action": "resume", **body})
+    assert [(one.get("done"), one.get("code")) for one in told_lines] == [(False, "SM-1096"), (None, None)]
+    assert (
+        "cancel takes no version"
+        in problem(await api.http.post("/v1/runs/bulk", json={"action": "cancel", **body}), 400, "SM-7102")["detail"]
+    )
+
+
 async def test_a_sleep_is_ended(api: Web) -> None:
     run = (await api.submit(NAP, {"duration": "1h"}, {"duration": "2h"}))["summary"]["runId"]
     assert await told(api, run, "wake", {"item": 1}) == {"id": run, "status": "running", "changed": True, "woken": ["a"]}

@@ -20,7 +20,16 @@ from stepmesh_orchestrator.core.decide import cancel, hearing, outsiders, result
 from stepmesh_orchestrator.core.decide.news import activate, settle, tell
 from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_children, let_go, stop_children, wait_of
 from stepmesh_orchestrator.core.decide.stale import refused
-from stepmesh_orchestrator.core.decide.turns import closed_by, is_as_said, speaks_over, taken_as, takes_over
+from stepmesh_orchestrator.core.decide.turns import (
+    closed_by,
+    is_as_said,
+    is_at_work,
+    is_left,
+    is_overtaken,
+    speaks_over,
+    taken_as,
+    takes_over,
+)
 from stepmesh_orchestrator.core.effects import BY_NAME, Answered, NeedFlow, SetTimer
 from stepmesh_orchestrator.core.events import Parent, RunCreated
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow
@@ -46,9 +55,9 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         session.cause(Answered(refused(session, turn, "its task came twice, and another worker took this activation further")))
         return
     own = False
-    if turn.number and (function.driver != turn.driver or function.turn < turn.number):
+    if turn.number and (function.driver != turn.driver or function.turn < turn.number) and not is_overtaken(function, turn):
         taken = [record for one in turn.records if (record := taken_as(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and is_as_said(taken, turn.records)
+        own = turn.base == len(function.records) and is_as_said(taken, turn)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions
@@ -95,10 +104,11 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
-    if turn.leaving:
+    given_over = is_left(function, turn) and (bool(turn.blocked) or not is_at_work(function, session.now))
+    if turn.leaving or given_over:
         let_go(session, item, task.step, leaving=True)
         activate(session, item, task.step)
-        return FunctionTurned(at_ms=session.now, left=True)
+        return FunctionTurned(at_ms=session.now, records=[], left=True)  # its body is not kept
     if left and turn.blocked and function.taken:
         _unwind(session, item, task.step)
     elif left:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import Accepted, Refused
-from stepmesh_orchestrator.core.commands import CancelRun, PauseRun, ResumeRun
+from stepmesh_orchestrator.core.commands import CancelRun, PauseRun
 from stepmesh_orchestrator.core.decide import cancel
 from stepmesh_orchestrator.core.decide.resume import resume_item
 from stepmesh_orchestrator.core.effects import Answered
@@ -22,24 +22,12 @@ def pause_run(session: Session, command: PauseRun) -> None:
     """One that is paused stays so, and the answer says it."""
     tree = session.state.trees.get(command.run)
     if tree is None:
-        session.cause(Answered(_refusal(session, command.run)))
+        session.cause(Answered(refusal(session, command.run)))
         return
     paused = bool(tree.paused_ms)
     if not paused:
         session.emit(RunPaused(tree.root, command.reason))
     session.cause(Answered(Accepted(tree.root, existing=paused)))
-
-
-def resume_run(session: Session, command: ResumeRun) -> None:
-    """Set its timers, and see what may start. One that is not paused stays as it is, and the answer says it."""
-    tree = session.state.trees.get(command.run)
-    if tree is None:
-        session.cause(Answered(_refusal(session, command.run)))
-        return
-    paused = bool(tree.paused_ms)
-    if paused:
-        _go_on(session, tree)
-    session.cause(Answered(Accepted(tree.root, existing=not paused)))
 
 
 def cancel_run(session: Session, command: CancelRun) -> None:
@@ -59,11 +47,11 @@ def ask_to_end(session: Session, run: Run, reason: str, *, force: bool = False) 
     cancel.ask_to_end(session, run, reason, force=force)
     tree = run.tree
     if tree.paused_ms and tree.root in tree.cancelling:
-        _go_on(session, tree)
+        go_on(session, tree)
 
 
-def _go_on(session: Session, tree: Tree) -> None:
-    """The pause is over."""
+def go_on(session: Session, tree: Tree) -> None:
+    """Its pause is over."""
     session.emit(RunResumed(tree.root))
     session.touched[tree.root] = tree
     for run in runs_of(session.state, tree):
@@ -71,7 +59,8 @@ def _go_on(session: Session, tree: Tree) -> None:
             resume_item(session, item)  # what it waits for already is not asked for twice, but its timers are set
 
 
-def _refusal(session: Session, name: RunId) -> Refused:
+def refusal(session: Session, name: RunId) -> Refused:
+    """Why the run is no tree that may be paused, or let go on."""
     run = session.state.runs.get(name)
     if run is not None:
         root = run.tree.root

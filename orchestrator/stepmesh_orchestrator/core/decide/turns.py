@@ -21,8 +21,18 @@ def closed_by(function: Function, turn: FunctionTurn) -> list[str]:
 def takes_over(function: Function, turn: FunctionTurn, taken: list[Record]) -> str:
     """The version of code that issues something where another one did before; "" for any other turn."""
     pinned = function.pinned()
-    is_other = pinned and turn.version and turn.version != pinned
+    is_other = pinned and turn.version and turn.version != pinned and not is_left(function, turn)
     return turn.version if is_other and any(isinstance(record, Issued) for record in taken) else ""
+
+
+def is_left(function: Function, turn: FunctionTurn) -> bool:
+    """Whether the turn is of other code than was chosen for the function while it had this activation, or before it."""
+    return bool(turn.number) and function.leaves == turn.task.attempt and turn.version != function.pinned()
+
+
+def is_at_work(function: Function, now: int) -> bool:
+    """Whether a worker may be doing a step of it."""
+    return any(one.kind is Kind.STEP and function.retries.get(one.id, now) <= now for one in function.commands())
 
 
 def speaks_over(function: Function, turn: FunctionTurn) -> bool:
@@ -32,8 +42,15 @@ def speaks_over(function: Function, turn: FunctionTurn) -> bool:
     return any(isinstance(record, Issued) for record in function.records[turn.base :])
 
 
+def is_overtaken(function: Function, turn: FunctionTurn) -> bool:
+    """Whether the body went on from records that would not stand where it took them to stand."""
+    return turn.exact and turn.base != len(function.records)
+
+
 def taken_as(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
-    """The record as it is appended; None for one that is not a worker's to bring."""
+    """The record as it is appended; None for one that is not a worker's to bring. Its time is the turn's, unless the body went on with
+    its own, which no worker's clock sets beyond that."""
+    now = min(now, record.at_ms) if turn.exact else now
     if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
         return None
     if isinstance(record, Settled):
@@ -49,9 +66,12 @@ def taken_as(function: Function, turn: FunctionTurn, record: Record, now: int) -
     return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
-def is_as_said(taken: list[Record], said: list[Record]) -> bool:
-    """Whether all of it was appended, and no value as a failure."""
+def is_as_said(taken: list[Record], turn: FunctionTurn) -> bool:
+    """Whether all of it was appended, and no value as a failure; of an exact turn also, whether with its times."""
+    said = turn.records
     pairs = zip(taken, said, strict=False)
+    if turn.exact:
+        return taken == said
     return len(taken) == len(said) and all(
         one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
     )

@@ -24,6 +24,7 @@ STEPS: dict[type, Callable[[State, Any, int], None]] = {
     function_events.FunctionContinued: functions.function_continued,
     function_events.FunctionTookOver: functions.function_took_over,
     function_events.FunctionUnwound: functions.function_unwound,
+    function_events.FunctionResumed: functions.function_resumed,
     events.StepAwaiting: steps.awaiting,
     events.StepWoken: steps.woken,
 }
@@ -55,6 +56,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     gate_events.PermitAsked: gates.permit_asked,
     gate_events.PermitMoved: gates.permit_moved,
     gate_events.BreakerMoved: gates.breaker_moved,
+    gate_events.PermitDoubted: gates.permit_doubted,
 }
 
 

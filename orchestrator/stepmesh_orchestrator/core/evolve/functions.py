@@ -75,6 +75,19 @@ def function_unwound(state: State, event: function_events.FunctionUnwound, at_ms
     item.functions = {**(item.functions or {}), event.step: unwound(_function(item, event.step), at_ms)}
 
 
+def function_resumed(state: State, event: function_events.FunctionResumed, at_ms: int) -> None:
+    """What is blocked is due. With another version all of the history is news."""
+    item = state.runs[event.run].items[event.item]
+    function = _function(item, event.step)
+    function.unfit, function.blocks = [], 0
+    if function.blocked:
+        function.due_ms = at_ms
+    if event.version:
+        function.version, function.former, function.seen = event.version, function.driver, 0
+        function.leaves = item.attempt(event.step)
+    item.positions[event.step] = state.at
+
+
 def _rest(item: Item, step: int) -> None:
     item.phases[step] = PARKED
     wait = item.wait(step)
