@@ -23,6 +23,8 @@ _NAMED = 5
 """Names that a message shows."""
 _SOME = 64
 """Coroutines that are remembered before it is looked which of them began, and tasks before it is looked which have ended."""
+_REMEMBERED = 10_000
+"""Histories of which it is known that the log has a line."""
 
 
 class CancelSwallowed(StepmeshError):
@@ -140,30 +142,50 @@ class Leftovers:
         return problem
 
 
-class TooLong:
-    """A history that grows. `warn`, `most`: records."""
+class Warned:
+    """Histories that the log of one process has a line of; the latest of them, for a worker has many."""
 
-    def __init__(self, warn: int, most: int) -> None:
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], None] = {}
+
+    def first(self, whose: tuple[str, int]) -> bool:
+        """Whether there was none yet. `whose`: see `TooLong`."""
+        if whose in self._known:
+            return False
+        self._known[whose] = None
+        if len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return True
+
+
+class TooLong:
+    """A history that grows: of `whose` body, by what it is known by and when it began. `warn`, `most`: records. `warned`: may be that of
+    whoever makes many bodies."""
+
+    def __init__(self, warn: int, most: int, whose: tuple[str, int]) -> None:
+        self.warned = Warned()
         self._warn = warn
         self._most = most
+        self._whose = whose
         self._records = 0
-        self._told = False
 
-    def grown(self, records: int, new: int, counts: Callable[[], Counter[str]], identity: Identity) -> HistoryTooLong | None:
-        """`records` more were read, and `new` are about to follow. An error when they are too many; near to that, a line in the log."""
+    def grown(self, records: int, replayed: int, new: int, counts: Callable[[], Counter[str]], identity: Identity) -> HistoryTooLong | None:
+        """`records` more were read, the first `replayed` of which a body had before, and `new` are about to follow. An error when they are
+        too many; when they come near to that, and not where they were that many before, a line in the log."""
+        before = self._records + replayed
         self._records += records
         size = self._records + new
-        if size <= self._warn or (self._told and size <= self._most):
+        is_over = size > self._most
+        if not is_over and not (before <= self._warn < size and self.warned.first(self._whose)):
             return None
         names = ", ".join(f"{name} ×{count}" for name, count in counts().most_common(_NAMED))
         problem = HistoryTooLong(
-            f"the history of run {identity} has {size} records, {'above the limit of' if size > self._most else 'near the limit of'} "
+            f"the history of run {identity} has {size} records, {'above the limit of' if is_over else 'near the limit of'} "
             f"{self._most}; most of them: {names}. Every replay reads them all",
             hint="end a round of the loop with wf.continue_as_new(…), or move the loop into a child",
         )
-        if size > self._most:
+        if is_over:
             return problem
-        self._told = True
         log.warning("%s", problem)
         return None
 

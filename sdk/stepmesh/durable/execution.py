@@ -72,7 +72,7 @@ class Execution:
         self._cancelling = Cancelling(limits.after_cancel)
         self._held: list[Callable[[], None]] = []  # until no shield stands
         self._leftovers = Leftovers()
-        self._history = TooLong(limits.history_warn, limits.history_most)
+        self.history = TooLong(limits.history_warn, limits.history_most, (run, started_ms))
         self._divergence: Divergence | None = None
         self._stopped: Turn | None = None  # the body goes no further: how the run ends
         self._root: asyncio.Task[Any] | None = None
@@ -91,10 +91,10 @@ class Execution:
             if isinstance(record, Issued) and (found := self._ledger.recall(record)) is not None:
                 self._diverge(found)
         with watched(self.identity, self.limits) as watch:
-            self._run(records)
+            replayed = self._run(records)
         if watch.blocked is not None and self.limits.guard == "error":
             self.stop(Turn(State.FAILED, error=watch.blocked))
-        return self._end(len(records))
+        return self._end(len(records), replayed)
 
     def drop(self) -> None:
         """It ends here, for now: nothing of it runs any more but `finally` blocks, and what those ask for is never done."""
@@ -118,7 +118,8 @@ class Execution:
         finally:
             self._reading = False
 
-    def _run(self, records: Sequence[Record]) -> None:
+    def _run(self, records: Sequence[Record]) -> int:
+        """How many of them moved a body before, for it asked for something then."""
         self.unheard = 0
         known = max((at for at, record in enumerate(records) if isinstance(record, Issued)), default=-1)
         from_zero = self._root is None
@@ -134,6 +135,7 @@ class Execution:
                 self.replaying = from_zero and at < known
                 self._deliver(record)
         self.replaying = False
+        return known + 1 if from_zero else 0
 
     def _task(self, make: Callable[[], Coroutine[Any, Any, Any]], scope: Scope | None) -> asyncio.Task[Any]:
         """One that is the body's own, in a child of `scope`."""
@@ -173,13 +175,13 @@ class Execution:
 
     # --- the end of a turn -------------------------------------------------------------------------------------------
 
-    def _end(self, records: int) -> Turn:
+    def _end(self, records: int, replayed: int) -> Turn:
         root, over = self._root, self._stopped is not None or self._is_over()
         if self._divergence is None and over and (rest := self._ledger.remaining()):
             self._diverge(divergence.unfinished(rest, self._ledger.last))
         if self._divergence is not None:
             return Turn(State.DIVERGED, divergence=self._divergence)
-        full = self._history.grown(records, len(self._ledger.new), self._ledger.counts, self.identity)
+        full = self.history.grown(records, replayed, len(self._ledger.new), self._ledger.counts, self.identity)
         if full is not None:
             self.stop(Turn(State.FAILED, error=full))
         turn = self._stopped or Turn(State.IDLE)

@@ -15,6 +15,7 @@ from stepmesh.component import Component
 from stepmesh.context import Context
 from stepmesh.durable.activation import NOTHING, TURN_BYTES, Activation, Begin
 from stepmesh.durable.driver import HandedBack, LetGo, drive
+from stepmesh.durable.endings import Warned
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
@@ -42,12 +43,13 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
     """The component that drives bodies of a workflow. `path`: within its pool, default the workflow's own."""
     if limits.guard != "off":
         guarded()
+    warned = Warned()
 
     async def activate(_: Any, context: Context) -> Any:
         turns, partition, news = context.turns()
         fitting = replace(limits, payload_bytes=min(limits.payload_bytes, turns.payload_bytes))
         task = context.task
-        begin = _body(workflow, task, context.journal, fitting)
+        begin = _body(workflow, task, context.journal, fitting, warned)
         way, who = _Way(turns, partition), Identity(task.run, workflow.name, workflow.version)
         bodies, place = context.bodies, (workflow, context.journal, task.run, task.item, task.step)
         live = bodies.take(place, task.driver, task.records)
@@ -62,14 +64,15 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         return None
 
     def query(asked: QueryTask) -> bytes:
-        return _queried(_body(workflow, asked.task, asked.journal, limits), asked)
+        return _queried(_body(workflow, asked.task, asked.journal, limits, warned), asked)
 
     info, where = workflow.info(), path or workflow.path
     schemas = info.input_schema, info.output_schema
     return Component(where, workflow.name, info.description, True, None, None, activate, *schemas, query, workflow.version)
 
 
-def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits) -> Begin:
+def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits, warned: Warned | None = None) -> Begin:
+    """`warned`: shared with other bodies of this worker."""
     own = f"{task.run}.{task.item}.{task.step}"
 
     def begin(started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
@@ -79,7 +82,9 @@ def _body(workflow: Workflow[..., Any], task: Task, journal: str, limits: Limits
             return tokens.token_of(waiter if there is None else _there(there, command), journal)
 
         known = place or own
-        return workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
+        made = workflow.begin(task.run, task.input, started_ms, recorded=recorded, limits=limits, place=known, token_of=token_of)
+        made.history.warned = warned or made.history.warned
+        return made
 
     return begin
 

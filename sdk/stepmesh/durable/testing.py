@@ -25,7 +25,9 @@ from stepmesh.durable.app import App
 from stepmesh.durable.doubles import Doubles, Target, name_of
 from stepmesh.durable.durations import Duration, seconds
 from stepmesh.durable.elsewhere import replay_elsewhere
+from stepmesh.durable.endings import Warned
 from stepmesh.durable.events import Event
+from stepmesh.durable.execution import Execution
 from stepmesh.durable.fixtures import History, history
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.limits import STRICT, Limits
@@ -120,11 +122,18 @@ class Run:
 
     def rehearsed(self) -> rehearsal.Body:
         """For replays of what there is."""
-        workflow, input, started_ms, limits = self.workflow, self.input, self._started_ms, self._env.limits
-        return lambda: workflow.begin(self.id, input, started_ms, recorded=workflow.version, limits=limits)
+        workflow, input, started_ms, limits, warned = self.workflow, self.input, self._started_ms, self._env.limits, self._warned
+
+        def begin() -> Execution:
+            made = workflow.begin(self.id, input, started_ms, recorded=workflow.version, limits=limits)
+            made.history.warned = warned
+            return made
+
+        return begin
 
     def _start(self, input: bytes) -> None:
         self.input = input
+        self._warned = Warned()
         env = self._env
         self._started_ms = env.now_ms()
         self._sequencer = Sequencer(

@@ -80,6 +80,14 @@ async def changes() -> list[Any]:
 
 
 @app.workflow
+async def changes_before_it_begins() -> Any:
+    xs = [1]
+    task = asyncio.ensure_future(note(xs))
+    xs.append(2)  # like any coroutine, the step is asked for when its task begins
+    return await task
+
+
+@app.workflow
 async def retried() -> list[Any]:
     rows, more = [1], {"n": 5}
     return [await clumsy(rows, more=more), rows, more]
@@ -103,6 +111,15 @@ async def test_a_step_gets_what_the_history_has(always_replay: bool) -> None:
         assert await run.result() == [[1], {"id": "o1", "tags": ["new"]}, {"xs": [[1]]}]
         assert sorted(map(str, seen)) == sorted(str(arguments["given"]) for arguments in recorded(run))
         t.crash_at_every_record(run)
+
+
+@pytest.mark.asyncio
+async def test_a_step_is_asked_for_when_its_task_begins() -> None:
+    async with env(app) as t:
+        run = await t.start(changes_before_it_begins)
+        assert await run.result() == [1, 2]
+    assert recorded(run) == [{"given": [1, 2]}]
+    assert seen == [[1, 2]]
 
 
 @pytest.mark.asyncio
