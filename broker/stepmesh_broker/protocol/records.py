@@ -5,6 +5,7 @@ It must not know what records say, nor how they travel.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -12,6 +13,10 @@ from typing import NamedTuple
 VERSION = "1"
 """Of the contract: the header `stepmesh-contract`, where a record has it."""
 MEDIA_TYPE = "application/json"
+AGAIN = "stepmesh-again"
+"""Header of a record that was a dead letter and is sent again: where it lay first."""
+
+_ORIGIN = re.compile(rb"([0-9]{1,10})/([0-9]{1,19})/([0-9]{1,19})")
 
 
 class Topic(StrEnum):
@@ -33,6 +38,12 @@ class PlainRecord(NamedTuple):
     value: bytes
     key: bytes = b""
     headers: Mapping[str, bytes] = {}
+
+    @property
+    def origin(self) -> tuple[int, int, int]:
+        """Lane, position and time where it lay first: what names it, however often it is sent again."""
+        said = _ORIGIN.fullmatch(self.headers.get(AGAIN, b""))
+        return (self.lane, self.position, self.time_ms) if said is None else (int(said[1]), int(said[2]), int(said[3]))
 
     @property
     def place(self) -> str:

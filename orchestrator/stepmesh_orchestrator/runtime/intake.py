@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.ports import Broker, TopicReader
+from stepmesh_broker.protocol.dead_letters import Source
 from stepmesh_broker.protocol.ids import Partition, Pool
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_broker.protocol.records import PlainRecord, Topic
@@ -107,7 +108,8 @@ class Patience:
         reason = f"{refused.code} {refused.message} (record {record.place}{key})"
         log.warning("a record of the %s topic cannot be taken and is parked: %s", self._topic, reason)
         kept = record.value[: self._broker.max_message_bytes]
-        await self.insist(lambda: self._broker.park(Pool(self._topic), kept, reason))
+        source = Source.of(record, len(kept)).encoded()
+        await self.insist(lambda: self._broker.park(Pool(self._topic), kept, reason, source))
 
     async def insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Broker and store may be away: then the record waits, and those after it."""
