@@ -29,7 +29,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @staticmethod
     def of(record: PlainRecord, kept: int) -> Source:
         """`kept`: bytes of its value."""
-        full = Source(record.origin, record.lane, record.key, dict(record.headers), kept == len(record.value))
+        full = Source(record.origin, record.lane, record.key, dict(record.headers), _is_whole(record, kept))
         return full if len(_encode(full)) <= MAX_SOURCE else Source(record.origin, record.lane, is_whole=False)
 
     def encoded(self) -> bytes:
@@ -40,6 +40,10 @@ class Source(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """To be written again; it says where it lay first."""
         headers = {**self.headers, AGAIN: "{}/{}/{}".format(*self.origin).encode()}
         return PlainRecord(self.lane, 0, 0, data, self.key, headers)
+
+
+def _is_whole(record: PlainRecord, kept: int) -> bool:
+    return record.problem is None and kept == len(record.value)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from stepmesh_broker.errors import StepmeshError
+
 VERSION = "1"
 """Of the contract: the header `stepmesh-contract`, where a record has it."""
 MEDIA_TYPE = "application/json"
@@ -30,7 +32,7 @@ class Topic(StrEnum):
 
 class PlainRecord(NamedTuple):
     """A record as it lies in its topic: `position` in a `lane`, both for ever. `headers` by their names in lower case; `time_ms` is when it
-    was written, by the record."""
+    was written, by the record. `problem`: why its data, and perhaps that of records right before it, is not known."""
 
     lane: int
     position: int
@@ -38,6 +40,7 @@ class PlainRecord(NamedTuple):
     value: bytes
     key: bytes = b""
     headers: Mapping[str, bytes] = {}
+    problem: StepmeshError | None = None
 
     @property
     def origin(self) -> tuple[int, int, int]:

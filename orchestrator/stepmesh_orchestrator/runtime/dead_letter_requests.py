@@ -98,5 +98,5 @@ def _no_record(letter: Parked) -> Refused:
 
 def _not_whole(letter: Parked) -> Refused:
     what = f"dead letter {letter.position} does not hold all of its record"
-    why = "it was too large" if letter.source else "it was parked by an earlier release"
+    why = "it was too large, or nobody could decode it" if letter.source else "it was parked by an earlier release"
     return Refused("SM-5141", f"{what}: {why}", "let its producer write it again, then drop it here")

@@ -55,6 +55,7 @@ class Intake:
         self._partition = partition
         self._partitions = partitions
         self._room = room
+        self._patience = Patience(broker, clock, taker.topic)
         self._reader: TopicReader | None = None
         self._closed = asyncio.Event()
 
@@ -89,8 +90,17 @@ class Intake:
             await self._room()
             records = await reader.fetch(AT_ONCE, _FETCH_S)
             if records:
-                await self._taker.take(records)
+                await self._take(records)
                 await reader.ack(records)
+
+    async def _take(self, records: Sequence[PlainRecord]) -> None:
+        for record in records:
+            if record.problem is not None:
+                said = record.problem
+                await self._patience.park(record, Refused(said.code, said.message, said.hint))
+        known = [record for record in records if record.problem is None]
+        if known:
+            await self._taker.take(known)
 
 
 class Patience:

@@ -9,7 +9,7 @@ from tests.unit.orchestrator.runtime.lab import ONE_STEP, Lab, js, until, virtua
 from tests.unit.orchestrator.runtime.test_event_topic import received
 from tests.unit.orchestrator.runtime.test_intake import runs, topic
 
-from stepmesh_broker.errors import BrokerUnavailable
+from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Parked
 from stepmesh_broker.protocol.dead_letters import MAX_SOURCE, ResendDeadLetter, Resent, Source, read_source
 from stepmesh_broker.protocol.ids import Pool, Position
@@ -129,6 +129,20 @@ async def test_what_cannot_be_sent_again_is_refused_with_the_way_out() -> None:
     assert "earlier release" in refused[1].message
     assert "too large" in refused[2].message
     assert len(await lab.client.parked()) == 3
+    await lab.stop()
+
+
+@virtual
+async def test_a_record_that_nobody_could_decode_is_a_dead_letter_without_data_and_the_others_go_on() -> None:
+    lab = await Lab().start()
+    log = topic(lab).plain[Topic.SUBMIT]
+    log.put(PlainRecord(0, 1_000, 0, b"", problem=StepmeshError("offset 7 to 9: the batch cannot be decoded", code="SM-5142")))
+    log.write(js({"flow": ONE_STEP, "input": [1]}), b"", {}, 0)
+    letter = await only_letter(lab)
+    assert (letter.pool, letter.data) == ("submit", b"")
+    assert letter.reason == "SM-5142 offset 7 to 9: the batch cannot be decoded (record 0@1000)"
+    assert len(await runs(lab)) == 1
+    assert (await resend(lab, letter)).code == "SM-5141"
     await lab.stop()
 
 
