@@ -16,6 +16,9 @@ from stepmesh_broker.protocol.subjects import Subject
 if TYPE_CHECKING:
     from stepmesh_broker.pb.stepmesh.v1.worker_pb2 import FromWorker, ToWorker
 
+START = Position(0)
+"""Before the first message."""
+
 
 class Promises(NamedTuple):
     """Where backends differ, because their brokers do. A reader of this port must be right with the weaker one.
@@ -52,6 +55,7 @@ class Parked(NamedTuple):
     pool: Pool
     data: bytes
     reason: str
+    source: bytes = b""
 
 
 class Delivery(Protocol):
@@ -241,12 +245,18 @@ class Broker(Requester, Protocol):
         the share of one of the `partitions`. None when this share is, and stays, empty."""
         ...
 
-    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
-        """Put a message into the namespace's dead-letter topic."""
+    async def write(self, topic: Topic, record: PlainRecord) -> None:
+        """Write its value, key and headers as a record of the topic, into its lane where the topic has that; returns when the broker has
+        it. Place and time are new. Names of headers are in lower case; those that are orders to the broker are left out."""
         ...
 
-    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
-        """What lies in the dead-letter topic, oldest first."""
+    async def park(self, pool: Pool, data: bytes, reason: str, source: bytes = b"") -> Position:
+        """Put a message into the namespace's dead-letter topic. `source`: what else is to be known of it, `MAX_SOURCE` bytes of
+        `protocol/dead_letters.py` at most."""
+        ...
+
+    async def parked(self, limit: int = 1000, after: Position = START) -> Sequence[Parked]:
+        """What lies in the dead-letter topic behind a position, oldest first."""
         ...
 
     async def drop_parked(self, position: Position) -> bool:

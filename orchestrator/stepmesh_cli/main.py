@@ -105,7 +105,7 @@ COMMANDS = (
         "dead-letters",
         "stepmesh_cli.dead_letters:dead_letters",
         OPERATE,
-        "List or drop what nobody could take.",
+        "List, send again or drop what nobody could take.",
         "stepmesh dead-letters --pool submit",
     ),
     Command(

@@ -29,7 +29,7 @@ from stepmesh_broker.errors import BrokerUnavailable, StepmeshError
 from stepmesh_broker.ports import Requester
 from stepmesh_broker.protocol import api, codec, subjects
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
-from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters, ResendDeadLetter, Resent
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Pool, Position, RunId, partition_of
 from stepmesh_broker.protocol.messages import Accepted, AskUpdate, EventKept, ParentRef, Submit
 from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
@@ -342,3 +342,7 @@ class Operations:
     async def drop_dead_letter(self, position: Position) -> None:
         """Remove one."""
         await self.requests.ask(DropDeadLetter(position), api.Deleted)
+
+    async def resend_dead_letter(self, position: Position) -> str:
+        """Write a record to its topic again, which is told."""
+        return (await self.requests.ask(ResendDeadLetter(position), Resent)).topic

@@ -37,7 +37,7 @@ from stepmesh_broker.protocol.api import (
     Runs,
     RunSummary,
 )
-from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.dead_letters import DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters, ResendDeadLetter, Resent
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Position, RunId
 from stepmesh_broker.protocol.pools import ListPools, PoolEntry, Pools
 from stepmesh_broker.protocol.subjects import checked_name
@@ -218,6 +218,11 @@ class Client:
     async def drop_dead_letter(self, position: int) -> None:
         """Remove one for good. Raises `RequestRefused` SM-5024 when it is not there."""
         await self.requests.ask(DropDeadLetter(Position(position)), Deleted)
+
+    async def resend_dead_letter(self, position: int) -> str:
+        """Write a record that lies there to its topic again; returns the topic's name, and the letter is gone. Raises `RequestRefused`:
+        SM-5024 when it is not there, SM-5140 for a task of a pool, SM-5141 when the letter does not hold all of the record."""
+        return (await self.requests.ask(ResendDeadLetter(Position(position)), Resent)).topic
 
     async def put_blob(self, data: Any, filename: str | None = None, content_type: str | None = None) -> BlobId:
         """Store bytes or a JSON value by content; returns its id."""

@@ -17,6 +17,7 @@ from tests.acceptance.processes import until
 from tests.services.producers import nats_records
 
 from stepmesh_broker.nats.folder import read_endpoint
+from stepmesh_orchestrator.core.flow.compile import compile_flow
 
 pytestmark = pytest.mark.acceptance
 
@@ -234,3 +235,31 @@ async def test_what_nobody_could_take_is_listed_and_dropped() -> None:
         assert objects("dead-letters") == [second]
         for limit, code in (("0", 2), ("1", 0), ("500", 0), ("501", 2)):
             stepmesh("dead-letters", "--limit", limit, code=code)
+
+
+async def test_records_that_came_too_early_are_sent_again() -> None:
+    document = {"name": "late", "steps": [{"id": "a", "component": "/cpu/double", "input": {"$input": "$"}}], "output": {"$step": "a"}}
+    compiled, _ = compile_flow(document)
+    assert compiled is not None
+    Path("late.json").write_text(json.dumps(document))
+    value = json.dumps({"flowId": compiled.id, "input": [4]}).encode()
+    with running("--worker", "steps.py"):
+        url = read_endpoint(Path(".stepmesh"))
+        assert url is not None
+        await nats_records(url, "default", [(value, "one", {}), (value, "two", {}), (b"no submission", "", {})])
+        await until("all lie there", lambda: len(objects("dead-letters")) == 3)
+        first, second, third = (one["position"] for one in objects("dead-letters"))
+        mine = objects("submit", "late.json", "--input-json", "1")[0]["run"]
+
+        assert stepmesh("dead-letters", "resend", str(first)) == f"dead letter {first}: sent to submit\n"
+        stepmesh("dead-letters", "resend", str(first), code=2)
+        assert objects("dead-letters", "resend", "--all", "--pool", "events") == []
+        sent = objects("dead-letters", "resend", "--all")
+        assert sent == [{"position": one, "status": "sent", "topic": "submit"} for one in (second, third)]
+        await until("both began", lambda: len(objects("list")) == 3)
+        keyed = [objects("submit", "late.json", "--input-json", "4", "--run-key", key)[0] for key in ("one", "two")]
+        assert {one["run"] for one in keyed} == {one["run"] for one in objects("list")} - {mine}
+        await until("the other lies there again", lambda: len(objects("dead-letters")) == 1)
+        assert objects("dead-letters")[0]["position"] > third
+        for wrong in ((), ("1", "--all"), ("--all", "--pool", "cpu"), ("--all", "--limit", "501"), ("1", "--pool", "submit")):
+            stepmesh("dead-letters", "resend", *wrong, code=2)

@@ -12,8 +12,9 @@ from tests.contract.conftest import ACK_WAIT_S, DEDUPE_WINDOW_S
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable, InboxTaken, MessageTooLarge
 from stepmesh_broker.ports import Broker, PoolDepth, TopicReader
+from stepmesh_broker.protocol.dead_letters import MAX_SOURCE
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
-from stepmesh_broker.protocol.records import PlainRecord, Topic
+from stepmesh_broker.protocol.records import AGAIN, PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 if TYPE_CHECKING:
@@ -440,12 +441,19 @@ async def test_dead_letters_are_listed_oldest_first_and_dropped_one_by_one(broke
     assert list(await broker.parked()) == []
     assert await broker.drop_parked(Position(1)) is False
     reason = "killed its worker 3 times\r\nlast: SIGSEGV – ü"
-    first = await broker.park(POOL, b"\x00\xff", reason)
+    first = await broker.park(POOL, b"\x00\xff", reason, bytes(range(256)) * 11)
     second = await broker.park(Pool("gpu"), b"", "")
     third = await broker.park(POOL, b"3", "r")
     letters = await broker.parked()
-    assert [tuple(letter) for letter in letters] == [(first, POOL, b"\x00\xff", reason), (second, "gpu", b"", ""), (third, POOL, b"3", "r")]
+    assert [tuple(letter) for letter in letters] == [
+        (first, POOL, b"\x00\xff", reason, bytes(range(256)) * 11),
+        (second, "gpu", b"", "", b""),
+        (third, POOL, b"3", "r", b""),
+    ]
     assert [letter.position for letter in await broker.parked(limit=2)] == [first, second]
+    assert [letter.position for letter in await broker.parked(after=first)] == [second, third]
+    assert [letter.position for letter in await broker.parked(1, Position(second - 1))] == [second]
+    assert list(await broker.parked(after=third)) == []
     assert await broker.drop_parked(second) is True
     assert await broker.drop_parked(second) is False
     assert [letter.position for letter in await broker.parked()] == [first, third]
@@ -636,7 +644,7 @@ async def test_a_message_at_the_limit_passes_everywhere(world: World, broker: Br
     await broker.listen(Subject("feed.a"), heard.put)
     await broker.publish_tasks(POOL, full, "1")
     await broker.post(P, full, "1")
-    await broker.park(POOL, full, "r" * 5000)
+    await broker.park(POOL, full, "😀" * 5000, b"s" * MAX_SOURCE)
     await broker.send(Subject("feed.a"), full)
     (delivery,) = await world.run((await broker.tasks(POOL)).fetch(1, 5))
     (entry,) = await world.run((await broker.inbox(P, START)).fetch(1, 5))
@@ -652,6 +660,7 @@ async def test_a_message_above_the_limit_is_refused_before_it_is_sent(broker: Br
         broker.publish_tasks(POOL, over, "1"),
         broker.post(P, over),
         broker.park(POOL, over, "r"),
+        broker.write(Topic.SUBMIT, PlainRecord(0, 0, 0, over)),
         broker.send(Subject("feed.a"), over),
         broker.request(Subject("api.a"), over, 5),
     ):
@@ -695,6 +704,26 @@ async def test_plain_records_arrive_with_key_headers_and_time(world: World, brok
     (bare,) = await world.run(reader.fetch(10, 10))
     assert (bare.value, bare.key) == (b"bare", b"")
     assert (bare.lane, bare.position) != (record.lane, record.position)
+
+
+@pytest.mark.parametrize("topic", Topic)
+async def test_a_record_is_written_as_it_was_read(world: World, broker: Broker, topic: Topic) -> None:
+    reader = await opened(broker, topic)
+    await world.write(topic, b'{"a": 1}', "order-1", {"traceparent": "00-x", "Content-Type": "application/json"})
+    (record,) = await world.run(reader.fetch(10, 10))
+    await reader.ack([record])
+    await (await world.connect()).write(topic, record._replace(headers={**record.headers, AGAIN: b"7/8/9"}))
+    (again,) = await world.run(reader.fetch(10, 10))
+    assert (again.value, again.key, again.lane) == (record.value, record.key, record.lane)
+    assert again.headers == {**record.headers, AGAIN: b"7/8/9"}
+    assert again.position > record.position
+    assert again.time_ms >= record.time_ms
+    assert again.origin == (7, 8, 9)
+    assert record.origin == (record.lane, record.position, record.time_ms)
+    await reader.ack([again])
+    await broker.write(topic, PlainRecord(99, 5, 5, b"bare"))
+    (bare,) = await world.run(reader.fetch(10, 10))
+    assert (bare.value, bare.key, bare.lane) == (b"bare", b"", 0)
 
 
 @pytest.mark.parametrize("topic", Topic)

@@ -31,16 +31,16 @@ class DeadLetters:
         self._lookup = lookup
         self._place = TopicPartition(topics.dead, 0)
 
-    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+    async def park(self, pool: Pool, data: bytes, reason: str, source: bytes) -> Position:
         """Add one."""
         await self._topics.ensure(self._topics.dead)
-        headers = headers_of(pool=pool, reason=reason[:MAX_REASON])
+        headers = headers_of(pool=pool, reason=reason[:MAX_REASON], **({"source": source} if source else {}))
         stored = await self._publisher.publish(Outgoing(self._topics.dead, 0, data, headers, secrets.token_bytes(12)))
         return Position(stored.offset + 1)
 
-    async def parked(self, limit: int) -> Sequence[Parked]:
+    async def parked(self, limit: int, after: Position) -> Sequence[Parked]:
         """Oldest first."""
-        return [self._letter(record) for record in (await self._letters())[:limit]]
+        return [self._letter(record) for record in await self._letters() if record.offset >= after][:limit]
 
     async def drop(self, position: Position) -> bool:
         """Remove one."""
@@ -63,4 +63,5 @@ class DeadLetters:
 
     def _letter(self, record: Any) -> Parked:
         headers = dict(record.headers)
-        return Parked(Position(record.offset + 1), Pool(text(headers, Key.POOL)), record.value, text(headers, Key.REASON))
+        pool, reason = Pool(text(headers, Key.POOL)), text(headers, Key.REASON)
+        return Parked(Position(record.offset + 1), pool, record.value, reason, headers.get(Key.SOURCE, b""))

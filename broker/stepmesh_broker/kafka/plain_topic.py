@@ -18,6 +18,7 @@ from stepmesh_broker.errors import BrokerUnavailable
 from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.stopping import stop
 from stepmesh_broker.kafka.topics import BATCH_BYTES, HEADER_ROOM, Topics
+from stepmesh_broker.kafka.undecodable import UNDECODABLE, BadBatches
 from stepmesh_broker.protocol.ids import Partition
 from stepmesh_broker.protocol.records import PlainRecord
 
@@ -41,6 +42,7 @@ class KafkaTopicReader:
         self._topic = topic
         self._lanes: list[TopicPartition] = []
         self._next: dict[int, int] = {}
+        self._bad = BadBatches()
         self._consumer: Any = None
         self._look_due = 0.0
         self._using = asyncio.Lock()
@@ -116,14 +118,38 @@ class KafkaTopicReader:
             await asyncio.sleep(timeout_s)
             return []
         try:
-            pages = await self._consumer.getmany(timeout_ms=round(timeout_s * 1000), max_records=max_messages)
+            said = await self._bad.read(self._consumer, self._lanes)
+            if said is not None:
+                return [self._record(said[0].partition, record) for record in said[1]]
+            return await self._readable(max_messages, timeout_s)
+        except UNDECODABLE:
+            self._go_back()
+            self._bad.suspect(self._lanes)
+            return []
         except KafkaError as problem:
             raise BrokerUnavailable(
                 f"{self._topic} cannot be read: {problem!r}", hint="is Kafka up, and may this user read it?"
             ) from problem
+
+    async def _readable(self, max_messages: int, timeout_s: float) -> list[PlainRecord]:
+        lanes = [place for place in self._lanes if place not in self._bad.stuck]
+        if not lanes:
+            await asyncio.sleep(timeout_s)
+            return []
+        pages = await self._consumer.getmany(*lanes, timeout_ms=round(timeout_s * 1000), max_records=max_messages)
         return [self._record(place.partition, record) for place, page in pages.items() for record in page]
 
+    def _go_back(self) -> None:
+        """What the client had at hand of other partitions is lost with its error: they are read from where their records went out last."""
+        self._consumer.assign(self._lanes)
+        for place in self._lanes:
+            if place.partition in self._next:
+                self._consumer.seek(place, self._next[place.partition])
+
     def _record(self, lane: int, record: Any) -> PlainRecord:
+        if isinstance(record, PlainRecord):
+            self._next[lane] = record.position + 1
+            return record
         self._next[lane] = record.offset + 1
         headers = {name.lower(): value or b"" for name, value in record.headers}
         return PlainRecord(lane, record.offset, record.timestamp or 0, record.value or b"", record.key or b"", headers)

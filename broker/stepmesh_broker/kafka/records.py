@@ -34,6 +34,7 @@ class Key(StrEnum):
     DELIVERIES = "stepmesh-deliveries"
     ORIGIN = "stepmesh-origin"
     HOPS = "stepmesh-hops"
+    SOURCE = "stepmesh-source"
 
 
 class Outgoing(NamedTuple):

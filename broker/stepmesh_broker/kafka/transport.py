@@ -21,9 +21,9 @@ from stepmesh_broker.kafka.settings import KafkaSettings
 from stepmesh_broker.kafka.source import KafkaTaskSource
 from stepmesh_broker.kafka.subscription import KafkaServer
 from stepmesh_broker.listening import Listener
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
+from stepmesh_broker.ports import START, Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
-from stepmesh_broker.protocol.records import Topic
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 _log = logging.getLogger(__name__)
@@ -112,16 +112,23 @@ class KafkaBroker:
         self._check()
         return await self._connection.open_records(topic, partition, partitions)
 
-    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+    async def write(self, topic: Topic, record: PlainRecord) -> None:
+        """Into its lane, or the first one of a topic that has fewer now."""
+        self._check(record.value)
+        name = self._topics.plain[topic]
+        lane = record.lane if record.lane < await self._topics.ensure(name) else 0
+        await self._connection.publisher.publish(Outgoing(name, lane, record.value, list(record.headers.items()), record.key or None))
+
+    async def park(self, pool: Pool, data: bytes, reason: str, source: bytes = b"") -> Position:
         """Put a message into the dead-letter topic; of the reason, the first 1,000 characters are kept."""
         self._topics.tasks(pool)
         self._check(data)
-        return await self._connection.dead.park(pool, data, reason)
+        return await self._connection.dead.park(pool, data, reason, source)
 
-    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
+    async def parked(self, limit: int = 1000, after: Position = START) -> Sequence[Parked]:
         """Oldest first."""
         self._check()
-        return await self._connection.dead.parked(limit)
+        return await self._connection.dead.parked(limit, after)
 
     async def drop_parked(self, position: Position) -> bool:
         """Remove one."""

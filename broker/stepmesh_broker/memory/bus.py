@@ -153,10 +153,10 @@ class Streams:
         self.inbox(partition).put(InboxEntry(position, data))
         return position
 
-    def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+    def park(self, pool: Pool, data: bytes, reason: str, source: bytes) -> Position:
         """Add a dead letter."""
         position = Position(next(self._parked_positions))
-        self.parked[position] = Parked(position, pool, data, reason)
+        self.parked[position] = Parked(position, pool, data, reason, source)
         return position
 
     def wipe(self) -> None:

@@ -7,6 +7,7 @@ It must not know what the messages mean.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from itertools import islice
 from weakref import WeakSet
@@ -19,9 +20,9 @@ from stepmesh_broker.memory.inbox import MemoryInbox
 from stepmesh_broker.memory.plain_topic import MemoryTopicReader
 from stepmesh_broker.memory.talk import Server
 from stepmesh_broker.memory.tasks import MemoryTaskSource
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
+from stepmesh_broker.ports import START, Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Namespace, Partition, Pool, Position
-from stepmesh_broker.protocol.records import Topic
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject, checked_name
 
 
@@ -91,13 +92,17 @@ class MemoryBroker:
         self._mine.add(reader)
         return reader
 
-    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
-        """Put a message into the dead-letter topic."""
-        return self._streams(data).park(_pool(pool), data, reason)
+    async def write(self, topic: Topic, record: PlainRecord) -> None:
+        """Into the only lane."""
+        self._streams(record.value).plain[topic].write(record.value, record.key, record.headers, time.time_ns() // 1_000_000)
 
-    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
+    async def park(self, pool: Pool, data: bytes, reason: str, source: bytes = b"") -> Position:
+        """Put a message into the dead-letter topic."""
+        return self._streams(data).park(_pool(pool), data, reason, source)
+
+    async def parked(self, limit: int = 1000, after: Position = START) -> Sequence[Parked]:
         """Oldest first."""
-        return list(islice(self._streams().parked.values(), limit))
+        return list(islice((letter for letter in self._streams().parked.values() if letter.position > after), limit))
 
     async def drop_parked(self, position: Position) -> bool:
         """Remove one."""

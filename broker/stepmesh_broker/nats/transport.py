@@ -6,6 +6,7 @@ Invariant: names and sizes are checked here, before anything is sent. It must no
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
@@ -15,15 +16,15 @@ from nats.js.errors import APIError, NotFoundError
 
 from stepmesh_broker.errors import BrokerError, MessageTooLarge
 from stepmesh_broker.nats.connection import Connection
-from stepmesh_broker.nats.inbox import NatsInbox, NatsTopicReader
+from stepmesh_broker.nats.inbox import KEY_HEADER, NatsInbox, NatsTopicReader
 from stepmesh_broker.nats.settings import NatsSettings
 from stepmesh_broker.nats.streams import as_broker_error
 from stepmesh_broker.nats.subscription import NatsListener, NatsServer
 from stepmesh_broker.nats.tasks import NatsTaskSource
 from stepmesh_broker.nats.wire import published
-from stepmesh_broker.ports import Handler, Parked, PoolDepth, Promises, Responder, Subscription
+from stepmesh_broker.ports import START, Handler, Parked, PoolDepth, Promises, Responder, Subscription
 from stepmesh_broker.protocol.ids import Partition, Pool, Position
-from stepmesh_broker.protocol.records import Topic
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 from stepmesh_broker.protocol.subjects import Subject
 
 HEADER_ROOM = 16 * 1024
@@ -31,6 +32,9 @@ HEADER_ROOM = 16 * 1024
 _MAX_REASON = 1000
 _NO_MESSAGE = (10043, 10057)  # "sequence … not found" of a deleted one, "no message found" of one that never was
 _REASON = "Stepmesh-Reason"
+_SOURCE = "Stepmesh-Source"
+_ORDERS = "nats-"
+"""How headers begin that tell the server what to do with a message, in lower case."""
 
 
 class NatsBroker:
@@ -131,19 +135,28 @@ class NatsBroker:
         self._parts.add(reader)
         return reader
 
-    async def park(self, pool: Pool, data: bytes, reason: str) -> Position:
+    async def write(self, topic: Topic, record: PlainRecord) -> None:
+        """Into the only lane. Its key is a header, which a record of NATS has among its own."""
+        self._check(record.value)
+        headers = {**({KEY_HEADER: record.key} if record.key else {}), **record.headers}
+        lines = b"".join(b"%b: %b\r\n" % (name.encode(), value) for name, value in headers.items() if not name.startswith(_ORDERS))
+        await self._connection.publish(self._streams.plain[topic], self._streams.plain_subject(topic), record.value, lines)
+
+    async def park(self, pool: Pool, data: bytes, reason: str, source: bytes = b"") -> Position:
         """Put a message into the dead-letter stream; of the reason, the first 1,000 characters are kept."""
         self._check(data)
         headers = f"{_REASON}: {json.dumps(reason[:_MAX_REASON])}\r\n".encode()
+        if source:
+            headers += b"%b: %b\r\n" % (_SOURCE.encode(), b64encode(source))
         return await self._connection.publish(self._streams.dead, self._streams.dead_subject(pool), data, headers)
 
-    async def parked(self, limit: int = 1000) -> Sequence[Parked]:
+    async def parked(self, limit: int = 1000, after: Position = START) -> Sequence[Parked]:
         """Oldest first, one look-up per message."""
-        return await self._connection.steady(lambda: self._parked(limit))
+        return await self._connection.steady(lambda: self._parked(limit, after))
 
-    async def _parked(self, limit: int) -> Sequence[Parked]:
+    async def _parked(self, limit: int, after: Position) -> Sequence[Parked]:
         found: list[Parked] = []
-        while len(found) < limit and (one := await self._parked_after(found[-1].position if found else Position(0))):
+        while len(found) < limit and (one := await self._parked_after(found[-1].position if found else after)):
             found.append(one)
         return found
 
@@ -204,8 +217,9 @@ class NatsBroker:
             return None
         except (TimeoutError, NatsError) as problem:
             raise as_broker_error(problem, "dead letters") from problem
-        reason = json.loads((message.headers or {}).get(_REASON, '""'))
-        return Parked(Position(message.seq or 0), Pool((message.subject or "").rpartition(".")[2]), message.data or b"", reason)
+        headers = message.headers or {}
+        reason, source = json.loads(headers.get(_REASON, '""')), b64decode(headers.get(_SOURCE, ""))
+        return Parked(Position(message.seq or 0), Pool((message.subject or "").rpartition(".")[2]), message.data or b"", reason, source)
 
     def _check(self, data: bytes) -> None:
         if len(data) > self.max_message_bytes:

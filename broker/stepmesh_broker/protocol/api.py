@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from stepmesh_broker.protocol.continuation import Continued, ContinueRun
-from stepmesh_broker.protocol.dead_letters import DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.dead_letters import DeadLetters, DropDeadLetter, ListDeadLetters, ResendDeadLetter, Resent
 from stepmesh_broker.protocol.ids import BlobId, FlowId, Namespace, Partition, Pool, RunId
 from stepmesh_broker.protocol.messages import ComponentInfo, Refused
 from stepmesh_broker.protocol.pools import ListPools, Pools
@@ -350,10 +350,10 @@ class Queues(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="queues
 ApiRequest = (
     GetInfo | StoreFlow | GetFlow | DeleteFlow | DeleteRun | GetVariables | PutBlob | GetBlob | GetRun | GetItems
     | GetSteps | ListRuns | GetEvents | Explain | ListComponents | ListQueues | ListPools | ContinueRun
-    | ScheduleRequest | AskQuery | ListDeadLetters | DropDeadLetter
+    | ScheduleRequest | AskQuery | ListDeadLetters | DropDeadLetter | ResendDeadLetter
 )  # fmt: skip
 ApiAnswer = (
     Info | FlowStored | FlowData | Deleted | Variables | BlobStored | BlobData | RunInfo | Items | Steps | Runs | Events
     | Explained | Components | Queues | Pools | Continued | Refused
-    | ScheduleAnswer | QueryAnswer | DeadLetters
+    | ScheduleAnswer | QueryAnswer | DeadLetters | Resent
 )  # fmt: skip

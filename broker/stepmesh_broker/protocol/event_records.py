@@ -123,11 +123,11 @@ def _told(event: _CloudEvent, own: Namespace) -> SendEvent:
 
 
 def _plain(event: _Event, record: PlainRecord, own: Namespace) -> SendEvent:
-    """Without an id it is that of the place in the topic where it lies."""
+    """Without an id it is that of the place in the topic where it lay first."""
     if event.run is not None and event.key is not None:
         raise BadEvent("not an event: it has both `run` and `key`", hint="a run's own address has its id as the key: name one of them")
     key = event.run if event.run is not None else event.key if event.key is not None else _key(record)
-    id = f"record/{record.lane}/{record.position}/{record.time_ms}" if event.id is None else event.id
+    id = "record/{}/{}/{}".format(*record.origin) if event.id is None else event.id
     return SendEvent(_namespace(event.namespace, own), event.name, key, id, bytes(event.data))
 
 

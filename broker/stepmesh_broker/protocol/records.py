@@ -5,13 +5,20 @@ It must not know what records say, nor how they travel.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from stepmesh_broker.errors import StepmeshError
+
 VERSION = "1"
 """Of the contract: the header `stepmesh-contract`, where a record has it."""
 MEDIA_TYPE = "application/json"
+AGAIN = "stepmesh-again"
+"""Header of a record that was a dead letter and is sent again: where it lay first."""
+
+_ORIGIN = re.compile(rb"([0-9]{1,10})/([0-9]{1,19})/([0-9]{1,19})")
 
 
 class Topic(StrEnum):
@@ -25,7 +32,7 @@ class Topic(StrEnum):
 
 class PlainRecord(NamedTuple):
     """A record as it lies in its topic: `position` in a `lane`, both for ever. `headers` by their names in lower case; `time_ms` is when it
-    was written, by the record."""
+    was written, by the record. `problem`: why its data, and perhaps that of records right before it, is not known."""
 
     lane: int
     position: int
@@ -33,6 +40,13 @@ class PlainRecord(NamedTuple):
     value: bytes
     key: bytes = b""
     headers: Mapping[str, bytes] = {}
+    problem: StepmeshError | None = None
+
+    @property
+    def origin(self) -> tuple[int, int, int]:
+        """Lane, position and time where it lay first: what names it, however often it is sent again."""
+        said = _ORIGIN.fullmatch(self.headers.get(AGAIN, b""))
+        return (self.lane, self.position, self.time_ms) if said is None else (int(said[1]), int(said[2]), int(said[3]))
 
     @property
     def place(self) -> str:

@@ -105,11 +105,12 @@ def run_key(record: PlainRecord) -> str | None:
 
 def submitted_run(record: PlainRecord, namespace: Namespace, partitions: int) -> RunId:
     """Of the key, where there is one (UUIDv8: all of it is hash), on the partition where a client's submission with that key would be;
-    else of the record's place and time (UUIDv7 layout)."""
+    else of the record's first place and time (UUIDv7 layout)."""
     key = run_key(record)
     if key is None:
-        digest = hashlib.sha256(f"{namespace}/record/{record.lane}/{record.position}/{record.time_ms}".encode()).hexdigest()
-        time = f"{record.time_ms & 0xFFFF_FFFF_FFFF:012x}"
+        lane, position, time_ms = record.origin
+        digest = hashlib.sha256(f"{namespace}/record/{lane}/{position}/{time_ms}".encode()).hexdigest()
+        time = f"{time_ms & 0xFFFF_FFFF_FFFF:012x}"
         return _uuid(time + "7" + digest)
     return keyed_run(namespace, key, partitions)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from stepmesh_broker.protocol.dead_letters import MOST, DeadLetter, ListDeadLetters
 from stepmesh_broker.protocol.ids import Position
+from stepmesh_gateway.http.control import Nothing
 from stepmesh_gateway.http.refusals import bad_parameter
 from stepmesh_gateway.http.registry import Asked, NoQuery, Ok, Route, Scope
 
@@ -45,13 +46,27 @@ async def list_letters(asked: Asked[LettersQuery, None]) -> Letters:
     return Letters(letters=[_view(one) for one in found])
 
 
+class ResentView(msgspec.Struct, frozen=True, kw_only=True):
+    """The topic that has the record again."""
+
+    topic: str
+
+
 async def drop_letter(asked: Asked[NoQuery, None]) -> Ok:
     """It is gone for good."""
-    given = asked.path["position"]
+    await asked.operations.drop_dead_letter(_position(asked.path["position"]))
+    return Ok()
+
+
+async def resend_letter(asked: Asked[NoQuery, Nothing]) -> ResentView:
+    """Its topic has it, and it is gone here."""
+    return ResentView(topic=await asked.operations.resend_dead_letter(_position(asked.path["position"])))
+
+
+def _position(given: str) -> Position:
     if not _POSITION.fullmatch(given):
         raise bad_parameter(f"{given[:40]!r} is no position of a dead letter")
-    await asked.operations.drop_dead_letter(Position(int(given)))
-    return Ok()
+    return Position(int(given))
 
 
 def _view(letter: DeadLetter) -> LetterView:
@@ -67,5 +82,9 @@ ROUTES = (
     Route(
         method="DELETE", path="/v1/dead-letters/{position}", scope=Scope.DEPLOY, summary="Drop a dead letter", handler=drop_letter,
         answer=Ok,
+    ),
+    Route(
+        method="POST", path="/v1/dead-letters/{position}/resend", scope=Scope.DEPLOY, summary="Send a record again", handler=resend_letter,
+        body=Nothing, answer=ResentView,
     ),
 )  # fmt: skip

@@ -53,6 +53,10 @@ class AdminMethods:
         await self._operations.drop_dead_letter(Position(request.position))
         return pb.DropDeadLetterResponse()
 
+    async def ResendDeadLetter(self, request: pb.ResendDeadLetterRequest, context: Context) -> pb.ResendDeadLetterResponse:
+        """NOT_FOUND for one that is not there, FAILED_PRECONDITION for one that cannot be sent again."""
+        return pb.ResendDeadLetterResponse(topic=await self._operations.resend_dead_letter(Position(request.position)))
+
 
 def _pool(pool: PoolEntry) -> pb.PoolInfo:
     return pb.PoolInfo(

@@ -7,8 +7,20 @@ from typing import Any
 
 from stepmesh_broker.ports import Broker, Parked
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.dead_letters import MOST, SHOWN_BYTES, DeadLetter, DeadLetters, DropDeadLetter, ListDeadLetters
+from stepmesh_broker.protocol.dead_letters import (
+    MOST,
+    SHOWN_BYTES,
+    DeadLetter,
+    DeadLetters,
+    DropDeadLetter,
+    ListDeadLetters,
+    ResendDeadLetter,
+    Resent,
+    read_source,
+)
+from stepmesh_broker.protocol.ids import Position
 from stepmesh_broker.protocol.messages import Refused
+from stepmesh_broker.protocol.records import PlainRecord, Topic
 
 READ = 10_000
 """Letters that are looked through at most for those of one pool."""
@@ -21,7 +33,11 @@ class DeadLetterRequests:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self.answers: dict[type, Callable[[Any], Awaitable[api.ApiAnswer]]] = {ListDeadLetters: self._list, DropDeadLetter: self._drop}
+        self.answers: dict[type, Callable[[Any], Awaitable[api.ApiAnswer]]] = {
+            ListDeadLetters: self._list,
+            DropDeadLetter: self._drop,
+            ResendDeadLetter: self._resend,
+        }
 
     async def _list(self, request: ListDeadLetters) -> api.ApiAnswer:
         limit = max(0, min(request.limit, MOST))
@@ -40,4 +56,47 @@ class DeadLetterRequests:
     async def _drop(self, request: DropDeadLetter) -> api.ApiAnswer:
         if await self._broker.drop_parked(request.position):
             return api.Deleted()
-        return Refused("SM-5024", f"there is no dead letter at position {request.position}", "list them: it may be gone already")
+        return _unknown(request.position)
+
+    async def _resend(self, request: ResendDeadLetter) -> api.ApiAnswer:
+        """It is gone from here when its topic has it; after a crash in between it is in both, and sending it twice changes nothing."""
+        found = await self._broker.parked(1, Position(request.position - 1)) if request.position > 0 else ()
+        if not found or found[0].position != request.position:
+            return _unknown(request.position)
+        letter = found[0]
+        topic, record = _topic_of(letter), _record_of(letter)
+        if topic is None:
+            return _no_record(letter)
+        if record is None:
+            return _not_whole(letter)
+        await self._broker.write(topic, record)
+        await self._broker.drop_parked(letter.position)
+        return Resent(topic)
+
+
+def _topic_of(letter: Parked) -> Topic | None:
+    """None for what was no record of a topic."""
+    return next((topic for topic in Topic if topic == str(letter.pool)), None)
+
+
+def _record_of(letter: Parked) -> PlainRecord | None:
+    """None when the letter does not say all of it."""
+    if not letter.source:
+        return None
+    source = read_source(letter.source)
+    return source.record(letter.data) if source.is_whole else None
+
+
+def _unknown(position: Position) -> Refused:
+    return Refused("SM-5024", f"there is no dead letter at position {position}", "list them: it may be gone already")
+
+
+def _no_record(letter: Parked) -> Refused:
+    what = f"dead letter {letter.position} is no record of a topic, but of {letter.pool}"
+    return Refused("SM-5140", f"{what}: {letter.reason}", "`stepmesh retry RUN` goes on from a step that failed, in a new run")
+
+
+def _not_whole(letter: Parked) -> Refused:
+    what = f"dead letter {letter.position} does not hold all of its record"
+    why = "it was too large, or nobody could decode it" if letter.source else "it was parked by an earlier release"
+    return Refused("SM-5141", f"{what}: {why}", "let its producer write it again, then drop it here")

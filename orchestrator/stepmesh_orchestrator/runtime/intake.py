@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from stepmesh_broker.errors import BrokerError, BrokerUnavailable
 from stepmesh_broker.ports import Broker, TopicReader
+from stepmesh_broker.protocol.dead_letters import Source
 from stepmesh_broker.protocol.ids import Partition, Pool
 from stepmesh_broker.protocol.messages import Refused
 from stepmesh_broker.protocol.records import PlainRecord, Topic
@@ -54,6 +55,7 @@ class Intake:
         self._partition = partition
         self._partitions = partitions
         self._room = room
+        self._patience = Patience(broker, clock, taker.topic)
         self._reader: TopicReader | None = None
         self._closed = asyncio.Event()
 
@@ -88,8 +90,17 @@ class Intake:
             await self._room()
             records = await reader.fetch(AT_ONCE, _FETCH_S)
             if records:
-                await self._taker.take(records)
+                await self._take(records)
                 await reader.ack(records)
+
+    async def _take(self, records: Sequence[PlainRecord]) -> None:
+        for record in records:
+            if record.problem is not None:
+                said = record.problem
+                await self._patience.park(record, Refused(said.code, said.message, said.hint))
+        known = [record for record in records if record.problem is None]
+        if known:
+            await self._taker.take(known)
 
 
 class Patience:
@@ -107,7 +118,8 @@ class Patience:
         reason = f"{refused.code} {refused.message} (record {record.place}{key})"
         log.warning("a record of the %s topic cannot be taken and is parked: %s", self._topic, reason)
         kept = record.value[: self._broker.max_message_bytes]
-        await self.insist(lambda: self._broker.park(Pool(self._topic), kept, reason))
+        source = Source.of(record, len(kept)).encoded()
+        await self.insist(lambda: self._broker.park(Pool(self._topic), kept, reason, source))
 
     async def insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Broker and store may be away: then the record waits, and those after it."""

@@ -28,6 +28,7 @@ PROMISED = {
     "/v1/runs/bulk": {"POST"},
     "/api/v1/pools": {"GET"}, "/api/v1/pools/{pool}": {"GET"}, "/metrics": {"GET"},
     "/v1/deployment": {"GET"}, "/v1/dead-letters": {"GET"}, "/v1/dead-letters/{position}": {"DELETE"},
+    "/v1/dead-letters/{position}/resend": {"POST"},
     "/v1/schedules": {"GET", "POST"}, "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{f"/v1/schedules/{{schedule}}/{verb}": {"POST"} for verb in ("pause", "resume", "trigger", "backfill")},
     "/trigger/{workflow:path}": {"POST"}, "/runs/{runId}": {"GET"}, "/runs/{runId}/stream": {"GET"},

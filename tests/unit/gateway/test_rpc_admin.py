@@ -13,7 +13,7 @@ from tests.unit.gateway.test_rpc_outside import refused
 from tests.unit.gateway.web import Web, error, web
 
 from stepmesh_broker.ports import Broker
-from stepmesh_broker.protocol.dead_letters import MOST, SHOWN_BYTES
+from stepmesh_broker.protocol.dead_letters import MOST, SHOWN_BYTES, Source
 from stepmesh_broker.protocol.ids import Pool
 
 NUMBERS = {"wanted", "queued", "leased", "capacity", "position", "size"}
@@ -78,6 +78,28 @@ async def test_dead_letters_are_listed_and_dropped_by_either_door(door: Door, re
     assert not (await broker.parked())
 
 
+async def test_a_record_is_sent_again_by_either_door(door: Door, rest: Web, broker: Broker) -> None:
+    source = Source((0, 1, 2), 0, b"k", {"h": b"v"}).encoded()
+    first, second, task = [
+        await broker.park(*letter)
+        for letter in (
+            (Pool("events"), b"nonsense", "SM-5020", source),
+            (Pool("submit"), b"{}", "SM-3050", source),
+            (Pool("cpu"), b"", "lost"),
+        )
+    ]
+    assert (await door.client("AdminService/ResendDeadLetter", position=first)).topic == "events"
+    answer = await rest.http.post(f"/v1/dead-letters/{second}/resend")
+    assert (answer.status_code, answer.json()) == (200, {"topic": "submit"})
+    assert not {first, second} & {one.position for one in await broker.parked()}
+    for position, status, code, found in (
+        (first, grpc.StatusCode.NOT_FOUND, "SM-5024", 404),
+        (task, grpc.StatusCode.FAILED_PRECONDITION, "SM-5140", 409),
+    ):
+        await refused(door.client("AdminService/ResendDeadLetter", position=position), status, code)
+        error(await rest.http.post(f"/v1/dead-letters/{position}/resend"), found, code)
+
+
 @pytest.mark.parametrize(("limit", "status"), [(0, 400), (1, 200), (MOST, 200), (MOST + 1, 400)])
 async def test_a_list_has_a_limit(rest: Web, limit: int, status: int) -> None:
     assert (await rest.http.get(f"/v1/dead-letters?limit={limit}")).status_code == status
@@ -86,3 +108,4 @@ async def test_a_list_has_a_limit(rest: Web, limit: int, status: int) -> None:
 @pytest.mark.parametrize("position", ["x", "-1", "9" * 19, "9" * 5_000])
 async def test_what_is_no_position_is_refused(rest: Web, position: str) -> None:
     error(await rest.http.delete(f"/v1/dead-letters/{position}"), 400, "SM-7103")
+    error(await rest.http.post(f"/v1/dead-letters/{position}/resend"), 400, "SM-7103")

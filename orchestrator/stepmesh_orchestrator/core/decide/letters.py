@@ -8,8 +8,8 @@ from typing import Any
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant, PermitReturn, PermitRevoke
-from stepmesh_orchestrator.core.commands import AskAgain, TakeLetter
-from stepmesh_orchestrator.core.decide import addresses, gates, permits, waits
+from stepmesh_orchestrator.core.commands import AskAgain, ServeKeys, TakeLetter
+from stepmesh_orchestrator.core.decide import addresses, gates, permits, step_keys, waits
 from stepmesh_orchestrator.core.session import Session
 from stepmesh_orchestrator.core.state import AWAITING
 
@@ -31,13 +31,16 @@ def take_letter(session: Session, command: TakeLetter) -> None:
 
 
 def ask_again(session: Session, command: AskAgain) -> None:
-    """Of steps of flows that are in memory; all else asks again by its time."""
+    """Of steps of flows that are in memory, and about keys; all else asks again by its time."""
     for run in session.state.runs.values():
+        gates.ask(session, run)
         for item in run.items.values():
             for step, phase in enumerate(item.phases):
                 if phase == AWAITING:
                     waits.ask(session, item, step)
     addresses.tell_again(session)
+    step_keys.ask_again(session)
+    permits.serve_keys(session, ServeKeys(again=True))
 
 
 def addressee(letter: Letter) -> RunId | None:

@@ -39,6 +39,12 @@ def _ask(session: Session, name: RunId, key: str, step: CompiledStep, at_least: 
     keys.tell(session, keys.home_of(session, key), letter)
 
 
+def ask_again(session: Session) -> None:
+    """What was asked may have been lost."""
+    for name, (item, step, key) in session.asking.items():
+        _ask(session, name, key, item.run.flow.steps[step])
+
+
 def key_of(item: Item, step: CompiledStep) -> str:
     """Shared by all flows of a namespace. Raises `BadKey`."""
     shown = keys.value_of(step.concurrency_key, item, "concurrencyKey")

@@ -13,7 +13,7 @@ from tests.unit.orchestrator.core.test_gates import document
 
 from stepmesh_broker.protocol.ids import Partition, RunId, partition_of
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant, PermitLetter, PermitReturn
-from stepmesh_orchestrator.core.commands import ServeKeys, TakeLetter
+from stepmesh_orchestrator.core.commands import AskAgain, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.events import RunCancelled
 from stepmesh_orchestrator.core.gate_events import PermitAsked, PermitMoved
@@ -214,6 +214,30 @@ def test_who_is_asked_is_asked_again_while_the_answer_is_missing() -> None:
     mesh.collect(mesh.home)
     mesh.bring_all()
     assert not mesh.home.state.permits.doubted
+
+
+@pytest.mark.parametrize("lost", ["ask", "grant"])
+@pytest.mark.parametrize("of_step", [False, True])
+def test_what_a_broker_lost_with_its_disk_is_said_again(lost: str, of_step: bool) -> None:
+    mesh = Mesh()
+    if of_step:
+        api = next(name for name in map(str, range(100)) if partition_of(f"default//step/{name}", 3) == HOME)
+        mesh.plan = flow([step("a", concurrencyKey=api)], ref("a"))
+    run = mesh.come(1)
+    if lost == "grant":
+        mesh.bring(mesh.ask())
+    mesh.outside.clear()
+    mesh.runs[run].tasks.clear()
+
+    for engine in mesh.engines:
+        engine.send(AskAgain())
+        mesh.collect(engine)
+    mesh.bring_all()
+
+    assert [task.run for task in mesh.runs[run].tasks] == [run]
+    mesh.end(run)
+    mesh.bring_all()
+    assert not mesh.home.state.permits.keys
 
 
 def test_an_attempt_of_a_step_is_asked_likewise() -> None:

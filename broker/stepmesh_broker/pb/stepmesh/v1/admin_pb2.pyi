@@ -106,3 +106,15 @@ class DropDeadLetterRequest(_message.Message):
 class DropDeadLetterResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ResendDeadLetterRequest(_message.Message):
+    __slots__ = ("position",)
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    def __init__(self, position: _Optional[int] = ...) -> None: ...
+
+class ResendDeadLetterResponse(_message.Message):
+    __slots__ = ("topic",)
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    def __init__(self, topic: _Optional[str] = ...) -> None: ...
