@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.services import shared
 
 HERE = Path(__file__).parent
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no test fails for its time
+settings.load_profile("ci" if "CI" in os.environ else "unhurried")  # "ci" is the library's: unhurried, and the same examples each time
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

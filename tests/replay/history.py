@@ -13,10 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.replay.resumed import going_on
 from tests.replay.scheduled import schedules
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
+from tests.simulation.test_gates import Partitioned
 from tests.simulation.virtual_loop import LoopTimeClock, run_virtual
 
 from stepmesh import ResourceUnavailable, Worker
@@ -26,7 +28,9 @@ from stepmesh.durable.app import App
 from stepmesh.durable.retrying import Retry
 from stepmesh.run_control import Changes
 from stepmesh_broker.protocol import api
-from stepmesh_broker.protocol.ids import Partition
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.letters import Letters
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitReturn
 from stepmesh_orchestrator.core.events import RunCreated, decode_turn
 from stepmesh_orchestrator.core.evolve.dormancy import flows_needed
 from stepmesh_orchestrator.core.projection import apply
@@ -118,10 +122,10 @@ async def hashes(frames: list[bytes], flows: FlowRegistry) -> list[str]:
 
 async def record(name: str) -> dict[str, object]:
     """By what its name begins with."""
-    world = World(MemoryJournal())
+    world = Partitioned(MemoryJournal()) if name.endswith("doubted") else World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
-    parts = {"over": taking_over, "resumed": going_on}
+    parts = {"over": taking_over, "doubted": doubting, "resumed": going_on}
     await parts.get(name.rpartition("-")[2], everything)(world, await world.client())
     await world.close()
     return await recorded(world)
@@ -285,6 +289,17 @@ async def taking_over(world: World, client: Client) -> None:
     assert (await client.handle(fourth.run).wait(timeout=500)).summary.status == "completed"
     worker.stop()
     await running
+
+
+async def doubting(world: World, client: Client) -> None:
+    """The first partition, home of a key, is told that somebody is gone, and late of what was asked before that."""
+    connection, key, other = await world.connection(), "default/limited/concurrency/0", Partition(1)
+    gone, late = RunId("01900000-0000-7000-8000-000000000001"), RunId("01900000-0000-7000-8000-000000000002")
+    rule: list[int | str] = [1, "queue", 0, 0, 0, 0]
+    told = (PermitAsk(key, gone, other, rule, 10), PermitReturn(key, gone, other, 30), PermitAsk(key, late, other, rule, 20))
+    for letter in told:
+        await connection.post(Partition(0), msgspec.msgpack.encode(Letters(other, [letter])))
+        await asyncio.sleep(1)
 
 
 async def replay(history: dict[str, object]) -> list[str]:

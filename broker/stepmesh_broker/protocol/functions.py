@@ -21,7 +21,8 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `abandoned`: ids of commands whose results the body waits for no more. `idle`: nothing of it runs here, so the worker lets go of it
     unless there is news. `blocked`: why the body cannot go on with this history and this code; then it is idle. `continued`: the body is
     over, and begins anew with this input (JSON); then `base` is how many records the body got, and updates behind them are for the next.
-    `leaving`: the worker goes, so another one is to take the activation's place. `version`: of the worker's code.
+    `leaving`: the worker goes, so another one is to take the activation's place. `version`: of the worker's code. `exact`: the records
+    count only if they come right behind the `base` and as they are, with their times: the body went on from them already.
     """
 
     task: TaskRef
@@ -35,6 +36,7 @@ class FunctionTurn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     continued: bytes | None = None
     leaving: bool = False
     version: str = ""
+    exact: bool = False
 
 
 class FunctionTurns(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="turns"):

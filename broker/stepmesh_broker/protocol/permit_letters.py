@@ -1,6 +1,7 @@
 """What partitions tell each other about keys: who wants to begin, who may, who is to end, and who has ended.
 
-Invariant: each may arrive twice, late, and in any order. Same encoding as messages.py.
+Invariant: each may arrive twice, late, and in any order. Same encoding as messages.py. `position`: of the last event of the partition that
+says so, which only grows: a return is behind everything that its run ever asked. 0 in letters of releases that did not say it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class PermitAsk(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="per
     run: RunId
     partition: Partition
     rule: list[int | str]
+    position: int = 0
 
 
 class PermitGrant(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="permit_grant"):
@@ -36,10 +38,21 @@ class PermitRevoke(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="
 
 
 class PermitReturn(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="permit_return"):
-    """The run has ended, or never was. To the key's home."""
+    """The run, which lived on `partition`, has ended, or never was. To the key's home."""
 
     key: str
     run: RunId
+    partition: Partition = Partition(0)
+    position: int = 0
 
 
-PermitLetter = PermitAsk | PermitGrant | PermitRevoke | PermitReturn
+class PermitCheck(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="permit_check"):
+    """Does the run still ask? What it asked may be a late copy. Answered by another `PermitAsk`, with this position at least, or by a
+    `PermitReturn`."""
+
+    key: str
+    run: RunId
+    position: int
+
+
+PermitLetter = PermitAsk | PermitGrant | PermitRevoke | PermitReturn | PermitCheck

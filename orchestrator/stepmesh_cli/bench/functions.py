@@ -10,8 +10,9 @@ from pathlib import Path
 
 from stepmesh.client import Client
 from stepmesh.durable.execution import State
+from stepmesh.durable.workflow import Workflow
 from stepmesh_broker.protocol.histories import Record, Settled
-from stepmesh_cli.bench.functions_worker import app, chain, nap
+from stepmesh_cli.bench.functions_worker import app, chain, hurry, nap
 from stepmesh_cli.bench.scenarios import Figures, spent
 from stepmesh_cli.bench.settings import BenchSettings
 from stepmesh_cli.bench.sleeping import dormant, sizes, until
@@ -27,7 +28,8 @@ REPLAYED = 1_000
 
 
 async def functions(settings: BenchSettings) -> Figures:
-    """Functions of a hundred local steps in a row, 256 at a time; then functions that sleep for a month."""
+    """Functions of a hundred local steps in a row, 256 at a time; one of a thousand alone, as it comes and ahead of its history; then
+    functions that sleep for a month."""
     async with folder_of(settings) as data, stage(settings, data=data, worker="stepmesh_cli.bench.functions_worker", pool=app.name) as on:
         flow = await on.client.store_flow(chain)
         runs = settings.amount(1_000)
@@ -36,8 +38,18 @@ async def functions(settings: BenchSettings) -> Figures:
             await _run(on.client, flow, runs)
         steps = runs * STEPS
         found = {"steps": steps, "steps_per_s": round(steps / meter.seconds), **spent(meter, steps), **on.info()}
+        found |= {"alone_steps_per_s": await _alone(on, chain), "ahead_steps_per_s": await _alone(on, hurry)}
         waiting = await _waiting(on, data, settings.runs or settings.amount(10_000))
     return {**found, "replay_us_per_step": replay_us(REPLAYED), **waiting}
+
+
+async def _alone(on: Stage, workflow: Workflow[..., int]) -> int:
+    """Steps per second of one function that has the deployment to itself."""
+    flow = await on.client.store_flow(workflow)
+    await on.client.run(flow, STEPS)
+    async with on.measured() as meter:
+        await on.client.run(flow, REPLAYED)
+    return round(REPLAYED / meter.seconds)
 
 
 async def _waiting(on: Stage, data: Path, functions: int) -> Figures:

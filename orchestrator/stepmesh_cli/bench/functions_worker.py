@@ -1,4 +1,4 @@
-"""The benchmark's durable functions: one that does local steps in a row, and one that sleeps."""
+"""The benchmark's durable functions: local steps in a row, with each journaled at once or some at a time, and one that sleeps."""
 
 from __future__ import annotations
 
@@ -18,12 +18,27 @@ async def add(n: int) -> int:
     return n + 1
 
 
+@app.step(idempotent=True)
+async def add_again(n: int) -> int:
+    """The same, and may be done again."""
+    return n + 1
+
+
 @app.workflow
 async def chain(steps: int) -> int:
     """Local steps in a row, each on the one before."""
     n = 0
     for _ in range(steps):
         n = await add(n)
+    return n
+
+
+@app.workflow(checkpoint="batch:50ms")
+async def hurry(steps: int) -> int:
+    """The same, ahead of its history."""
+    n = 0
+    for _ in range(steps):
+        n = await add_again(n)
     return n
 
 

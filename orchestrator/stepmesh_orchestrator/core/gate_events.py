@@ -38,12 +38,15 @@ class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37
 
 
 class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):
-    """`to`: it holds a permit from now on, is revoked, or is gone."""
+    """`to`: it holds a permit from now on, is revoked, or is gone. `position`, if not 0: what `partition` asked before that may be of runs
+    that are over."""
 
     run: ClassVar[RunId] = RunId("")
     key: str
     asker: RunId
     to: str
+    partition: Partition = Partition(0)
+    position: int = 0
 
 
 class BreakerMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=39):
@@ -55,4 +58,13 @@ class BreakerMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3
     due_ms: int = 0
 
 
-GateEvent = RunHeld | RunReleased | PermitAsked | PermitMoved | BreakerMoved
+class PermitDoubted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
+    """What a run, or an attempt of a step, of another partition asked may be a late copy: its partition is asked back."""
+
+    run: ClassVar[RunId] = RunId("")
+    key: str
+    asker: RunId
+    partition: Partition
+
+
+GateEvent = RunHeld | RunReleased | PermitAsked | PermitMoved | BreakerMoved | PermitDoubted

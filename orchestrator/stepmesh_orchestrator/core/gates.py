@@ -49,6 +49,10 @@ class KeyPermits(msgspec.Struct, array_like=True, gc=False):
     first_ms: int = 0
     due_ms: int = 0
 
+    def counts(self, run: RunId) -> bool:
+        """Whether it asked, and has not gone."""
+        return run in self.holders or run in self.waiting or run in self.revoked
+
     def has_room(self) -> bool:
         """Whether one more may be let through, as far as the limit says."""
         return not self.rule.limit or len(self.holders) < self.rule.limit
@@ -78,6 +82,8 @@ class _Image(msgspec.Struct, array_like=True, gc=False):
     keys: dict[str, KeyPermits]
     idle: list[str]
     breakers: dict[str, Breaker]
+    passed: dict[Partition, int] = {}
+    doubted: dict[str, dict[RunId, Partition]] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -86,19 +92,26 @@ _decoder = msgspec.msgpack.Decoder(_Image)
 
 class Permits:
     """By key. `idle`: keys that are kept only because their rate remembers; they go when it has forgotten. `breakers`: open ones, by
-    component."""
+    component. `passed`: by other partition, how far it was when it last told that somebody is gone. `doubted`, by key: asked before that,
+    perhaps in a late copy, and were not confirmed so far."""
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyPermits] = {}
         self.idle: OrderedDict[str, None] = OrderedDict()
         self.breakers: dict[str, Breaker] = {}
+        self.passed: dict[Partition, int] = {}
+        self.doubted: dict[str, dict[RunId, Partition]] = {}
 
     def encoded(self) -> bytes:
-        """For a snapshot; empty when there is nothing."""
-        return _encoder.encode(_Image(self.keys, list(self.idle), self.breakers)) if self.keys or self.breakers else b""
+        """For a snapshot; empty when there is nothing, and as earlier releases wrote it when it says no more than theirs."""
+        plain = (self.keys, list(self.idle), self.breakers)
+        if self.passed or self.doubted:
+            return _encoder.encode(_Image(*plain, self.passed, self.doubted))
+        return _encoder.encode(plain) if self.keys or self.breakers else b""
 
     def restore(self, image: bytes) -> None:
         """From a snapshot."""
         if image:
             found = _decoder.decode(image)
             self.keys, self.idle, self.breakers = found.keys, OrderedDict.fromkeys(found.idle), found.breakers
+            self.passed, self.doubted = found.passed, found.doubted

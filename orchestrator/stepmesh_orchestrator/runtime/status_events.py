@@ -89,7 +89,7 @@ def _data(event: Event) -> bytes:
         return msgspec.json.encode({"source": event.source, "items": event.items})
     if isinstance(event, function_events.FunctionsSeeded):
         return msgspec.json.encode({"functions": [{"item": one.item, "step": one.step} for one in event.seeds]})
-    if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved):
+    if isinstance(event, gate_events.PermitAsked | gate_events.PermitMoved | gate_events.BreakerMoved | gate_events.PermitDoubted):
         return b"{}"  # of no run, so nobody is told
     if isinstance(
         event, events.ItemStarted | events.RunDeleted | events.RunResumed | events.TreeDormant | events.TreeWoken | ScheduleEvent

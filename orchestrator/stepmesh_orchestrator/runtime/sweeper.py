@@ -74,7 +74,8 @@ class Sweeper:
         now = self._clock.monotonic()
         if now >= self._keys_reminded + REMIND_S:
             self._keys_reminded = now
-            if any(found.is_full() for found in self._shard.session.state.permits.keys.values()):
+            permits = self._shard.session.state.permits
+            if permits.doubted or any(found.is_full() for found in permits.keys.values()):
                 self._shard.post(ServeKeys(again=True, full=True))
 
     def _look_for_lost(self, pool: str, depth: PoolDepth, reborn: bool) -> None:

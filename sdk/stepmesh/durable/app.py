@@ -6,10 +6,11 @@ Invariant: a name stands for one thing within an app, and an app's name is the f
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from stepmesh.component import Components
+from stepmesh.durable.checkpoints import EACH
 from stepmesh.durable.durations import Duration
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.events import Event
@@ -26,6 +27,15 @@ from stepmesh.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 _NAME = re.compile(r"[A-Za-z0-9_.~-]+")
+
+
+class DeclareStep(Protocol):
+    """What `@app.step(…)` is: a decorator of an `async def`, or a `def`."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
 
 
 class App:
@@ -54,7 +64,8 @@ class App:
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         pool: str = "",
-    ) -> Callable[[Callable[P, Awaitable[R] | R]], Step[P, R]]: ...
+        idempotent: bool = False,
+    ) -> DeclareStep: ...
     def step(
         self,
         function: Callable[..., Any] | None = None,
@@ -65,17 +76,19 @@ class App:
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         pool: str = "",
+        idempotent: bool = False,
     ) -> Any:
         """A function as a step: `@app.step` or `@app.step(retry=Retry(max=5), timeout="30s")`.
 
         `timeout`: of one attempt. `heartbeat`: one that does not call `wf.step().heartbeat()` for so long is ended. `pool`: the pool whose
-        workers do it (`app.components(pool)` offers it there); without one it runs where the body runs. Raises `BadWorkflow`,
-        `BadDuration`."""
+        workers do it (`app.components(pool)` offers it there); without one it runs where the body runs. `idempotent`: doing it
+        again with the same arguments does no harm, so its result may be journaled later (`checkpoint` of the workflow). Raises
+        `BadWorkflow`, `BadDuration`."""
 
         def declare(given: Callable[..., Any]) -> Step[..., Any]:
             called = name or given.__name__
             made: Step[..., Any] = Step(
-                given, called, pool, retry=retry, timeout=timeout, heartbeat=heartbeat, path=f"/{self.name}/{called}"
+                given, called, pool, retry=retry, timeout=timeout, heartbeat=heartbeat, path=f"/{self.name}/{called}", idempotent=idempotent
             )
             self._add(self.steps, "step", made)
             return made
@@ -94,6 +107,7 @@ class App:
         guard: Guard | None = None,
         timeout: Duration | None = None,
         on_failure: OnFailure | None = None,
+        checkpoint: str = EACH,
         **control: Unpack[FlowControl],
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
     def workflow(
@@ -106,16 +120,20 @@ class App:
         guard: Guard | None = None,
         timeout: Duration | None = None,
         on_failure: OnFailure | None = None,
+        checkpoint: str = EACH,
         **control: Unpack[FlowControl],
     ) -> Any:
         """An `async def` as a workflow: `@app.workflow` or `@app.workflow(version=3)`. `timeout`, `on_failure`: see `Lifetime`.
-        `control`: of its runs, see `FlowControl`. Raises `BadWorkflow`, `BadComponent`, `BadDuration`."""
+        `checkpoint`: `"each"` result of a step is journaled before the body has it; `"batch:50ms"`: those of idempotent ones so long later
+        at most. `control`: of its runs, see `FlowControl`. Raises `BadWorkflow`, `BadComponent`, `BadDuration`."""
         lifetime = AS_LONG_AS_IT_TAKES if timeout is None and on_failure is None else Lifetime(timeout, on_failure)
 
         def declare(given: Callable[..., Any]) -> Workflow[..., Any]:
             called = name or given.__name__
             path, guarded = f"/{self.name}/{called}", guard or self.guard
-            made: Workflow[..., Any] = Workflow(given, path, called, version=version, guard=guarded, control=control, lifetime=lifetime)
+            made: Workflow[..., Any] = Workflow(
+                given, path, called, version=version, guard=guarded, control=control, lifetime=lifetime, checkpoint=checkpoint
+            )
             self._add(self.workflows, "workflow", made)
             return made
 

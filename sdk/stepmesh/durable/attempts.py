@@ -53,13 +53,14 @@ in_step: ContextVar[StepInfo] = ContextVar("stepmesh_step")
 @dataclass(frozen=True)
 class Plan:
     """How a local step is done. `is_async`: `work` gives an awaitable; else it runs in a thread. `heartbeat_s`: how long it may be
-    silent."""
+    silent. `idempotent`: doing it again does no harm."""
 
     work: Work
     retry: Retry = NEVER
     timeout_s: float | None = None
     is_async: bool = True
     heartbeat_s: float | None = None
+    idempotent: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,32 @@
 """One activation of a durable function in a worker: its body is replayed, its local steps are done, and what follows is told turn by turn.
 
-Invariants: a record is delivered to the body only as the shard appended it; what a local step gave is told until it is seen in the history;
-a body that waits for others only is let go of, so that waiting costs no worker anything but memory that it has to spare. It must not know
-how turns travel.
+Invariants: a record is delivered to the body only as the shard appended it, or as the shard appends it or else the body is replayed without
+it; what a local step gave is told until it is seen in the history; a body that waits for others only is let go of, so that waiting costs no
+worker anything but memory that it has to spare. It must not know how turns travel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from stepmesh import payloads
 from stepmesh.context import apart
+from stepmesh.durable.activation import Activation
+from stepmesh.durable.ahead import Ahead
 from stepmesh.durable.attempts import LocalStep
 from stepmesh.durable.execution import Execution, State, Turn
-from stepmesh.durable.identity import Identity
 from stepmesh.durable.live_bodies import LiveBody
 from stepmesh.durable.stale import told
 from stepmesh.durable.takeover import place_of, taken_over
+from stepmesh.durable.unsaid import Told, Unsaid
 from stepmesh_broker.errors import StepmeshError
 from stepmesh_broker.protocol.functions import FunctionTurn, FunctionTurned
-from stepmesh_broker.protocol.histories import Began, Issued, Kind, Record, Settled, TakenOver, Tried, decode_records, size_of
-from stepmesh_broker.protocol.messages import Task, TaskRef
+from stepmesh_broker.protocol.histories import Began, Record, Settled, TakenOver, Tried, size_of
+from stepmesh_broker.protocol.messages import TaskRef
 
 PATIENCE_S = 0.02
 """A step that takes longer than this (seconds) is told to have begun before it is told to have ended."""
@@ -35,12 +36,8 @@ LOOK_S = 15.0
 """While steps go on and nothing is to be told, the shard is asked so often (seconds): a signal of news may have been lost."""
 LOCAL_STEPS = 64
 """Local steps of one run that are under way at once."""
-TURN_BYTES = 256 * 1024
-"""Records in one turn of more than one record, with the ids of what was given up, bytes."""
 KEPT_MS = 5_000
 """A step whose next attempt is due so soon is waited for here; else the worker lets go, and the shard's timer brings the function back."""
-
-NOTHING: Mapping[str, str] = {}
 
 
 class LetGo(Exception):
@@ -51,49 +48,14 @@ class HandedBack(Exception):
     """The worker leaves, and the shard did not take the activation back."""
 
 
+class Overtaken(Exception):
+    """The body went ahead of its history, and something else came before what it did: neither counts."""
+
+
 class Stuck(StepmeshError):
     """SM-1022: a body waits for something that no record will ever bring."""
 
     default_code = "SM-1022"
-
-
-class Sequencer(Protocol):
-    """The way to the shard."""
-
-    async def take(self, turn: FunctionTurn) -> FunctionTurned:
-        """Tell a turn, however often it takes until there is an answer."""
-        ...
-
-
-class Begin(Protocol):
-    """Makes a body."""
-
-    def __call__(self, started_ms: int, *, recorded: str, place: str = "", before: Mapping[str, str] = NOTHING) -> Execution:
-        """See `Activation`. `place`: what the body is known by, if not its own; `before`: commands that were taken over, with the place
-        that they were issued at."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """What is to be driven. `begin`: makes the body, given when it began (ms) and the version of the code that it began with. `news` is set
-    when there may be records that the shard was not asked for. `version`: of the code that is here. `is_fresh`: nobody else had the
-    task, so what it carries is what there is. `identity`, `where`: of the function, for the log; `file:line`. `live`: the body
-    itself, where it still is. `keep` takes one that idles; None = it is put away. `leaving`: no local step is begun any more.
-    `turn_bytes`: see `TURN_BYTES`."""
-
-    task: Task
-    begin: Begin
-    sequencer: Sequencer
-    news: asyncio.Event
-    version: str = ""
-    is_fresh: bool = False
-    identity: Identity = Identity()
-    where: str = ""
-    live: LiveBody | None = None
-    keep: Callable[[LiveBody], None] | None = None
-    leaving: asyncio.Event = field(default_factory=asyncio.Event)
-    turn_bytes: int = TURN_BYTES
 
 
 async def drive(activation: Activation) -> Any:
@@ -114,9 +76,9 @@ class _Driver:
         self._waiting = False  # local steps begin when this turn is told
         self._asks_first = False  # each of them may have its result already
         self._base = self._size = 0
-        self._unsent: list[Record] = []
-        self._abandoned: set[str] = set()  # told
-        self._newly_abandoned: list[str] = []
+        self._unsaid = Unsaid(activation.turn_bytes)
+        self._local: Mapping[str, LocalStep] = {}  # steps without a result, as the body knows
+        self._ahead = Ahead(activation.ahead_s, activation.turn_bytes)
         self._running: dict[str, asyncio.Task[Settled | Tried | None]] = {}
         self._left_over = False  # local steps that are not begun, because the worker leaves
         self._time = self._began_at = 0.0
@@ -125,7 +87,17 @@ class _Driver:
         self._set_clock(task.at_ms)
 
     async def run(self) -> Any:
-        execution, turn = await (self._replayed() if self._activation.live is None else self._resumed(self._activation.live))
+        body = self._replayed() if self._activation.live is None else self._resumed(self._activation.live)
+        while True:
+            try:
+                return await self._driven(*await body)
+            except Overtaken:
+                self.close()
+                self._unsaid, self._left_over, self._size = Unsaid(self._activation.turn_bytes), False, 0
+                self._ahead.overtaken = True
+                body = self._replayed()
+
+    async def _driven(self, execution: Execution, turn: Turn) -> Any:
         while turn.state is State.IDLE:
             self._take(turn)
             turn = self._turned(execution, await self._onwards())
@@ -149,6 +121,7 @@ class _Driver:
             task.cancel()
         if self._execution is not None:
             self._execution.drop()
+            self._execution = None
 
     async def _replayed(self) -> tuple[Execution, Turn]:
         records = await self._after(0)
@@ -156,7 +129,7 @@ class _Driver:
         began = next((record for record in records if isinstance(record, Began)), None)
         if began is None:  # it is new, though it may have been told something already
             began = Began(self._activation.task.at_ms, self._activation.version)
-            self._unsent.append(began)
+            self._unsaid.records.append(began)
         self._asks_first = any(isinstance(record, TakenOver) and record.kept for record in records)
         execution = self._execution = self._begun(began, records)
         return execution, self._turned(execution, [record for record in records if record is not began])
@@ -176,8 +149,9 @@ class _Driver:
     async def _after(self, base: int) -> list[Record]:
         """The history from there on, as the journal has it now. What came along with the task may be old: it may have been sent long ago,
         or come again."""
-        found = _carried(self._activation.task, base)
-        if self._activation.is_fresh and base + len(found) == self._activation.task.records and self._is_own(found):
+        found = self._activation.carried(base)
+        is_fresh = self._activation.is_fresh and not self._ahead.overtaken
+        if is_fresh and base + len(found) == self._activation.task.records and self._is_own(found):
             return found
         return found + await self._since(base + len(found), self._activation.version)
 
@@ -198,12 +172,13 @@ class _Driver:
     def _take(self, turn: Turn) -> None:
         """Keep what is to be told, begin the local steps, stop those that nobody waits for. Where something for others is to be told, that
         comes first: a step may hand out what they find only then, such as the token of a promise."""
-        self._unsent += turn.commands
+        self._local = turn.local
+        self._unsaid.records += turn.commands
         urgent = self._is_urgent()
         begins = turn.state is State.IDLE and not urgent
         due = [(id, step) for id, step in turn.local.items() if step.due_ms - self._now_ms() <= KEPT_MS] if begins else []
         leaving = self._activation.leaving.is_set()
-        ended = {record.id for record in self._unsent if isinstance(record, Settled | Tried)} if due else set[str]()
+        ended = self._unsaid.ended() if due else set[str]()
         for id, step in due:
             if id in self._running or id in ended:
                 continue
@@ -215,7 +190,7 @@ class _Driver:
             if id in self._running:
                 self._running.pop(id).cancel()
         self._waiting = urgent and bool(turn.local)
-        self._newly_abandoned = [id for id in turn.abandoned if id not in self._abandoned]
+        self._unsaid.give_up(turn.abandoned)
 
     async def _do(self, step: LocalStep) -> Settled | Tried | None:
         """None when it was not begun, because the worker leaves."""
@@ -238,8 +213,9 @@ class _Driver:
     async def _onwards(self) -> list[Record]:
         """Wait until there is something to tell or to hear; tell it; what the history has now that the body has not seen."""
         is_some = await self._something()
+        is_called = self._activation.news.is_set()
         self._collect()
-        if not self._running and not self._unsent and self._execution is not None and not self._execution.waits:
+        if not self._running and not self._unsaid.records and self._execution is not None and not self._execution.waits:
             raise Stuck(
                 "the workflow waits for something that no record will bring",
                 hint="await steps, sleeps, events and what is made of them; a bare future of one's own has nobody who sets it",
@@ -248,13 +224,21 @@ class _Driver:
             await self._hand_back()
         if not is_some:
             return self._heard(await self._since(self._base))
-        return await self._tell(idle=not self._running and not self._waiting and not self._left_over and not self._has_results())
+        if not is_called and self._goes_ahead():
+            return self._unsaid.hear()
+        return await self._tell(idle=not self._running and not self._waiting and not self._left_over and not self._unsaid.ended())
+
+    def _goes_ahead(self) -> bool:
+        """Whether the body gets what came of its steps before it is told."""
+        if not self._activation.ahead_s or self._left_over or not self._may_repeat() or self._is_urgent():
+            return False
+        return self._ahead.may_have(self._unsaid.new(), asyncio.get_running_loop().time(), is_first=not self._unsaid.heard)
 
     async def _hand_back(self) -> NoReturn:
         """Another worker does what is left over."""
         leaving = False
         while not leaving:
-            leaving = len(self._fitting()[0]) == len(self._unsent)
+            leaving = self._unsaid.fits()
             await self._tell(idle=False, leaving=leaving)
         raise HandedBack
 
@@ -262,15 +246,19 @@ class _Driver:
         """False when nothing came for long."""
         if not self._running or self._is_urgent():
             return True
-        return await self._moved(PATIENCE_S) or bool(self._unsent or self._newly_abandoned) or await self._moved(LOOK_S)
+        return await self._moved(PATIENCE_S) or bool(self._unsaid) or await self._moved(LOOK_S)
 
-    def _has_results(self) -> bool:
-        """Whether there is something that the body will hear of."""
-        return any(isinstance(record, Settled | Tried) for record in self._unsent)
+    def _may_repeat(self) -> bool:
+        """Whether all that is under way may be done again. Nothing may within a saga: what the history does not know is not undone."""
+        in_saga = self._execution is not None and self._execution.sagas
+        return not in_saga and all(step.plan.idempotent for step in self._local.values())
 
     def _is_urgent(self) -> bool:
-        """Whether others are to hear of something that the body issued."""
-        return any(isinstance(record, Issued) and (self._asks_first or record.kind is not Kind.STEP) for record in self._unsent)
+        """Whether what the body issued is to be told before any step begins: others are to hear of it, or the body went ahead, and comes to
+        a step that may not be done again."""
+        if self._unsaid.heard and not self._may_repeat():
+            return True
+        return self._unsaid.is_urgent(asks_first=self._asks_first)
 
     async def _moved(self, timeout_s: float) -> bool:
         """Whether a local step ended or there may be news, in that time."""
@@ -296,29 +284,44 @@ class _Driver:
                 if record is None:
                     self._left_over = True
                 else:
-                    self._unsent.append(record)
+                    self._unsaid.records.append(record)
 
     async def _tell(self, *, idle: bool, blocked: str = "", continued: bytes | None = None, leaving: bool = False) -> list[Record]:
-        sent, self._unsent = self._fitting()
-        abandoned, self._newly_abandoned = self._given_up(sent)
-        idle = idle and not self._unsent and not self._newly_abandoned
+        exact = self._unsaid.heard > 0
+        said = self._unsaid.take()
+        idle = idle and not self._unsaid and not exact
         self._number += 1
         version = self._activation.version
         answer = await self._asked(
-            FunctionTurn(self._ref, self._driver, self._number, self._base, sent, abandoned, idle, blocked, continued, leaving, version)
-        )
-        self._abandoned.update(abandoned)
+            FunctionTurn(
+                self._ref, self._driver, self._number, self._base, said.records, said.given_up, idle, blocked, continued, leaving, version,
+                exact,
+            )
+        )  # fmt: skip
         self._set_clock(answer.at_ms)
         if answer.left:
             if answer.records is None and idle and not blocked:
-                self._keep(sent)
+                self._keep(said.records)
             raise LetGo
-        news = [_dated(record, answer.at_ms) for record in sent] if answer.records is None else answer.records
-        return self._heard(news + await self._since(self._base + len(news)) if answer.more else news)
+        return self._heard(await self._appended(said, answer, exact=exact), said.heard)
 
-    def _heard(self, news: list[Record]) -> list[Record]:
+    async def _appended(self, said: Told, answer: FunctionTurned, *, exact: bool) -> list[Record]:
+        """What the history has from the base on. Raises `Overtaken`."""
+        if answer.records is None:
+            news = said.records if exact else [_dated(record, answer.at_ms) for record in said.records]
+        else:
+            news = answer.records
+        if answer.more:
+            news = news + await self._since(self._base + len(news))
+        if exact and news[: len(said.records)] != said.records:
+            raise Overtaken
+        self._ahead.overtaken = False
+        return news
+
+    def _heard(self, news: list[Record], known: int = 0) -> list[Record]:
+        """What of it the body is to get; it has so many of them."""
         self._base += len(news)
-        return [record for record in news if not isinstance(record, Began)]
+        return [record for record in news[known:] if not isinstance(record, Began)]
 
     def _keep(self, sent: list[Record]) -> None:
         """The shard has let go, and `sent` is what its history ends with: commands, which move no body."""
@@ -329,27 +332,6 @@ class _Driver:
         if turn.state is State.IDLE and not turn.commands:
             self._execution = None
             keep(LiveBody(execution, self._base + len(sent), self._driver, self._size, self._asks_first))
-
-    def _fitting(self) -> tuple[list[Record], list[Record]]:
-        """What fits one turn, of what is to be told; and the rest."""
-        size = 0
-        for index, record in enumerate(self._unsent):
-            size += size_of(record)
-            if size > self._activation.turn_bytes and index:
-                return self._unsent[:index], self._unsent[index:]
-        return self._unsent, []
-
-    def _given_up(self, sent: list[Record]) -> tuple[list[str], list[str]]:
-        """What of it fits the same turn; and the rest, with what the shard was not asked for yet."""
-        fitting, rest = list[str](), list[str]()
-        if not self._newly_abandoned:
-            return fitting, rest
-        untold, size = {record.id for record in self._unsent if isinstance(record, Issued)}, sum(map(size_of, sent))
-        for id in self._newly_abandoned:
-            size += len(id)
-            fits = size <= self._activation.turn_bytes or not (sent or fitting)
-            (fitting if fits and id not in untold else rest).append(id)
-        return fitting, rest
 
     async def _asked(self, turn: FunctionTurn) -> FunctionTurned:
         answer = await self._activation.sequencer.take(turn)
@@ -362,8 +344,12 @@ class _Driver:
 
     async def _end(self, turn: Turn) -> Any:
         """What was issued last is to be in the history; a body that asked for nothing at all needs none."""
-        heard = self._base - (0 if self._execution is None else self._execution.unheard)
-        while len(self._unsent) > (0 if self._base else 1):
+        unheard = 0 if self._execution is None else self._execution.unheard
+        heard = self._base - unheard
+        while self._unsaid.heard:  # else what is told next may stand behind others' records
+            news = await self._tell(idle=False)
+            heard = self._base - len(news) - unheard
+        while len(self._unsaid.records) > (0 if self._base else 1):
             await self._tell(idle=False)
         if turn.state is State.CONTINUED:
             self._base = heard  # what the body did not hear of is for the next one
@@ -381,13 +367,6 @@ async def _pause(seconds: float, leaving: asyncio.Event) -> None:
         return
     with suppress(TimeoutError):
         await asyncio.wait_for(leaving.wait(), seconds)
-
-
-def _carried(task: Task, base: int) -> list[Record]:
-    """The records from there on that came along, if any did."""
-    if task.history:
-        return decode_records(task.history)[base:]
-    return decode_records(task.news) if task.news and task.seen == base else []
 
 
 def _dated(record: Record, at_ms: int) -> Record:

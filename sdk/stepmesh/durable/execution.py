@@ -62,6 +62,7 @@ class Execution:
         self.token_of = token_of or (lambda id: tokens.token_of(Waiter(RunId(run), 0, 0, 0, id), ""))
         self.replaying = False
         self.unheard = 0
+        self.sagas = 0  # that the body is within
         self._reading = False
         self._dropped = False
         self._warned = False

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from stepmesh.component import Component
 from stepmesh.context import Context
-from stepmesh.durable.driver import NOTHING, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.activation import NOTHING, TURN_BYTES, Activation, Begin
+from stepmesh.durable.driver import HandedBack, LetGo, drive
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.guards import guarded
 from stepmesh.durable.identity import Identity
@@ -53,7 +54,7 @@ def hosted(workflow: Workflow[..., Any], path: str = "", limits: Limits = USUAL)
         keep = partial(bodies.keep, place) if bodies.wanted else None
         known, most = (workflow.version, context.is_fresh, who, workflow.where), min(TURN_BYTES, turns.payload_bytes)
         try:
-            return await drive(Activation(task, begin, way, news, *known, live, keep, context.leaving, most))
+            return await drive(Activation(task, begin, way, news, *known, live, keep, context.leaving, most, workflow.ahead_s))
         except LetGo:
             context.idle()
         except HandedBack:

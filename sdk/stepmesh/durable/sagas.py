@@ -45,7 +45,9 @@ class Saga:
 async def saga() -> AsyncGenerator[Saga, None]:
     """`async with wf.saga() as saga:`. When the block raises, or the run is cancelled in it, what was noted is undone, and it is raised
     on."""
-    made = Saga(running("wf.saga").last_asked)
+    execution = running("wf.saga")
+    made = Saga(execution.last_asked)
+    execution.sagas += 1
     try:
         yield made
     except BaseException as problem:
@@ -54,3 +56,5 @@ async def saga() -> AsyncGenerator[Saga, None]:
         async with shield():
             await made.compensate()
         raise
+    finally:
+        execution.sagas -= 1

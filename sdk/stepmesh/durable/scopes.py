@@ -1,13 +1,17 @@
 """Names for what a body does that stay the same over replays and small edits: the path of the task, the name, and a count.
 
 Invariant: a scope numbers its child tasks and its commands by itself, so siblings that run at the same time never change each other's
-names.
+names. No two commands of a body have the same one: what stands behind the last `#` is always a count.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextvars import ContextVar
+
+_COUNTED = re.compile(r".*#[0-9]+", re.DOTALL)
+"""A name that looks as if it had its count already."""
 
 
 class Scope:
@@ -26,10 +30,11 @@ class Scope:
         return Scope(f"{self.path}.{self._children}")
 
     def name(self, name: str) -> str:
-        """`path/name`, and `path/name#2` from the second on."""
+        """`path/name`, and `path/name#2` from the second on; of a name such as `a#2` the first is `path/a#2#1`."""
         self._named[name] += 1
         count = self._named[name]
-        return f"{self.path}/{name}" if count == 1 else f"{self.path}/{name}#{count}"
+        is_bare = count == 1 and ("#" not in name or _COUNTED.fullmatch(name) is None)
+        return f"{self.path}/{name}" if is_bare else f"{self.path}/{name}#{count}"
 
 
 undoing: ContextVar[str] = ContextVar("stepmesh_undoing")

@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 import msgspec
 
 from stepmesh import payloads
+from stepmesh.durable.arguments import Given, kept
 from stepmesh.durable.attempts import Plan, in_step
 from stepmesh.durable.callsite import here
 from stepmesh.durable.durations import Duration, positive, seconds
@@ -40,7 +41,8 @@ class _Arguments(NamedTuple):
 
 class Step(Generic[P, R]):
     """`fn`: the function itself, for calls without a journal. `pool`: where it runs; "" = in the worker of the body. `timeout`: of one
-    attempt; `heartbeat`: how long one may be silent. `path`: of the component that it is in its pool."""
+    attempt; `heartbeat`: how long one may be silent. `path`: of the component that it is in its pool. `idempotent`: doing it again does no
+    harm."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Step(Generic[P, R]):
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
         path: str = "",
+        idempotent: bool = False,
     ) -> None:
         self.fn = fn
         self.name = name or str(getattr(fn, "__name__", "step"))
@@ -60,6 +63,7 @@ class Step(Generic[P, R]):
         self.timeout_s = None if timeout is None else seconds(timeout)
         self.heartbeat_s = None if heartbeat is None else positive(heartbeat)
         self.path = path or f"/{self.name}"
+        self.idempotent = idempotent
         self._is_async = inspect.iscoroutinefunction(fn)
         self._options = options(retry, self.timeout_s)
         self.signature = inspect.signature(fn)
@@ -89,12 +93,13 @@ class Step(Generic[P, R]):
         if self.pool:
             called = f"/{self.pool}{self.path}"
             return cast(R, await execution.issue(Kind.CALL, called, arguments, settle, options=self._options, where=where))
-        work = functools.partial(self._work, named, where, execution.limits)
-        plan = Plan(work, self.retry, self.timeout_s, self._is_async, self.heartbeat_s)
+        work = functools.partial(self._work, kept(named.args, named.kwargs), where, execution.limits)
+        plan = Plan(work, self.retry, self.timeout_s, self._is_async, self.heartbeat_s, self.idempotent)
         return cast(R, await execution.issue(Kind.STEP, self.name, arguments, settle, plan=plan, options=self._options, where=where))
 
-    def _work(self, named: _Arguments, where: str, limits: Limits) -> Awaitable[bytes] | bytes:
-        done = self.fn(*named.args, **named.kwargs)
+    def _work(self, given: Callable[[], Given], where: str, limits: Limits) -> Awaitable[bytes] | bytes:
+        args, kwargs = given()
+        done = self.fn(*args, **kwargs)
         if inspect.isawaitable(done):
             return self._awaited(done, where, limits)
         return self._result(done, where, limits)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from stepmesh import signature
+from stepmesh.durable.checkpoints import EACH, ahead_s
 from stepmesh.durable.errors import BadWorkflow
 from stepmesh.durable.execution import Execution
 from stepmesh.durable.flow_control import FlowControl, of_flow, of_step
@@ -33,7 +34,7 @@ _DIGITS = 12
 
 
 class Workflow(Generic[P, R]):
-    """`path`: of the component that it is, `/<app>/<name>`. Raises `BadWorkflow`, `BadComponent`."""
+    """`path`: of the component that it is, `/<app>/<name>`. `ahead_s`: see `checkpoints`. Raises `BadWorkflow`, `BadComponent`."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Workflow(Generic[P, R]):
         guard: Guard = "error",
         control: FlowControl | None = None,
         lifetime: Lifetime = AS_LONG_AS_IT_TAKES,
+        checkpoint: str = EACH,
     ) -> None:
         self.function = function
         self.name = name or function.__name__
@@ -53,6 +55,7 @@ class Workflow(Generic[P, R]):
         self.version = f"{version}+{_hash(function)}"
         self.form = signature.of(function)
         self._lifetime = lifetime
+        self.ahead_s = ahead_s(self.name, checkpoint)
         self._description = inspect.getdoc(function) or ""
         self._gates, self._as_step = of_flow(control or {}), of_step(control or {})
         self.findings = lint(function)

@@ -14,9 +14,10 @@ import pytest
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Journal, step
 
 from stepmesh.durable import endings, execution, wf
+from stepmesh.durable.activation import Activation
 from stepmesh.durable.app import App
 from stepmesh.durable.divergence import Divergence
-from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.driver import LetGo, drive
 from stepmesh.durable.endings import CancelSwallowed, HistoryTooLong, LeftBehind
 from stepmesh.durable.execution import Execution, State, Turn
 from stepmesh.durable.guards import guarded

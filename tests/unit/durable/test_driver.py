@@ -13,8 +13,9 @@ from tests.simulation.virtual_loop import run_virtual
 from tests.unit.durable.bodies import BEGAN_MS, RUN, Body, settle, step
 
 from stepmesh.durable import wf
+from stepmesh.durable.activation import TURN_BYTES, Activation, Begin
 from stepmesh.durable.app import App
-from stepmesh.durable.driver import LOCAL_STEPS, LOOK_S, TURN_BYTES, Activation, Begin, HandedBack, LetGo, drive
+from stepmesh.durable.driver import LOCAL_STEPS, LOOK_S, HandedBack, LetGo, drive
 from stepmesh.durable.errors import RetryAfter, StepFailed
 from stepmesh.durable.execution import Execution, executing
 from stepmesh.durable.testing import env

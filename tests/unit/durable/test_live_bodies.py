@@ -16,7 +16,8 @@ from tests.unit.durable.test_random_bodies import LEAVES, body_of
 
 from stepmesh.context import current_context, enter
 from stepmesh.durable import attempts, wf
-from stepmesh.durable.driver import Activation, LetGo, drive
+from stepmesh.durable.activation import Activation
+from stepmesh.durable.driver import LetGo, drive
 from stepmesh.durable.errors import RetryAfter
 from stepmesh.durable.execution import Execution, executing
 from stepmesh.durable.limits import STRICT

@@ -25,6 +25,7 @@ from stepmesh_orchestrator.core.decide.turns import (
     is_as_said,
     is_at_work,
     is_left,
+    is_overtaken,
     speaks_over,
     taken_as,
     takes_over,
@@ -54,9 +55,9 @@ def advance(session: Session, command: AdvanceFunction) -> None:
         session.cause(Answered(refused(session, turn, "its task came twice, and another worker took this activation further")))
         return
     own = False
-    if turn.number and (function.driver != turn.driver or function.turn < turn.number):
+    if turn.number and (function.driver != turn.driver or function.turn < turn.number) and not is_overtaken(function, turn):
         taken = [record for one in turn.records if (record := taken_as(function, turn, one, session.now)) is not None]
-        own = turn.base == len(function.records) and is_as_said(taken, turn.records)
+        own = turn.base == len(function.records) and is_as_said(taken, turn)
         left = [asked for id in turn.abandoned if (asked := function.asked(id)) is not None]
         if taken or turn.abandoned or not turn.blocked:  # code that cannot go on gives no other sign of life
             is_new = item.functions is None or task.step not in item.functions

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.messages import Refused, Submit
-from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant, PermitRevoke
 from stepmesh_orchestrator.core.decide import keys, pausing, step_keys
 from stepmesh_orchestrator.core.evolve.runs import effective_variables
 from stepmesh_orchestrator.core.flow.compiled import CompiledFlow, GatePlan
@@ -76,10 +76,14 @@ def hold(session: Session, run: Run, gates: list[Gate]) -> None:
 def ask(session: Session, run: Run) -> None:
     """At the gate that it stands at; also again, after a recovery."""
     if run.gates is not None and run.gates_open < len(run.gates):
-        gate, here = run.gates[run.gates_open], session.state.partition
-        rule = gate.rule
-        said: list[int | str] = [rule.limit, rule.policy, rule.interval_us, rule.burst, rule.period_ms, rule.max_ms]
-        keys.tell(session, keys.home_of(session, gate.key), PermitAsk(gate.key, run.id, here, said))
+        _ask_at(session, run, run.gates[run.gates_open])
+
+
+def _ask_at(session: Session, run: Run, gate: Gate, at_least: int = 0) -> None:
+    rule, state = gate.rule, session.state
+    said: list[int | str] = [rule.limit, rule.policy, rule.interval_us, rule.burst, rule.period_ms, rule.max_ms]
+    asked = PermitAsk(gate.key, run.id, state.partition, said, max(state.at, at_least))
+    keys.tell(session, keys.home_of(session, gate.key), asked)
 
 
 def granted(session: Session, letter: PermitGrant) -> None:
@@ -105,7 +109,21 @@ def revoked(session: Session, letter: PermitRevoke) -> None:
         pausing.ask_to_end(session, run, letter.reason)
 
 
-def _give_back_unknown(session: Session, key: str, letter: PermitGrant | PermitRevoke) -> None:
+def checked(session: Session, letter: PermitCheck) -> None:
+    """What the run asked came late, or in a copy."""
+    if "/" in letter.run:
+        step_keys.checked(session, letter)
+        return
+    run = session.state.runs.get(letter.run)
+    if run is None:
+        _give_back_unknown(session, letter.key, letter)
+        return
+    for gate in (run.gates or [])[: run.gates_open + 1]:
+        if gate.key == letter.key:
+            _ask_at(session, run, gate, letter.position)
+
+
+def _give_back_unknown(session: Session, key: str, letter: PermitGrant | PermitRevoke | PermitCheck) -> None:
     """A dormant run is live: whoever brings it back tells it again."""
     if letter.run not in session.state.dormant:
-        keys.tell(session, keys.home_of(session, key), PermitReturn(key, letter.run))
+        keys.tell_gone(session, key, letter.run)

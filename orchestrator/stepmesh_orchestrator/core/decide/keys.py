@@ -5,7 +5,7 @@ What is for this partition is decided at once, in the same frame, unless it is f
 
 from __future__ import annotations
 
-from stepmesh_broker.protocol.ids import Partition, partition_of
+from stepmesh_broker.protocol.ids import Partition, RunId, partition_of
 from stepmesh_broker.protocol.permit_letters import PermitLetter, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.flow.plan import Plan, PlanFailed, PlanSkipped, Scope
@@ -50,4 +50,9 @@ def home_of(session: Session, key: str) -> Partition:
 def give_back(session: Session, run: Run) -> None:
     """The run has ended, before its gates or behind them."""
     for gate in (run.gates or [])[: run.gates_open + 1]:
-        tell(session, home_of(session, gate.key), PermitReturn(gate.key, run.id))
+        tell_gone(session, gate.key, run.id)
+
+
+def tell_gone(session: Session, key: str, asker: RunId) -> None:
+    """To the key's home: the run, or the attempt of a step, is over. Everything that it asked was asked before this position."""
+    tell(session, home_of(session, key), PermitReturn(key, asker, session.state.partition, session.state.at))

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.letters import Deliver, Letter, Subscribe, Unsubscribe
-from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.commands import AskAgain, TakeLetter
 from stepmesh_orchestrator.core.decide import addresses, gates, permits, waits
 from stepmesh_orchestrator.core.session import Session
@@ -21,6 +21,7 @@ _DECIDERS: dict[type, Callable[[Session, Any], None]] = {
     PermitReturn: permits.returned,
     PermitGrant: gates.granted,
     PermitRevoke: gates.revoked,
+    PermitCheck: gates.checked,
 }
 
 

@@ -2,19 +2,20 @@
 
 Invariants: no more hold a permit than the rule's limit, and none waits while it could be let through, but for the time that the rule
 sets. A permit is given back by the run's end, and asked for by nothing else; so what was lost on the way is told again after a
-recovery, and a partition that has no such run any more says so.
+recovery, and a partition that has no such run any more says so. What was asked before a partition told of the end of any run may be a
+late copy of what that run asked: it counts when the partition has confirmed it.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn, PermitRevoke
+from stepmesh_broker.protocol.ids import Partition, RunId
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.commands import ServeKeys
 from stepmesh_orchestrator.core.decide import breakers, keys
 from stepmesh_orchestrator.core.effects import CallKeys
-from stepmesh_orchestrator.core.gate_events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitMoved
+from stepmesh_orchestrator.core.gate_events import GONE_AWAY, HOLDS, REVOKED, PermitAsked, PermitDoubted, PermitMoved
 from stepmesh_orchestrator.core.gates import CANCEL_PREVIOUS, SKIP, KeyPermits, Rule
 from stepmesh_orchestrator.core.session import Session
 
@@ -23,8 +24,11 @@ def ask(session: Session, letter: PermitAsk) -> None:
     """A run wants to begin."""
     key, run = letter.key, letter.run
     known = session.state.permits.keys.get(key)
-    if known is not None and (run in known.holders or run in known.waiting or run in known.revoked):
+    if known is not None and known.counts(run):
         _tell(session, key, known, run)
+        return
+    if letter.position and letter.position < session.state.permits.passed.get(letter.partition, 0):
+        _doubt(session, letter)
         return
     rule = msgspec.convert(letter.rule, Rule)
     session.emit(PermitAsked(key, rule, run, letter.partition))
@@ -42,9 +46,12 @@ def ask(session: Session, letter: PermitAsk) -> None:
 
 def returned(session: Session, letter: PermitReturn) -> None:
     """The run is over, or never was."""
-    found = session.state.permits.keys.get(letter.key)
-    if found is not None and (letter.run in found.holders or letter.run in found.waiting or letter.run in found.revoked):
-        session.emit(PermitMoved(letter.key, letter.run, GONE_AWAY))
+    permits, partition = session.state.permits, letter.partition
+    found = permits.keys.get(letter.key)
+    is_known = (found is not None and found.counts(letter.run)) or letter.run in permits.doubted.get(letter.key, ())
+    is_news = partition != session.state.partition and letter.position > permits.passed.get(partition, 0)
+    if is_known or is_news:
+        session.emit(PermitMoved(letter.key, letter.run, GONE_AWAY, partition, letter.position if is_news else 0))
         serve(session, letter.key)
 
 
@@ -73,6 +80,8 @@ def serve_keys(session: Session, command: ServeKeys) -> None:
             for run in (*found.holders, *found.revoked):
                 _tell(session, key, found, run)
         serve(session, key)
+    if command.again:
+        _check_again(session)
 
 
 def _tell(session: Session, key: str, found: KeyPermits, run: RunId) -> None:
@@ -80,6 +89,22 @@ def _tell(session: Session, key: str, found: KeyPermits, run: RunId) -> None:
         keys.tell(session, found.revoked[run], PermitRevoke(key, run, _reason(found)))
     elif run in found.holders:
         keys.tell(session, found.holders[run], PermitGrant(key, run))
+
+
+def _doubt(session: Session, letter: PermitAsk) -> None:
+    if letter.run not in session.state.permits.doubted.get(letter.key, ()):
+        session.emit(PermitDoubted(letter.key, letter.run, letter.partition))
+    _check(session, letter.key, letter.run, letter.partition)
+
+
+def _check_again(session: Session) -> None:
+    for key, doubted in session.state.permits.doubted.items():
+        for run, partition in doubted.items():
+            _check(session, key, run, partition)
+
+
+def _check(session: Session, key: str, run: RunId, partition: Partition) -> None:
+    keys.tell(session, partition, PermitCheck(key, run, session.state.permits.passed.get(partition, 0)))
 
 
 def _revoke(session: Session, key: str, runs: list[RunId]) -> None:

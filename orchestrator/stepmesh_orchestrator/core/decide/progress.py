@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from heapq import heappop
 
-from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitLetter, PermitReturn
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitLetter, PermitReturn, PermitRevoke
 from stepmesh_orchestrator.core.decide import cancel, failure, finish, functions, gates, permits, places, start, subruns
 from stepmesh_orchestrator.core.decide.demand import demand, propagate
 from stepmesh_orchestrator.core.events import ItemStarted
@@ -62,8 +62,10 @@ def _take_letter(session: Session, letter: PermitLetter) -> None:
         permits.returned(session, letter)
     elif isinstance(letter, PermitGrant):
         gates.granted(session, letter)
-    else:
+    elif isinstance(letter, PermitRevoke):
         gates.revoked(session, letter)
+    else:
+        gates.checked(session, letter)
 
 
 def _ended(session: Session, run: Run) -> None:

@@ -7,7 +7,7 @@ An attempt that asks keeps a slot of its tree, as one does that waits for a plac
 from __future__ import annotations
 
 from stepmesh_broker.protocol.ids import RunId
-from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
+from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitCheck, PermitGrant
 from stepmesh_orchestrator.core.decide import keys
 from stepmesh_orchestrator.core.flow.compiled import CompiledStep
 from stepmesh_orchestrator.core.session import Session
@@ -29,9 +29,14 @@ def may_go(session: Session, item: Item, step: CompiledStep) -> bool:
     key = key_of(item, step)
     session.asking[name] = (item, step.index, key)
     item.run.tree.promised += 1
-    letter = PermitAsk(key, name, session.state.partition, [step.concurrency_limit, "queue", 0, 0, 0, 0])
-    keys.tell(session, keys.home_of(session, key), letter)
+    _ask(session, name, key, step)
     return False
+
+
+def _ask(session: Session, name: RunId, key: str, step: CompiledStep, at_least: int = 0) -> None:
+    here, position = session.state.partition, max(session.state.at, at_least)
+    letter = PermitAsk(key, name, here, [step.concurrency_limit, "queue", 0, 0, 0, 0], position)
+    keys.tell(session, keys.home_of(session, key), letter)
 
 
 def key_of(item: Item, step: CompiledStep) -> str:
@@ -50,7 +55,17 @@ def granted(session: Session, letter: PermitGrant) -> None:
         session.granted[letter.run] = key
         session.work.append((item, step))
     elif letter.run not in session.granted:
-        keys.tell(session, keys.home_of(session, letter.key), PermitReturn(letter.key, letter.run))
+        keys.tell_gone(session, letter.key, letter.run)
+
+
+def checked(session: Session, letter: PermitCheck) -> None:
+    """The attempt asks again if it waits; one that was let through meanwhile needs nothing, and its home knows it."""
+    waiting = session.asking.get(letter.run)
+    if waiting is not None:
+        item, step, key = waiting
+        _ask(session, letter.run, key, item.run.flow.steps[step], letter.position)
+    elif letter.run not in session.granted:
+        keys.tell_gone(session, letter.key, letter.run)
 
 
 def adopt(session: Session, item: Item, step: CompiledStep) -> None:
@@ -71,4 +86,4 @@ def leave(session: Session, item: Item, step: int) -> None:
     if waiting is not None and item.phases[step] == QUEUED:
         item.run.tree.promised -= 1
     if key is not None:
-        keys.tell(session, keys.home_of(session, key), PermitReturn(key, name))
+        keys.tell_gone(session, key, name)

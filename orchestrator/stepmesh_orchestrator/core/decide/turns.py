@@ -42,8 +42,15 @@ def speaks_over(function: Function, turn: FunctionTurn) -> bool:
     return any(isinstance(record, Issued) for record in function.records[turn.base :])
 
 
+def is_overtaken(function: Function, turn: FunctionTurn) -> bool:
+    """Whether the body went on from records that would not stand where it took them to stand."""
+    return turn.exact and turn.base != len(function.records)
+
+
 def taken_as(function: Function, turn: FunctionTurn, record: Record, now: int) -> Record | None:
-    """The record as it is appended; None for one that is not a worker's to bring."""
+    """The record as it is appended; None for one that is not a worker's to bring. Its time is the turn's, unless the body went on with
+    its own, which no worker's clock sets beyond that."""
+    now = min(now, record.at_ms) if turn.exact else now
     if isinstance(record, Settled | Tried) and not _is_local(function, turn, record.id):
         return None
     if isinstance(record, Settled):
@@ -59,9 +66,12 @@ def taken_as(function: Function, turn: FunctionTurn, record: Record, now: int) -
     return record if isinstance(record, Issued) and record.id not in function.open else None
 
 
-def is_as_said(taken: list[Record], said: list[Record]) -> bool:
-    """Whether all of it was appended, and no value as a failure."""
+def is_as_said(taken: list[Record], turn: FunctionTurn) -> bool:
+    """Whether all of it was appended, and no value as a failure; of an exact turn also, whether with its times."""
+    said = turn.records
     pairs = zip(taken, said, strict=False)
+    if turn.exact:
+        return taken == said
     return len(taken) == len(said) and all(
         one.failure is two.failure for one, two in pairs if isinstance(one, Settled) and isinstance(two, Settled)
     )

@@ -56,6 +56,7 @@ _APPLIERS: dict[type, Callable[[State, Any, int], None]] = {
     gate_events.PermitAsked: gates.permit_asked,
     gate_events.PermitMoved: gates.permit_moved,
     gate_events.BreakerMoved: gates.breaker_moved,
+    gate_events.PermitDoubted: gates.permit_doubted,
 }
 
 

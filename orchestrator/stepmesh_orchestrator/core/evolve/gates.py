@@ -36,12 +36,23 @@ def permit_asked(state: State, event: gate_events.PermitAsked, at_ms: int) -> No
     if event.rule.period_ms:
         found.first_ms = found.first_ms or at_ms
         found.due_ms = min(at_ms + event.rule.period_ms, found.first_ms + event.rule.max_ms)
+    _confirmed(state, event.key, event.asker)
     found.waiting[event.asker] = event.partition
     _forget(state, at_ms)
 
 
+def permit_doubted(state: State, event: gate_events.PermitDoubted, at_ms: int) -> None:
+    """It counts when it has been confirmed."""
+    state.permits.doubted.setdefault(event.key, {})[event.asker] = event.partition
+
+
 def permit_moved(state: State, event: gate_events.PermitMoved, at_ms: int) -> None:
     """The run holds a permit, is to end, or has nothing to do with the key any more."""
+    if event.position:
+        state.permits.passed[event.partition] = event.position
+    _confirmed(state, event.key, event.asker)
+    if event.key not in state.permits.keys:
+        return
     found = state.permits.keys[event.key]
     if event.to == gate_events.HOLDS:
         found.holders[event.asker] = found.waiting.pop(event.asker)
@@ -67,6 +78,13 @@ def breaker_moved(state: State, event: gate_events.BreakerMoved, at_ms: int) -> 
         state.permits.breakers[event.name] = Breaker(event.pause_ms, event.due_ms)
     else:
         del state.permits.breakers[event.name]
+
+
+def _confirmed(state: State, key: str, asker: RunId) -> None:
+    """It is known what to think of it."""
+    doubted = state.permits.doubted.get(key)
+    if doubted is not None and doubted.pop(asker, None) is not None and not doubted:
+        del state.permits.doubted[key]
 
 
 def _partition(found: KeyPermits, run: RunId) -> Partition:

@@ -165,7 +165,7 @@ class Engine:
 
     def restart(self) -> list[Event]:
         """Crash, replay the journal, derive the rest; what came out of that."""
-        state = State(Partition(0))
+        state = State(self.state.partition)
         for (at_ms, event), position in zip(self.journal, self.positions, strict=True):
             state.at = position - 1
             apply(state, event, at_ms, self.shelf, [])

@@ -30,6 +30,11 @@ def flying(engine: Engine) -> list[int]:
     return [task.item for task in engine.tasks if task.item not in done]
 
 
+def returned(engine: Engine) -> list[tuple[str, RunId]]:
+    letters = [effect.letter for effect in engine.new_effects if isinstance(effect, Send)]
+    return [(letter.key, letter.run) for letter in letters if isinstance(letter, PermitReturn)]
+
+
 def test_so_many_attempts_of_a_key_are_in_flight_and_the_next_goes_when_one_ends() -> None:
     engine = keyed()
     assert flying(engine) == [0, 1]
@@ -160,10 +165,10 @@ def test_a_home_on_another_partition_is_asked_by_letter_and_told_when_it_is_over
     engine.send(TakeLetter(PermitGrant(asked.key, asked.run)))
     assert engine.new == []
     engine.succeed("a")
-    assert [effect.letter for effect in engine.new_effects if isinstance(effect, Send)] == [PermitReturn(asked.key, asked.run)]
+    assert returned(engine) == [(asked.key, asked.run)]
 
     engine.send(TakeLetter(PermitGrant(asked.key, asked.run)))
-    assert [effect.letter for effect in engine.new_effects if isinstance(effect, Send)] == [PermitReturn(asked.key, asked.run)]
+    assert returned(engine) == [(asked.key, asked.run)]
 
 
 def test_a_home_that_asks_after_attempts_changes_nothing() -> None:
