@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.replay.resumed import going_on
 from tests.replay.scheduled import schedules
 from tests.simulation.deployment_world import World
 from tests.simulation.test_crash_every_write import FLOW
@@ -124,9 +125,8 @@ async def record(name: str) -> dict[str, object]:
     world = Partitioned(MemoryJournal()) if name.endswith("doubted") else World(MemoryJournal())
     await world.start_node()
     await world.start_worker()
-    await (taking_over if name.endswith("taken-over") else doubting if name.endswith("doubted") else everything)(
-        world, await world.client()
-    )
+    parts = {"over": taking_over, "doubted": doubting, "resumed": going_on}
+    await parts.get(name.rpartition("-")[2], everything)(world, await world.client())
     await world.close()
     return await recorded(world)
 

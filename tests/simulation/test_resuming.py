@@ -22,6 +22,7 @@ from stepmesh.errors import RequestRefused
 from stepmesh_orchestrator.journal.memory import MemoryJournal
 
 RUNS = 3
+TICKS = 600
 HOUR_S = 3_600.0
 
 
@@ -239,6 +240,45 @@ def test_steps_that_are_under_way_end_where_they_are(when: str) -> None:
         hook = CrashAt(at)
         journal = MemoryJournal(before_append=hook) if when == "before" else MemoryJournal(after_append=hook)
         assert run_virtual(at_work(journal), limit_s=3_600).restarts == 1, f"nothing died at write {at}"
+
+
+def busy(version: str, checkpoint: str) -> App:
+    app = App("py")
+
+    @app.step(idempotent=True)
+    async def tick(number: int) -> str:
+        await asyncio.sleep(0.03)
+        return version
+
+    @app.workflow(version=version, checkpoint=checkpoint)
+    async def saga(n: str) -> list[str]:
+        return [await tick(number) for number in range(TICKS)]
+
+    return app
+
+
+async def never_idle(checkpoint: str) -> None:
+    world = Fleets()
+    await world.start_node()
+    client = await world.client()
+    await world.start("blue", busy("blue", checkpoint).worker(namespace=world.namespace))
+    await world.start("green", busy("green", checkpoint).worker(namespace=world.namespace))
+    await until(lambda: world.versions() == {"blue", "green"})
+    run = await client.submit(SAGA, ["0"])
+    await asyncio.sleep(5)
+    began = await belongs_to(client, run)
+    other = "green" if began == "blue" else "blue"
+    await run.resume(version=other)
+    (ticks,) = await results([run])
+    assert ticks == sorted(ticks, reverse=began == "green"), "it never comes back"
+    assert len(ticks) == TICKS
+    assert TICKS / 10 < ticks.count(began) < TICKS / 2, "it went over between two steps"
+    await world.end()
+
+
+@pytest.mark.parametrize("checkpoint", ["each", "batch:200ms"])
+def test_a_function_that_never_idles_goes_over_between_two_steps(checkpoint: str) -> None:
+    run_virtual(never_idle(checkpoint), limit_s=3_600)
 
 
 # --- dormant ----------------------------------------------------------------------------------------------------------

@@ -92,9 +92,9 @@ def begun(seed: FunctionSeed, now_ms: int, *, anew: bool) -> Function:
 
 
 def unwound(function: Function, now_ms: int) -> Function:
-    """The same, at its beginning."""
+    """The same, at its beginning. It still belongs to the version that somebody chose for it."""
     kept = {**function.kept, **_kept(function.records, _Cut(len(function.records), now_ms), set())}
-    found = Function(input=function.input, kept=kept)
+    found = Function(input=function.input, kept=kept, version=function.version)
     found.append(TakenOver(now_ms, len(kept)))
     return found
 

@@ -22,9 +22,8 @@ from stepmesh_orchestrator.core.decide.parking import activation_over, give_up_c
 from stepmesh_orchestrator.core.decide.stale import refused
 from stepmesh_orchestrator.core.decide.turns import (
     closed_by,
+    gives_over,
     is_as_said,
-    is_at_work,
-    is_left,
     is_overtaken,
     speaks_over,
     taken_as,
@@ -104,8 +103,7 @@ def _answer(session: Session, item: Item, turn: FunctionTurn, *, own: bool) -> F
     if turn.continued is not None:
         _continue(session, item, task.step, turn.continued, turn.base)
         return FunctionTurned(at_ms=session.now, left=True)
-    given_over = is_left(function, turn) and (bool(turn.blocked) or not is_at_work(function, session.now))
-    if turn.leaving or given_over:
+    if turn.leaving or gives_over(function, turn, session.now):
         let_go(session, item, task.step, leaving=True)
         activate(session, item, task.step)
         return FunctionTurned(at_ms=session.now, records=[], left=True)  # its body is not kept

@@ -30,9 +30,12 @@ def is_left(function: Function, turn: FunctionTurn) -> bool:
     return bool(turn.number) and function.leaves == turn.task.attempt and turn.version != function.pinned()
 
 
-def is_at_work(function: Function, now: int) -> bool:
-    """Whether a worker may be doing a step of it."""
-    return any(one.kind is Kind.STEP and function.retries.get(one.id, now) <= now for one in function.commands())
+def gives_over(function: Function, turn: FunctionTurn, now: int) -> bool:
+    """Whether code that is left has nothing under way but what may be done again, so that it is to let go of the function."""
+    if not is_left(function, turn):
+        return False
+    at_work = any(one.kind is Kind.STEP and function.retries.get(one.id, now) <= now for one in function.commands())
+    return turn.exact or bool(turn.blocked) or not at_work
 
 
 def speaks_over(function: Function, turn: FunctionTurn) -> bool:

@@ -11,7 +11,7 @@ from tests.unit.orchestrator.core.test_functions import BEGAN, Body, issued
 from stepmesh_broker.protocol.histories import Kind, Settled, TakenOver, UpdateAsked
 from stepmesh_broker.protocol.ids import Namespace
 from stepmesh_broker.protocol.messages import AskUpdate, Submit
-from stepmesh_orchestrator.core.commands import StartRun, UpdateFunction
+from stepmesh_orchestrator.core.commands import ResumeRun, StartRun, UpdateFunction
 from stepmesh_orchestrator.core.function_events import FunctionsSeeded
 from stepmesh_orchestrator.core.seeds import FunctionSeed
 
@@ -43,6 +43,21 @@ def test_an_update_of_the_new_run_is_for_the_body_that_begins_at_its_beginning()
     assert [type(record) for record in function.records] == [TakenOver, UpdateAsked]
     assert [record.id for record in function.records if isinstance(record, UpdateAsked)] == ["new"]
     assert list(function.kept) == ["r/a"]
+
+
+def test_one_that_begins_at_its_beginning_belongs_to_the_version_that_was_chosen() -> None:
+    body = TakingOver()
+    body.send(ResumeRun(body.run, "2", frozenset((("py", "/saga", "2+def"),))))
+    function = body.item().function(0)
+    assert function is not None
+    body.turn(idle=True, blocked="SM-1001 …", base=len(function.records), version="2+def")
+    assert kinds(body.new) == ["FunctionUnwound", "StepDispatched"]
+    task = body.again()
+    assert (task.records, task.history) == (1, b""), "so its worker asks, and is told whose it is"
+    body.restart()
+    function = body.item().function(0)
+    assert function is not None
+    assert (function.pinned(), list(function.kept)) == ("2+def", ["r/a"])
 
 
 def test_the_permit_of_its_first_attempt_is_given_back() -> None:

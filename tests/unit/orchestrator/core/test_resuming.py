@@ -218,6 +218,16 @@ def test_a_step_that_is_to_be_tried_later_holds_nothing_up(is_due: bool) -> None
     assert body.turn(failed, version=OLD).left is not is_due, "a worker may be trying it"
 
 
+@pytest.mark.parametrize("base", [1, 0])
+def test_what_may_be_done_again_holds_nothing_up(base: int) -> None:
+    body = Body()
+    body.turn(BEGAN, version=OLD)
+    resume(body, NEW)
+    ahead = issued("r/a"), Settled("r/a", NOW, b"1"), issued("r/b")
+    assert body.turn(*ahead, exact=True, base=base, version=OLD).left, "the body went ahead of the history, so all of it is idempotent"
+    assert len(function_of(body).records) == (4 if base else 1)
+
+
 def test_a_worker_that_cannot_go_on_gives_it_over_too() -> None:
     body = blocked(NEW)
     body.send(CodeCame("py", frozenset(("/saga",))))
