@@ -9,11 +9,14 @@ import msgspec
 
 from stepmesh_broker.protocol.dead_letters import MOST, DeadLetter, ListDeadLetters
 from stepmesh_broker.protocol.ids import Position
-from stepmesh_gateway.http.control import Nothing
 from stepmesh_gateway.http.refusals import bad_parameter
 from stepmesh_gateway.http.registry import Asked, NoQuery, Ok, Route, Scope
 
 _POSITION = re.compile(r"[0-9]{1,18}")
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+    """A body without fields."""
 
 
 class LettersQuery(msgspec.Struct, frozen=True, kw_only=True):
