@@ -99,7 +99,7 @@ def _close(session: Session, name: str) -> None:
     session.canaries.pop(name, None)
     session.troubles.pop(name, None)
     for item, step in session.held_back.pop(name, {}).values():
-        item.run.tree.promised -= 1
+        _give_slot_back(session, item)
         session.work.append((item, step))
 
 
@@ -111,16 +111,23 @@ def serve(session: Session) -> None:
             who = next(iter(waiting))
             item, step = waiting.pop(who)
             session.canaries[name] = who
-            item.run.tree.promised -= 1
+            _give_slot_back(session, item)
             session.work.append((item, step))
     _call(session)
+
+
+def _give_slot_back(session: Session, item: Item) -> None:
+    """The one that was kept for an attempt. It may not need it: one whose sub-runs live takes none."""
+    tree = item.run.tree
+    tree.promised -= 1
+    session.touched[tree.root] = tree
 
 
 def leave(session: Session, item: Item, step: int) -> None:
     """The attempt goes no further, or waits for something else: it is held back no more, and no canary."""
     name, who = name_of(item.run.flow.steps[step]), asker(item, step)
     if session.held_back.get(name, {}).pop(who, None) is not None:
-        item.run.tree.promised -= 1
+        _give_slot_back(session, item)
     if session.canaries.get(name) == who:
         del session.canaries[name]
         serve(session)

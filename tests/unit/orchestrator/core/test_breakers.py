@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.orchestrator.core.engine import Engine, flow, ref, step
+from tests.unit.orchestrator.core.engine import Engine, flow, parent_of, ref, step
 
 from stepmesh_broker.protocol.ids import RunId
 from stepmesh_broker.protocol.messages import ErrorCode
@@ -190,3 +190,23 @@ def test_breakers_can_be_switched_off() -> None:
     storm.outcomes(*[AWAY] * 50)
 
     assert not storm.is_open
+
+
+def test_a_slot_that_was_kept_for_a_canary_that_needs_none_goes_to_who_waits() -> None:
+    """A component whose sub-run lives takes no slot when it is tried again."""
+    storm, root, child = Storm(), RunId("01900000-0000-7000-8000-00000000aaaa"), RunId("child")
+    engine = storm.engine
+    engine.submit(ONE, run=root, max_concurrency=2)
+    task = engine.tasks[-1]
+    below = flow([step(name, "/py/other", input=ref("v") if name != "v" else 1) for name in "vxy"], [ref("x"), ref("y")])
+    engine.submit(below, run=child, parent=parent_of(task))
+    storm.outcomes(*[AWAY] * 10)
+    engine.run = root
+    engine.give_up("a")
+    engine.fire()
+    engine.succeed("v", run=child)
+    assert engine.dispatched() == ["x"], "the other slot is kept for the one that is held back"
+
+    storm.wait()
+
+    assert sorted(engine.dispatched()) == ["a", "y"]
