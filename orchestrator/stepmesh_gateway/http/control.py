@@ -68,7 +68,7 @@ class ForkBody(msgspec.Struct, frozen=True, kw_only=True):
 class FilterBody(msgspec.Struct, frozen=True, kw_only=True):
     """Root runs for which all of it holds; an empty one is refused."""
 
-    status: Literal["running", "paused", "completed", "failed", "cancelled"] | None = None
+    status: Literal["queued", "running", "paused", "completed", "failed", "cancelled"] | None = None
     flow_name: str | None = None
     tags: dict[str, str] | None = None
 

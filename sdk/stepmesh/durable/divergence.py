@@ -77,7 +77,11 @@ class Divergence:
         if self.code == "SM-1002":
             guard = "pass what does not change on a replay: wf.now(), wf.random(), wf.uuid(), or the result of a step"
         old = f" {self.identity.recorded}" if self.identity.recorded else ""
-        return [guard, f"keep a worker with the old build{old} until the runs that began on it have ended", "put the code back as it was"]
+        return [
+            guard,
+            f"keep a worker with the old build{old} until the runs that began on it have ended",
+            f"put the code back as it was, or choose other code:   stepmesh resume {self.identity.run or 'RUN'} --version …",
+        ]
 
 
 def compared(recorded: Issued, now: Issued, ahead: Iterable[Issued], issued: Sequence[str]) -> Divergence | None:
