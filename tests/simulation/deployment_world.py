@@ -113,7 +113,11 @@ class World:
     async def client(self) -> Client:
         return Client(await self.connection(), patience_s=600.0)
 
-    async def close(self) -> None:
+    async def close(self, keeper: asyncio.Task[None] | None = None) -> None:
+        """An orderly end. `keeper`: of the node, which is not to start another one."""
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         for worker, _ in self.workers:
             worker.stop()
         await asyncio.gather(*(task for _, task in self.workers))

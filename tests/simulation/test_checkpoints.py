@@ -66,9 +66,7 @@ async def play(memory: MemoryJournal, kill_worker_after: float | None = None, ch
     assert await handle.result(timeout=20_000) == [True, *range(TICKS)]
     worker.stop()
     await asyncio.gather(running, return_exceptions=True)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await histories_are_whole(world)
     (records,) = (await histories_of(world)).values()

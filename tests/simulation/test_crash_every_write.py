@@ -79,9 +79,7 @@ async def play(journal: MemoryJournal) -> World:
     assert [json.loads(item.result)["result"] async for item in naps[0].items()] == [1]
     results = [item.result async for item in handle.items()]
     assert [json.loads(result).get("result", result) for result in results] == [expected(7), expected(8)]
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world
 

@@ -38,9 +38,7 @@ async def play(side: str, crash: CrashAt) -> EventWorld:
         topic.write(Topic.EVENTS, b'{"name": "sent", "run": "%s", "data": 1}' % handle.id.encode())
     assert [await handle.result(timeout=1_200) for handle in handles] == [[key, 1] for key in KEYS]
     crash.at.clear()
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await world.check_once()
     assert {(one.data, one.reason[:7]) for one in topic.parked.values()} == {(b"nonsense", "SM-5020")}

@@ -96,9 +96,7 @@ async def play(side: str, crash: CrashAt, wrap: Callable[[Broker], Broker] | Non
     if wrap is None:
         await until(lambda: nobody_waits(world))
     crash.at.clear()
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await world.check_once()
     return world

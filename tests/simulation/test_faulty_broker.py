@@ -67,9 +67,7 @@ async def play(seed: int, rates: Rates, seen: Counter[str]) -> World:
     await killer
     crashes.left = 0
     await asyncio.sleep(RESTARTED_S)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world
 

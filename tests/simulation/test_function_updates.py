@@ -103,9 +103,7 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None) -
         assert rest == [10, 2, 12, 3][place + 1 :], "nothing twice, nothing missed, also within one event"
     worker.stop()
     await asyncio.gather(running, return_exceptions=True)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await histories_are_whole(world)
     await updates_are_answered_once(world)
@@ -166,9 +164,7 @@ async def open_till(world: World) -> AsyncIterator[tuple[Client, RunHandle]]:
     finally:
         worker.stop()
         await asyncio.gather(running, return_exceptions=True)
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await world.close()
+        await world.close(keeper)
 
 
 def test_a_query_journals_nothing_and_is_answered_while_the_function_rests() -> None:
@@ -279,9 +275,7 @@ def test_without_a_worker_nobody_answers_a_query() -> None:
         with pytest.raises(RequestRefused, match="no worker of pool py answered") as refusal:
             await handle.query("state")
         assert refusal.value.code == "SM-5287"
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await world.close()
+        await world.close(keeper)
 
     run_virtual(played(), 30_000)
 
@@ -309,9 +303,7 @@ def test_a_query_whose_worker_went_away_behind_its_gateway_is_asked_again() -> N
             await handle.query("state")
         assert refusal.value.code == "SM-5287"
         await serving.close()
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await world.close()
+        await world.close(keeper)
 
     run_virtual(played(), 30_000)
 

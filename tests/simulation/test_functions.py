@@ -135,9 +135,7 @@ async def play(journal: MemoryJournal, kill_worker_after: float | None = None, s
     assert results == [expected(7), expected(8)]
     worker.stop()
     await asyncio.gather(running, return_exceptions=True)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await histories_are_whole(world)
     return world, ledger

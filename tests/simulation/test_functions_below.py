@@ -58,9 +58,7 @@ async def play(memory: MemoryJournal, component: str, act: Act) -> tuple[World, 
     await asyncio.sleep(60)
     worker.stop()
     await asyncio.gather(running, return_exceptions=True)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world, ledger
 

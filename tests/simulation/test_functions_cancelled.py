@@ -53,9 +53,7 @@ async def play(
     assert info.summary.status == "cancelled"
     worker.stop()
     await asyncio.gather(running, return_exceptions=True)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world, ledger
 

@@ -126,9 +126,7 @@ async def opened(shop: Shop, memory: MemoryJournal | None = None) -> AsyncIterat
     try:
         yield world, await world.client()
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await world.close()
+        await world.close(keeper)
 
 
 async def failed(client: Client, flow: dict[str, Any] | None = None, key: str = "once") -> Any:

@@ -51,9 +51,7 @@ async def play(journal: MemoryJournal, crash: CrashAt) -> World:
         assert (await run.wait(timeout=1_200)).summary.status == "completed"
     assert (await last.wait(timeout=1_200)).summary.status == "cancelled"
     crash.at.clear()  # an orderly end writes, too, and nobody would start anew
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await check_limits(world, {run.id for run in runs} - {runs[3].id})
     return world

@@ -35,9 +35,7 @@ async def play() -> None:
     await until(lambda: world.restarts and handle.id in world.dormant())
     await client.promises.resolve(tokens[0], 7)
     assert await handle.result(timeout=60) == 7
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
 
 

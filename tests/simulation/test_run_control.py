@@ -79,9 +79,7 @@ async def play(memory: MemoryJournal, seed: int = 0) -> World:
     assert await results(sleeper) == [5]
     assert await results(client.handle(fork.run)) == [[1, 1], [2, 2]]
     assert not [key for key in world.executions if key[0] == fork.run and key[2] == "paid"], "what was paid for is not called again"
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world
 

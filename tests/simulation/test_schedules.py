@@ -51,9 +51,7 @@ async def play(kept: MemoryJournal) -> World:
     for name in SCHEDULES:
         info = await client.schedules.get(name)
         assert (info.status, info.live, info.waiting_ms) == ("finished", [], None)
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     await audit(world)
     return world

@@ -66,9 +66,7 @@ async def play(memory: MemoryJournal) -> World:
     with pytest.raises((UpdateFailed, RequestRefused) if world.restarts else UpdateFailed, match=r"began anew|ended before|is over"):
         await stuck
     assert await handle.result(timeout=1_000) == MANY
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
     return world
 

@@ -68,9 +68,7 @@ async def play() -> None:
     await asyncio.sleep(10)
     assert (await client.events.send("paid", key="o1", data=7)).matched == 1
     assert await handle.result(timeout=60) == 7
-    keeper.cancel()
-    await asyncio.gather(keeper, return_exceptions=True)
-    await world.close()
+    await world.close(keeper)
     await world.audit()
 
 
