@@ -1,7 +1,8 @@
 """What partitions tell each other about keys: who wants to begin, who may, who is to end, and who has ended.
 
 Invariant: each may arrive twice, late, and in any order. Same encoding as messages.py. `position`: of the last event of the partition that
-says so, which only grows: a return is behind everything that its run ever asked. 0 in letters of releases that did not say it.
+says so, which only grows: a return is behind everything that its run ever asked. 0 in letters of a partition to itself,
+which are never late, and of releases that did not say it.
 """
 
 from __future__ import annotations

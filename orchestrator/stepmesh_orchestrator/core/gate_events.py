@@ -28,13 +28,14 @@ class RunReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=36
 
 class PermitAsked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=37):
     """A run, or an attempt of a step, perhaps of another partition, wants to begin under a key whose home is here. From here on this is
-    the key's rule."""
+    the key's rule. `position`, if not 0: how far its partition was. Who is known already has asked again, and only that changes."""
 
     run: ClassVar[RunId] = RunId("")
     key: str
     rule: Rule
     asker: RunId
     partition: Partition
+    position: int = 0
 
 
 class PermitMoved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=38):

@@ -84,6 +84,7 @@ class _Image(msgspec.Struct, array_like=True, gc=False):
     breakers: dict[str, Breaker]
     passed: dict[Partition, int] = {}
     doubted: dict[str, dict[RunId, Partition]] = {}
+    asked: dict[str, dict[RunId, int]] = {}
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -93,7 +94,7 @@ _decoder = msgspec.msgpack.Decoder(_Image)
 class Permits:
     """By key. `idle`: keys that are kept only because their rate remembers; they go when it has forgotten. `breakers`: open ones, by
     component. `passed`: by other partition, how far it was when it last told that somebody is gone. `doubted`, by key: asked before that,
-    perhaps in a late copy, and were not confirmed so far."""
+    perhaps in a late copy, and were not confirmed so far. `asked`, by key: how far its partition was when somebody asked last."""
 
     def __init__(self) -> None:
         self.keys: dict[str, KeyPermits] = {}
@@ -101,12 +102,15 @@ class Permits:
         self.breakers: dict[str, Breaker] = {}
         self.passed: dict[Partition, int] = {}
         self.doubted: dict[str, dict[RunId, Partition]] = {}
+        self.asked: dict[str, dict[RunId, int]] = {}
 
     def encoded(self) -> bytes:
         """For a snapshot; empty when there is nothing, and as earlier releases wrote it when it says no more than theirs."""
-        plain = (self.keys, list(self.idle), self.breakers)
+        plain, late = (self.keys, list(self.idle), self.breakers), (self.passed, self.doubted)
+        if self.asked:
+            return _encoder.encode((*plain, *late, self.asked))
         if self.passed or self.doubted:
-            return _encoder.encode(_Image(*plain, self.passed, self.doubted))
+            return _encoder.encode((*plain, *late))
         return _encoder.encode(plain) if self.keys or self.breakers else b""
 
     def restore(self, image: bytes) -> None:
@@ -114,4 +118,4 @@ class Permits:
         if image:
             found = _decoder.decode(image)
             self.keys, self.idle, self.breakers = found.keys, OrderedDict.fromkeys(found.idle), found.breakers
-            self.passed, self.doubted = found.passed, found.doubted
+            self.passed, self.doubted, self.asked = found.passed, found.doubted, found.asked

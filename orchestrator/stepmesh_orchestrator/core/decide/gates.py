@@ -82,8 +82,8 @@ def ask(session: Session, run: Run) -> None:
 def _ask_at(session: Session, run: Run, gate: Gate, at_least: int = 0) -> None:
     rule, state = gate.rule, session.state
     said: list[int | str] = [rule.limit, rule.policy, rule.interval_us, rule.burst, rule.period_ms, rule.max_ms]
-    asked = PermitAsk(gate.key, run.id, state.partition, said, max(state.at, at_least))
-    keys.tell(session, keys.home_of(session, gate.key), asked)
+    position = keys.position_for(session, gate.key, at_least)
+    keys.tell(session, keys.home_of(session, gate.key), PermitAsk(gate.key, run.id, state.partition, said, position))
 
 
 def granted(session: Session, letter: PermitGrant) -> None:

@@ -55,4 +55,9 @@ def give_back(session: Session, run: Run) -> None:
 
 def tell_gone(session: Session, key: str, asker: RunId) -> None:
     """To the key's home: the run, or the attempt of a step, is over. Everything that it asked was asked before this position."""
-    tell(session, home_of(session, key), PermitReturn(key, asker, session.state.partition, session.state.at))
+    tell(session, home_of(session, key), PermitReturn(key, asker, session.state.partition, position_for(session, key)))
+
+
+def position_for(session: Session, key: str, at_least: int = 0) -> int:
+    """How far this partition is, for the home of a key; 0 when that is here, where letters are decided on at once."""
+    return 0 if home_of(session, key) == session.state.partition else max(session.state.at, at_least)

@@ -25,13 +25,15 @@ def ask(session: Session, letter: PermitAsk) -> None:
     key, run = letter.key, letter.run
     known = session.state.permits.keys.get(key)
     if known is not None and known.counts(run):
+        if letter.position > session.state.permits.asked.get(key, {}).get(run, 0):
+            session.emit(PermitAsked(key, known.rule, run, letter.partition, letter.position))
         _tell(session, key, known, run)
         return
     if letter.position and letter.position < session.state.permits.passed.get(letter.partition, 0):
         _doubt(session, letter)
         return
     rule = msgspec.convert(letter.rule, Rule)
-    session.emit(PermitAsked(key, rule, run, letter.partition))
+    session.emit(PermitAsked(key, rule, run, letter.partition, letter.position))
     found = session.state.permits.keys[key]
     if rule.period_ms:
         _revoke(session, key, [one for one in found.waiting if one != run])
@@ -45,11 +47,13 @@ def ask(session: Session, letter: PermitAsk) -> None:
 
 
 def returned(session: Session, letter: PermitReturn) -> None:
-    """The run is over, or never was."""
+    """The run is over, or never was. An attempt that was not wanted any more, and asked again behind it, is not."""
     permits, partition = session.state.permits, letter.partition
+    if 0 < letter.position < permits.asked.get(letter.key, {}).get(letter.run, 0):
+        return
     found = permits.keys.get(letter.key)
     is_known = (found is not None and found.counts(letter.run)) or letter.run in permits.doubted.get(letter.key, ())
-    is_news = partition != session.state.partition and letter.position > permits.passed.get(partition, 0)
+    is_news = letter.position > permits.passed.get(partition, 0)
     if is_known or is_news:
         session.emit(PermitMoved(letter.key, letter.run, GONE_AWAY, partition, letter.position if is_news else 0))
         serve(session, letter.key)

@@ -41,7 +41,10 @@ def leave(session: Session, item: Item, step: int) -> None:
         return
     if item.phases[step] == QUEUED:
         of_pool.remove(item)
-        item.run.tree.promised -= 1
+        tree = item.run.tree
+        tree.promised -= 1
+        if item.waits is not None:  # it may take none: one whose sub-runs live does not
+            session.touched[tree.root] = tree
     elif item.waits is None or item.holds_slot(step):
         _give_back(places, of_pool)
 

@@ -34,7 +34,7 @@ def may_go(session: Session, item: Item, step: CompiledStep) -> bool:
 
 
 def _ask(session: Session, name: RunId, key: str, step: CompiledStep, at_least: int = 0) -> None:
-    here, position = session.state.partition, max(session.state.at, at_least)
+    here, position = session.state.partition, keys.position_for(session, key, at_least)
     letter = PermitAsk(key, name, here, [step.concurrency_limit, "queue", 0, 0, 0, 0], position)
     keys.tell(session, keys.home_of(session, key), letter)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from stepmesh_broker.protocol.ids import Partition, RunId
 from stepmesh_orchestrator.core import gate_events
 from stepmesh_orchestrator.core.gates import Breaker, KeyPermits
 from stepmesh_orchestrator.core.state import State, may_have_room
+
+_T = TypeVar("_T")
 
 
 def run_held(state: State, event: gate_events.RunHeld, at_ms: int) -> None:
@@ -32,11 +36,15 @@ def permit_asked(state: State, event: gate_events.PermitAsked, at_ms: int) -> No
     if found is None:
         found = permits.keys[event.key] = KeyPermits(event.rule)
     permits.idle.pop(event.key, None)
+    if event.position:
+        permits.asked.setdefault(event.key, {})[event.asker] = event.position
+    if found.counts(event.asker):
+        return
     found.rule = event.rule
     if event.rule.period_ms:
         found.first_ms = found.first_ms or at_ms
         found.due_ms = min(at_ms + event.rule.period_ms, found.first_ms + event.rule.max_ms)
-    _confirmed(state, event.key, event.asker)
+    _settled(state.permits.doubted, event.key, event.asker)
     found.waiting[event.asker] = event.partition
     _forget(state, at_ms)
 
@@ -50,7 +58,9 @@ def permit_moved(state: State, event: gate_events.PermitMoved, at_ms: int) -> No
     """The run holds a permit, is to end, or has nothing to do with the key any more."""
     if event.position:
         state.permits.passed[event.partition] = event.position
-    _confirmed(state, event.key, event.asker)
+    _settled(state.permits.doubted, event.key, event.asker)
+    if event.to == gate_events.GONE_AWAY:
+        _settled(state.permits.asked, event.key, event.asker)
     if event.key not in state.permits.keys:
         return
     found = state.permits.keys[event.key]
@@ -80,11 +90,11 @@ def breaker_moved(state: State, event: gate_events.BreakerMoved, at_ms: int) -> 
         del state.permits.breakers[event.name]
 
 
-def _confirmed(state: State, key: str, asker: RunId) -> None:
-    """It is known what to think of it."""
-    doubted = state.permits.doubted.get(key)
-    if doubted is not None and doubted.pop(asker, None) is not None and not doubted:
-        del state.permits.doubted[key]
+def _settled(of_keys: dict[str, dict[RunId, _T]], key: str, asker: RunId) -> None:
+    """There is nothing more to be remembered of it."""
+    known = of_keys.get(key)
+    if known is not None and known.pop(asker, None) is not None and not known:
+        del of_keys[key]
 
 
 def _partition(found: KeyPermits, run: RunId) -> Partition:

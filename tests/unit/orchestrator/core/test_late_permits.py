@@ -266,6 +266,39 @@ def test_an_attempt_of_a_step_is_asked_likewise() -> None:
     assert not mesh.home.state.permits.keys
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_late_return_takes_nothing_from_an_attempt_that_asked_again_behind_it(crash: bool) -> None:
+    """Its partition forgot in a crash that it had asked, gave back what it was granted, and asked when it had a slot."""
+    api = next(name for name in map(str, range(100)) if partition_of(f"default//step/{name}", 3) == HOME)
+    mesh = Mesh()
+    mesh.plan = flow([step("a", concurrencyKey=api)], ref("a"))
+    first = mesh.come(1)
+    mesh.bring_all()
+    second = mesh.come(2)
+    (_, asked) = mesh.ask()
+    assert isinstance(asked, PermitAsk)
+    mesh.bring((HOME, asked))
+    given_back = PermitReturn(asked.key, asked.run, Partition(2), asked.position + 1)
+    again = msgspec.structs.replace(asked, position=asked.position + 2)
+    mesh.bring((HOME, again))
+    mesh.bring((HOME, again))
+    assert kinds(mesh.home.new) == [], "a copy"
+    if crash:
+        mesh.restart(HOME)
+    state = decode_state(encode_state(mesh.home.state), mesh.home.shelf)
+    assert state_hash(state) == state_hash(mesh.home.state)
+    mesh.bring((HOME, given_back))
+    mesh.bring_all()
+
+    mesh.end(first)
+    mesh.bring_all()
+    assert mesh.runs[second].dispatched() == ["a"]
+    mesh.end(second)
+    mesh.bring_all()
+    assert not mesh.home.state.permits.keys
+    assert not mesh.home.state.permits.asked
+
+
 def test_a_home_whose_memory_is_ahead_of_a_partition_believes_its_second_word() -> None:
     """The partition's journal was restored from a copy."""
     mesh = Mesh()
@@ -336,6 +369,7 @@ def test_no_copy_does_anything_and_nothing_is_left_of_anybody(gate: str, history
         mesh.pass_time()
         mesh.bring_all()
     assert all(found.is_idle() for found in mesh.home.state.permits.keys.values())
+    assert not mesh.home.state.permits.asked
     assert not mesh.home.state.permits.doubted
 
 

@@ -282,3 +282,22 @@ def test_the_state_of_an_engine_is_the_same_with_any_window() -> None:
         hashes.add(js(sorted(line.engine.state.finished)))
 
     assert len(hashes) == 1
+
+
+def test_a_slot_that_was_kept_for_one_who_needs_none_goes_to_who_waits() -> None:
+    """A component whose sub-run lives takes a place when it is tried again, and no slot."""
+    engine, root, child, other = Engine(pool_window=1), run_id(1), run_id(2), run_id(3)
+    engine.submit(ONE, 1, run=root, max_concurrency=2)
+    steps = [step(name, f"/{name}/work", input=ref("v") if name != "v" else 1) for name in "vxy"]
+    engine.submit(flow(steps, [ref("x"), ref("y")]), run=child, parent=parent_of(engine.tasks[0]))
+    engine.submit(ONE, 1, run=other)
+    assert engine.dispatched() == ["a"]
+    engine.run = root
+    engine.give_up("a")
+    engine.fire()
+    engine.succeed("v", run=child)
+    assert engine.dispatched() == ["x"], "the other slot is kept for the one that waits for a place"
+
+    engine.succeed("a", run=other)
+
+    assert sorted(engine.dispatched()) == ["a", "y"]
