@@ -24,6 +24,8 @@ def begin(session: Session, item: Item, target: int) -> None:
         tree.queue.append((item, target))
         if session.canaries:
             breakers.leave(session, item, target)
+        if session.granted:  # who has the slot may wait for this very permit
+            step_keys.leave(session, item, target)
         return
     if tree.cancelling and item.function(target) is None and cancel.holds(session, item.run):
         if session.canaries:

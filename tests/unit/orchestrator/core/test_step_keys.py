@@ -10,7 +10,7 @@ from tests.unit.orchestrator.core.engine import Engine, flow, parent_of, ref, st
 from stepmesh_broker.protocol.ids import RunId, partition_of
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
-from stepmesh_orchestrator.core.commands import FireTimer, ServeKeys, TakeLetter
+from stepmesh_orchestrator.core.commands import FireTimer, PauseRun, ResumeRun, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
@@ -91,6 +91,25 @@ def test_a_slot_that_an_attempt_kept_and_does_not_need_goes_to_who_waits() -> No
     engine.succeed("a", 1, run=other)
 
     assert sorted(engine.dispatched()) == ["a", "y"]
+
+
+def test_no_attempt_keeps_a_permit_without_a_slot() -> None:
+    """Else the one that has the slot would wait for the permit, and the other one for the slot, for ever."""
+    first = RunId("01900000-0000-7000-8000-000000000009")
+    engine = Engine()
+    engine.submit(flow([step("a", concurrencyKey="k", concurrencyLimit=1)], ref("a")), run=first)
+    both = flow([step(name, concurrencyKey="k", concurrencyLimit=1) for name in ("a", "b")], [ref("a"), ref("b")])
+    engine.submit(both, max_concurrency=1)  # one of them asks, the other one waits for its slot
+    engine.send(PauseRun(engine.run, "wait"))
+    engine.succeed("a", run=first)
+    assert not engine.session.granted, "a run that is paused holds no permit for what it does not do"
+    engine.send(ResumeRun(engine.run))
+    (name,) = engine.dispatched()
+    engine.succeed(name)
+    (other,) = engine.dispatched()
+    engine.succeed(other)
+    assert engine.state.finished[engine.run][1] == "completed"
+    assert not engine.state.permits.keys
 
 
 def test_a_failed_attempt_gives_its_permit_back_and_the_next_one_asks_again() -> None:
