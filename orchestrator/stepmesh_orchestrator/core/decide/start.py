@@ -22,14 +22,10 @@ def begin(session: Session, item: Item, target: int) -> None:
         return
     if tree.paused_ms or (tree.limit and tree.in_flight + tree.promised >= tree.limit):
         tree.queue.append((item, target))
-        if session.canaries:
-            breakers.leave(session, item, target)
-        if session.granted:  # who has the slot may wait for this very permit
-            step_keys.leave(session, item, target)
+        _give_back(session, item, target)
         return
     if tree.cancelling and item.function(target) is None and cancel.holds(session, item.run):
-        if session.canaries:
-            breakers.leave(session, item, target)
+        _give_back(session, item, target)
         return  # it stays queued until its run is stopped
     step = flow.steps[target]
     try:
@@ -50,6 +46,14 @@ def begin(session: Session, item: Item, target: int) -> None:
         builtins.CORE[route.component](session, item, step, value)
     else:
         dispatch(session, item, step, value, route)
+
+
+def _give_back(session: Session, item: Item, target: int) -> None:
+    """It does not begin now. Others may wait for what it was let through for, and it for them: for their slot, or for their end."""
+    if session.canaries:
+        breakers.leave(session, item, target)
+    if session.granted:
+        step_keys.leave(session, item, target)
 
 
 def dispatch(session: Session, item: Item, step: CompiledStep, value: bytes, route: Route) -> None:

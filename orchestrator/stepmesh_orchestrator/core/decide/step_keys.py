@@ -1,7 +1,8 @@
 """Steps with a `concurrencyKey`: an attempt asks at the home of its key before it is dispatched, and gives the permit back when it is over.
 
 No event tells of it but those of the key's home: who asks, and who may go, follows from the state, and is asked again after a recovery.
-An attempt that asks keeps a slot of its tree, as one does that waits for a place. At a home it goes by the name that `asker` gives it.
+An attempt that asks keeps a slot of its tree, as one does that waits for a place; one that is let through and may not begin,
+or has no slot, gives its permit back. At a home it goes by the name that `asker` gives it.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.orchestrator.core.engine import Engine, flow, parent_of, ref, step
+from tests.unit.orchestrator.core.engine import NOW, Engine, flow, parent_of, ref, step
 
+from stepmesh_broker.protocol.functions import FunctionTurn
+from stepmesh_broker.protocol.histories import Began
 from stepmesh_broker.protocol.ids import RunId, partition_of
 from stepmesh_broker.protocol.messages import ErrorCode
 from stepmesh_broker.protocol.permit_letters import PermitAsk, PermitGrant, PermitReturn
-from stepmesh_orchestrator.core.commands import FireTimer, PauseRun, ResumeRun, ServeKeys, TakeLetter
+from stepmesh_orchestrator.core.commands import AdvanceFunction, CancelRun, FireTimer, PauseRun, ResumeRun, ServeKeys, TakeLetter
 from stepmesh_orchestrator.core.effects import Send
 from stepmesh_orchestrator.core.explain import explain
 from stepmesh_orchestrator.core.flow.compile import compile_flow
@@ -210,3 +212,19 @@ def test_what_is_wrong_with_keys_of_steps_is_said(fields: dict[str, Any], code: 
     _, diagnostics = compile_flow(flow([step("a"), step("b", **fields)], ref("b")))
 
     assert code in [one.code for one in diagnostics.items]
+
+
+def test_a_run_that_cleans_up_keeps_no_permit_for_what_it_will_not_begin() -> None:
+    """Else what cleans up may wait for that very permit."""
+    first = RunId("01900000-0000-7000-8000-000000000009")
+    engine = Engine()
+    engine.submit(flow([step("a", concurrencyKey="k", concurrencyLimit=1)], ref("a")), run=first)
+    engine.submit(flow([step("f", "/py/saga"), step("b", concurrencyKey="k", concurrencyLimit=1)], [ref("f"), ref("b")]))
+    began = FunctionTurn(engine.task_ref("f"), 1, 1, 0, [Began(NOW, "1+abc")])
+    engine.send(AdvanceFunction(began))
+    engine.send(CancelRun(engine.run, "enough"))
+    engine.succeed("a", run=first)
+    assert not engine.session.granted
+    assert not engine.state.permits.keys
+    engine.succeed("f")
+    assert engine.state.finished[engine.run][1] == "cancelled"
